@@ -1,0 +1,1 @@
+"""What training, devices and the fleet server share: bundles, features, statistics, messages."""

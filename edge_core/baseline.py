@@ -1,0 +1,66 @@
+"""The simple baseline that every bundle carries: it answers when the model cannot.
+
+A multinomial logistic regression on some of the bundle's features, stored as readable JSON
+and evaluated with numpy alone, so that no model runtime is needed to serve it.
+"""
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edge_core.errors import InvalidBundle
+
+BASELINE_VERSION = 1
+MAX_BASELINE_BYTES = 1024 * 1024
+
+Float32 = npt.NDArray[np.float32]
+
+
+class LogisticBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Logits = ((x[features] - mean) / scale) @ weights + bias.
+
+    ``weights`` has one row per feature and one column per class.
+    """
+
+    v: int = BASELINE_VERSION
+    features: Annotated[list[str], msgspec.Meta(min_length=1)]
+    mean: list[float]
+    scale: list[float]
+    weights: list[list[float]]
+    bias: list[float]
+
+    def __post_init__(self) -> None:
+        rows, columns = len(self.features), len(self.bias)
+        if not len(self.mean) == len(self.scale) == len(self.weights) == rows:
+            raise ValueError("mean, scale and weights need one entry per feature")
+        if any(len(row) != columns for row in self.weights):
+            raise ValueError("every row of weights needs one entry per class")
+        if not all(value > 0 for value in self.scale):
+            raise ValueError("scale has to be positive")
+
+    def logits(self, features: Float32, names: list[str]) -> Float32:
+        """Float32 [batch, features] in the order of ``names`` -> float32 [batch, classes]."""
+        columns = [names.index(name) for name in self.features]
+        chosen = features[:, columns].astype(np.float64)
+        scaled = (chosen - np.array(self.mean)) / np.array(self.scale)
+        return (scaled @ np.array(self.weights) + np.array(self.bias)).astype(np.float32)
+
+
+def parse(data: bytes) -> LogisticBaseline:
+    """Parse ``fallback.json``; raise :class:`InvalidBundle` where it is not valid."""
+    if len(data) > MAX_BASELINE_BYTES:
+        raise InvalidBundle(f"fallback has {len(data)} bytes; the limit is {MAX_BASELINE_BYTES}")
+    try:
+        baseline = msgspec.json.decode(data, type=LogisticBaseline)
+    except msgspec.MsgspecError as error:
+        raise InvalidBundle(f"fallback is not valid: {error}") from error
+    if baseline.v != BASELINE_VERSION:
+        raise InvalidBundle(f"fallback has version {baseline.v}; known is {BASELINE_VERSION}")
+    return baseline
+
+
+def serialize(baseline: LogisticBaseline) -> bytes:
+    """Readable JSON bytes."""
+    return msgspec.json.format(msgspec.json.encode(baseline), indent=1) + b"\n"

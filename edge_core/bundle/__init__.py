@@ -1,0 +1,1 @@
+"""The signed folder that a release is: manifest, digests, signature, trust, archive."""

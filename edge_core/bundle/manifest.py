@@ -1,0 +1,226 @@
+"""The manifest: one canonical JSON document that says what a release is and what proves it.
+
+The schema version is looked at first; an unknown version is refused, never guessed. Nothing
+here hashes or reads files.
+"""
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+
+from edge_core.errors import InvalidBundle
+from edge_core.release import MODEL_PATTERN, SHA256_PATTERN, VERSION_PATTERN, ReleaseRef
+
+SCHEMA_VERSION = 1
+MAX_MANIFEST_BYTES = 1024 * 1024
+MAX_FILES = 256
+MAX_FILE_BYTES = 256 * 1024 * 1024
+
+MANIFEST = "manifest.json"
+SIGNATURE = "model.sig"
+FEATURES = "features.json"
+REFERENCE = "reference.bin"
+GOLDEN = "golden.npz"
+FALLBACK = "fallback.json"
+CARD = "card.md"
+
+Sha256 = Annotated[str, msgspec.Meta(pattern=SHA256_PATTERN)]
+Version = Annotated[str, msgspec.Meta(pattern=VERSION_PATTERN)]
+ModelName = Annotated[str, msgspec.Meta(pattern=MODEL_PATTERN)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE_BYTES)]
+
+_PATH = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,4}$")
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the manifest: immutable, named fields only, unknown fields refused."""
+
+
+class FileEntry(_Record, frozen=True, kw_only=True):
+    """One file of the bundle, by its path below the bundle folder."""
+
+    path: str
+    size: Size
+    sha256: Sha256
+
+    def __post_init__(self) -> None:
+        if not _PATH.match(self.path) or len(self.path) > 200:
+            raise ValueError(f"path {self.path!r} is not a plain relative path")
+
+
+class OutputContract(_Record, frozen=True, kw_only=True):
+    """What an answer means. A change that breaks it needs a new MAJOR version.
+
+    The model file answers ``logits`` float32 [batch, classes]; the device turns them into
+    probabilities (``edge_core.outputs``).
+    """
+
+    name: str
+    classes: Annotated[list[str], msgspec.Meta(min_length=2, max_length=1000)]
+    meaning: str
+
+
+class DatasetRecord(_Record, frozen=True, kw_only=True):
+    """A data set that went into the release."""
+
+    role: Literal["train", "calibration", "test", "golden"]
+    name: str
+    source: str
+    sha256: Sha256
+    """Digest of the rows that were used, not of the file they came from."""
+    rows: int
+    entities: list[str]
+    """Whom the rows come from (subjects, sites); used to prove that roles are disjoint."""
+    first: str | None = None
+    last: str | None = None
+    """Time span, ISO 8601; none where the source has no wall-clock times."""
+
+
+class Provenance(_Record, frozen=True, kw_only=True):
+    """What made the bundle."""
+
+    recipe: str
+    recipe_sha256: Sha256
+    """Digest over the recipe folder's files and the chosen release's settings."""
+    settings: dict[str, str | int | float | bool | None | list[str]]
+    code_commit: str | None
+    code_dirty: bool | None
+    seed: int
+    tools: dict[str, str]
+    machine: str
+
+
+class VariantRecord(_Record, frozen=True, kw_only=True):
+    """The model file for one target and what was measured of it."""
+
+    target: str
+    runtime: Literal["onnxruntime", "litert"]
+    path: str
+    quantization: dict[str, str | bool | float]
+    placement: dict[str, int]
+    """Operators of the optimised graph by where and in which precision they run."""
+    numeric_error: float
+    """Rms difference of logits from fp32, over the standard deviation of fp32's logits."""
+    top1_agreement: float
+    tolerance: float
+    """Largest difference of a golden logit that another machine may show."""
+    latency_us: dict[str, float]
+    """Median microseconds by batch size, on ``measured_on``."""
+    measured_on: str
+    ran_on_hardware: bool
+    size_ratio: float
+    """Bytes of the file over bytes of the fp32 model of the same format."""
+
+
+class Budget(_Record, frozen=True, kw_only=True):
+    """Limits that the release declares for its devices."""
+
+    latency_us: float
+    memory_bytes: int
+    size_bytes: int
+
+
+class GateResult(_Record, frozen=True, kw_only=True):
+    """One gate's outcome. ``no_evidence`` is never a pass; ``waived`` names its waiver."""
+
+    gate: str
+    outcome: Literal["passed", "failed", "no_evidence"]
+    target: str | None = None
+    slice: str | None = None
+    """``name=value``, or none for the whole test set."""
+    value: float | None = None
+    threshold: float | None = None
+    rows: int | None = None
+    waived: bool = False
+    detail: str = ""
+
+
+class Waiver(_Record, frozen=True, kw_only=True):
+    """A person's explicit decision to ship despite a gate; shown wherever the release is."""
+
+    gate: str
+    slice: str | None = None
+    reason: Annotated[str, msgspec.Meta(min_length=8, max_length=500)]
+
+
+class Manifest(_Record, frozen=True, kw_only=True):
+    """Everything that a release claims about itself. See the module's docstring."""
+
+    schema_version: int = SCHEMA_VERSION
+    model: ModelName
+    version: Version
+    parent: ReleaseRef | None = None
+    description: str = ""
+    output: OutputContract
+    features_sha256: Sha256
+    slices: dict[str, list[str]] = {}
+    """Declared segments: name -> values."""
+    datasets: list[DatasetRecord]
+    provenance: Provenance
+    variants: Annotated[list[VariantRecord], msgspec.Meta(min_length=1, max_length=32)]
+    budget: Budget
+    metrics: dict[str, float]
+    """Test-set figures by name, such as ``accuracy`` or ``accuracy/side=left``."""
+    gates: list[GateResult]
+    waivers: list[Waiver] = []
+    label_delay_seconds: float = 0.0
+    reproducible: bool | None = None
+    """None until someone has rebuilt it."""
+    files: Annotated[list[FileEntry], msgspec.Meta(min_length=1, max_length=MAX_FILES)]
+
+    def __post_init__(self) -> None:
+        paths = [entry.path for entry in self.files]
+        if len({path.lower() for path in paths}) != len(paths):
+            raise ValueError("two files have the same path")
+        if paths != sorted(paths):
+            raise ValueError("files are not in order of their paths")
+        missing = {variant.path for variant in self.variants} - set(paths)
+        if missing:
+            raise ValueError(f"variants name files that are not listed: {sorted(missing)}")
+
+    def file(self, path: str) -> FileEntry:
+        """The entry of one file; raise :class:`InvalidBundle` where there is none."""
+        for entry in self.files:
+            if entry.path == path:
+                return entry
+        raise InvalidBundle(f"the manifest of {self.model}@{self.version} lists no {path}")
+
+    def variant(self, target: str) -> VariantRecord:
+        """The variant for a target; raise :class:`InvalidBundle` where there is none."""
+        for variant in self.variants:
+            if variant.target == target:
+                return variant
+        have = ", ".join(variant.target for variant in self.variants)
+        raise InvalidBundle(
+            f"{self.model}@{self.version} has no variant for target {target}; it has {have}"
+        )
+
+
+class _Versioned(msgspec.Struct):
+    schema_version: int
+
+
+def serialize(manifest: Manifest) -> bytes:
+    """Canonical bytes: UTF-8 JSON, two-space indent, sorted keys, newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
+
+
+def parse(data: bytes) -> Manifest:
+    """Parse manifest bytes whose digest or signature the caller has already checked.
+
+    Raises:
+        InvalidBundle: too large, not JSON, unknown schema version, or a field is out of range.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise InvalidBundle(f"manifest has {len(data)} bytes; the limit is {MAX_MANIFEST_BYTES}")
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema_version
+        if version != SCHEMA_VERSION:
+            raise InvalidBundle(
+                f"manifest has schema version {version}; this Serinus reads {SCHEMA_VERSION}: "
+                "update Serinus, or rebuild the bundle with this version"
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidBundle(f"manifest is not valid: {error}") from error

@@ -1,0 +1,1 @@
+"""The one feature path: definition, windowing and evaluation."""

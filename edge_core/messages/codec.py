@@ -1,0 +1,67 @@
+"""Message <-> bytes: msgpack maps with a version, at most 64 KiB."""
+
+from typing import TypeVar
+
+import msgspec
+
+from edge_core.errors import InvalidMessage
+from edge_core.messages import deployment, telemetry
+
+MAX_MESSAGE_BYTES = 64 * 1024
+
+Message = (
+    telemetry.StatsWindow
+    | telemetry.Sample
+    | telemetry.ReportedState
+    | telemetry.Online
+    | deployment.DesiredState
+)
+M = TypeVar("M", bound=Message)
+
+CURRENT: dict[type[Message], int] = {
+    telemetry.StatsWindow: telemetry.STATS_VERSION,
+    telemetry.Sample: telemetry.SAMPLE_VERSION,
+    telemetry.ReportedState: telemetry.STATE_VERSION,
+    telemetry.Online: telemetry.ONLINE_VERSION,
+    deployment.DesiredState: deployment.DESIRED_VERSION,
+}
+
+
+class _Versioned(msgspec.Struct):
+    v: int
+
+
+_version = msgspec.msgpack.Decoder(_Versioned)
+_decoders = {kind: msgspec.msgpack.Decoder(kind) for kind in CURRENT}
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    """Pack a message; raise :class:`InvalidMessage` when it is larger than the limit."""
+    payload = _encoder.encode(message)
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise InvalidMessage(
+            f"{type(message).__name__} has {len(payload)} bytes; the limit is {MAX_MESSAGE_BYTES}"
+        )
+    return payload
+
+
+def decode(kind: type[M], payload: bytes) -> M:
+    """Unpack one message of ``kind``; the version is looked at before anything else.
+
+    Raises:
+        InvalidMessage: too long, not msgpack, an unknown version, or fields out of range.
+    """
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise InvalidMessage(
+            f"{kind.__name__} has {len(payload)} bytes; the limit is {MAX_MESSAGE_BYTES}"
+        )
+    try:
+        version = _version.decode(payload).v
+        if version != CURRENT[kind]:
+            raise InvalidMessage(f"{kind.__name__} has version {version}; known is {CURRENT[kind]}")
+        message = _decoders[kind].decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidMessage(f"not a {kind.__name__}: {error}") from error
+    assert isinstance(message, kind)
+    return message
