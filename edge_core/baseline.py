@@ -45,7 +45,8 @@ class LogisticBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         columns = [names.index(name) for name in self.features]
         chosen = features[:, columns].astype(np.float64)
         scaled = (chosen - np.array(self.mean)) / np.array(self.scale)
-        return (scaled @ np.array(self.weights) + np.array(self.bias)).astype(np.float32)
+        logits: Float32 = (scaled @ np.array(self.weights) + np.array(self.bias)).astype(np.float32)
+        return logits
 
 
 def parse(data: bytes) -> LogisticBaseline:

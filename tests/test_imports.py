@@ -10,7 +10,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FORBIDDEN = {
-    "edge_core": ["torch", "onnx", "onnxruntime", "ai_edge_litert", "fastapi", "sqlalchemy", "paho"],
+    "edge_core": [
+        "torch",
+        "onnx",
+        "onnxruntime",
+        "ai_edge_litert",
+        "fastapi",
+        "sqlalchemy",
+        "paho",
+    ],
     "edge_agent": ["torch", "onnx", "fastapi", "sqlalchemy"],
     "fleet_server": ["torch", "onnx", "onnxruntime", "ai_edge_litert"],
 }

@@ -83,7 +83,7 @@ class Provenance(_Record, frozen=True, kw_only=True):
     recipe: str
     recipe_sha256: Sha256
     """Digest over the recipe folder's files and the chosen release's settings."""
-    settings: dict[str, str | int | float | bool | None | list[str]]
+    settings: dict[str, str | int | float | bool | list[str] | None]
     code_commit: str | None
     code_dirty: bool | None
     seed: int
