@@ -1,0 +1,200 @@
+"""A small, complete and true bundle, made in well under a second and without torch.
+
+Two inputs, windows of 8 samples, four features and three classes; the model is one Gemm whose
+weights are written by hand, and every other file is made from what the model really answers.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_core import baseline, outputs
+from edge_core.bundle import manifest as manifests
+from edge_core.bundle.manifest import (
+    Budget,
+    DatasetRecord,
+    FileEntry,
+    GateResult,
+    Manifest,
+    OutputContract,
+    Provenance,
+    VariantRecord,
+)
+from edge_core.features import definition as definitions
+from edge_core.features.definition import Feature, FeatureDefinition, SensorInput, Window
+
+TARGET = "cpu-x86_64-ort"
+CLASSES = ["still", "shake", "tilt"]
+DEFINITION = FeatureDefinition(
+    inputs=[
+        SensorInput(name="ax", unit="g", lsb=2**-10, low=-8.0, high=8.0),
+        SensorInput(name="ay", unit="g", lsb=2**-10, low=-8.0, high=8.0),
+    ],
+    window=Window(samples=8, hop=4, max_gap_ms=100, rate_hz=50.0),
+    features=[
+        Feature(name="ax_mean", op="mean", input="ax"),
+        Feature(name="ax_std", op="std", input="ax"),
+        Feature(name="ay_mean", op="mean", input="ay"),
+        Feature(name="ay_std", op="std", input="ay"),
+    ],
+)
+# Columns are classes: little of everything, much spread on ax, a mean on ay.
+WEIGHTS = np.array([[0, 0, 0], [-4, 4, 0], [-2, -2, 4], [-1, 0, 0]], np.float32)
+BIAS = np.array([2.0, -2.0, -2.0], np.float32)
+
+Float32 = npt.NDArray[np.float32]
+
+
+def tiny_rows(rows: int, seed: int = 0) -> tuple[Float32, npt.NDArray[np.int64]]:
+    """Raw windows float32 [rows, 8, 2] and true class numbers int64 [rows]."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(rows) % len(CLASSES)
+    samples = rng.normal(0, 0.05, (rows, DEFINITION.window.samples, 2))
+    samples[labels == 1, :, 0] += rng.normal(0, 1.5, samples[labels == 1, :, 0].shape)
+    samples[labels == 2, :, 1] += 1.5
+    return samples.astype(np.float32), labels
+
+
+def tiny_bundle(
+    folder: Path,
+    *,
+    version: str = "1.0.0",
+    seed: int = 0,
+    sign_with: Path | None = None,
+    model: str = "tiny-motion",
+) -> Path:
+    """Write the bundle into ``folder``, signed when a statement key is given, and return it.
+
+    Another seed gives slightly other weights and rows, so another digest.
+    """
+    rng = np.random.default_rng(seed)
+    weights = (WEIGHTS + rng.normal(0, 0.02, WEIGHTS.shape)).astype(np.float32)
+    files = {f"variants/{TARGET}/model.onnx": _onnx(weights)}
+    files |= _evidence(weights, seed, next(iter(files.values())))
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    manifest = _manifest(model, version, seed, files)
+    (folder / manifests.MANIFEST).write_bytes(manifests.serialize(manifest))
+    if sign_with is not None:
+        from converters.signing import sign_folder
+
+        sign_folder(folder, sign_with)
+    return folder
+
+
+def _evidence(weights: Float32, seed: int, onnx_bytes: bytes) -> dict[str, bytes]:
+    """Every file that belongs to the model: features, reference, golden rows, fallback, card."""
+    from edge_core.features import evaluation
+    from edge_core.stats import histogram
+
+    samples, _ = tiny_rows(120, seed)
+    features = evaluation.evaluate(DEFINITION, evaluation.quantise(DEFINITION, samples))
+    logits = _run(onnx_bytes, features)
+    scores = outputs.probabilities(logits)
+    reference = histogram.build(
+        inputs={n: samples[:, :, i].ravel() for i, n in enumerate(DEFINITION.input_names)},
+        features={n: features[:, i] for i, n in enumerate(DEFINITION.feature_names)},
+        confidence=scores.max(axis=1),
+        predicted=scores.argmax(axis=1),
+        classes=len(CLASSES),
+    )
+    golden = io.BytesIO()
+    arrays = {"samples": samples[:12], "features": features[:12], f"expected.{TARGET}": logits[:12]}
+    np.savez(golden, **arrays)
+    simple = baseline.LogisticBaseline(
+        features=DEFINITION.feature_names,
+        mean=[0.0] * 4,
+        scale=[1.0] * 4,
+        weights=(weights / 2).astype(float).tolist(),
+        bias=(BIAS / 2).astype(float).tolist(),
+    )
+    return {
+        manifests.FEATURES: definitions.serialize(DEFINITION),
+        manifests.REFERENCE: histogram.serialize(reference),
+        manifests.GOLDEN: golden.getvalue(),
+        manifests.FALLBACK: baseline.serialize(simple),
+        manifests.CARD: b"# tiny-motion\n\nTells still, shaken and tilted apart.\n",
+    }
+
+
+def _onnx(weights: Float32) -> bytes:
+    """One Gemm from ``features`` float32 [batch, 4] to ``logits`` float32 [batch, 3]."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["features", "weights", "bias"], ["logits"])],
+        "tiny",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(BIAS, "bias")],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _run(onnx_bytes: bytes, features: Float32) -> Float32:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(onnx_bytes, providers=["CPUExecutionProvider"])
+    logits: Float32 = session.run(["logits"], {"features": features})[0]
+    return logits
+
+
+def _manifest(model: str, version: str, seed: int, files: dict[str, bytes]) -> Manifest:
+    entries = [
+        FileEntry(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        for path, data in sorted(files.items())
+    ]
+    variant = VariantRecord(
+        target=TARGET,
+        runtime="onnxruntime",
+        path=f"variants/{TARGET}/model.onnx",
+        quantization={"scheme": "none"},
+        placement={"CPUExecutionProvider/float32": 1},
+        numeric_error=0.0,
+        top1_agreement=1.0,
+        tolerance=1e-4,
+        latency_us={"1": 20.0},
+        measured_on="the machine that runs the tests",
+        ran_on_hardware=True,
+        size_ratio=1.0,
+    )
+    return Manifest(
+        model=model,
+        version=version,
+        description="Tells still, shaken and tilted apart.",
+        output=OutputContract(name="logits", classes=CLASSES, meaning="kind of motion"),
+        features_sha256=hashlib.sha256(files[manifests.FEATURES]).hexdigest(),
+        slices={"side": ["left", "right"]},
+        datasets=[
+            DatasetRecord(
+                role="golden",
+                name="tiny",
+                source="drawn from a seeded generator",
+                sha256=hashlib.sha256(files[manifests.GOLDEN]).hexdigest(),
+                rows=12,
+                entities=["generator"],
+            )
+        ],
+        provenance=Provenance(
+            recipe="tiny",
+            recipe_sha256=hashlib.sha256(b"tiny").hexdigest(),
+            settings={},
+            code_commit=None,
+            code_dirty=None,
+            seed=seed,
+            tools={"numpy": np.__version__},
+            machine="x86_64",
+        ),
+        variants=[variant],
+        budget=Budget(latency_us=5000.0, memory_bytes=64 * 1024 * 1024, size_bytes=1024 * 1024),
+        metrics={"accuracy": 1.0, "accuracy/side=left": 1.0, "accuracy/side=right": 1.0},
+        gates=[GateResult(gate="numeric_error", outcome="passed", target=TARGET, value=0.0)],
+        files=entries,
+    )
