@@ -1,0 +1,1 @@
+"""The operators' HTTP client and the ``serinus`` command."""

@@ -1,0 +1,1 @@
+"""The fleet server: which device runs which approved release, decided by evidence."""

@@ -1,0 +1,231 @@
+"""The MQTT broker beside the server: mosquitto where it is found, else an embedded one."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Literal, Self
+
+from edge_core import durable
+from edge_core.errors import InvalidConfiguration, Unavailable
+from edge_core.messages.codec import MAX_MESSAGE_BYTES
+from fleet_server.config import MqttConfig
+
+MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + 4096
+PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
+START_SECONDS = 10.0
+END_SECONDS = 5.0
+WATCH_SECONDS = 0.5
+MOST_RESTARTS = 20
+
+MOSQUITTO = """\
+# Written at every start of the server; edits are lost.
+listener {port} 127.0.0.1
+allow_anonymous true
+user {user}
+persistence true
+persistence_location {folder}/
+autosave_interval 60
+max_packet_size {max_packet}
+max_inflight_messages 200
+max_queued_messages 200000
+max_keepalive 600
+log_dest file {folder}/mosquitto.log
+log_type error
+log_type warning
+"""
+
+EMBEDDED = """\
+# Written at every start of the server; edits are lost.
+id = 0
+[router]
+id = 0
+max_connections = 1000
+max_outgoing_packet_count = 200
+max_segment_size = 10485760
+max_segment_count = 4
+[v4.1]
+name = "v4-1"
+listen = "127.0.0.1:{port}"
+next_connection_delay_ms = 1
+[v4.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = {max_packet}
+max_inflight_count = 200
+dynamic_filters = true
+"""
+
+
+class Broker:
+    """A broker in a child process that ends with the server and is started again if it dies.
+
+    The child's number is kept in a file, so that a child that outlived a killed server is ended
+    before a new one takes the port.
+    """
+
+    def __init__(self, config: MqttConfig, data: Path) -> None:
+        self._config = config
+        self._folder = (data / "broker").absolute()
+        self._pid_file = self._folder / "broker.pid"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stop = threading.Event()
+        self._started = threading.Event()
+        self._problem: Exception | None = None
+        self._thread = threading.Thread(target=self._supervise, name="broker", daemon=True)
+        self.kind, self._program = _choose(config)
+
+    @property
+    def description(self) -> str:
+        """Which broker it is and where, for people."""
+        place = f"{self._config.host}:{self._config.port}"
+        if self.kind == "mosquitto":
+            return f"mosquitto ({self._program}) on {place}"
+        if self.kind == "embedded":
+            return f"embedded iotcore on {place}, for a first look; install mosquitto for more"
+        return f"external at {place}"
+
+    def start(self) -> Self:
+        """Start it and wait until it takes connections; nothing to do for an external one.
+
+        Raises:
+            InvalidConfiguration: the port is taken by somebody else.
+            Unavailable: the broker did not come up.
+        """
+        if self.kind == "external":
+            return self
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._end_orphan()
+        if _answers(self._config.port):
+            raise InvalidConfiguration(
+                f"MQTT port {self._config.port} is in use: stop what listens there, set "
+                "mqtt.port to a free one, or mqtt.broker = 'external' to use that broker"
+            )
+        self._thread.start()  # the child ends when the thread that started it does
+        self._started.wait()
+        if self._problem is not None:
+            raise self._problem
+        return self
+
+    def stop(self) -> None:
+        """End the child, letting it save what it holds."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(START_SECONDS + END_SECONDS)
+
+    def _supervise(self) -> None:
+        try:
+            self._spawn()
+        except (OSError, Unavailable) as error:
+            self._problem = error
+        finally:
+            self._started.set()
+        restarts = 0
+        while not self._stop.wait(WATCH_SECONDS):
+            if self._child is None or self._child.poll() is None:
+                continue
+            restarts += 1
+            if restarts > MOST_RESTARTS:
+                print(f"broker: ended {restarts} times, not started again", file=sys.stderr)
+                break
+            print(f"broker: ended with {self._child.returncode}, starting it again", flush=True)
+            with contextlib.suppress(OSError, Unavailable):
+                self._spawn()
+        if self._child is not None:
+            _end(self._child)
+            self._pid_file.unlink(missing_ok=True)
+
+    def _spawn(self) -> None:
+        command = [sys.executable, "-m", "fleet_server.broker_child", str(os.getpid())]
+        config = self._folder / f"{self.kind}.conf"
+        if self.kind == "mosquitto":
+            _write_mosquitto(config, self._config.port)
+            command += ["mosquitto", str(self._program), str(config)]
+        else:
+            text = EMBEDDED.format(port=self._config.port, max_packet=MAX_PACKET_BYTES)
+            durable.write_bytes(config, text.encode())
+            command += ["embedded", str(config)]
+        with (self._folder / "output.log").open("ab") as output:
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        durable.write_bytes(self._pid_file, f"{self._child.pid}\n".encode())
+        self._wait_until_it_answers(self._child)
+
+    def _wait_until_it_answers(self, child: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(self._config.port):
+            if child.poll() is not None:
+                raise Unavailable(
+                    f"the {self.kind} broker ended at once with code {child.returncode}; see "
+                    f"{self._folder}/output.log and mosquitto.log there"
+                )
+            if time.monotonic() > deadline:
+                _end(child)
+                raise Unavailable(
+                    f"the {self.kind} broker took no connection for {START_SECONDS:g} s"
+                )
+            time.sleep(0.02)
+
+    def _end_orphan(self) -> None:
+        """End a broker that a killed server of this data folder left behind."""
+        try:
+            pid = int(self._pid_file.read_text())
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return
+        if str(self._folder).encode() not in line:
+            return  # the number belongs to another program by now
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + END_SECONDS
+            while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if Path(f"/proc/{pid}").exists():
+                os.kill(pid, signal.SIGKILL)
+
+
+def _choose(config: MqttConfig) -> tuple[Literal["mosquitto", "embedded", "external"], str | None]:
+    if config.broker == "external":
+        return "external", None
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path=os.pathsep.join(PLACES))
+    if config.broker == "mosquitto" and program is None:
+        raise InvalidConfiguration(
+            "mqtt.broker = 'mosquitto', but no mosquitto is on the PATH or in "
+            f"{', '.join(PLACES)}: install it, or set mqtt.broker = 'embedded'"
+        )
+    if config.broker == "embedded" or program is None:
+        return "embedded", None
+    return "mosquitto", program
+
+
+def _write_mosquitto(path: Path, port: int) -> None:
+    text = MOSQUITTO.format(
+        port=port,
+        user=pwd.getpwuid(os.geteuid()).pw_name,  # else it drops to one that cannot write here
+        folder=path.parent,
+        max_packet=MAX_PACKET_BYTES,
+    )
+    durable.write_bytes(path, text.encode())
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
+        return True
+    return False
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.terminate()
+    try:
+        child.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

@@ -1,0 +1,132 @@
+"""The server's settings: one TOML file, none needed; the only place with defaults."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from edge_core.errors import InvalidConfiguration
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+BrokerKind = Literal["auto", "mosquitto", "embedded", "external"]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the settings file; unknown keys are refused."""
+
+
+class MqttConfig(_Section, frozen=True, kw_only=True):
+    """Which broker, and where."""
+
+    broker: BrokerKind = "auto"
+    """``auto``: mosquitto where it is found, else the embedded one, both on loopback."""
+    host: str = "127.0.0.1"
+    """Only an external broker may be elsewhere than on loopback."""
+    port: Port = 1883
+    username: str | None = None
+    password: str | None = None
+    client_id: str = "serinus-server"
+    queue: Annotated[int, msgspec.Meta(ge=10, le=1_000_000)] = 5000
+    """Messages held in memory between the network and the database."""
+
+    def __post_init__(self) -> None:
+        if self.broker != "external" and self.host not in ("127.0.0.1", "localhost"):
+            raise ValueError(
+                "mqtt.host is only for broker = 'external'; the server's own broker stays on "
+                "127.0.0.1"
+            )
+
+
+class WindowsConfig(_Section, frozen=True, kw_only=True):
+    """How statistics windows are taken in and how often one decides."""
+
+    decide_every_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 2.0
+    drift_period_seconds: Annotated[float, msgspec.Meta(ge=0.5, le=86400)] = 10.0
+    """Windows are merged over this time before the drift detectors see them."""
+    future_seconds: Annotated[float, msgspec.Meta(ge=0)] = 600.0
+    """A window that closes later than this from now is refused."""
+
+
+class DevicesConfig(_Section, frozen=True, kw_only=True):
+    """How devices are spoken to."""
+
+    republish_seconds: Annotated[float, msgspec.Meta(ge=0.5)] = 15.0
+    """The desired state is sent again this long after it was ignored."""
+
+
+class RepositoryConfig(_Section, frozen=True, kw_only=True):
+    """Where the approved releases are, and the keys that keep the list fresh."""
+
+    path: str | None = None
+    """Default: ``repository`` below the data folder."""
+    online_keys: str | None = None
+    """Folder with the snapshot and timestamp keys. Default: ``online`` below the data folder."""
+    trusted_root: str | None = None
+    """Root metadata to start from. Default: the repository's first root, pinned once seen."""
+    check_every_seconds: Annotated[float, msgspec.Meta(ge=0.1)] = 1.0
+    snapshot_days: Annotated[float, msgspec.Meta(gt=0)] = 7.0
+    timestamp_days: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+
+
+class ServerConfig(_Section, frozen=True, kw_only=True):
+    """Everything that can be set."""
+
+    data_dir: str = "serinus-data"
+    host: str = "127.0.0.1"
+    port: Port = 8321
+    mqtt: MqttConfig = MqttConfig()
+    windows: WindowsConfig = WindowsConfig()
+    devices: DevicesConfig = DevicesConfig()
+    repository: RepositoryConfig = RepositoryConfig()
+
+    @property
+    def data(self) -> Path:
+        """Folder of the database, the broker's files, keys and token."""
+        return Path(self.data_dir)
+
+    @property
+    def repository_dir(self) -> Path:
+        """The TUF repository's folder."""
+        return Path(self.repository.path) if self.repository.path else self.data / "repository"
+
+    @property
+    def online_keys_dir(self) -> Path:
+        """Folder of the snapshot and timestamp keys."""
+        keys = self.repository.online_keys
+        return Path(keys) if keys else self.data / "online"
+
+    @property
+    def token_file(self) -> Path:
+        """Where the first start leaves the operator's token."""
+        return self.data / "operator.token"
+
+    @property
+    def url(self) -> str:
+        """Address of the page and the API."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def load(path: Path | None) -> ServerConfig:
+    """Read a settings file, or take the defaults.
+
+    Raises:
+        InvalidConfiguration: no such file, not TOML, an unknown key or a value out of range.
+    """
+    if path is None:
+        return ServerConfig()
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidConfiguration(
+            f"no settings file {path}: name an existing one with --config, or leave it out"
+        ) from None
+    except OSError as error:
+        raise InvalidConfiguration(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"{path} is not valid TOML: {error}") from error
+    try:
+        return msgspec.convert(data, ServerConfig)
+    except msgspec.ValidationError as error:
+        raise InvalidConfiguration(f"{path}: {error}") from error

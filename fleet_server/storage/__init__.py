@@ -1,0 +1,1 @@
+"""Tables and Core queries; no rules."""

@@ -1,0 +1,189 @@
+"""Queries on devices, their desired state, refusals and parity counts."""
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from fleet_server.storage.tables import desired, devices, parity, refusals
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device said last; releases by digest."""
+
+    device: str
+    target: str | None
+    runtime: str
+    slices: dict[str, str]
+    online: bool
+    first_seen_ms: int
+    last_seen_ms: int
+    active: str | None
+    active_since_ms: int | None
+    shadow: str | None
+    update_state: str | None
+    reason: str
+    desired_revision: int
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device should run; releases by digest."""
+
+    device: str
+    revision: int
+    issued_ms: int
+    active: str | None
+    shadow: str | None
+    arm: str
+    rollout: str | None
+    sent_ms: int | None
+    confirmed_sent: bool
+
+
+class StoredRefusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that a device would not install."""
+
+    device: str
+    digest: str
+    name: str
+    reason: str
+    at_ms: int
+
+
+class ParityCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Sampled predictions whose features were computed again here."""
+
+    device: str
+    digest: str
+    compared: int
+    mismatches: int
+    detail: str
+
+
+_DEVICE_COLUMNS = [devices.c[name] for name in Device.__struct_fields__]
+
+
+def seen(connection: sa.Connection, device: str, at_ms: int) -> bool:
+    """Note that a device spoke; whether it is new."""
+    done = connection.execute(
+        devices.update().where(devices.c.device == device).values(last_seen_ms=at_ms)
+    )
+    if done.rowcount:
+        return False
+    connection.execute(
+        devices.insert().values(device=device, first_seen_ms=at_ms, last_seen_ms=at_ms)
+    )
+    return True
+
+
+def change(connection: sa.Connection, device: str, **values: Any) -> None:
+    """Set columns of a known device."""
+    connection.execute(devices.update().where(devices.c.device == device).values(**values))
+
+
+def one(connection: sa.Connection, device: str) -> Device | None:
+    """One device; none where it was never seen."""
+    query = sa.select(*_DEVICE_COLUMNS).where(devices.c.device == device)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else msgspec.convert(dict(row), Device)
+
+
+def every(connection: sa.Connection) -> list[Device]:
+    """All devices by name."""
+    query = sa.select(*_DEVICE_COLUMNS).order_by(devices.c.device)
+    return [msgspec.convert(dict(row), Device) for row in connection.execute(query).mappings()]
+
+
+def reported(connection: sa.Connection, device: str) -> bytes | None:
+    """The device's last ReportedState as JSON."""
+    query = sa.select(devices.c.reported).where(devices.c.device == device)
+    return connection.execute(query).scalar()
+
+
+def desired_of(connection: sa.Connection) -> dict[str, Desired]:
+    """Desired state of every device that has one."""
+    rows = connection.execute(sa.select(desired)).mappings()
+    return {row["device"]: msgspec.convert(dict(row), Desired) for row in rows}
+
+
+def set_desired(connection: sa.Connection, row: Desired) -> None:
+    """Insert or replace one device's desired state."""
+    values = msgspec.structs.asdict(row)
+    connection.execute(
+        insert(desired).values(values).on_conflict_do_update(index_elements=["device"], set_=values)
+    )
+
+
+def note_sent(connection: sa.Connection, device: str, revision: int, at_ms: int) -> None:
+    """Note that a desired state was handed to the broker."""
+    connection.execute(
+        desired.update()
+        .where(desired.c.device == device, desired.c.revision == revision)
+        .values(sent_ms=at_ms)
+    )
+
+
+def note_delivered(connection: sa.Connection, device: str, revision: int) -> None:
+    """Note that the broker confirmed that it holds a desired state."""
+    connection.execute(
+        desired.update()
+        .where(desired.c.device == device, desired.c.revision == revision)
+        .values(confirmed_sent=True)
+    )
+
+
+def forget_deliveries(connection: sa.Connection) -> None:
+    """Note that the broker holds nothing any more."""
+    connection.execute(desired.update().values(confirmed_sent=False, sent_ms=None))
+
+
+def add_refusal(connection: sa.Connection, row: StoredRefusal) -> bool:
+    """Store a refusal; whether it was not known."""
+    values = msgspec.structs.asdict(row)
+    done = connection.execute(
+        insert(refusals)
+        .values(values)
+        .on_conflict_do_update(
+            index_elements=["device", "digest"],
+            set_=values,
+            where=refusals.c.at_ms < row.at_ms,
+        )
+    )
+    return bool(done.rowcount)
+
+
+def every_refusal(connection: sa.Connection) -> list[StoredRefusal]:
+    """All refusals, newest first."""
+    rows = connection.execute(sa.select(refusals).order_by(refusals.c.at_ms.desc())).mappings()
+    return [msgspec.convert(dict(row), StoredRefusal) for row in rows]
+
+
+def add_parity(
+    connection: sa.Connection, device: str, digest: str, mismatch: bool, detail: str
+) -> None:
+    """Count one sample that was computed again."""
+    row = {
+        "device": device,
+        "digest": digest,
+        "compared": 1,
+        "mismatches": int(mismatch),
+        "detail": detail,
+    }
+    update: dict[str, Any] = {
+        "compared": parity.c.compared + 1,
+        "mismatches": parity.c.mismatches + int(mismatch),
+    }
+    if mismatch:
+        update["detail"] = detail
+    connection.execute(
+        insert(parity)
+        .values(row)
+        .on_conflict_do_update(index_elements=["device", "digest"], set_=update)
+    )
+
+
+def every_parity(connection: sa.Connection) -> list[ParityCounts]:
+    """Parity counts of every device and release."""
+    rows = connection.execute(sa.select(parity)).mappings()
+    return [msgspec.convert(dict(row), ParityCounts) for row in rows]

@@ -1,0 +1,107 @@
+"""Queries on approved releases and on what is in production."""
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from fleet_server.storage.tables import production, releases
+
+
+class StoredRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """A release as it was verified."""
+
+    digest: str
+    model: str
+    version: str
+    manifest: bytes
+    features: bytes
+    reference: bytes
+    listed: bool
+    listed_ms: int
+    revoked_ms: int | None
+
+    @property
+    def name(self) -> str:
+        """``model@version``."""
+        return f"{self.model}@{self.version}"
+
+
+class InProduction(msgspec.Struct, frozen=True, kw_only=True):
+    """The release that a model's devices run unless a rollout says otherwise."""
+
+    model: str
+    digest: str
+    since_ms: int
+    rollout: str | None
+    verdict: int | None
+
+
+def listing(connection: sa.Connection) -> dict[str, bool]:
+    """Digest -> whether it is still listed."""
+    rows = connection.execute(sa.select(releases.c.digest, releases.c.listed))
+    return {row.digest: row.listed for row in rows}
+
+
+def add(connection: sa.Connection, release: StoredRelease) -> None:
+    """Store a release that was not known, or list a revoked one again."""
+    values = msgspec.structs.asdict(release)
+    connection.execute(
+        insert(releases)
+        .values(values)
+        .on_conflict_do_update(index_elements=["digest"], set_=values)
+    )
+
+
+def revoke(connection: sa.Connection, digest: str, at_ms: int) -> None:
+    """Note that the repository no longer lists a release."""
+    connection.execute(
+        releases.update().where(releases.c.digest == digest).values(listed=False, revoked_ms=at_ms)
+    )
+
+
+def one(connection: sa.Connection, digest: str) -> StoredRelease | None:
+    """One release by its digest."""
+    row = connection.execute(sa.select(releases).where(releases.c.digest == digest)).mappings()
+    found = row.first()
+    return None if found is None else msgspec.convert(dict(found), StoredRelease)
+
+
+def by_name(connection: sa.Connection, model: str, version: str) -> StoredRelease | None:
+    """The release of a model and version; a listed one before a revoked one."""
+    query = (
+        sa.select(releases)
+        .where(releases.c.model == model, releases.c.version == version)
+        .order_by(releases.c.listed.desc(), releases.c.listed_ms.desc())
+    )
+    found = connection.execute(query).mappings().first()
+    return None if found is None else msgspec.convert(dict(found), StoredRelease)
+
+
+def every(connection: sa.Connection) -> list[StoredRelease]:
+    """All releases, in the order in which they were listed."""
+    query = sa.select(releases).order_by(releases.c.listed_ms, releases.c.model, releases.c.version)
+    return [
+        msgspec.convert(dict(row), StoredRelease) for row in connection.execute(query).mappings()
+    ]
+
+
+def names(connection: sa.Connection) -> dict[str, str]:
+    """Digest -> ``model@version``."""
+    query = sa.select(releases.c.digest, releases.c.model, releases.c.version)
+    return {row.digest: f"{row.model}@{row.version}" for row in connection.execute(query)}
+
+
+def in_production(connection: sa.Connection) -> dict[str, InProduction]:
+    """Model -> what is in production."""
+    rows = connection.execute(sa.select(production)).mappings()
+    return {row["model"]: msgspec.convert(dict(row), InProduction) for row in rows}
+
+
+def put_in_production(connection: sa.Connection, row: InProduction) -> None:
+    """Make a release the one that a model's devices run."""
+    values = msgspec.structs.asdict(row)
+    connection.execute(
+        insert(production)
+        .values(values)
+        .on_conflict_do_update(index_elements=["model"], set_=values)
+    )

@@ -1,0 +1,273 @@
+"""Queries on statistics windows and on the sums that are kept of them."""
+
+from itertools import zip_longest
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from fleet_server.storage.tables import cells, drift, epochs, periods, totals, windows
+
+Int64 = npt.NDArray[np.int64]
+
+OUTSIDE = ("", -1)
+"""Rollout and stage of cells that belong to none."""
+
+
+class CellKey(NamedTuple):
+    """What a cell sums over: one device, release and arm in one slice of one stage."""
+
+    rollout: str
+    stage: int
+    device: str
+    digest: str
+    arm: str
+    slice: str
+    """``name=value,...`` in the order of names; empty where the device declares none."""
+
+
+class CellCounts(msgspec.Struct, kw_only=True):
+    """Sums over windows; ``latency`` by power-of-two bin of microseconds."""
+
+    rows: int = 0
+    errors: int = 0
+    right: int = 0
+    wrong: int = 0
+    latency: list[int] = []
+    agree: int = 0
+    disagree: int = 0
+    both_right: int = 0
+    only_active_right: int = 0
+    only_shadow_right: int = 0
+    both_wrong: int = 0
+
+    def merge(self, other: "CellCounts") -> None:
+        """Add another cell's counts."""
+        for name in self.__struct_fields__:
+            if name != "latency":
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.latency = [a + b for a, b in zip_longest(self.latency, other.latency, fillvalue=0)]
+
+
+class Totals(msgspec.Struct, kw_only=True):
+    """A device's sums for one release and arm since it was first seen."""
+
+    rows: int = 0
+    errors: int = 0
+    right: int = 0
+    wrong: int = 0
+    paired: int = 0
+    paired_labelled: int = 0
+
+
+class StoredWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """One window as it came."""
+
+    device: str
+    epoch: str
+    sequence: int
+    received_ms: int
+    opened_ms: int
+    closed_ms: int
+    digest: str
+    target: str
+    arm: str
+    rollout: str | None
+    slices: dict[str, str]
+    rows: int
+    errors: int
+    late: int
+    right: int
+    wrong: int
+    body: bytes
+
+
+class PeriodCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Channel counts of one arm, merged over the fleet and one drift period."""
+
+    digest: str
+    arm: str
+    period: int
+    rows: int
+    counts: Int64
+
+
+def add_window(connection: sa.Connection, window: StoredWindow) -> bool:
+    """Store a window; False where it was stored before."""
+    done = connection.execute(
+        insert(windows).values(msgspec.structs.asdict(window)).on_conflict_do_nothing()
+    )
+    return bool(done.rowcount)
+
+
+def known(connection: sa.Connection, device: str, epoch: str, sequence: int) -> bool:
+    """Whether a window was stored before."""
+    query = sa.select(windows.c.sequence).where(
+        windows.c.device == device, windows.c.epoch == epoch, windows.c.sequence == sequence
+    )
+    return connection.execute(query).first() is not None
+
+
+def count_sequence(connection: sa.Connection, device: str, epoch: str, sequence: int) -> None:
+    """Note that one sequence number of a device's outbox arrived."""
+    row = {"device": device, "epoch": epoch, "first": sequence, "last": sequence, "taken": 1}
+    connection.execute(
+        insert(epochs)
+        .values(row)
+        .on_conflict_do_update(
+            index_elements=["device", "epoch"],
+            set_={
+                "first": sa.func.min(epochs.c.first, sequence),
+                "last": sa.func.max(epochs.c.last, sequence),
+                "taken": epochs.c.taken + 1,
+            },
+        )
+    )
+
+
+def lost_windows(connection: sa.Connection) -> dict[str, int]:
+    """Device -> sequence numbers between its first and last that never arrived."""
+    missing = epochs.c.last - epochs.c.first + 1 - epochs.c.taken
+    query = sa.select(epochs.c.device, sa.func.sum(missing)).group_by(epochs.c.device)
+    return {device: int(lost) for device, lost in connection.execute(query)}
+
+
+def totals_of(connection: sa.Connection, device: str, digest: str, arm: str) -> Totals:
+    """A device's sums; zeros where there are none."""
+    query = sa.select(totals).where(
+        totals.c.device == device, totals.c.digest == digest, totals.c.arm == arm
+    )
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        return Totals()
+    return Totals(**{name: row[name] for name in Totals.__struct_fields__})
+
+
+def put_totals(
+    connection: sa.Connection, device: str, digest: str, arm: str, values: Totals
+) -> None:
+    """Replace a device's sums."""
+    row = msgspec.structs.asdict(values)
+    connection.execute(
+        insert(totals)
+        .values(device=device, digest=digest, arm=arm, **row)
+        .on_conflict_do_update(index_elements=["device", "digest", "arm"], set_=row)
+    )
+
+
+def served_rows(connection: sa.Connection) -> int:
+    """Predictions that the whole fleet answered (shadow rows are not answers)."""
+    query = sa.select(sa.func.sum(totals.c.rows)).where(totals.c.arm != "shadow")
+    return int(connection.execute(query).scalar() or 0)
+
+
+def totals_by_release(connection: sa.Connection) -> dict[str, Totals]:
+    """Digest -> sums over devices and serving arms."""
+    columns = [sa.func.sum(totals.c[name]).label(name) for name in Totals.__struct_fields__]
+    query = (
+        sa.select(totals.c.digest, *columns)
+        .where(totals.c.arm != "shadow")
+        .group_by(totals.c.digest)
+    )
+    return {
+        row["digest"]: Totals(**{name: int(row[name]) for name in Totals.__struct_fields__})
+        for row in connection.execute(query).mappings()
+    }
+
+
+def add_to_cell(connection: sa.Connection, key: CellKey, counts: CellCounts) -> None:
+    """Merge counts into a cell."""
+    matches = [cells.c[name] == value for name, value in key._asdict().items()]
+    row = connection.execute(sa.select(cells).where(*matches)).mappings().first()
+    if row is not None:
+        counts.merge(_cell_counts(row))
+    values = msgspec.structs.asdict(counts)
+    values["latency"] = np.array(counts.latency, dtype=np.int64).tobytes()
+    connection.execute(
+        insert(cells)
+        .values(**key._asdict(), **values)
+        .on_conflict_do_update(index_elements=list(CellKey._fields), set_=values)
+    )
+
+
+def cells_of(connection: sa.Connection, rollout: str, stage: int) -> dict[CellKey, CellCounts]:
+    """Every cell of one stage."""
+    query = sa.select(cells).where(cells.c.rollout == rollout, cells.c.stage == stage)
+    return {_cell_key(row): _cell_counts(row) for row in connection.execute(query).mappings()}
+
+
+def cells_of_release(connection: sa.Connection, digest: str) -> dict[CellKey, CellCounts]:
+    """Every cell of one release, of any stage and outside of rollouts."""
+    query = sa.select(cells).where(cells.c.digest == digest)
+    return {_cell_key(row): _cell_counts(row) for row in connection.execute(query).mappings()}
+
+
+def add_to_period(
+    connection: sa.Connection, digest: str, arm: str, period: int, rows: int, counts: Int64
+) -> None:
+    """Merge channel counts into a drift period."""
+    query = sa.select(periods).where(
+        periods.c.digest == digest, periods.c.arm == arm, periods.c.period == period
+    )
+    row = connection.execute(query).mappings().first()
+    if row is not None:
+        rows += row["rows"]
+        counts = counts + np.frombuffer(row["counts"], dtype=np.int64)
+    values = {"rows": rows, "counts": counts.tobytes()}
+    connection.execute(
+        insert(periods)
+        .values(digest=digest, arm=arm, period=period, **values)
+        .on_conflict_do_update(index_elements=["digest", "arm", "period"], set_=values)
+    )
+
+
+def periods_between(connection: sa.Connection, after: int, before: int) -> list[PeriodCounts]:
+    """Merged counts of the periods in (after, before), oldest first."""
+    query = (
+        sa.select(periods)
+        .where(periods.c.period > after, periods.c.period < before)
+        .order_by(periods.c.period)
+    )
+    return [
+        PeriodCounts(
+            digest=row["digest"],
+            arm=row["arm"],
+            period=row["period"],
+            rows=row["rows"],
+            counts=np.frombuffer(row["counts"], dtype=np.int64),
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def forget_periods(connection: sa.Connection, before: int) -> None:
+    """Drop periods that every detector has seen."""
+    connection.execute(periods.delete().where(periods.c.period < before))
+
+
+def drift_states(connection: sa.Connection) -> dict[str, tuple[bytes, int]]:
+    """Digest -> (detector state, last period that it has seen)."""
+    return {row.digest: (row.state, row.period) for row in connection.execute(sa.select(drift))}
+
+
+def put_drift_state(connection: sa.Connection, digest: str, state: bytes, period: int) -> None:
+    """Replace a detector's state."""
+    values = {"state": state, "period": period}
+    connection.execute(
+        insert(drift)
+        .values(digest=digest, **values)
+        .on_conflict_do_update(index_elements=["digest"], set_=values)
+    )
+
+
+def _cell_key(row: sa.RowMapping) -> CellKey:
+    return CellKey(**{name: row[name] for name in CellKey._fields})
+
+
+def _cell_counts(row: sa.RowMapping) -> CellCounts:
+    values = {n: row[n] for n in CellCounts.__struct_fields__ if n != "latency"}
+    latency = np.frombuffer(row["latency"], dtype=np.int64).tolist()
+    return CellCounts(latency=latency, **values)
