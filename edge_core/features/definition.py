@@ -57,6 +57,10 @@ class Window(_Record, frozen=True, kw_only=True):
     max_gap_ms: Annotated[int, msgspec.Meta(ge=1)]
     rate_hz: Annotated[float, msgspec.Meta(gt=0)]
 
+    def __post_init__(self) -> None:
+        if self.hop > self.samples:
+            raise ValueError("hop has to be at most samples, or samples between windows are lost")
+
 
 class Feature(_Record, frozen=True, kw_only=True):
     """One model input: an operation over one channel's window. Energy is the mean square."""

@@ -1,0 +1,121 @@
+"""From timestamped samples to windows, whatever the chunks in which they arrive. No clock."""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_core.errors import InvalidInput
+from edge_core.features.definition import FeatureDefinition
+from edge_core.features.evaluation import Evaluator, Float32, Int32, Int64
+
+
+class Windows(NamedTuple):
+    """Complete windows in order of time."""
+
+    first_us: Int64
+    """Time of each window's first sample, int64 [batch]."""
+    last_us: Int64
+    """Time of each window's last sample, int64 [batch]."""
+    raw: Float32
+    """Samples as they came, float32 [batch, samples, inputs]."""
+    quantised: Int32
+    """Samples in multiples of lsb, int32 [batch, samples, inputs]."""
+    features: Float32
+    """float32 [batch, features]."""
+
+
+class FeatureStream:
+    """Windows of one entity's samples, in the order of event time.
+
+    A sample that is not newer than the newest one seen is dropped and counted in ``late``. A
+    gap of more than ``max_gap_ms`` discards what was collected and is counted in ``gaps``.
+    Memory is bounded by one window. Training calls :meth:`push` once with everything, devices
+    with every chunk; the bytes are the same.
+    """
+
+    def __init__(self, definition: FeatureDefinition, evaluator: Evaluator | None = None) -> None:
+        self._evaluator = evaluator or Evaluator(definition)
+        self._window = definition.window
+        self._times = np.empty(0, dtype=np.int64)
+        self._raw = np.empty((0, len(definition.inputs)), dtype=np.float32)
+        self._quantised = np.empty((0, len(definition.inputs)), dtype=np.int32)
+        self._newest: int | None = None
+        self.late = 0
+        self.gaps = 0
+
+    def push(self, times_us: npt.ArrayLike, samples: npt.ArrayLike) -> Windows:
+        """Take samples and return the windows that they complete.
+
+        Args:
+            times_us: int64 [n], microseconds of event time.
+            samples: float32 [n, inputs].
+
+        Raises:
+            InvalidInput: shapes do not fit or a value is not finite; nothing was taken then.
+        """
+        times, raw, quantised = self._checked(times_us, samples)
+        previous, fresh = self._order(times)
+        self.late += int(len(times) - fresh.sum())
+        times, raw, quantised = times[fresh], raw[fresh], quantised[fresh]
+        broken = np.flatnonzero(times - previous[fresh] > self._window.max_gap_ms * 1000)
+        self.gaps += len(broken)
+        found = []
+        for start, stop in itertools.pairwise([0, *broken.tolist(), len(times)]):
+            if start in broken:
+                self._drop(len(self._times))
+            found.append(self._extend(times[start:stop], raw[start:stop], quantised[start:stop]))
+        return self._joined(found)
+
+    def _checked(
+        self, times_us: npt.ArrayLike, samples: npt.ArrayLike
+    ) -> tuple[Int64, Float32, Int32]:
+        times = np.asarray(times_us)
+        if times.ndim != 1 or (times.size and times.dtype.kind not in "iu"):
+            raise InvalidInput("times have to be a flat list of whole microseconds")
+        quantised = self._evaluator.quantise(samples)
+        if quantised.shape != (len(times), self._raw.shape[1]):
+            raise InvalidInput(
+                f"samples have shape {list(quantised.shape)} for {len(times)} times; needed is "
+                f"[{len(times)}, {self._raw.shape[1]}]"
+            )
+        return times.astype(np.int64), np.asarray(samples).astype(np.float32), quantised
+
+    def _order(self, times: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
+        """Newest time before each sample, int64 [n], and whether the sample is newer, bool [n]."""
+        if not len(times):
+            return times, np.empty(0, dtype=np.bool_)
+        # The very first sample has no predecessor: it follows itself without a gap.
+        before = int(times[0]) - 1 if self._newest is None else self._newest
+        newest = np.maximum.accumulate(np.concatenate(([before], times)))
+        self._newest = int(newest[-1])
+        return newest[:-1], times > newest[:-1]
+
+    def _extend(
+        self, times: Int64, raw: Float32, quantised: Int32
+    ) -> tuple[Int64, Int64, Float32, Int32]:
+        """Append samples without a gap among them; cut off every window that is complete."""
+        self._times = np.concatenate((self._times, times))
+        self._raw = np.concatenate((self._raw, raw))
+        self._quantised = np.concatenate((self._quantised, quantised))
+        size, hop = self._window.samples, self._window.hop
+        count = max(0, (len(self._times) - size) // hop + 1)
+        rows = np.arange(count)[:, None] * hop + np.arange(size)
+        cut = (
+            self._times[rows[:, 0]],
+            self._times[rows[:, -1]],
+            self._raw[rows],
+            self._quantised[rows],
+        )
+        self._drop(count * hop)
+        return cut
+
+    def _drop(self, count: int) -> None:
+        self._times = self._times[count:].copy()
+        self._raw = self._raw[count:].copy()
+        self._quantised = self._quantised[count:].copy()
+
+    def _joined(self, found: list[tuple[Int64, Int64, Float32, Int32]]) -> Windows:
+        first, last, raw, quantised = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return Windows(first, last, raw, quantised, self._evaluator.evaluate(quantised))
