@@ -62,11 +62,12 @@ class Evaluator:
             )
         finite = np.isfinite(values)
         if not finite.all():
-            broken = ~finite.reshape(-1, len(names)).all(axis=0)
-            channels = ", ".join(name for name, bad in zip(names, broken, strict=True) if bad)
+            broken = np.flatnonzero(~finite.reshape(-1, len(names)).all(axis=0))
+            channels = ", ".join(names[index] for index in broken)
             raise InvalidInput(f"NaN or infinity in {channels}; send only finite samples")
         steps = np.rint(values.astype(np.float64) / self._lsb)
-        return np.clip(steps, self._low, self._high).astype(np.int32)
+        quantised: Int32 = np.clip(steps, self._low, self._high).astype(np.int32)
+        return quantised
 
     def evaluate(self, quantised: Int32) -> Float32:
         """Compute all features of complete windows.
@@ -112,25 +113,26 @@ class _Sums:
 
     def values(self, operation: Operation) -> Float64:
         """Float64 [batch, inputs] in multiples of lsb (of lsb squared for the energy)."""
+        values: Float64
         match operation:
             case "mean":
-                return self._sum / self._count
+                values = self._sum / self._count
             case "std":
                 # n * sum(x^2) - sum(x)^2 is exact; dividing it by n^2 gives the variance.
                 spread = self._count * self.squares - self._sum**2
-                return np.sqrt(spread.astype(np.float64)) / self._count
+                values = np.sqrt(spread.astype(np.float64)) / self._count
             case "energy":
-                return self.squares / self._count
+                values = self.squares / self._count
             case "min":
-                return self._series.min(axis=2).astype(np.float64)
+                values = self._series.min(axis=2).astype(np.float64)
             case "max":
-                return self._series.max(axis=2).astype(np.float64)
+                values = self._series.max(axis=2).astype(np.float64)
             case "range":
-                return self.values("max") - self.values("min")
+                values = self.values("max") - self.values("min")
             case "zero_crossings":
                 negative = self._series < 0
-                crossings: Int64 = (negative[:, :, 1:] != negative[:, :, :-1]).sum(axis=2)
-                return crossings.astype(np.float64)
+                values = (negative[:, :, 1:] != negative[:, :, :-1]).sum(axis=2).astype(np.float64)
+        return values
 
     @property
     def squares(self) -> Int64:
