@@ -25,6 +25,8 @@ from edge_core.bundle.manifest import (
 )
 from edge_core.features import definition as definitions
 from edge_core.features.definition import Feature, FeatureDefinition, SensorInput, Window
+from edge_core.features.evaluation import Evaluator
+from edge_core.stats import histogram
 
 TARGET = "cpu-x86_64-ort"
 CLASSES = ["still", "shake", "tilt"]
@@ -88,11 +90,9 @@ def tiny_bundle(
 
 def _evidence(weights: Float32, seed: int, onnx_bytes: bytes) -> dict[str, bytes]:
     """Every file that belongs to the model: features, reference, golden rows, fallback, card."""
-    from edge_core.features import evaluation
-    from edge_core.stats import histogram
-
     samples, _ = tiny_rows(120, seed)
-    features = evaluation.evaluate(DEFINITION, evaluation.quantise(DEFINITION, samples))
+    evaluator = Evaluator(DEFINITION)
+    features = evaluator.evaluate(evaluator.quantise(samples))
     logits = _run(onnx_bytes, features)
     scores = outputs.probabilities(logits)
     reference = histogram.build(

@@ -1,0 +1,76 @@
+"""The only code that touches a private statement key (EC P-256). No network."""
+
+import os
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edge_core import durable
+from edge_core.bundle import folder as folders
+from edge_core.bundle import signature
+from edge_core.bundle.digest import sha256_file
+from edge_core.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURE
+from edge_core.errors import InvalidConfiguration
+
+PRIVATE_KEY = "statement.pem"
+PUBLIC_KEY = "statement.pub.pem"
+
+
+def generate_key(folder: Path) -> Path:
+    """Make a key pair in ``folder`` and return the private key's path.
+
+    Raises:
+        InvalidConfiguration: there is a key already; it is never overwritten.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / PRIVATE_KEY
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise InvalidConfiguration(
+            f"{path} exists already; name another folder, or move the old key away"
+        ) from error
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(pem)
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    durable.write_bytes(folder / PUBLIC_KEY, public)
+    return path
+
+
+def load_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Read a PEM private key; raise :class:`InvalidConfiguration` unless it is EC P-256."""
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"cannot read the key {path}: {error.strerror}; make one with 'serinus-convert keygen'"
+        ) from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise InvalidConfiguration(f"{path} is not an unencrypted PEM private key") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+        raise InvalidConfiguration(f"{path} is not an EC P-256 key")
+    return key
+
+
+def sign_folder(folder: Path, key: Path) -> Path:
+    """Sign every file of a bundle folder and write ``model.sig`` into it."""
+    private = load_private_key(key)
+    manifest = folders.read(folder)
+    folders.check(folder, manifest)
+    resources = {entry.path: entry.sha256 for entry in manifest.files}
+    resources[MANIFEST] = sha256_file(folder / MANIFEST, limit=MAX_MANIFEST_BYTES).sha256
+    payload = signature.statement_payload(f"{manifest.model}-{manifest.version}", resources)
+    signed = private.sign(signature.pre_authentication_encoding(payload), ec.ECDSA(hashes.SHA256()))
+    path = folder / SIGNATURE
+    durable.write_bytes(path, signature.envelope(payload, signed, private.public_key()))
+    return path
