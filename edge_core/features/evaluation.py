@@ -140,3 +140,13 @@ class _Sums:
         if self._squares is None:
             self._squares = np.einsum("bin,bin->bi", self._wide, self._wide)
         return self._squares
+
+
+def quantise(definition: FeatureDefinition, samples: npt.ArrayLike) -> Int32:
+    """:meth:`Evaluator.quantise` for callers that need it once."""
+    return Evaluator(definition).quantise(samples)
+
+
+def evaluate(definition: FeatureDefinition, quantised: Int32) -> Float32:
+    """:meth:`Evaluator.evaluate` for callers that need it once."""
+    return Evaluator(definition).evaluate(quantised)
