@@ -117,6 +117,12 @@ def all_alerts(connection: sa.Connection, limit: int) -> list[Alert]:
     return [msgspec.convert(dict(row), Alert) for row in connection.execute(query).mappings()]
 
 
+def open_count(connection: sa.Connection) -> int:
+    """How many alerts are open."""
+    query = sa.select(sa.func.count()).select_from(alerts).where(alerts.c.closed_ms.is_(None))
+    return int(connection.execute(query).scalar_one())
+
+
 def open_alerts(connection: sa.Connection, kind: str) -> list[Alert]:
     """Open alerts of one kind."""
     query = sa.select(alerts).where(alerts.c.kind == kind, alerts.c.closed_ms.is_(None))

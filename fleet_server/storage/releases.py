@@ -4,6 +4,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from edge_core.release import ReleaseRef
 from fleet_server.storage.tables import production, releases
 
 
@@ -89,6 +90,12 @@ def names(connection: sa.Connection) -> dict[str, str]:
     """Digest -> ``model@version``."""
     query = sa.select(releases.c.digest, releases.c.model, releases.c.version)
     return {row.digest: f"{row.model}@{row.version}" for row in connection.execute(query)}
+
+
+def identities(connection: sa.Connection) -> list[ReleaseRef]:
+    """Model, version and digest of every release."""
+    query = sa.select(releases.c.model, releases.c.version, releases.c.digest)
+    return [msgspec.convert(dict(row), ReleaseRef) for row in connection.execute(query).mappings()]
 
 
 def in_production(connection: sa.Connection) -> dict[str, InProduction]:

@@ -111,8 +111,14 @@ def known(connection: sa.Connection, device: str, epoch: str, sequence: int) -> 
     return connection.execute(query).first() is not None
 
 
-def count_sequence(connection: sa.Connection, device: str, epoch: str, sequence: int) -> None:
-    """Note that one sequence number of a device's outbox arrived."""
+def count_sequence(
+    connection: sa.Connection, device: str, epoch: str, sequence: int, *, only_newer: bool = False
+) -> None:
+    """Note that one sequence number of a device's outbox arrived.
+
+    With ``only_newer`` it is counted only when no larger one was: for windows that are not
+    stored, which nothing else keeps from being counted twice.
+    """
     row = {"device": device, "epoch": epoch, "first": sequence, "last": sequence, "taken": 1}
     connection.execute(
         insert(epochs)
@@ -124,6 +130,7 @@ def count_sequence(connection: sa.Connection, device: str, epoch: str, sequence:
                 "last": sa.func.max(epochs.c.last, sequence),
                 "taken": epochs.c.taken + 1,
             },
+            where=epochs.c.last < sequence if only_newer else None,
         )
     )
 
@@ -158,18 +165,19 @@ def put_totals(
     )
 
 
-def served_rows(connection: sa.Connection) -> int:
-    """Predictions that the whole fleet answered (shadow rows are not answers)."""
-    query = sa.select(sa.func.sum(totals.c.rows)).where(totals.c.arm != "shadow")
-    return int(connection.execute(query).scalar() or 0)
+def served(connection: sa.Connection) -> Totals:
+    """Sums over every answer of the fleet; shadow rows are not answers."""
+    columns = [sa.func.sum(totals.c[name]).label(name) for name in Totals.__struct_fields__]
+    row = connection.execute(sa.select(*columns).where(totals.c.arm != "shadow")).mappings().one()
+    return Totals(**{name: int(row[name] or 0) for name in Totals.__struct_fields__})
 
 
 def totals_by_release(connection: sa.Connection) -> dict[str, Totals]:
-    """Digest -> sums over devices and serving arms."""
+    """Digest -> sums over devices, for rows that the release itself answered."""
     columns = [sa.func.sum(totals.c[name]).label(name) for name in Totals.__struct_fields__]
     query = (
         sa.select(totals.c.digest, *columns)
-        .where(totals.c.arm != "shadow")
+        .where(totals.c.arm.not_in(("shadow", "fallback")))
         .group_by(totals.c.digest)
     )
     return {

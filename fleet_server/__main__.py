@@ -1,0 +1,155 @@
+"""``serinus-server run``: wiring, ports, signals; no logic."""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from edge_core.errors import InvalidConfiguration, SerinusError
+from fleet_server import config as configuration
+from fleet_server.app import create_app
+from fleet_server.broker import Broker
+from fleet_server.config import ServerConfig
+from fleet_server.leader import Leader
+from fleet_server.mqtt_gateway import MqttGateway
+from fleet_server.services.suite import Services
+
+USAGE_EXIT = 1
+UNUSABLE_EXIT = 2
+
+
+def main() -> None:
+    """Entry point of the command."""
+    arguments = _parser().parse_args()
+    try:
+        config = configuration.load(arguments.config)
+        if arguments.command == "check-config":
+            print(f"settings are valid; data in {config.data}, page at {config.url}")
+            return
+        run(config)
+    except SerinusError as error:
+        print(f"serinus-server: {error}", file=sys.stderr)
+        sys.exit(UNUSABLE_EXIT)
+    except KeyboardInterrupt:
+        pass
+
+
+def run(config: ServerConfig) -> None:
+    """Run the server until a signal ends it.
+
+    Raises:
+        InvalidConfiguration: a port or the data folder is taken.
+        Unavailable: the broker or the database cannot be used.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_only_server(config.data))
+        listener = stack.enter_context(_listen(config))
+        services = Services.open(config)
+        stack.callback(services.database.close)
+        services.tokens.ensure_operator(config.token_file)
+        broker = Broker(config.mqtt, config.data)
+        stack.callback(broker.stop)
+        broker.start()
+        gateway = MqttGateway(config.mqtt, services.ingest, services.desired)
+        stack.callback(gateway.stop)
+        gateway.start()
+        leader = Leader(config, services, gateway)
+        stack.callback(leader.stop)
+        leader.start()
+        _greet(config, broker, services)
+        _serve(config, services, listener)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="serinus-server", description="The fleet server of Serinus.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("run", "run the server; without settings it starts on SQLite and loopback"),
+        ("check-config", "read the settings and say whether they are valid"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with our exit code for wrong use."""
+
+    def error(self, message: str) -> "None":  # type: ignore[override]  # exits, as the parent does
+        self.print_usage(sys.stderr)
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        sys.exit(USAGE_EXIT)
+
+
+@contextlib.contextmanager
+def _only_server(data: Path) -> Iterator[None]:
+    """Hold the data folder, so that no second server decides over the same fleet."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "server.lock").open("a+")
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"cannot use the data folder {data}: {error.strerror}; name another with data_dir"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InvalidConfiguration(
+                f"another server uses the data folder {data}: stop it, or name another data_dir"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def _listen(config: ServerConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+        listener.listen(256)
+    except OSError as error:
+        listener.close()
+        raise InvalidConfiguration(
+            f"cannot listen on {config.host} port {config.port} ({error.strerror}): stop what "
+            "uses it, or set port to a free one"
+        ) from error
+    return listener
+
+
+def _greet(config: ServerConfig, broker: Broker, services: Services) -> None:
+    listed = sum(services.catalog.known().values())
+    approved = f"{listed} approved releases" if listed else "no approved releases yet"
+    print(
+        "Serinus fleet server\n"
+        f"  page        {config.url}/\n"
+        f"  token       {config.token_file} (operator)\n"
+        f"  broker      {broker.description}\n"
+        f"  repository  {config.repository_dir} ({approved}), served at {config.url}/repository",
+        flush=True,
+    )
+
+
+def _serve(config: ServerConfig, services: Services, listener: socket.socket) -> None:
+    settings = uvicorn.Config(
+        create_app(config, services),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+        ws="none",
+    )
+    uvicorn.Server(settings).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

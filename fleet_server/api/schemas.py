@@ -1,0 +1,43 @@
+"""Bodies that the API takes, and how answers are written."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from fastapi import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_BODY_BYTES = 64 * 1024
+
+
+class StartRollout(BaseModel):
+    """Body of POST /rollouts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    release: str = Field(max_length=100, examples=["watch-activity@1.1.0"])
+    plan: dict[str, Any] | None = None
+    """Settings that differ from the default plan."""
+
+
+class Reason(BaseModel):
+    """Body of pause, resume and rollback; may be left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="", max_length=500)
+
+
+class Answer(Response):
+    """A value of the services as JSON."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Encode structs, lists and plain values."""
+        return msgspec.json.encode(content)
+
+
+def items(values: Sequence[Any]) -> Answer:
+    """Answer with a list."""
+    return Answer({"items": values})

@@ -1,0 +1,31 @@
+"""The web application as a function of its parts."""
+
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
+from starlette.staticfiles import StaticFiles
+
+from fleet_server.api import errors, routes
+from fleet_server.api.limits import BodyLimit
+from fleet_server.api.schemas import MAX_BODY_BYTES
+from fleet_server.config import ServerConfig
+from fleet_server.console import pages
+from fleet_server.services.suite import Services
+
+
+def create_app(config: ServerConfig, services: Services) -> FastAPI:
+    """Build the API, the release repository's static files and the page."""
+    app = FastAPI(title="Serinus fleet server", docs_url=None, redoc_url=None)
+    app.state.services = services
+    app.add_middleware(BodyLimit, most=MAX_BODY_BYTES)
+    errors.install(app)
+    app.include_router(routes.router)
+    app.include_router(pages.router)
+    for part in ("metadata", "targets"):
+        files = StaticFiles(directory=config.repository_dir / part, check_dir=False)
+        app.mount(f"/repository/{part}", files)
+
+    @app.get("/healthz", include_in_schema=False)
+    def healthz() -> PlainTextResponse:
+        return PlainTextResponse("ok\n")
+
+    return app

@@ -1,0 +1,154 @@
+"""The page: fleet, rollouts, releases, alerts and events, rendered here without any script."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import jinja2
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.concurrency import run_in_threadpool
+
+from edge_core.errors import SerinusError
+from fleet_server.api.access import SESSION_COOKIE, ServicesOf
+from fleet_server.console import figures
+from fleet_server.services.errors import NotAuthenticated, NotFound
+from fleet_server.services.tokens import SESSION_MS
+
+FOLDER = Path(__file__).parent / "templates"
+POLICY = (
+    "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+ROLLOUTS_SHOWN = 12
+EVENTS_SHOWN = 40
+
+router = APIRouter(include_in_schema=False)
+_templates = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
+)
+
+
+@router.get("/")
+def home(request: Request, services: ServicesOf) -> Response:
+    """Show the whole fleet on one page."""
+    try:
+        token = services.tokens.session(request.cookies.get(SESSION_COOKIE))
+    except NotAuthenticated:
+        return RedirectResponse("/login", status_code=303)
+    rollouts = services.rollouts.every()
+    return _page(
+        "home.html",
+        token=token,
+        now_ms=services.overview.now_ms,
+        fleet=services.overview.fleet(),
+        production=services.overview.production(),
+        devices=services.overview.devices(),
+        releases=services.overview.releases(),
+        rollouts=rollouts[:ROLLOUTS_SHOWN],
+        alerts=services.overview.alerts(20),
+        rejected=services.overview.rejected(10),
+        events=services.overview.latest_events(EVENTS_SHOWN),
+    )
+
+
+@router.get("/rollouts/{rollout}")
+def rollout(rollout: str, request: Request, services: ServicesOf) -> Response:
+    """Show one rollout with its stored verdicts."""
+    try:
+        token = services.tokens.session(request.cookies.get(SESSION_COOKIE))
+        shown = services.rollouts.one(rollout)
+        verdicts = services.verdicts.of_rollout(rollout)
+    except NotAuthenticated:
+        return RedirectResponse("/login", status_code=303)
+    except NotFound as error:
+        return _page("refused.html", status=404, text=str(error))
+    return _page(
+        "rollout.html",
+        token=token,
+        now_ms=services.overview.now_ms,
+        rollout=shown,
+        verdicts=verdicts[::-1],
+    )
+
+
+@router.get("/login")
+def login_form() -> Response:
+    """Ask for a token."""
+    return _page("login.html", problem="")
+
+
+@router.post("/login")
+async def login(request: Request, services: ServicesOf) -> Response:
+    """Start a session; the token itself is not kept by the browser."""
+    form = parse_qs((await request.body()).decode("utf-8", errors="replace"))
+    secret = form.get("token", [""])[0].strip()
+    try:
+        session = await run_in_threadpool(services.tokens.log_in, secret)
+    except SerinusError as error:
+        return _page("login.html", status=401, problem=str(error))
+    answer = RedirectResponse("/", status_code=303)
+    answer.set_cookie(
+        SESSION_COOKIE,
+        session,
+        max_age=SESSION_MS // 1000,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return answer
+
+
+@router.post("/logout")
+def logout(request: Request, services: ServicesOf) -> Response:
+    """End the session."""
+    services.tokens.log_out(request.cookies.get(SESSION_COOKIE))
+    answer = RedirectResponse("/login", status_code=303)
+    answer.delete_cookie(SESSION_COOKIE)
+    return answer
+
+
+@router.get("/style.css")
+def style() -> Response:
+    """Send the page's own style."""
+    return Response(
+        (FOLDER / "style.css").read_bytes(),
+        media_type="text/css",
+        headers={"Cache-Control": "max-age=60"},
+    )
+
+
+def _page(template: str, status: int = 200, **values: object) -> HTMLResponse:
+    html = _templates.get_template(template).render(**values)
+    return HTMLResponse(html, status_code=status, headers=HEADERS)
+
+
+def _clock(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return ""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _ago(milliseconds: int | None, now_ms: int) -> str:
+    if milliseconds is None:
+        return ""
+    seconds = max(0, now_ms - milliseconds) // 1000
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+_templates.filters |= {
+    "clock": _clock,
+    "ago": _ago,
+    "words": lambda value: str(value or "").replace("_", " "),
+    "meter": figures.meter,
+    "evidence": figures.evidence,
+}

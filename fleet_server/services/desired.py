@@ -1,0 +1,135 @@
+"""What each device should run: written in a use case's transaction, sent after its commit."""
+
+from collections.abc import Sequence
+
+import msgspec
+import sqlalchemy as sa
+
+from edge_core.messages import codec
+from edge_core.messages.deployment import DesiredState
+from edge_core.messages.telemetry import Arm
+from edge_core.release import ReleaseRef
+from fleet_server.services.clock import Clock
+from fleet_server.storage import devices, releases
+from fleet_server.storage.database import Database
+from fleet_server.storage.devices import Desired
+
+RETRY_MS = 5000
+MOST_AT_ONCE = 1000
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """One desired state, packed for the wire."""
+
+    device: str
+    revision: int
+    payload: bytes
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device should run, without its revision; releases by digest."""
+
+    active: str | None
+    shadow: str | None = None
+    arm: Arm = "incumbent"
+    rollout: str | None = None
+
+
+def want(
+    connection: sa.Connection,
+    wanted: dict[str, Wanted],
+    known: Sequence[devices.Device],
+    now_ms: int,
+) -> int:
+    """Write the desired states that differ from what is stored; how many did."""
+    stored = devices.desired_of(connection)
+    answered = {device.device: device.desired_revision for device in known}
+    changed = 0
+    for device, wish in wanted.items():
+        before = stored.get(device)
+        if before is not None and _same(before, wish):
+            continue
+        newest = max(before.revision if before else 0, answered.get(device, 0))
+        row = Desired(
+            device=device,
+            revision=newest + 1,
+            issued_ms=now_ms,
+            active=wish.active,
+            shadow=wish.shadow,
+            arm=wish.arm,
+            rollout=wish.rollout,
+            sent_ms=None,
+            confirmed_sent=False,
+        )
+        devices.set_desired(connection, row)
+        changed += 1
+    return changed
+
+
+def _same(row: Desired, wish: Wanted) -> bool:
+    return (row.active, row.shadow, row.arm, row.rollout) == (
+        wish.active,
+        wish.shadow,
+        wish.arm,
+        wish.rollout,
+    )
+
+
+class DesiredStates:
+    """Decides what has to be sent, and keeps book of what was."""
+
+    def __init__(self, database: Database, clock: Clock, republish_seconds: float) -> None:
+        self._database = database
+        self._clock = clock
+        self._republish_ms = round(republish_seconds * 1000)
+
+    def to_send(self) -> list[Outgoing]:
+        """Desired states that the broker does not hold, or that a device has not answered."""
+        now = self._clock()
+        with self._database.read() as connection:
+            answered = {d.device: d.desired_revision for d in devices.every(connection)}
+            due = [
+                row
+                for row in devices.desired_of(connection).values()
+                if self._due(row, answered.get(row.device, 0), now)
+            ]
+            refs = {ref.digest: ref for ref in releases.identities(connection)} if due else {}
+        return [_packed(row, refs) for row in due[:MOST_AT_ONCE]]
+
+    def _due(self, row: Desired, answered: int, now_ms: int) -> bool:
+        if row.sent_ms is None:
+            return True
+        waited = now_ms - row.sent_ms
+        if not row.confirmed_sent:
+            return waited > RETRY_MS
+        return answered != row.revision and waited > self._republish_ms
+
+    def sent(self, outgoing: Sequence[Outgoing]) -> None:
+        """Note what was handed to the broker."""
+        now = self._clock()
+        with self._database.write() as connection:
+            for message in outgoing:
+                devices.note_sent(connection, message.device, message.revision, now)
+
+    def delivered(self, confirmed: Sequence[tuple[str, int]]) -> None:
+        """Note (device, revision) pairs that the broker confirmed."""
+        with self._database.write() as connection:
+            for device, revision in confirmed:
+                devices.note_delivered(connection, device, revision)
+
+    def broker_forgot(self) -> None:
+        """Send everything again: the broker came up without what it held."""
+        with self._database.write() as connection:
+            devices.forget_deliveries(connection)
+
+
+def _packed(row: Desired, refs: dict[str, ReleaseRef]) -> Outgoing:
+    state = DesiredState(
+        revision=row.revision,
+        issued_ms=row.issued_ms,
+        active=None if row.active is None else refs[row.active],
+        shadow=None if row.shadow is None else refs[row.shadow],
+        arm=msgspec.convert(row.arm, Arm),
+        rollout=row.rollout,
+    )
+    return Outgoing(device=row.device, revision=row.revision, payload=codec.encode(state))

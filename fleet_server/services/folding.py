@@ -1,0 +1,79 @@
+"""Sums one batch of accepted windows before they are added to what is stored."""
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+
+from edge_core.messages.telemetry import PairedCounts, StatsWindow
+from fleet_server.services import screening
+from fleet_server.storage import windows
+from fleet_server.storage.windows import CellCounts, CellKey, Totals
+
+Int64 = npt.NDArray[np.int64]
+
+
+def slice_key(slices: dict[str, str]) -> str:
+    """``name=value,...`` in the order of names."""
+    return ",".join(f"{name}={value}" for name, value in sorted(slices.items()))
+
+
+class Fold:
+    """Totals, evidence cells and drift periods of one batch; written once at its end."""
+
+    def __init__(self, connection: sa.Connection, period: int) -> None:
+        self._connection = connection
+        self._period = period
+        self._totals: dict[tuple[str, str, str], Totals] = {}
+        self._cells: dict[CellKey, CellCounts] = {}
+        self._periods: dict[tuple[str, str], tuple[int, Int64]] = {}
+
+    def totals(self, window: StatsWindow) -> Totals:
+        """Sums of the window's device, release and arm, this batch's earlier windows included."""
+        key = (window.device, window.release.digest, window.arm)
+        if key not in self._totals:
+            self._totals[key] = windows.totals_of(self._connection, *key)
+        return self._totals[key]
+
+    def add(self, window: StatsWindow, place: tuple[str, int]) -> None:
+        """Add one window that was stored now for the first time; ``place`` is (rollout, stage)."""
+        right, wrong = screening.labelled(window)
+        totals = self.totals(window)
+        totals.rows += window.rows
+        totals.errors += window.errors
+        totals.right += right
+        totals.wrong += wrong
+        paired = window.paired or PairedCounts()
+        totals.paired += paired.agree + paired.disagree
+        totals.paired_labelled += screening.paired_labels(window)
+        digest = window.release.digest
+        key = CellKey(*place, window.device, digest, window.arm, slice_key(window.slices))
+        self._cells.setdefault(key, CellCounts()).merge(_cell(window, right, wrong, paired))
+        if window.counts:
+            rows, counts = self._periods.get((digest, window.arm), (0, np.int64(0)))
+            merged = counts + screening.counts(window)
+            self._periods[(digest, window.arm)] = (rows + window.rows, merged)
+
+    def write(self) -> None:
+        """Add the batch to what is stored."""
+        for (device, digest, arm), totals in self._totals.items():
+            windows.put_totals(self._connection, device, digest, arm, totals)
+        for key, cell in self._cells.items():
+            windows.add_to_cell(self._connection, key, cell)
+        for (digest, arm), (rows, counts) in self._periods.items():
+            windows.add_to_period(self._connection, digest, arm, self._period, rows, counts)
+
+
+def _cell(window: StatsWindow, right: int, wrong: int, paired: PairedCounts) -> CellCounts:
+    return CellCounts(
+        rows=window.rows,
+        errors=window.errors,
+        right=right,
+        wrong=wrong,
+        latency=np.frombuffer(window.latency, dtype="<u4").tolist(),
+        agree=paired.agree,
+        disagree=paired.disagree,
+        both_right=paired.both_right,
+        only_active_right=paired.only_active_right,
+        only_shadow_right=paired.only_shadow_right,
+        both_wrong=paired.both_wrong,
+    )

@@ -1,0 +1,242 @@
+"""Takes in what devices say: one transaction for each batch, nothing counted twice."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import sqlalchemy as sa
+
+from edge_core.errors import InvalidMessage
+from edge_core.messages import codec, topics
+from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
+from fleet_server.services import parity, placement, screening
+from fleet_server.services.catalog import Catalog
+from fleet_server.services.clock import Clock
+from fleet_server.services.folding import Fold
+from fleet_server.services.screening import Rejection
+from fleet_server.storage import devices, journal, windows
+from fleet_server.storage.database import Database
+from fleet_server.storage.devices import StoredRefusal
+from fleet_server.storage.windows import StoredWindow
+
+RETURNING = ("failed", "recovering")
+
+
+class Inbound(msgspec.Struct, frozen=True, kw_only=True):
+    """One message as it came from the broker."""
+
+    topic: str
+    payload: bytes
+
+
+class Ingest:
+    """Messages -> stored windows, sums and device states. Untrue ones are counted and left out."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalog: Catalog,
+        clock: Clock,
+        *,
+        drift_period_seconds: float,
+        future_seconds: float,
+    ) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._clock = clock
+        self._period_ms = round(drift_period_seconds * 1000)
+        self._future_ms = round(future_seconds * 1000)
+
+    def take(self, batch: Sequence[Inbound]) -> None:
+        """Store a batch; when this returns, every message of it may be acknowledged.
+
+        Raises:
+            Unavailable: the database cannot be written now; nothing of the batch is stored.
+        """
+        now = self._clock()
+        with self._database.write() as connection:
+            work = _Batch(connection, self._catalog, now, now + self._future_ms, self._period_ms)
+            for message in batch:
+                work.take(message)
+            work.finish()
+
+    def reject(self, message: Inbound, reason: str, detail: str) -> None:
+        """Count one message as not taken in."""
+        with self._database.write() as connection:
+            device, kind = _sender(message.topic)
+            journal.reject(connection, self._clock(), device, kind, reason, detail)
+
+
+class _Batch:
+    """One transaction's worth of messages."""
+
+    def __init__(
+        self,
+        connection: sa.Connection,
+        catalog: Catalog,
+        now_ms: int,
+        latest_ms: int,
+        period_ms: int,
+    ) -> None:
+        self._connection = connection
+        self._catalog = catalog
+        self._now = now_ms
+        self._latest = latest_ms
+        self._fold = Fold(connection, now_ms // period_ms)
+        self._places = placement.Places(connection)
+        self._kinds: dict[str, Callable[[str, bytes], Rejection | None]] = {
+            "stats": self._stats,
+            "samples": self._sample,
+            "state": self._state,
+            "online": self._online,
+        }
+
+    def take(self, message: Inbound) -> None:
+        """Take in one message, or count why not."""
+        device, kind = _sender(message.topic)
+        try:
+            topic = topics.parse_up(message.topic)
+            rejection = self._kinds[topic.kind](topic.device, message.payload)
+        except InvalidMessage as error:
+            rejection = Rejection(reason="unreadable message", detail=str(error))
+        if rejection is not None:
+            journal.reject(
+                self._connection, self._now, device, kind, rejection.reason, rejection.detail
+            )
+
+    def finish(self) -> None:
+        """Write the batch's sums."""
+        self._fold.write()
+
+    def _stats(self, device: str, payload: bytes) -> Rejection | None:
+        window = codec.decode(StatsWindow, payload)
+        if window.device != device:
+            return _foreign(window.device)
+        if windows.known(self._connection, device, window.epoch, window.sequence):
+            return None
+        release = self._catalog.get(self._connection, window.release.digest)
+        before = self._fold.totals(window)
+        rejection = screening.window_rejection(window, release, before, self._latest)
+        if rejection is not None:
+            place = (device, window.epoch, window.sequence)
+            windows.count_sequence(self._connection, *place, only_newer=True)
+            return rejection
+        self._seen(device)
+        self._store(window, payload)
+        self._fold.add(window, self._places.of(window))
+        return None
+
+    def _store(self, window: StatsWindow, payload: bytes) -> None:
+        right, wrong = screening.labelled(window)
+        windows.count_sequence(self._connection, window.device, window.epoch, window.sequence)
+        stored = StoredWindow(
+            device=window.device,
+            epoch=window.epoch,
+            sequence=window.sequence,
+            received_ms=self._now,
+            opened_ms=window.opened_ms,
+            closed_ms=window.closed_ms,
+            digest=window.release.digest,
+            target=window.target,
+            arm=window.arm,
+            rollout=window.rollout,
+            slices=window.slices,
+            rows=window.rows,
+            errors=window.errors,
+            late=window.late,
+            right=right,
+            wrong=wrong,
+            body=payload,
+        )
+        windows.add_window(self._connection, stored)
+
+    def _sample(self, device: str, payload: bytes) -> Rejection | None:
+        sample = codec.decode(Sample, payload)
+        if sample.device != device:
+            return _foreign(sample.device)
+        release = self._catalog.get(self._connection, sample.release.digest)
+        rejection = screening.sample_rejection(sample, release, self._latest)
+        if rejection is None and release is not None:
+            parity.record(self._connection, sample, release, self._now)
+        return rejection
+
+    def _online(self, device: str, payload: bytes) -> Rejection | None:
+        presence = codec.decode(Online, payload)
+        if presence.device != device:
+            return _foreign(presence.device)
+        self._seen(device)
+        devices.change(self._connection, device, online=presence.online)
+        return None
+
+    def _state(self, device: str, payload: bytes) -> Rejection | None:
+        state = codec.decode(ReportedState, payload)
+        if state.device != device:
+            return _foreign(state.device)
+        self._seen(device)
+        before = devices.one(self._connection, device)
+        assert before is not None  # noted as seen just above
+        active = state.active.digest if state.active else None
+        since = before.active_since_ms if before.active == active else self._now
+        devices.change(
+            self._connection,
+            device,
+            target=state.target,
+            runtime=state.runtime,
+            slices=state.slices,
+            active=active,
+            active_since_ms=since,
+            shadow=state.shadow.digest if state.shadow else None,
+            update_state=state.update,
+            reason=state.reason,
+            desired_revision=state.desired_revision,
+            reported=msgspec.json.encode(state),
+        )
+        self._note_changes(before, state)
+        if before.target is None:
+            placement.place_new_device(self._connection, self._catalog, device, self._now)
+        return None
+
+    def _note_changes(self, before: devices.Device, state: ReportedState) -> None:
+        active = state.active
+        if active is not None and active.digest != before.active:
+            text = f"now runs {active.name}"
+            journal.add_event(self._connection, self._now, "device", state.device, text)
+        if state.reason and state.update in RETURNING and state.reason != before.reason:
+            text = f"{state.update}: {state.reason}"
+            journal.add_event(self._connection, self._now, "device", state.device, text)
+        for refusal in state.refusals:
+            row = StoredRefusal(
+                device=state.device,
+                digest=refusal.release.digest,
+                name=refusal.release.name,
+                reason=refusal.reason,
+                at_ms=refusal.at_ms,
+            )
+            if devices.add_refusal(self._connection, row):
+                self._note_refusal(row)
+
+    def _note_refusal(self, row: StoredRefusal) -> None:
+        text = f"refuses {row.name}: {row.reason}"
+        journal.add_event(self._connection, self._now, "refusal", row.device, text)
+        refusing = sum(r.digest == row.digest for r in devices.every_refusal(self._connection))
+        journal.open_alert(
+            self._connection,
+            self._now,
+            "refusal",
+            f"{row.name} {row.digest[:12]}",
+            f"{refusing} device(s) refuse {row.name}: {row.reason}",
+            {"release": row.name, "digest": row.digest, "devices": refusing},
+        )
+
+    def _seen(self, device: str) -> None:
+        if devices.seen(self._connection, device, self._now):
+            journal.add_event(self._connection, self._now, "device", device, "first seen")
+
+
+def _foreign(named: str) -> Rejection:
+    return Rejection(reason="speaks for another device", detail=f"the message names {named}")
+
+
+def _sender(topic: str) -> tuple[str, str]:
+    """Device and kind that a topic claims, shortened; for counting only."""
+    parts = topic.split("/")
+    return (parts[3] if len(parts) > 3 else "?")[:64], parts[-1][:16]

@@ -1,0 +1,152 @@
+"""What people and programs ask about the fleet: devices, releases, production, figures."""
+
+from collections import Counter
+
+import msgspec
+import sqlalchemy as sa
+
+from fleet_server.services.catalog import Catalog
+from fleet_server.services.clock import Clock
+from fleet_server.services.errors import NotFound
+from fleet_server.services.views import (
+    DeviceView,
+    FleetView,
+    ProductionView,
+    ReleaseView,
+    built_from,
+    device_view,
+    release_view,
+)
+from fleet_server.storage import devices, journal, releases, windows
+from fleet_server.storage.database import Database
+from fleet_server.storage.devices import Device, StoredRefusal
+from fleet_server.storage.journal import Alert, Event, RejectedMessages
+
+
+class Overview:
+    """Read-only questions; each is answered from one state of the database."""
+
+    def __init__(self, database: Database, catalog: Catalog, clock: Clock) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._clock = clock
+
+    @property
+    def now_ms(self) -> int:
+        """The server's time."""
+        return self._clock()
+
+    def devices(self) -> list[DeviceView]:
+        """Every device by name."""
+        with self._database.read() as connection:
+            names = releases.names(connection)
+            wanted = devices.desired_of(connection)
+            lost = windows.lost_windows(connection)
+            return [
+                device_view(d, wanted.get(d.device), names, lost.get(d.device, 0))
+                for d in devices.every(connection)
+            ]
+
+    def device(self, name: str) -> DeviceView:
+        """One device with its whole reported state; raise :class:`NotFound`."""
+        with self._database.read() as connection:
+            found = devices.one(connection, name)
+            if found is None:
+                raise NotFound(f"no device {name[:64]!r} has reported yet; see: serinus devices")
+            view = device_view(
+                found,
+                devices.desired_of(connection).get(name),
+                releases.names(connection),
+                windows.lost_windows(connection).get(name, 0),
+            )
+            reported = devices.reported(connection, name)
+        return msgspec.structs.replace(
+            view, reported=msgspec.json.decode(reported) if reported else None
+        )
+
+    def releases(self) -> list[ReleaseView]:
+        """Every release that the repository lists or listed."""
+        with self._database.read() as connection:
+            running = Counter(device.active for device in devices.every(connection))
+            sums = windows.totals_by_release(connection)
+            return [
+                release_view(release, running[release.ref.digest], sums.get(release.ref.digest))
+                for release in self._catalog.every(connection)
+            ]
+
+    def production(self) -> list[ProductionView]:
+        """What is in production, by model."""
+        with self._database.read() as connection:
+            every = devices.every(connection)
+            return [
+                self._production(connection, row, every)
+                for row in releases.in_production(connection).values()
+            ]
+
+    def _production(
+        self, connection: sa.Connection, row: releases.InProduction, every: list[Device]
+    ) -> ProductionView:
+        release = self._catalog.require(connection, row.digest)
+        names = releases.names(connection)
+        running = Counter(names.get(d.active or "", "") for d in every)
+        others = {
+            name: count
+            for name, count in running.items()
+            if name.startswith(f"{row.model}@") and name != release.ref.name
+        }
+        return ProductionView(
+            model=row.model,
+            release=release.ref.name,
+            digest=row.digest,
+            since_ms=row.since_ms,
+            devices=sum(device.active == row.digest for device in every),
+            others=others,
+            decided_by={"rollout": row.rollout, "verdict": row.verdict},
+            built_from=built_from(release),
+        )
+
+    def fleet(self) -> FleetView:
+        """Numbers of the whole fleet."""
+        with self._database.read() as connection:
+            every = devices.every(connection)
+            parity = devices.every_parity(connection)
+            sums = windows.served(connection)
+            return FleetView(
+                devices=len(every),
+                online=sum(device.online for device in every),
+                predictions=sums.rows,
+                errors=sums.errors,
+                lost_windows=sum(windows.lost_windows(connection).values()),
+                parity_compared=sum(row.compared for row in parity),
+                parity_mismatches=sum(row.mismatches for row in parity),
+                rejected=journal.rejected_count(connection),
+                refusals=len(devices.every_refusal(connection)),
+                open_alerts=sum(
+                    a.closed_ms is None for a in journal.all_alerts(connection, 10_000)
+                ),
+            )
+
+    def refusals(self) -> list[StoredRefusal]:
+        """Releases that devices would not install."""
+        with self._database.read() as connection:
+            return devices.every_refusal(connection)
+
+    def alerts(self, limit: int) -> list[Alert]:
+        """Open alerts, then closed ones."""
+        with self._database.read() as connection:
+            return journal.all_alerts(connection, limit)
+
+    def events(self, after: int, limit: int) -> list[Event]:
+        """Events after one number, oldest first."""
+        with self._database.read() as connection:
+            return journal.events_after(connection, after, limit)
+
+    def latest_events(self, limit: int) -> list[Event]:
+        """The newest events, newest first."""
+        with self._database.read() as connection:
+            return journal.latest_events(connection, limit)
+
+    def rejected(self, limit: int) -> list[RejectedMessages]:
+        """Messages that were not taken in, by reason."""
+        with self._database.read() as connection:
+            return journal.rejections(connection, limit)

@@ -1,0 +1,63 @@
+"""All services together, over one database."""
+
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from fleet_server.config import ServerConfig
+from fleet_server.services.catalog import Catalog
+from fleet_server.services.clock import Clock, wall_clock
+from fleet_server.services.desired import DesiredStates
+from fleet_server.services.drift import DriftWatch
+from fleet_server.services.ingest import Ingest
+from fleet_server.services.overview import Overview
+from fleet_server.services.rollouts import Rollouts
+from fleet_server.services.tokens import Tokens
+from fleet_server.services.verdicts import Verdicts
+from fleet_server.storage.database import Database
+
+DATABASE = "serinus.sqlite"
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """What the API, the page, the gateway and the leader call."""
+
+    database: Database
+    tokens: Tokens
+    catalog: Catalog
+    ingest: Ingest
+    desired: DesiredStates
+    overview: Overview
+    rollouts: Rollouts
+    verdicts: Verdicts
+    drift: DriftWatch
+
+    @classmethod
+    def open(cls, config: ServerConfig, clock: Clock = wall_clock) -> Self:
+        """Open the database in the data folder and build every service over it."""
+        return cls.over(Database(Path(config.data) / DATABASE), config, clock)
+
+    @classmethod
+    def over(cls, database: Database, config: ServerConfig, clock: Clock) -> Self:
+        """Build every service over a database."""
+        catalog = Catalog(database, clock)
+        return cls(
+            database=database,
+            tokens=Tokens(database, clock),
+            catalog=catalog,
+            ingest=Ingest(
+                database,
+                catalog,
+                clock,
+                drift_period_seconds=config.windows.drift_period_seconds,
+                future_seconds=config.windows.future_seconds,
+            ),
+            desired=DesiredStates(database, clock, config.devices.republish_seconds),
+            overview=Overview(database, catalog, clock),
+            rollouts=Rollouts(database, catalog, clock),
+            verdicts=Verdicts(database),
+            drift=DriftWatch(
+                database, catalog, clock, period_seconds=config.windows.drift_period_seconds
+            ),
+        )

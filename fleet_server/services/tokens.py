@@ -1,0 +1,92 @@
+"""Who may call: bearer tokens with roles, and the console's sessions."""
+
+import hashlib
+import secrets
+from pathlib import Path
+from typing import Literal, get_args
+
+from edge_core import durable
+from fleet_server.services.clock import Clock
+from fleet_server.services.errors import InvalidRequest, NotAllowed, NotAuthenticated
+from fleet_server.storage import tokens
+from fleet_server.storage.database import Database
+from fleet_server.storage.tokens import StoredToken
+
+Role = Literal["viewer", "operator"]
+SESSION_MS = 12 * 3600 * 1000
+MAX_SECRET = 256
+WHERE = "the server wrote one to operator.token in its data folder"
+
+
+class Tokens:
+    """Checks secrets against stored hashes. Secrets are 32 random bytes, so sha256 is enough."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def ensure_operator(self, file: Path) -> None:
+        """Write an operator's token to ``file`` unless it holds one that is known."""
+        if file.exists():
+            with self._database.read() as connection:
+                if tokens.find(connection, _digest(file.read_text().strip())) is not None:
+                    return
+        secret = self.create("operator", "operator")
+        durable.write_bytes(file, f"{secret}\n".encode(), mode=0o600)
+
+    def create(self, name: str, role: str) -> str:
+        """Make a token and return its secret, which is stored nowhere."""
+        if role not in get_args(Role):
+            raise InvalidRequest(f"role {role!r} is not one of {', '.join(get_args(Role))}")
+        secret = f"serinus_{secrets.token_urlsafe(32)}"
+        token = StoredToken(hash=_digest(secret), name=name, role=role, created_ms=self._clock())
+        with self._database.write() as connection:
+            tokens.add(connection, token)
+        return secret
+
+    def authenticate(self, secret: str | None) -> StoredToken:
+        """Return the token of a secret; raise :class:`NotAuthenticated` where there is none."""
+        if not secret or len(secret) > MAX_SECRET:
+            raise NotAuthenticated(
+                "a bearer token is needed; see operator.token in the data folder"
+            )
+        with self._database.read() as connection:
+            token = tokens.find(connection, _digest(secret))
+        if token is None:
+            raise NotAuthenticated(f"this token is not known: {WHERE}")
+        return token
+
+    def log_in(self, secret: str) -> str:
+        """Start a console session and return its secret."""
+        token = self.authenticate(secret)
+        session = secrets.token_urlsafe(32)
+        now = self._clock()
+        with self._database.write() as connection:
+            tokens.end_sessions(connection, None, now)
+            tokens.add_session(connection, _digest(session), token.hash, now + SESSION_MS)
+        return session
+
+    def session(self, secret: str | None) -> StoredToken:
+        """Return the token behind a console session."""
+        if secret and len(secret) <= MAX_SECRET:
+            with self._database.read() as connection:
+                token = tokens.find_session(connection, _digest(secret), self._clock())
+            if token is not None:
+                return token
+        raise NotAuthenticated("log in with a token")
+
+    def log_out(self, secret: str | None) -> None:
+        """End a console session."""
+        with self._database.write() as connection:
+            tokens.end_sessions(connection, _digest(secret or ""), self._clock())
+
+
+def demand(token: StoredToken, role: Role) -> None:
+    """Raise :class:`NotAllowed` where a token's role does not include ``role``."""
+    order = get_args(Role)
+    if order.index(token.role) < order.index(role):
+        raise NotAllowed(f"the token {token.name!r} is a {token.role}'s; this needs an {role}'s")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,49 @@
+"""Queries on API tokens and console sessions; both are stored as hashes only."""
+
+import msgspec
+import sqlalchemy as sa
+
+from fleet_server.storage.tables import sessions, tokens
+
+
+class StoredToken(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may do what; ``hash`` is the sha256 of the secret."""
+
+    hash: str
+    name: str
+    role: str
+    created_ms: int
+
+
+def add(connection: sa.Connection, token: StoredToken) -> None:
+    """Store a new token."""
+    connection.execute(tokens.insert().values(msgspec.structs.asdict(token)))
+
+
+def find(connection: sa.Connection, digest: str) -> StoredToken | None:
+    """The token with this hash."""
+    row = connection.execute(sa.select(tokens).where(tokens.c.hash == digest)).mappings().first()
+    return None if row is None else msgspec.convert(dict(row), StoredToken)
+
+
+def add_session(connection: sa.Connection, digest: str, token: str, expires_ms: int) -> None:
+    """Store a console session of a token."""
+    connection.execute(sessions.insert().values(hash=digest, token=token, expires_ms=expires_ms))
+
+
+def find_session(connection: sa.Connection, digest: str, now_ms: int) -> StoredToken | None:
+    """The token of a session that has not ended."""
+    query = (
+        sa.select(tokens)
+        .join(sessions, sessions.c.token == tokens.c.hash)
+        .where(sessions.c.hash == digest, sessions.c.expires_ms > now_ms)
+    )
+    row = connection.execute(query).mappings().first()
+    return None if row is None else msgspec.convert(dict(row), StoredToken)
+
+
+def end_sessions(connection: sa.Connection, digest: str | None, now_ms: int) -> None:
+    """Drop one session, and those whose time is over."""
+    connection.execute(
+        sessions.delete().where((sessions.c.hash == digest) | (sessions.c.expires_ms <= now_ms))
+    )
