@@ -94,10 +94,12 @@ def pack(
 @app.command()
 def keygen(folder: Annotated[Path, typer.Argument(help="Folder for the key pair.")]) -> None:
     """Make the key pair that signs who built a bundle."""
-    from converters import publishing
+    from converters import signing
 
-    private, public = publishing.make_statement_key(folder)
-    console.print(f"{private}: keep it in CI\n{public}: give it to devices", markup=False)
+    private = signing.generate_key(folder)
+    console.print(
+        f"{private}: keep it in CI\n{folder / signing.PUBLIC_KEY}: pin it on devices", markup=False
+    )
 
 
 @app.command()

@@ -19,6 +19,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Time
 from converters import release_list, trusted_list
 from converters.refusal import RefusedByGate
 from converters.release_list import RELEASES
+from converters.signing import PUBLIC_KEY
 from converters.trusted_list import PINNED_ROOT
 from edge_core import durable
 from edge_core.bundle import folder as bundle_folder
@@ -34,25 +35,6 @@ ROOT_KEYS = ["root-1", "root-2", "root-3"]
 OFFLINE_KEYS = [*ROOT_KEYS, "targets", RELEASES]
 ONLINE_KEYS = ["snapshot", "timestamp"]
 ONLINE = "online"
-STATEMENT_KEY = "statement.pem"
-STATEMENT_PUBLIC_KEY = "statement.pub.pem"
-
-
-def make_statement_key(folder: Path) -> tuple[Path, Path]:
-    """Make the EC P-256 pair that signs bundles; return the private and the public file.
-
-    Raises:
-        InvalidConfiguration: there is a key already.
-    """
-    private, public = folder / STATEMENT_KEY, folder / STATEMENT_PUBLIC_KEY
-    for path in (private, public):
-        if path.exists():
-            raise InvalidConfiguration(f"{path} exists already: choose another folder")
-    signer = CryptoSigner.generate_ecdsa()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    durable.write_bytes(private, signer.private_bytes, mode=0o600)
-    durable.write_bytes(public, str(signer.public_key.keyval["public"]).encode())
-    return private, public
 
 
 def init_repository(repository: Path, keys: Path, now: datetime) -> None:
@@ -68,31 +50,33 @@ def init_repository(repository: Path, keys: Path, now: datetime) -> None:
             f"{taken[0]} exists already: choose an empty folder, nothing is overwritten"
         )
     signers = {name: CryptoSigner.generate_ed25519() for name in OFFLINE_KEYS + ONLINE_KEYS}
+    files = _first_metadata(signers, now)
     _write_keys(keys, signers)
+    durable.write_bytes(keys / PINNED_ROOT, files[PINNED_ROOT])
+    (repository / "targets").mkdir(parents=True, exist_ok=True)
+    metadata.mkdir()
+    for name, data in files.items():
+        durable.write_bytes(metadata / name, data)
+
+
+def _first_metadata(signers: dict[str, CryptoSigner], now: datetime) -> dict[str, bytes]:
+    """Files of an empty repository: name -> signed bytes."""
     roots = [signers[name] for name in ROOT_KEYS]
     others = {name: signers[name].public_key for name in ("targets", *ONLINE_KEYS)}
     root = release_list.first_root([signer.public_key for signer in roots], others, now)
     root_bytes = _signed(Metadata(root), *roots)
-    metadata.mkdir(parents=True)
-    (repository / "targets").mkdir(exist_ok=True)
-    files = {
-        "1.root.json": root_bytes,
+    targets = release_list.first_targets(signers[RELEASES].public_key, now)
+    releases = release_list.first_releases(now)
+    snapshot = release_list.first_snapshot(now)
+    timestamp = release_list.first_timestamp(now)
+    return {
+        PINNED_ROOT: root_bytes,
         "root.json": root_bytes,
-        "1.targets.json": _signed(
-            Metadata(release_list.first_targets(signers[RELEASES].public_key, now)),
-            signers["targets"],
-        ),
-        f"1.{RELEASES}.json": _signed(
-            Metadata(release_list.first_releases(now)), signers[RELEASES]
-        ),
-        "1.snapshot.json": _signed(Metadata(release_list.first_snapshot(now)), signers["snapshot"]),
-        "timestamp.json": _signed(
-            Metadata(release_list.first_timestamp(now)), signers["timestamp"]
-        ),
+        "1.targets.json": _signed(Metadata(targets), signers["targets"]),
+        f"1.{RELEASES}.json": _signed(Metadata(releases), signers[RELEASES]),
+        "1.snapshot.json": _signed(Metadata(snapshot), signers["snapshot"]),
+        "timestamp.json": _signed(Metadata(timestamp), signers["timestamp"]),
     }
-    for name, data in files.items():
-        durable.write_bytes(metadata / name, data)
-    durable.write_bytes(keys / PINNED_ROOT, root_bytes)
 
 
 def publish(bundle: Path, repository: Path, keys: Path, now: datetime) -> ReleaseRef:
@@ -150,7 +134,7 @@ def _write_keys(keys: Path, signers: dict[str, CryptoSigner]) -> None:
 def _signer(path: Path) -> CryptoSigner:
     try:
         private = load_pem_private_key(path.read_bytes(), password=None)
-        return CryptoSigner(private)  # type: ignore[arg-type]  # refuses other kinds itself
+        return CryptoSigner(private)
     except OSError as error:
         raise InvalidConfiguration(
             f"cannot read the key {path}: {error.strerror}; make keys and repository with "
@@ -179,8 +163,8 @@ def _check_gates(manifest: Manifest) -> None:
 def _check_statement(bundle: Path, keys: Path) -> None:
     if not (bundle / SIGNATURE).exists():
         raise UntrustedBundle(f"{bundle} is not signed: build it with --key STATEMENT.pem")
-    if (keys / STATEMENT_PUBLIC_KEY).exists():
-        key = load_public_key(trusted_list.read(keys / STATEMENT_PUBLIC_KEY))
+    if (keys / PUBLIC_KEY).exists():
+        key = load_public_key(trusted_list.read(keys / PUBLIC_KEY))
         trust.accept(
             trusted_list.read(bundle / MANIFEST), trusted_list.read(bundle / SIGNATURE), [key]
         )
