@@ -155,6 +155,15 @@ class Layout:
         """The channel's place in a flat array of counts; ``KeyError`` for an unknown name."""
         return self._slices[name]
 
+    @property
+    def confidence_size(self) -> int:
+        """Number of counts of the confidence channel."""
+        return self.reference.channels[-2].size
+
+    def confidence_bins(self, confidence: Float32) -> Int64:
+        """Bin numbers of top-1 probabilities, float32 [n] -> int64 [n]."""
+        return self.bins[-2].index(confidence)
+
 
 class Histogram:
     """Counts of all channels of one release: ``update`` with rows, ``merge`` with another."""

@@ -1,0 +1,266 @@
+"""Clients for applications on the device: one that blocks, one for asyncio."""
+
+import asyncio
+import itertools
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.serving import frames
+from edge_agent.serving.frames import (
+    Answers,
+    Failure,
+    Feedback,
+    Joined,
+    Predict,
+    Push,
+    Status,
+    StatusAnswer,
+)
+from edge_agent.serving.predictions import Prediction
+from edge_core import errors
+from edge_core.errors import InvalidInput, InvalidMessage, SerinusError, Unavailable
+
+
+def _predict(request_id: int, samples: npt.ArrayLike, slices: dict[str, str] | None) -> Predict:
+    array = np.ascontiguousarray(samples, dtype="<f4")
+    if array.ndim != 3:
+        raise InvalidInput(f"samples have shape {list(array.shape)}; needed are three axes")
+    batch, count, inputs = array.shape
+    return Predict(
+        id=request_id, shape=(batch, count, inputs), samples=array.tobytes(), slices=slices or {}
+    )
+
+
+def _push(
+    request_id: int,
+    stream: str,
+    times_us: npt.ArrayLike,
+    samples: npt.ArrayLike,
+    slices: dict[str, str] | None,
+) -> Push:
+    return Push(
+        id=request_id,
+        stream=stream,
+        times_us=np.ascontiguousarray(times_us, dtype="<i8").tobytes(),
+        samples=np.ascontiguousarray(samples, dtype="<f4").tobytes(),
+        slices=slices or {},
+    )
+
+
+def _unavailable(path: Path, error: OSError) -> Unavailable:
+    reason = error.strerror or str(error) or type(error).__name__
+    return Unavailable(
+        f"no agent answers on {path} ({reason}); start it with 'serinus-agent run --config FILE'"
+    )
+
+
+def _checked(response: frames.Response) -> frames.Response:
+    """Turn a failure back into the error that the agent raised."""
+    if isinstance(response, Failure):
+        kind = getattr(errors, response.kind, SerinusError)
+        raise kind(response.message)
+    return response
+
+
+def _predictions(response: frames.Response) -> list[Prediction]:
+    checked = _checked(response)
+    if not isinstance(checked, Answers):
+        raise InvalidMessage(f"answers were expected, {type(checked).__name__} came")
+    return checked.predictions
+
+
+def _joined(response: frames.Response) -> bool:
+    checked = _checked(response)
+    if not isinstance(checked, Joined):
+        raise InvalidMessage(f"a joined label was expected, {type(checked).__name__} came")
+    return checked.joined
+
+
+def _status(response: frames.Response) -> dict[str, str | int | float | bool | None]:
+    checked = _checked(response)
+    if not isinstance(checked, StatusAnswer):
+        raise InvalidMessage(f"a status was expected, {type(checked).__name__} came")
+    return checked.status
+
+
+class AgentClient:
+    """Blocking client; one request at a time. Not for several threads."""
+
+    def __init__(self, path: str | Path, *, timeout: float = 10.0) -> None:
+        self._path = Path(path)
+        self._ids = itertools.count(1)
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise _unavailable(self._path, error) from error
+
+    def predict(
+        self, samples: npt.ArrayLike, slices: dict[str, str] | None = None
+    ) -> list[Prediction]:
+        """Answer whole raw windows, float32 [batch, samples, inputs]."""
+        return _predictions(self._ask(_predict(next(self._ids), samples, slices)))
+
+    def push(
+        self,
+        stream: str,
+        times_us: npt.ArrayLike,
+        samples: npt.ArrayLike,
+        slices: dict[str, str] | None = None,
+    ) -> list[Prediction]:
+        """Feed a sensor stream: times int64 [n] in microseconds, samples float32 [n, inputs]."""
+        return _predictions(self._ask(_push(next(self._ids), stream, times_us, samples, slices)))
+
+    def feedback(self, prediction_id: str, label: str) -> bool:
+        """Report the true class of a prediction; false when the agent no longer knows it."""
+        request = Feedback(id=next(self._ids), prediction_id=prediction_id, label=label)
+        return _joined(self._ask(request))
+
+    def status(self) -> dict[str, str | int | float | bool | None]:
+        """What the agent is doing."""
+        return _status(self._ask(Status(id=next(self._ids))))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def _ask(self, request: frames.Request) -> frames.Response:
+        try:
+            self._socket.sendall(frames.encode(request))
+            header = self._receive(frames.HEADER.size)
+            return frames.decode_response(self._receive(frames.frame_length(header)))
+        except OSError as error:
+            raise _unavailable(self._path, error) from error
+
+    def _receive(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            part = self._socket.recv(count - len(data))
+            if not part:
+                raise ConnectionResetError("the agent closed the connection")
+            data += part
+        return bytes(data)
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+
+class AsyncAgentClient:
+    """Client for asyncio. Requests may overlap; answers find theirs by id."""
+
+    def __init__(self, path: str | Path, *, timeout: float = 10.0) -> None:
+        self._path = Path(path)
+        self._timeout = timeout
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[frames.Response]] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def connect(self) -> Self:
+        """Connect; raise :class:`Unavailable` where no agent listens."""
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(str(self._path))
+        except OSError as error:
+            raise _unavailable(self._path, error) from error
+        self._reading = asyncio.get_running_loop().create_task(self._read(reader))
+        return self
+
+    async def predict(
+        self, samples: npt.ArrayLike, slices: dict[str, str] | None = None
+    ) -> list[Prediction]:
+        """Answer whole raw windows, float32 [batch, samples, inputs]."""
+        return _predictions(await self._ask(_predict(next(self._ids), samples, slices)))
+
+    async def push(
+        self,
+        stream: str,
+        times_us: npt.ArrayLike,
+        samples: npt.ArrayLike,
+        slices: dict[str, str] | None = None,
+    ) -> list[Prediction]:
+        """Feed a sensor stream: times int64 [n] in microseconds, samples float32 [n, inputs]."""
+        request = _push(next(self._ids), stream, times_us, samples, slices)
+        return _predictions(await self._ask(request))
+
+    async def feedback(self, prediction_id: str, label: str) -> bool:
+        """Report the true class of a prediction; false when the agent no longer knows it."""
+        request = Feedback(id=next(self._ids), prediction_id=prediction_id, label=label)
+        return _joined(await self._ask(request))
+
+    async def status(self) -> dict[str, str | int | float | bool | None]:
+        """What the agent is doing."""
+        return _status(await self._ask(Status(id=next(self._ids))))
+
+    async def close(self) -> None:
+        """Close the connection; requests under way fail."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        if self._writer is not None:
+            self._writer.close()
+
+    async def _ask(self, request: frames.Request) -> frames.Response:
+        if self._writer is None or self._reading is None or self._reading.done():
+            raise Unavailable(f"not connected to {self._path}; connect again")
+        future: asyncio.Future[frames.Response] = asyncio.get_running_loop().create_future()
+        self._waiting[request.id] = future
+        try:
+            self._writer.write(frames.encode(request))
+            async with asyncio.timeout(self._timeout):
+                await self._writer.drain()
+                return await future
+        except TimeoutError as error:
+            raise Unavailable(f"no answer from {self._path} within {self._timeout:g} s") from error
+        except OSError as error:
+            raise _unavailable(self._path, error) from error
+        finally:
+            self._waiting.pop(request.id, None)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        reason: SerinusError = Unavailable(f"the agent on {self._path} closed the connection")
+        try:
+            while True:
+                header = await reader.readexactly(frames.HEADER.size)
+                body = await reader.readexactly(frames.frame_length(header))
+                response = frames.decode_response(body)
+                future = self._waiting.get(response.id)
+                if future is not None and not future.done():
+                    future.set_result(response)
+        except (OSError, EOFError):
+            pass  # the reason below says it to everybody who waits
+        except SerinusError as error:
+            reason = error
+        finally:
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(reason)
+
+    async def __aenter__(self) -> Self:
+        """Connect on entry."""
+        return await self.connect()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        await self.close()

@@ -1,0 +1,51 @@
+"""The port to a model runtime, and the choice of the one that a variant needs."""
+
+import importlib
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_core.bundle.manifest import VariantRecord
+from edge_core.errors import Unavailable
+
+Float32 = npt.NDArray[np.float32]
+
+MODULES = {
+    "onnxruntime": "edge_agent.inference.onnx",
+    "litert": "edge_agent.inference.litert",
+}
+
+
+class Session(Protocol):
+    """A loaded model. Not thread-safe: one inference thread owns it."""
+
+    runtime: str
+    """Name and version of the runtime, and where it really runs."""
+
+    def run(self, features: Float32) -> Float32:
+        """Float32 [batch, features] -> logits float32 [batch, classes].
+
+        Raises:
+            Unavailable: the runtime failed on these rows.
+        """
+        ...
+
+
+def open_session(path: Path, variant: VariantRecord) -> Session:
+    """Load a model file; the runtime is imported only now, since imports cost start-up time.
+
+    Raises:
+        Unavailable: the runtime is not installed.
+        InvalidBundle: the runtime does not accept the file.
+    """
+    try:
+        module = importlib.import_module(MODULES[variant.runtime])
+    except ImportError as error:
+        raise Unavailable(
+            f"target {variant.target} needs the runtime {variant.runtime}, which is not "
+            f"installed ({error}); install serinus[agent]"
+        ) from error
+    session: Session = module.open_model(path)
+    return session

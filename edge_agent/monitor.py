@@ -1,0 +1,206 @@
+"""Folds traffic into statistics windows and samples. Judges nothing.
+
+The inference thread reports answers, the event loop reports labels and closes windows; one lock
+keeps the open cells whole.
+"""
+
+import threading
+from collections import deque
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.inference.session import Float32
+from edge_agent.serving.predictions import Given
+from edge_agent.serving.release import LoadedRelease
+from edge_core.messages.telemetry import Arm, PairedCounts, Sample, StatsWindow
+from edge_core.release import ReleaseRef
+from edge_core.stats.histogram import Histogram, Int64, pack_counts
+from edge_core.stats.latency import LatencyHistogram
+
+MAX_WAITING_SAMPLES = 64
+MAX_CELLS = 64
+UNSTAMPED = "-"
+
+
+class Role(msgspec.Struct, frozen=True, kw_only=True):
+    """Under which role a release answers rows."""
+
+    release: ReleaseRef
+    target: str
+    arm: Arm
+    rollout: str | None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of one slice that one release answered together."""
+
+    ids: list[str]
+    raw: Float32
+    features: Float32
+    probabilities: Float32
+    latency_us: npt.NDArray[np.float64]
+    slices: dict[str, str]
+
+
+class _Cell:
+    """Counts of one role and slice since the window was opened."""
+
+    def __init__(self, confidence_size: int) -> None:
+        self.rows = self.errors = self.late = 0
+        self.histogram: Histogram | None = None
+        self.latency = LatencyHistogram()
+        self.right: Int64 = np.zeros(confidence_size, np.int64)
+        self.wrong: Int64 = np.zeros(confidence_size, np.int64)
+        self.paired: dict[str, int] = {}
+
+    def count_pair(self, field: str, rows: int = 1) -> None:
+        self.paired[field] = self.paired.get(field, 0) + rows
+
+
+class Monitor:
+    """Open statistics of this device."""
+
+    def __init__(self, *, device: str, sample_every: int, now_ms: int) -> None:
+        self._device = device
+        self._sample_every = sample_every
+        self._opened_ms = now_ms
+        self._lock = threading.Lock()
+        self._cells: dict[tuple[Role, ReleaseRef | None, tuple[tuple[str, str], ...]], _Cell] = {}
+        self._samples: deque[Sample] = deque(maxlen=MAX_WAITING_SAMPLES)
+        self._rows_until_sample = 1
+        self.dropped_cells = 0
+
+    def answered(self, role: Role, release: LoadedRelease, batch: Batch, at_ms: int) -> None:
+        """Count a batch of answers of the release in the given role."""
+        with self._lock:
+            cell = self._cell(role, None, batch.slices, release.layout.confidence_size)
+            cell.rows += len(batch.ids)
+            if cell.histogram is None:
+                cell.histogram = Histogram(release.layout)
+            cell.histogram.update(batch.raw, batch.features, batch.probabilities)
+            cell.latency.update(batch.latency_us)
+            self._sample(role, batch, at_ms)
+
+    def failed(self, role: Role, slices: dict[str, str], rows: int, bins: int) -> None:
+        """Count rows that the model could not answer."""
+        with self._lock:
+            self._cell(role, None, slices, bins).errors += rows
+
+    def late(self, role: Role, slices: dict[str, str], events: int, bins: int) -> None:
+        """Count sensor events that were dropped because newer ones were seen before."""
+        with self._lock:
+            self._cell(role, None, slices, bins).late += events
+
+    def shadowed(
+        self,
+        role: Role,
+        shadow: LoadedRelease,
+        active: ReleaseRef,
+        batch: Batch,
+        agreements: int,
+    ) -> None:
+        """Count a batch that the shadow scored, too."""
+        with self._lock:
+            cell = self._cell(role, active, batch.slices, shadow.layout.confidence_size)
+            cell.rows += len(batch.ids)
+            if cell.histogram is None:
+                cell.histogram = Histogram(shadow.layout)
+            cell.histogram.update(batch.raw, batch.features, batch.probabilities)
+            cell.latency.update(batch.latency_us)
+            cell.count_pair("agree", agreements)
+            cell.count_pair("disagree", len(batch.ids) - agreements)
+
+    def labelled(self, given: Given, target: str, truth: str) -> None:
+        """Count a label under the release, role and slice that gave the answer."""
+        right = given.predicted == truth
+        role = Role(release=given.release, target=target, arm=given.arm, rollout=given.rollout)
+        with self._lock:
+            cell = self._cell(role, None, given.slices, given.bins)
+            (cell.right if right else cell.wrong)[given.confidence_bin] += 1
+            if given.shadow is None:
+                return
+            shadow_right = given.shadow_predicted == truth
+            role = Role(release=given.shadow, target=target, arm="shadow", rollout=given.rollout)
+            cell = self._cell(role, given.release, given.slices, given.shadow_bins)
+            (cell.right if shadow_right else cell.wrong)[given.shadow_confidence_bin] += 1
+            cell.count_pair(_PAIRS[right, shadow_right])
+
+    def close(self, now_ms: int) -> list[StatsWindow]:
+        """End the window and open the next; the outbox stamps epoch and sequence."""
+        with self._lock:
+            cells, self._cells = self._cells, {}
+            opened, self._opened_ms = self._opened_ms, now_ms
+        return [
+            StatsWindow(
+                device=self._device,
+                epoch=UNSTAMPED,
+                sequence=0,
+                opened_ms=opened,
+                closed_ms=now_ms,
+                release=role.release,
+                target=role.target,
+                arm=role.arm,
+                rollout=role.rollout,
+                slices=dict(slices),
+                rows=cell.rows,
+                errors=cell.errors,
+                late=cell.late,
+                counts=b"" if cell.histogram is None else cell.histogram.to_bytes(),
+                latency=cell.latency.to_bytes(),
+                right=pack_counts(cell.right),
+                wrong=pack_counts(cell.wrong),
+                paired=PairedCounts(**cell.paired) if paired_with else None,
+                paired_with=paired_with,
+            )
+            for (role, paired_with, slices), cell in cells.items()
+        ]
+
+    def take_samples(self) -> list[Sample]:
+        """Return the waiting samples; the oldest were dropped when there were too many."""
+        with self._lock:
+            samples = list(self._samples)
+            self._samples.clear()
+        return samples
+
+    def _cell(
+        self, role: Role, paired_with: ReleaseRef | None, slices: dict[str, str], bins: int
+    ) -> _Cell:
+        key = (role, paired_with, tuple(sorted(slices.items())))
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = _Cell(bins)
+            if len(self._cells) < MAX_CELLS:
+                self._cells[key] = cell
+            else:
+                self.dropped_cells += 1
+        return cell
+
+    def _sample(self, role: Role, batch: Batch, at_ms: int) -> None:
+        self._rows_until_sample -= len(batch.ids)
+        if self._rows_until_sample > 0:
+            return
+        self._rows_until_sample = self._sample_every
+        self._samples.append(
+            Sample(
+                device=self._device,
+                prediction_id=batch.ids[-1],
+                at_ms=at_ms,
+                release=role.release,
+                target=role.target,
+                arm=role.arm,
+                slices=batch.slices,
+                window=batch.raw[-1].astype("<f4").tobytes(),
+                features=batch.features[-1].astype("<f4").tobytes(),
+                scores=batch.probabilities[-1].astype("<f4").tobytes(),
+            )
+        )
+
+
+_PAIRS = {
+    (True, True): "both_right",
+    (True, False): "only_active_right",
+    (False, True): "only_shadow_right",
+    (False, False): "both_wrong",
+}

@@ -1,0 +1,1 @@
+"""Answering applications: windows, features, predictions, shadow scoring."""

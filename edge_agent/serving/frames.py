@@ -1,0 +1,154 @@
+"""The socket's frames: a little-endian u32 length, then one msgpack array with its kind first.
+
+Arrays travel as their little-endian bytes. ``docs/socket-protocol.md`` shows it for other
+languages.
+"""
+
+import struct
+
+import msgspec
+import numpy as np
+
+from edge_agent.inference.session import Float32
+from edge_agent.serving.predictions import Prediction
+from edge_core.errors import InvalidInput, InvalidMessage
+from edge_core.features.evaluation import Int64
+
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+HEADER = struct.Struct("<I")
+
+
+class _Frame(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
+):
+    """A request or an answer; answers carry the id of their request, in any order."""
+
+
+class Predict(_Frame, frozen=True, kw_only=True, tag="predict"):
+    """Answer whole raw windows."""
+
+    id: int
+    shape: tuple[int, int, int]
+    """Batch, samples, inputs."""
+    samples: bytes
+    """float32, row-major."""
+    slices: dict[str, str] = {}
+
+
+class Push(_Frame, frozen=True, kw_only=True, tag="push"):
+    """Feed a sensor stream; the answer holds the windows that are complete now."""
+
+    id: int
+    stream: str
+    times_us: bytes
+    """int64 [n]."""
+    samples: bytes
+    """float32 [n, inputs]."""
+    slices: dict[str, str] = {}
+
+
+class Feedback(_Frame, frozen=True, kw_only=True, tag="feedback"):
+    """The true class of an earlier prediction."""
+
+    id: int
+    prediction_id: str
+    label: str
+
+
+class Status(_Frame, frozen=True, kw_only=True, tag="status"):
+    """Ask what the agent is doing."""
+
+    id: int
+
+
+Request = Predict | Push | Feedback | Status
+
+
+class Answers(_Frame, frozen=True, kw_only=True, tag="answers"):
+    """Answers to ``predict`` or ``push``."""
+
+    id: int
+    predictions: list[Prediction]
+
+
+class Joined(_Frame, frozen=True, kw_only=True, tag="joined"):
+    """Whether the label found its prediction."""
+
+    id: int
+    joined: bool
+
+
+class StatusAnswer(_Frame, frozen=True, kw_only=True, tag="status"):
+    """What the agent is doing, in plain names and values."""
+
+    id: int
+    status: dict[str, str | int | float | bool | None]
+
+
+class Failure(_Frame, frozen=True, kw_only=True, tag="failure"):
+    """The request was refused; ``kind`` is the name of an error class of Serinus."""
+
+    id: int
+    kind: str
+    message: str
+
+
+Response = Answers | Joined | StatusAnswer | Failure
+
+_request = msgspec.msgpack.Decoder(Request)
+_response = msgspec.msgpack.Decoder(Response)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(frame: Request | Response) -> bytes:
+    """Bytes of a frame, length included."""
+    body = _encoder.encode(frame)
+    if len(body) > MAX_FRAME_BYTES:
+        raise InvalidMessage(f"frame has {len(body)} bytes; the limit is {MAX_FRAME_BYTES}")
+    return HEADER.pack(len(body)) + body
+
+
+def decode_request(body: bytes | memoryview) -> Request:
+    """Parse a frame without its length; raise :class:`InvalidMessage` where it is not one."""
+    try:
+        return _request.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidMessage(f"not a request: {error}") from error
+
+
+def decode_response(body: bytes | memoryview) -> Response:
+    """Parse a frame without its length; raise :class:`InvalidMessage` where it is not one."""
+    try:
+        return _response.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidMessage(f"not a response: {error}") from error
+
+
+def frame_length(header: bytes | memoryview) -> int:
+    """Length of the frame's body; raise :class:`InvalidMessage` above the limit."""
+    length: int = HEADER.unpack(header)[0]
+    if length > MAX_FRAME_BYTES:
+        raise InvalidMessage(f"frame of {length} bytes; the limit is {MAX_FRAME_BYTES}")
+    return length
+
+
+def windows_of(request: Predict) -> Float32:
+    """Float32 [batch, samples, inputs] of a request; raise :class:`InvalidInput`."""
+    batch, samples, inputs = request.shape
+    if min(request.shape) < 1 or len(request.samples) != 4 * batch * samples * inputs:
+        raise InvalidInput(
+            f"{len(request.samples)} bytes of samples do not fill the shape {list(request.shape)}"
+        )
+    return np.frombuffer(request.samples, "<f4").reshape(request.shape)
+
+
+def samples_of(request: Push) -> tuple[Int64, Float32]:
+    """Times int64 [n] and samples float32 [n, inputs]; raise :class:`InvalidInput`."""
+    count, rest = divmod(len(request.times_us), 8)
+    if rest or count == 0 or len(request.samples) % (4 * count):
+        raise InvalidInput(
+            f"{len(request.times_us)} bytes of times and {len(request.samples)} bytes of samples "
+            "do not go together"
+        )
+    times = np.frombuffer(request.times_us, "<i8")
+    return times, np.frombuffer(request.samples, "<f4").reshape(count, -1)

@@ -1,0 +1,101 @@
+"""A release in memory: everything of its bundle that answering a request needs."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from edge_agent.inference.session import Float32, Session, open_session
+from edge_core import baseline as baselines
+from edge_core.bundle import folder as folders
+from edge_core.bundle import manifest as manifests
+from edge_core.bundle.manifest import Manifest
+from edge_core.errors import InvalidBundle
+from edge_core.features import definition as definitions
+from edge_core.features.evaluation import Evaluator
+from edge_core.release import ReleaseRef
+from edge_core.stats import histogram
+from edge_core.stats.histogram import Layout
+
+MAX_GOLDEN_BYTES = 64 * 1024 * 1024
+
+
+class Golden(NamedTuple):
+    """Recorded rows of a bundle."""
+
+    samples: Float32
+    """Raw windows, float32 [rows, samples, inputs]."""
+    features: Float32
+    """float32 [rows, features], to be met bit for bit."""
+    expected: Float32
+    """Logits float32 [rows, classes], to be met within the variant's tolerance."""
+
+
+class LoadedRelease:
+    """One release with its session open. Built from files that were verified before."""
+
+    def __init__(
+        self, *, ref: ReleaseRef, manifest: Manifest, target: str, folder: Path, session: Session
+    ) -> None:
+        self.ref = ref
+        self.manifest = manifest
+        self.target = target
+        self.variant = manifest.variant(target)
+        self.session = session
+        self.classes = manifest.output.classes
+        self.definition = definitions.parse(
+            folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
+        )
+        self.evaluator = Evaluator(self.definition)
+        self.reference = histogram.parse(
+            folders.read_limited(folder / manifests.REFERENCE, histogram.MAX_REFERENCE_BYTES)
+        )
+        self.layout = Layout(self.reference)
+        self.baseline = baselines.parse(
+            folders.read_limited(folder / manifests.FALLBACK, baselines.MAX_BASELINE_BYTES)
+        )
+        self._folder = folder
+
+    @classmethod
+    def open(cls, folder: Path, target: str) -> Self:
+        """Load the variant for ``target`` from a bundle folder.
+
+        Raises:
+            InvalidBundle: a file is missing, malformed, or refused by the runtime.
+            Unavailable: the runtime is not installed.
+        """
+        manifest = folders.read(folder)
+        variant = manifest.variant(target)
+        return cls(
+            ref=folders.ref(folder),
+            manifest=manifest,
+            target=target,
+            folder=folder,
+            session=open_session(folder / variant.path, variant),
+        )
+
+    def logits(self, features: Float32) -> Float32:
+        """Run the model, float32 [batch, features] -> float32 [batch, classes]."""
+        return self.session.run(features)
+
+    def fallback_logits(self, features: Float32) -> Float32:
+        """Run the baseline, float32 [batch, features] -> float32 [batch, classes]."""
+        return self.baseline.logits(features, self.definition.feature_names)
+
+    def golden(self) -> Golden:
+        """Read the golden vectors; raise :class:`InvalidBundle` where they are malformed."""
+        data = folders.read_limited(self._folder / manifests.GOLDEN, MAX_GOLDEN_BYTES)
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return Golden(
+                    arrays["samples"], arrays["features"], arrays[f"expected.{self.target}"]
+                )
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            raise InvalidBundle(f"golden vectors are not readable: {error}") from error
+
+    def same_windows(self, other: "LoadedRelease") -> bool:
+        """Whether both cut the same raw windows out of the same inputs."""
+        mine, theirs = self.definition, other.definition
+        return mine.window == theirs.window and mine.input_names == theirs.input_names

@@ -1,0 +1,1 @@
+"""Moving from one release to another without ever serving half of one."""
