@@ -4,18 +4,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from edge_core.errors import SerinusError
-from fleet_server import repository, repository_refresh
 from fleet_server.config import ServerConfig
 from fleet_server.mqtt_gateway import MqttGateway
-from fleet_server.repository_refresh import Listing, Refresher
-from fleet_server.services.catalog import NewRelease
+from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.suite import Services
-
-RENEW_EVERY_SECONDS = 600.0
 
 
 class Leader:
@@ -27,7 +21,7 @@ class Leader:
         self._gateway = gateway
         self._stop = threading.Event()
         self._complaints: dict[str, str] = {}
-        self._watch = RepositoryWatch(config, services)
+        self._watch = RepositoryWatch(config, services.catalog)
         self._threads = [
             threading.Thread(target=self._decide, name="decisions", daemon=True),
             threading.Thread(target=self._list, name="repository", daemon=True),
@@ -84,75 +78,3 @@ class Leader:
         self._complaints[what] = text
         print(f"{what}: {text}", file=sys.stderr, flush=True)
         return True
-
-
-class RepositoryWatch:
-    """Takes over what the repository approves, whenever its metadata changes or ages."""
-
-    def __init__(self, config: ServerConfig, services: Services) -> None:
-        self._folder = config.repository_dir
-        self._pinned = config.data / "trusted_root.json"
-        given = config.repository.trusted_root
-        self._given = Path(given) if given else None
-        self._keys = config.online_keys_dir
-        self._lives = (
-            timedelta(days=config.repository.snapshot_days),
-            timedelta(days=config.repository.timestamp_days),
-        )
-        self._services = services
-        self._seen: object = None
-        self._due = datetime.min.replace(tzinfo=UTC)
-        self._refused: dict[str, str] = {}
-
-    def look(self) -> None:
-        """Read the repository if there is something new, and take over what it lists.
-
-        Raises:
-            SerinusError: there is a repository, but it cannot be trusted or read.
-        """
-        now = datetime.now(UTC)
-        state = repository_refresh.state_of(self._folder)
-        if not state or (state == self._seen and now < self._due):
-            return
-        pinned = repository_refresh.pin_root(self._folder, self._pinned, self._given)
-        if pinned is None:
-            return
-        refresher = Refresher(
-            self._folder,
-            self._keys,
-            pinned,
-            snapshot_life=self._lives[0],
-            timestamp_life=self._lives[1],
-        )
-        listing = refresher.refresh(now)
-        self._refused = dict(listing.refused)
-        if listing.releases is not None:
-            self._take_over(listing)
-        self._services.catalog.report_repository(self._refused, listing.renewal_problem)
-        self._seen = repository_refresh.state_of(self._folder)
-        self._due = now + timedelta(seconds=RENEW_EVERY_SECONDS)
-
-    def _take_over(self, listing: Listing) -> None:
-        assert listing.releases is not None
-        listed = repository.listed_digests(listing.releases)
-        known = self._services.catalog.known()
-        new = []
-        for digest, place in listed.items():
-            if known.get(digest):
-                continue
-            try:
-                found = repository.read_release(self._folder, listing.releases, digest, place)
-            except SerinusError as error:
-                self._refused[place] = str(error)
-                continue
-            new.append(
-                NewRelease(
-                    ref=found.ref,
-                    manifest=found.manifest_bytes,
-                    features=found.features,
-                    reference=found.reference,
-                )
-            )
-        standing = {digest for digest, is_listed in known.items() if is_listed}
-        if new or standing - set(listed):
-            self._services.catalog.synchronise(frozenset(listed), new)

@@ -1,4 +1,4 @@
-"""Who calls: the bearer token of a request, or the console's session cookie."""
+"""Who calls: the bearer token of a request."""
 
 from typing import Annotated
 
@@ -7,8 +7,6 @@ from fastapi import Depends, Request
 from fleet_server.services.suite import Services
 from fleet_server.services.tokens import demand
 from fleet_server.storage.tokens import StoredToken
-
-SESSION_COOKIE = "serinus_session"
 
 
 def services(request: Request) -> Services:

@@ -18,7 +18,7 @@ def meter(value: float | None, needed: float | None) -> int:
 def evidence(value: float | None) -> str:
     """An e-value, short."""
     if value is None:
-        return "–"
+        return "-"
     if value >= 1e6:
         return "> 10⁶"
     return f"{value:.3g}"

@@ -2,19 +2,21 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import parse_qs
 
 import jinja2
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from edge_core.errors import SerinusError
-from fleet_server.api.access import SESSION_COOKIE, ServicesOf
 from fleet_server.console import figures
 from fleet_server.services.errors import NotAuthenticated, NotFound
+from fleet_server.services.suite import Services
 from fleet_server.services.tokens import SESSION_MS
 
+SESSION_COOKIE = "serinus_session"
 FOLDER = Path(__file__).parent / "templates"
 POLICY = (
     "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; "
@@ -33,6 +35,15 @@ router = APIRouter(include_in_schema=False)
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
 )
+
+
+def _services(request: Request) -> Services:
+    found = request.app.state.services
+    assert isinstance(found, Services)
+    return found
+
+
+ServicesOf = Annotated[Services, Depends(_services)]
 
 
 @router.get("/")

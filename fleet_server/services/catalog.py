@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import msgspec
 import sqlalchemy as sa
-from edge_core.stats.histogram import Layout, Reference
 
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle.manifest import Manifest
@@ -14,6 +13,7 @@ from edge_core.features import definition as definitions
 from edge_core.features.definition import FeatureDefinition
 from edge_core.release import ReleaseRef
 from edge_core.stats import histogram
+from edge_core.stats.histogram import Layout, Reference
 from fleet_server.services.clock import Clock
 from fleet_server.services.errors import InvalidRequest, NotFound
 from fleet_server.storage import journal, releases
@@ -75,6 +75,20 @@ class Catalog:
                     journal.add_event(connection, now, "release", name, "no longer approved")
         with self._lock:
             self._parsed.clear()
+
+    def report_repository(self, refused: dict[str, str], renewal_problem: str) -> None:
+        """Open an alert for each file that is not accepted, and close those that are over."""
+        problems = {name: f"{name} is not accepted: {reason}" for name, reason in refused.items()}
+        if renewal_problem:
+            problems["renewal"] = f"the list of releases cannot be renewed: {renewal_problem}"
+        now = self._clock()
+        with self._database.write() as connection:
+            for subject, title in problems.items():
+                if journal.open_alert(connection, now, "repository", subject, title, {}):
+                    journal.add_event(connection, now, "repository", subject, title)
+            for alert in journal.open_alerts(connection, "repository"):
+                if alert.subject not in problems and "@" not in alert.subject:
+                    journal.close_alert(connection, now, "repository", alert.subject)
 
     def _take(self, connection: sa.Connection, release: StoredRelease) -> None:
         now = release.listed_ms

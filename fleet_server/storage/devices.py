@@ -6,6 +6,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from fleet_server.storage.rows import record
 from fleet_server.storage.tables import desired, devices, parity, refusals
 
 
@@ -86,13 +87,13 @@ def one(connection: sa.Connection, device: str) -> Device | None:
     """One device; none where it was never seen."""
     query = sa.select(*_DEVICE_COLUMNS).where(devices.c.device == device)
     row = connection.execute(query).mappings().first()
-    return None if row is None else msgspec.convert(dict(row), Device)
+    return None if row is None else record(row, Device)
 
 
 def every(connection: sa.Connection) -> list[Device]:
     """All devices by name."""
     query = sa.select(*_DEVICE_COLUMNS).order_by(devices.c.device)
-    return [msgspec.convert(dict(row), Device) for row in connection.execute(query).mappings()]
+    return [record(row, Device) for row in connection.execute(query).mappings()]
 
 
 def reported(connection: sa.Connection, device: str) -> bytes | None:
@@ -104,7 +105,7 @@ def reported(connection: sa.Connection, device: str) -> bytes | None:
 def desired_of(connection: sa.Connection) -> dict[str, Desired]:
     """Desired state of every device that has one."""
     rows = connection.execute(sa.select(desired)).mappings()
-    return {row["device"]: msgspec.convert(dict(row), Desired) for row in rows}
+    return {row["device"]: record(row, Desired) for row in rows}
 
 
 def set_desired(connection: sa.Connection, row: Desired) -> None:
@@ -156,7 +157,7 @@ def add_refusal(connection: sa.Connection, row: StoredRefusal) -> bool:
 def every_refusal(connection: sa.Connection) -> list[StoredRefusal]:
     """All refusals, newest first."""
     rows = connection.execute(sa.select(refusals).order_by(refusals.c.at_ms.desc())).mappings()
-    return [msgspec.convert(dict(row), StoredRefusal) for row in rows]
+    return [record(row, StoredRefusal) for row in rows]
 
 
 def add_parity(
@@ -186,4 +187,4 @@ def add_parity(
 def every_parity(connection: sa.Connection) -> list[ParityCounts]:
     """Parity counts of every device and release."""
     rows = connection.execute(sa.select(parity)).mappings()
-    return [msgspec.convert(dict(row), ParityCounts) for row in rows]
+    return [record(row, ParityCounts) for row in rows]

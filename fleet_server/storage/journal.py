@@ -6,6 +6,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from fleet_server.storage.rows import record
 from fleet_server.storage.tables import alerts, events, rejected
 
 MOST_REJECTED_KINDS = 2000
@@ -61,13 +62,13 @@ def add_event(
 def events_after(connection: sa.Connection, after: int, limit: int) -> list[Event]:
     """Events with a larger number than ``after``, oldest first."""
     query = sa.select(events).where(events.c.event > after).order_by(events.c.event).limit(limit)
-    return [msgspec.convert(dict(row), Event) for row in connection.execute(query).mappings()]
+    return [record(row, Event) for row in connection.execute(query).mappings()]
 
 
 def latest_events(connection: sa.Connection, limit: int) -> list[Event]:
     """The newest events, newest first."""
     query = sa.select(events).order_by(events.c.event.desc()).limit(limit)
-    return [msgspec.convert(dict(row), Event) for row in connection.execute(query).mappings()]
+    return [record(row, Event) for row in connection.execute(query).mappings()]
 
 
 def open_alert(
@@ -114,7 +115,7 @@ def all_alerts(connection: sa.Connection, limit: int) -> list[Alert]:
         .order_by(alerts.c.closed_ms.is_not(None), alerts.c.alert.desc())
         .limit(limit)
     )
-    return [msgspec.convert(dict(row), Alert) for row in connection.execute(query).mappings()]
+    return [record(row, Alert) for row in connection.execute(query).mappings()]
 
 
 def open_count(connection: sa.Connection) -> int:
@@ -126,7 +127,7 @@ def open_count(connection: sa.Connection) -> int:
 def open_alerts(connection: sa.Connection, kind: str) -> list[Alert]:
     """Open alerts of one kind."""
     query = sa.select(alerts).where(alerts.c.kind == kind, alerts.c.closed_ms.is_(None))
-    return [msgspec.convert(dict(row), Alert) for row in connection.execute(query).mappings()]
+    return [record(row, Alert) for row in connection.execute(query).mappings()]
 
 
 def reject(
@@ -168,9 +169,7 @@ def reject(
 def rejections(connection: sa.Connection, limit: int) -> list[RejectedMessages]:
     """What was not taken in, latest first."""
     query = sa.select(rejected).order_by(rejected.c.last_ms.desc()).limit(limit)
-    return [
-        msgspec.convert(dict(row), RejectedMessages) for row in connection.execute(query).mappings()
-    ]
+    return [record(row, RejectedMessages) for row in connection.execute(query).mappings()]
 
 
 def rejected_count(connection: sa.Connection) -> int:

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from edge_core.release import ReleaseRef
+from fleet_server.storage.rows import record
 from fleet_server.storage.tables import production, releases
 
 
@@ -64,7 +65,7 @@ def one(connection: sa.Connection, digest: str) -> StoredRelease | None:
     """One release by its digest."""
     row = connection.execute(sa.select(releases).where(releases.c.digest == digest)).mappings()
     found = row.first()
-    return None if found is None else msgspec.convert(dict(found), StoredRelease)
+    return None if found is None else record(found, StoredRelease)
 
 
 def by_name(connection: sa.Connection, model: str, version: str) -> StoredRelease | None:
@@ -75,15 +76,13 @@ def by_name(connection: sa.Connection, model: str, version: str) -> StoredReleas
         .order_by(releases.c.listed.desc(), releases.c.listed_ms.desc())
     )
     found = connection.execute(query).mappings().first()
-    return None if found is None else msgspec.convert(dict(found), StoredRelease)
+    return None if found is None else record(found, StoredRelease)
 
 
 def every(connection: sa.Connection) -> list[StoredRelease]:
     """All releases, in the order in which they were listed."""
     query = sa.select(releases).order_by(releases.c.listed_ms, releases.c.model, releases.c.version)
-    return [
-        msgspec.convert(dict(row), StoredRelease) for row in connection.execute(query).mappings()
-    ]
+    return [record(row, StoredRelease) for row in connection.execute(query).mappings()]
 
 
 def names(connection: sa.Connection) -> dict[str, str]:
@@ -95,13 +94,13 @@ def names(connection: sa.Connection) -> dict[str, str]:
 def identities(connection: sa.Connection) -> list[ReleaseRef]:
     """Model, version and digest of every release."""
     query = sa.select(releases.c.model, releases.c.version, releases.c.digest)
-    return [msgspec.convert(dict(row), ReleaseRef) for row in connection.execute(query).mappings()]
+    return [record(row, ReleaseRef) for row in connection.execute(query).mappings()]
 
 
 def in_production(connection: sa.Connection) -> dict[str, InProduction]:
     """Model -> what is in production."""
     rows = connection.execute(sa.select(production)).mappings()
-    return {row["model"]: msgspec.convert(dict(row), InProduction) for row in rows}
+    return {row["model"]: record(row, InProduction) for row in rows}
 
 
 def put_in_production(connection: sa.Connection, row: InProduction) -> None:

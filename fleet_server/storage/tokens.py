@@ -3,6 +3,7 @@
 import msgspec
 import sqlalchemy as sa
 
+from fleet_server.storage.rows import record
 from fleet_server.storage.tables import sessions, tokens
 
 
@@ -23,7 +24,7 @@ def add(connection: sa.Connection, token: StoredToken) -> None:
 def find(connection: sa.Connection, digest: str) -> StoredToken | None:
     """The token with this hash."""
     row = connection.execute(sa.select(tokens).where(tokens.c.hash == digest)).mappings().first()
-    return None if row is None else msgspec.convert(dict(row), StoredToken)
+    return None if row is None else record(row, StoredToken)
 
 
 def add_session(connection: sa.Connection, digest: str, token: str, expires_ms: int) -> None:
@@ -39,7 +40,7 @@ def find_session(connection: sa.Connection, digest: str, now_ms: int) -> StoredT
         .where(sessions.c.hash == digest, sessions.c.expires_ms > now_ms)
     )
     row = connection.execute(query).mappings().first()
-    return None if row is None else msgspec.convert(dict(row), StoredToken)
+    return None if row is None else record(row, StoredToken)
 
 
 def end_sessions(connection: sa.Connection, digest: str | None, now_ms: int) -> None:

@@ -1,0 +1,58 @@
+"""Where a device's windows belong, and what a device that is new should run."""
+
+import sqlalchemy as sa
+
+from edge_core.messages.telemetry import StatsWindow
+from fleet_server.services import desired
+from fleet_server.services.catalog import Catalog
+from fleet_server.services.desired import Wanted
+from fleet_server.storage import devices, releases, rollouts
+from fleet_server.storage.windows import OUTSIDE
+
+CANDIDATE = "candidate"
+CONTROL = "control"
+INCUMBENT = "incumbent"
+ROLE_OF_ARM = {"candidate": CANDIDATE, "shadow": CANDIDATE, "control": CONTROL}
+"""Arms that only a device with that role may report evidence for."""
+
+
+class Places:
+    """Stage of each running rollout, and the role of each of its devices."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._stages = {}
+        for row in rollouts.unfinished(connection):
+            roles = rollouts.roles(connection, row.rollout, row.stage)
+            self._stages[row.rollout] = (row.stage, roles)
+
+    def of(self, window: StatsWindow) -> tuple[str, int]:
+        """(rollout, stage) whose evidence a window adds to, or :data:`OUTSIDE`.
+
+        A device cannot put itself into an arm: what does not fit its role counts nowhere.
+        """
+        found = self._stages.get(window.rollout or "")
+        if found is None or window.rollout is None:
+            return OUTSIDE
+        stage, roles = found
+        needed = ROLE_OF_ARM.get(window.arm)
+        if needed is not None and roles.get(window.device) != needed:
+            return OUTSIDE
+        return window.rollout, stage
+
+
+def place_new_device(connection: sa.Connection, catalog: Catalog, device: str, now_ms: int) -> None:
+    """Give a device that reports for the first time what is in production for its target.
+
+    Where several models would fit, nobody but an operator can know which one it is for.
+    """
+    known = devices.every(connection)
+    if device in devices.desired_of(connection):
+        return
+    target = next((d.target for d in known if d.device == device), None)
+    fitting = [
+        row.digest
+        for row in releases.in_production(connection).values()
+        if target in catalog.require(connection, row.digest).targets
+    ]
+    if len(fitting) == 1:
+        desired.want(connection, {device: Wanted(active=fitting[0])}, known, now_ms)

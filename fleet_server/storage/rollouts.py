@@ -1,0 +1,212 @@
+"""Queries on rollouts, their stages, assignments and verdicts."""
+
+import zlib
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from fleet_server.storage.rows import record
+from fleet_server.storage.tables import assignments, rollouts, stages, verdicts
+
+
+class StoredRollout(msgspec.Struct, frozen=True, kw_only=True):
+    """One rollout as it stands."""
+
+    rollout: str
+    model: str
+    digest: str
+    incumbent: str | None
+    plan: bytes
+    salt: str
+    state: str
+    stage: int
+    stage_started_ms: int
+    created_ms: int
+    created_by: str
+    finished_ms: int | None = None
+    reason: str = ""
+    latest: bytes | None = None
+    latest_ms: int | None = None
+    decided_by: int | None = None
+
+
+class StoredStage(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage that was begun."""
+
+    rollout: str
+    stage: int
+    started_ms: int
+    ended_ms: int | None = None
+    outcome: str | None = None
+    verdict: int | None = None
+
+
+class StoredVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One verdict with what it was judged from, both as JSON."""
+
+    verdict: int
+    rollout: str
+    stage: int
+    at_ms: int
+    decision: str
+    reason: str
+    inputs: bytes
+    result: bytes
+
+
+def add(connection: sa.Connection, row: StoredRollout) -> None:
+    """Store a new rollout."""
+    connection.execute(rollouts.insert().values(msgspec.structs.asdict(row)))
+
+
+def change(connection: sa.Connection, rollout: str, **values: Any) -> None:
+    """Set columns of a rollout."""
+    connection.execute(rollouts.update().where(rollouts.c.rollout == rollout).values(**values))
+
+
+def one(connection: sa.Connection, rollout: str) -> StoredRollout | None:
+    """One rollout; none where it is not known."""
+    query = sa.select(rollouts).where(rollouts.c.rollout == rollout)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else record(row, StoredRollout)
+
+
+def every(connection: sa.Connection) -> list[StoredRollout]:
+    """All rollouts, newest first."""
+    query = sa.select(rollouts).order_by(rollouts.c.created_ms.desc(), rollouts.c.rollout.desc())
+    return [record(row, StoredRollout) for row in connection.execute(query).mappings()]
+
+
+def unfinished(connection: sa.Connection) -> list[StoredRollout]:
+    """Rollouts that have not ended, oldest first."""
+    query = (
+        sa.select(rollouts).where(rollouts.c.finished_ms.is_(None)).order_by(rollouts.c.created_ms)
+    )
+    return [record(row, StoredRollout) for row in connection.execute(query).mappings()]
+
+
+def count(connection: sa.Connection) -> int:
+    """How many rollouts there ever were."""
+    return int(connection.execute(sa.select(sa.func.count()).select_from(rollouts)).scalar_one())
+
+
+def put_stage(connection: sa.Connection, row: StoredStage) -> None:
+    """Store a stage that begins."""
+    values = msgspec.structs.asdict(row)
+    connection.execute(
+        insert(stages)
+        .values(values)
+        .on_conflict_do_update(index_elements=["rollout", "stage"], set_=values)
+    )
+
+
+def end_stage(
+    connection: sa.Connection, rollout: str, at_ms: int, outcome: str, verdict: int | None
+) -> None:
+    """End the stage of a rollout that has not ended."""
+    connection.execute(
+        stages.update()
+        .where(stages.c.rollout == rollout, stages.c.ended_ms.is_(None))
+        .values(ended_ms=at_ms, outcome=outcome, verdict=verdict)
+    )
+
+
+def stages_of(connection: sa.Connection, rollout: str) -> list[StoredStage]:
+    """Stages that were begun, in order."""
+    query = sa.select(stages).where(stages.c.rollout == rollout).order_by(stages.c.stage)
+    return [record(row, StoredStage) for row in connection.execute(query).mappings()]
+
+
+def assign(
+    connection: sa.Connection, rollout: str, stage: int, device: str, role: str, at_ms: int
+) -> None:
+    """Store a device's role in a stage."""
+    connection.execute(
+        insert(assignments)
+        .values(rollout=rollout, stage=stage, device=device, role=role, since_ms=at_ms)
+        .on_conflict_do_update(
+            index_elements=["rollout", "stage", "device"], set_={"role": role, "since_ms": at_ms}
+        )
+    )
+
+
+def roles(connection: sa.Connection, rollout: str, stage: int) -> dict[str, str]:
+    """Device -> role in one stage."""
+    query = sa.select(assignments.c.device, assignments.c.role).where(
+        assignments.c.rollout == rollout, assignments.c.stage == stage
+    )
+    return {row.device: row.role for row in connection.execute(query)}
+
+
+def role_counts(connection: sa.Connection, rollout: str) -> dict[int, dict[str, int]]:
+    """Stage -> role -> number of devices."""
+    query = (
+        sa.select(assignments.c.stage, assignments.c.role, sa.func.count())
+        .where(assignments.c.rollout == rollout)
+        .group_by(assignments.c.stage, assignments.c.role)
+        .order_by(assignments.c.stage, assignments.c.role)
+    )
+    found: dict[int, dict[str, int]] = {}
+    for stage, role, number in connection.execute(query):
+        found.setdefault(stage, {})[role] = number
+    return found
+
+
+def add_verdict(
+    connection: sa.Connection,
+    rollout: str,
+    stage: int,
+    at_ms: int,
+    decision: str,
+    reason: str,
+    inputs: bytes,
+    result: bytes,
+) -> int:
+    """Store a verdict; returns its number."""
+    query = (
+        verdicts.insert()
+        .values(
+            rollout=rollout,
+            stage=stage,
+            at_ms=at_ms,
+            decision=decision,
+            reason=reason,
+            inputs=zlib.compress(inputs),
+            result=result,
+        )
+        .returning(verdicts.c.verdict)
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def verdict(connection: sa.Connection, number: int) -> StoredVerdict | None:
+    """One verdict."""
+    row = connection.execute(sa.select(verdicts).where(verdicts.c.verdict == number)).mappings()
+    found = row.first()
+    return None if found is None else _verdict(found)
+
+
+def last_verdict(connection: sa.Connection, rollout: str, stage: int) -> StoredVerdict | None:
+    """The newest stored verdict of a stage."""
+    query = (
+        sa.select(verdicts)
+        .where(verdicts.c.rollout == rollout, verdicts.c.stage == stage)
+        .order_by(verdicts.c.verdict.desc())
+        .limit(1)
+    )
+    found = connection.execute(query).mappings().first()
+    return None if found is None else _verdict(found)
+
+
+def verdicts_of(connection: sa.Connection, rollout: str) -> list[StoredVerdict]:
+    """All stored verdicts of a rollout, oldest first."""
+    query = sa.select(verdicts).where(verdicts.c.rollout == rollout).order_by(verdicts.c.verdict)
+    return [_verdict(row) for row in connection.execute(query).mappings()]
+
+
+def _verdict(row: sa.RowMapping) -> StoredVerdict:
+    values = dict(row)
+    values["inputs"] = zlib.decompress(values["inputs"])
+    return StoredVerdict(**values)

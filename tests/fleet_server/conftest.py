@@ -1,0 +1,79 @@
+"""Parts that the server's tests share: a repository with a true bundle, services over it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from converters import publishing, signing
+from edge_core.release import ReleaseRef
+from fleet_server.config import ServerConfig
+from fleet_server.repository_watch import RepositoryWatch
+from fleet_server.services.catalog import Catalog
+from fleet_server.storage.database import Database
+from tests.simulators.tiny_bundle import tiny_bundle
+
+
+class Clock:
+    """Milliseconds that a test moves on."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+class Repository:
+    """A release repository in ``folder/repository`` with its keys beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "repository"
+        self.keys = folder / "keys"
+        self.bundles = folder / "bundles"
+        publishing.init_repository(self.folder, self.keys, datetime.now(UTC))
+        signing.generate_key(self.keys)
+        (folder / "online").symlink_to(self.keys / "online")
+
+    def publish(self, version: str, seed: int = 0) -> ReleaseRef:
+        """Build, sign and approve a tiny bundle."""
+        bundle = tiny_bundle(
+            self.bundles / version,
+            version=version,
+            seed=seed,
+            sign_with=self.keys / "statement.pem",
+        )
+        return publishing.publish(bundle, self.folder, self.keys, datetime.now(UTC))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ServerConfig:
+    return ServerConfig(data_dir=str(tmp_path))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    found = Database(tmp_path / "serinus.sqlite")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def catalog(database: Database, clock: Clock) -> Catalog:
+    return Catalog(database, clock)
+
+
+@pytest.fixture
+def watch(config: ServerConfig, catalog: Catalog) -> RepositoryWatch:
+    return RepositoryWatch(config, catalog)
