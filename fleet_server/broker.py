@@ -124,30 +124,35 @@ class Broker:
             self._spawn()
         except (OSError, Unavailable) as error:
             self._problem = error
-        finally:
-            self._started.set()
-        restarts = 0
-        while not self._stop.wait(WATCH_SECONDS):
-            if self._child is None or self._child.poll() is None:
-                continue
-            restarts += 1
-            if restarts > MOST_RESTARTS:
-                print(f"broker: ended {restarts} times, not started again", file=sys.stderr)
-                break
-            print(f"broker: ended with {self._child.returncode}, starting it again", flush=True)
-            with contextlib.suppress(OSError, Unavailable):
-                self._spawn()
+        self._started.set()
+        if self._problem is None:
+            self._watch()
         if self._child is not None:
             _end(self._child)
             self._pid_file.unlink(missing_ok=True)
 
+    def _watch(self) -> None:
+        """Start the broker again when it ends by itself, a bounded number of times."""
+        restarts = 0
+        while not self._stop.wait(WATCH_SECONDS):
+            if self._child is None or self._child.poll() is None:
+                continue
+            code, restarts = self._child.returncode, restarts + 1
+            if restarts > MOST_RESTARTS:
+                print(f"broker: ended {restarts} times, not started again", file=sys.stderr)
+                return
+            print(f"broker: ended with {code}, starting it again", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError, Unavailable):
+                self._spawn()
+
     def _spawn(self) -> None:
         command = [sys.executable, "-m", "fleet_server.broker_child", str(os.getpid())]
-        config = self._folder / f"{self.kind}.conf"
         if self.kind == "mosquitto":
+            config = self._folder / "mosquitto.conf"
             _write_mosquitto(config, self._config.port)
             command += ["mosquitto", str(self._program), str(config)]
         else:
+            config = self._folder / "embedded.toml"
             text = EMBEDDED.format(port=self._config.port, max_packet=MAX_PACKET_BYTES)
             durable.write_bytes(config, text.encode())
             command += ["embedded", str(config)]

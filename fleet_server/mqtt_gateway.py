@@ -76,6 +76,7 @@ class MqttGateway:
                 f"the MQTT broker at {place} does not let the server in "
                 f"({self._refusal or 'no answer'}): correct username and password in [mqtt]"
             )
+        self._note_forgetting()
         self._thread.start()
 
     def stop(self) -> None:
@@ -163,14 +164,18 @@ class MqttGateway:
     def _run(self) -> None:
         while not self._stop.is_set():
             batch = self._next_batch()
-            if self._forgotten.is_set():
-                self._forgotten.clear()
-                self._persist(self._desired.broker_forgot)
+            self._note_forgetting()
             if batch:
                 self._store(batch)
             confirmed = self._next_confirmed()
             if confirmed:
                 self._persist(lambda pairs=confirmed: self._desired.delivered(pairs))
+
+    def _note_forgetting(self) -> None:
+        """A broker without our session has lost the retained states as well: send them again."""
+        if self._forgotten.is_set():
+            self._forgotten.clear()
+            self._persist(self._desired.broker_forgot)
 
     def _next_batch(self) -> list[_Received]:
         batch: list[_Received] = []

@@ -1,0 +1,214 @@
+"""The gateway on a real broker: what is not stored is not acknowledged."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_core.errors import Unavailable
+from edge_core.messages import codec, topics
+from edge_core.messages.deployment import DesiredState
+from edge_core.messages.telemetry import StatsWindow
+from edge_core.release import ReleaseRef
+from fleet_server.broker import Broker
+from fleet_server.config import MqttConfig
+from fleet_server.mqtt_gateway import MqttGateway
+from fleet_server.repository_watch import RepositoryWatch
+from fleet_server.services.catalog import Catalog
+from fleet_server.services.desired import DesiredStates, Wanted, want
+from fleet_server.services.ingest import Ingest
+from fleet_server.storage import devices, journal, windows
+from fleet_server.storage.database import Database
+from tests.simulators.processes import free_port, wait_for
+from tests.simulators.tiny_bundle import TARGET
+
+COUNT = 300
+
+
+class Locked(Ingest):
+    """An ingest whose database cannot be written."""
+
+    calls = 0
+
+    def take(self, batch: Any) -> None:
+        self.calls += 1
+        raise Unavailable("the disk is full")
+
+
+@pytest.fixture
+def mqtt_config() -> MqttConfig:
+    return MqttConfig(port=free_port())
+
+
+@pytest.fixture
+def broker(mqtt_config: MqttConfig, tmp_path: Path) -> Iterator[Broker]:
+    found = Broker(mqtt_config, tmp_path).start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def release(repository: Any, watch: RepositoryWatch) -> ReleaseRef:
+    ref: ReleaseRef = repository.publish("1.0.0")
+    watch.look()
+    return ref
+
+
+@pytest.fixture
+def device(broker: Broker, mqtt_config: MqttConfig) -> Iterator[mqtt.Client]:
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="d1", clean_session=False)
+    connected = threading.Event()
+    client.on_connect = lambda *_: connected.set()
+    client.connect("127.0.0.1", mqtt_config.port)
+    client.loop_start()
+    assert connected.wait(5)
+    yield client
+    client.disconnect()
+    client.loop_stop()
+
+
+def send_windows(device: mqtt.Client, release: ReleaseRef, clock: Any) -> None:
+    window = StatsWindow(
+        device="d1",
+        epoch="e",
+        sequence=0,
+        opened_ms=clock() - 1000,
+        closed_ms=clock(),
+        release=release,
+        target=TARGET,
+        arm="incumbent",
+        rows=3,
+    )
+    for i in range(COUNT):
+        payload = codec.encode(msgspec.structs.replace(window, sequence=i))
+        device.publish(topics.up("d1", "stats"), payload, qos=1).wait_for_publish(5)
+
+
+def stored(database: Database, release: ReleaseRef) -> int:
+    with database.read() as connection:
+        return windows.totals_of(connection, "d1", release.digest, "incumbent").rows
+
+
+def test_what_was_not_stored_comes_again_after_a_restart(
+    mqtt_config: MqttConfig,
+    broker: Broker,
+    device: mqtt.Client,
+    database: Database,
+    catalog: Catalog,
+    clock: Any,
+    release: ReleaseRef,
+) -> None:
+    desired = DesiredStates(database, clock, 15)
+    settings: dict[str, Any] = {"drift_period_seconds": 10, "future_seconds": 600}
+    locked = Locked(database, catalog, clock, **settings)
+    first = MqttGateway(mqtt_config, locked, desired)
+    first.start()
+    send_windows(device, release, clock)
+    wait_for(lambda: locked.calls > 0, seconds=10, what="a failing write")
+    first.stop()
+    assert stored(database, release) == 0
+
+    second = MqttGateway(mqtt_config, Ingest(database, catalog, clock, **settings), desired)
+    second.start()
+    try:
+        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
+    finally:
+        second.stop()
+    with database.read() as connection:
+        assert windows.lost_windows(connection) == {"d1": 0}
+
+
+def test_a_message_that_breaks_ingest_does_not_stop_the_others(
+    mqtt_config: MqttConfig,
+    broker: Broker,
+    device: mqtt.Client,
+    database: Database,
+    catalog: Catalog,
+    clock: Any,
+    release: ReleaseRef,
+) -> None:
+    class Fragile(Ingest):
+        def take(self, batch: Any) -> None:
+            if any(message.payload == b"poison" for message in batch):
+                raise RuntimeError("a bug")
+            super().take(batch)
+
+    ingest = Fragile(database, catalog, clock, drift_period_seconds=10, future_seconds=600)
+    gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15))
+    gateway.start()
+    try:
+        device.publish(topics.up("d1", "stats"), b"poison", qos=1)
+        send_windows(device, release, clock)
+        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
+    finally:
+        gateway.stop()
+    with database.read() as connection:
+        (row,) = journal.rejections(connection, 10)
+    assert row.reason == "cannot be taken in"
+
+
+def test_a_desired_state_arrives_retained_and_is_noted_once_the_broker_has_it(
+    mqtt_config: MqttConfig,
+    broker: Broker,
+    device: mqtt.Client,
+    database: Database,
+    catalog: Catalog,
+    clock: Any,
+    release: ReleaseRef,
+) -> None:
+    ingest = Ingest(database, catalog, clock, drift_period_seconds=10, future_seconds=600)
+    desired = DesiredStates(database, clock, 15)
+    gateway = MqttGateway(mqtt_config, ingest, desired)
+    gateway.start()
+    try:
+        wait_for(lambda: desired.to_send() == [], seconds=5, what="the first connection")
+        with database.write() as connection:
+            want(connection, {"d1": Wanted(active=release.digest)}, [], clock())
+        due = desired.to_send()
+        assert [message.device for message in due] == ["d1"]
+        desired.sent(gateway.send(due))
+
+        def confirmed() -> bool:
+            with database.read() as connection:
+                return devices.desired_of(connection)["d1"].confirmed_sent
+
+        wait_for(confirmed, seconds=10, what="the broker's confirmation")
+        assert desired.to_send() == []
+    finally:
+        gateway.stop()
+    got: list[mqtt.MQTTMessage] = []
+    device.on_message = lambda _c, _u, message: got.append(message)
+    device.subscribe(topics.down("d1", "desired"), qos=1)
+    wait_for(lambda: bool(got), seconds=5, what="the retained state")
+    state = codec.decode(DesiredState, got[0].payload)
+    assert (state.active, state.revision) == (release, 1)
+
+
+def test_an_unanswered_desired_state_is_sent_again_at_a_bounded_rate(
+    database: Database, clock: Any
+) -> None:
+    desired = DesiredStates(database, clock, 15)
+    with database.write() as connection:
+        want(connection, {"d1": Wanted(active=None)}, [], clock())
+    due = desired.to_send()
+    desired.sent(due)
+    desired.delivered([("d1", 1)])
+    clock.now += 14_000
+    assert desired.to_send() == []
+    clock.now += 2_000
+    assert len(desired.to_send()) == 1
+    desired.sent(due)
+    assert desired.to_send() == []
+
+
+def test_no_broker_is_one_clear_line(database: Database, catalog: Catalog, clock: Any) -> None:
+    config = MqttConfig(port=free_port(), broker="external")
+    ingest = Ingest(database, catalog, clock, drift_period_seconds=10, future_seconds=600)
+    gateway = MqttGateway(config, ingest, DesiredStates(database, clock, 15))
+    with pytest.raises(Unavailable, match="no MQTT broker answers"):
+        gateway.start()
