@@ -95,8 +95,8 @@ class Failure(_Frame, frozen=True, kw_only=True, tag="failure"):
 
 Response = Answers | Joined | StatusAnswer | Failure
 
-_request = msgspec.msgpack.Decoder(Request)
-_response = msgspec.msgpack.Decoder(Response)
+_request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_response: msgspec.msgpack.Decoder[Response] = msgspec.msgpack.Decoder(Response)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -124,7 +124,7 @@ def decode_response(body: bytes | memoryview) -> Response:
         raise InvalidMessage(f"not a response: {error}") from error
 
 
-def frame_length(header: bytes | memoryview) -> int:
+def frame_length(header: bytes | bytearray) -> int:
     """Length of the frame's body; raise :class:`InvalidMessage` above the limit."""
     length: int = HEADER.unpack(header)[0]
     if length > MAX_FRAME_BYTES:

@@ -1,0 +1,162 @@
+"""The agent's settings: the only reader of files and the only place for defaults."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from edge_core.errors import InvalidConfiguration
+from edge_core.messages.topics import DEVICE_PATTERN
+
+MAX_CONFIG_BYTES = 64 * 1024
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the settings file; unknown keys are refused."""
+
+
+class Repository(_Section, frozen=True, kw_only=True):
+    """Where approved releases come from."""
+
+    url: str
+    trusted_root: Path
+    """The root metadata that came with the device; later roots are followed from it."""
+
+
+class Mqtt(_Section, frozen=True, kw_only=True):
+    """The fleet's broker."""
+
+    host: str
+    port: Port = 1883
+    username: str | None = None
+    password: str | None = None
+
+
+class Serving(_Section, frozen=True, kw_only=True):
+    """How applications reach the agent."""
+
+    socket: Path
+    rest_port: Port = 0
+    """Port of the Open Inference Protocol on 127.0.0.1; 0 leaves it off."""
+    max_queue_rows: Annotated[int, msgspec.Meta(ge=1)] = 4096
+
+
+class Telemetry(_Section, frozen=True, kw_only=True):
+    """What the agent tells the fleet, and how much it keeps while offline."""
+
+    window_seconds: Positive = 60.0
+    sample_every: Annotated[int, msgspec.Meta(ge=1)] = 100
+    outbox_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 64 * 1024 * 1024
+
+
+class Update(_Section, frozen=True, kw_only=True):
+    """How carefully a new release is taken in."""
+
+    probation_seconds: Positive = 60.0
+    probation_rows: Annotated[int, msgspec.Meta(ge=0)] = 100
+    max_error_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
+    max_starts: Annotated[int, msgspec.Meta(ge=1)] = 3
+    """Starts during probation after which the release is taken for one that crashes."""
+    max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 10
+    retry_seconds: Positive = 1.0
+    """First pause after a failed download; doubled each time, with jitter, up to a minute."""
+
+
+class Sideload(_Section, frozen=True, kw_only=True):
+    """Whose signatures are accepted on bundles that are carried by hand."""
+
+    keys: list[Path] = []
+
+
+class AgentConfig(_Section, frozen=True, kw_only=True):
+    """Everything that the agent is told from outside."""
+
+    device: str
+    target: str
+    state_dir: Path
+    slices: dict[str, str] = {}
+    repository: Repository | None = None
+    mqtt: Mqtt | None = None
+    serving: Serving
+    telemetry: Telemetry = Telemetry()
+    update: Update = Update()
+    sideload: Sideload = Sideload()
+
+    def __post_init__(self) -> None:
+        if not DEVICE_PATTERN.match(self.device):
+            raise ValueError(f"device {self.device!r} does not match {DEVICE_PATTERN.pattern}")
+        if (self.repository is None) != (self.mqtt is None):
+            raise ValueError("[repository] and [mqtt] go together: a fleet needs both")
+
+
+def load(path: Path) -> AgentConfig:
+    """Read and check a settings file; relative paths are below the file's folder.
+
+    Raises:
+        InvalidConfiguration: in one line, the file, the key and what is allowed.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"cannot read the settings file {path}: {error.strerror}"
+        ) from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise InvalidConfiguration(f"{path} has more than {MAX_CONFIG_BYTES} bytes")
+    try:
+        raw = tomllib.loads(data.decode())
+        config = msgspec.convert(raw, AgentConfig, dec_hook=_decode_path)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise InvalidConfiguration(f"{path}: {_explained(error)}") from error
+    return _anchored(config, path.parent)
+
+
+def _decode_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    raise NotImplementedError(kind)
+
+
+def _explained(error: Exception) -> str:
+    """Name the known keys where an unknown one was used."""
+    text = str(error)
+    unknown = re.match(r"Object contains unknown field `(.*?)`(?: - at `\$\.?(.*?)`)?$", text)
+    if not unknown:
+        return text
+    section = unknown[2] or ""
+    table: type[msgspec.Struct] = AgentConfig
+    for name, kind in _SECTIONS.items():
+        if section == name:
+            table = kind
+    known = ", ".join(table.__struct_fields__)
+    where = f" in [{section}]" if section else ""
+    return f"unknown key {unknown[1]!r}{where}; known are {known}"
+
+
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "repository": Repository,
+    "mqtt": Mqtt,
+    "serving": Serving,
+    "telemetry": Telemetry,
+    "update": Update,
+    "sideload": Sideload,
+}
+
+
+def _anchored(config: AgentConfig, folder: Path) -> AgentConfig:
+    replace = msgspec.structs.replace
+    config = replace(
+        config,
+        state_dir=folder / config.state_dir,
+        serving=replace(config.serving, socket=folder / config.serving.socket),
+        sideload=replace(config.sideload, keys=[folder / key for key in config.sideload.keys]),
+    )
+    if config.repository is not None:
+        root = folder / config.repository.trusted_root
+        config = replace(config, repository=replace(config.repository, trusted_root=root))
+    return config

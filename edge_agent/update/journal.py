@@ -1,0 +1,60 @@
+"""What an update has to remember over a power cut; written before each step."""
+
+from pathlib import Path
+
+import msgspec
+
+from edge_core import durable
+from edge_core.messages.deployment import DesiredState
+from edge_core.messages.telemetry import Refusal
+
+JOURNAL_VERSION = 1
+MAX_JOURNAL_BYTES = 256 * 1024
+MAX_REFUSALS = 8
+FILE = "journal.json"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """The persisted state. ``state`` is text, so that an unknown one can be read and recovered."""
+
+    v: int = JOURNAL_VERSION
+    state: str = "idle"
+    desired: DesiredState | None = None
+    starts: int = 0
+    """Starts of the process since the state was entered."""
+    reason: str = ""
+    refusals: list[Refusal] = []
+
+    def refused(self, refusal: Refusal) -> "Entry":
+        """Return the entry with one refusal more; only the latest few are kept."""
+        kept = [*self.refusals, refusal][-MAX_REFUSALS:]
+        return msgspec.structs.replace(self, refusals=kept)
+
+
+class Journal:
+    """The journal file of one state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+
+    def read(self) -> Entry:
+        """Read the entry; an unreadable or foreign one asks for recovery, a missing one is new."""
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return Entry()
+        except OSError as error:
+            return Entry(state="unreadable", reason=f"journal cannot be read: {error.strerror}")
+        if len(data) > MAX_JOURNAL_BYTES:
+            return Entry(state="unreadable", reason="journal is too large")
+        try:
+            entry = msgspec.json.decode(data, type=Entry)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return Entry(state="unreadable", reason=f"journal is corrupt: {error}")
+        if entry.v != JOURNAL_VERSION:
+            return Entry(state="unreadable", reason=f"journal has version {entry.v}")
+        return entry
+
+    def write(self, entry: Entry) -> None:
+        """Persist the entry before anything is done that it announces."""
+        durable.write_bytes(self._path, msgspec.json.encode(entry))
