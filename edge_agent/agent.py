@@ -1,0 +1,270 @@
+"""The agent's event loop: serving, updating, telling the fleet. Each part owns its own state."""
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.config import AgentConfig
+from edge_agent.monitor import Monitor
+from edge_agent.mqtt import Acknowledged, Connected, Disconnected, Link, LinkEvent, Received
+from edge_agent.outbox import SAMPLES, STATS, Outbox
+from edge_agent.repository import TufRepository
+from edge_agent.serving import rest, socket
+from edge_agent.serving.engine import Engine
+from edge_agent.update.journal import Journal
+from edge_agent.update.slots import Slots
+from edge_agent.update.updater import Updater
+from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
+from edge_core.messages import codec, topics
+from edge_core.messages.deployment import DesiredState
+from edge_core.messages.telemetry import Online, ReportedState, StatsWindow
+
+MAX_UNACKNOWLEDGED = 64
+SEND_SECONDS = 0.2
+FLUSH_SECONDS = 2.0
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970, UTC."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Seconds that only go forward."""
+        return time.monotonic()
+
+
+class Agent:
+    """One device in a fleet."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        assert config.repository is not None, "the fleet mode needs a repository"
+        assert config.mqtt is not None, "the fleet mode needs a broker"
+        self._config = config
+        self._clock = SystemClock()
+        self._state_dirty = asyncio.Event()
+        self._connected = False
+        self._waiting: dict[int, int] = {}
+        self._last_sent = 0
+        self._monitor = Monitor(
+            device=config.device,
+            sample_every=config.telemetry.sample_every,
+            now_ms=self._clock.now_ms(),
+        )
+        self._engine = Engine(
+            self._monitor,
+            slices=config.slices,
+            max_queue_rows=config.serving.max_queue_rows,
+            now_ms=self._clock.now_ms,
+        )
+        self._outbox = Outbox(config.state_dir, max_bytes=config.telemetry.outbox_bytes)
+        self._link = Link(config.mqtt, config.device)
+        self._slots = Slots(config.state_dir)
+        self._updater = Updater(
+            journal=Journal(config.state_dir),
+            slots=self._slots,
+            repository=TufRepository(
+                url=config.repository.url,
+                trusted_root=_read_root(config.repository.trusted_root),
+                folder=config.state_dir / "tuf",
+            ),
+            server=self._engine,
+            target=config.target,
+            settings=config.update,
+            clock=self._clock,
+            changed=self._state_dirty.set,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve and follow the fleet until ``stop`` is set; then send what is left, shortly."""
+        server = await socket.listen(self._config.serving.socket, self._engine, self.status)
+        tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
+        if self._config.serving.rest_port:
+            app = rest.create_app(self._engine, version("serinus"))
+            tasks.append(rest.serve(app, self._config.serving.rest_port))
+        self._link.start()
+        running = [asyncio.ensure_future(task) for task in tasks]
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for task in running:
+                if task.done():
+                    task.result()  # none of them ends by itself: raise what ended it
+        finally:
+            for task in [*running, stopping]:
+                task.cancel()
+            await asyncio.gather(*running, stopping, return_exceptions=True)
+            server.close()
+            await self._engine.close()
+            await self._flush()
+            await self._link.stop()
+            self._outbox.close()
+            self._config.serving.socket.unlink(missing_ok=True)
+
+    def status(self) -> dict[str, str | int | float | bool | None]:
+        """What the agent is doing, for ``serinus-agent status``."""
+        active, shadow = self._engine.active, self._engine.shadow
+        return {
+            "device": self._config.device,
+            "target": self._config.target,
+            "active": active.ref.name if active else None,
+            "digest": active.ref.digest if active else None,
+            "shadow": shadow.ref.name if shadow else None,
+            "runtime": active.session.runtime if active else None,
+            "update": self._updater.entry.state,
+            "reason": self._updater.entry.reason,
+            "connected": self._connected,
+            "rows": self._engine.totals.rows,
+            "errors": self._engine.totals.errors,
+            "unsent_bytes": self._outbox.size,
+            "dropped_messages": self._outbox.dropped,
+        }
+
+    async def _follow_link(self) -> None:
+        while True:
+            self._handle(await self._link.events.get())
+
+    def _handle(self, event: LinkEvent) -> None:
+        match event:
+            case Connected():
+                self._connected = True
+                self._link.subscribe()
+                online = codec.encode(Online(device=self._config.device, online=True))
+                self._link.publish(topics.up(self._config.device, "online"), online, retain=True)
+                self._state_dirty.set()
+            case Disconnected():
+                self._connected = False
+            case Acknowledged(mid):
+                message = self._waiting.pop(mid, None)
+                if message is not None:
+                    self._outbox.sent(message)
+            case Received(topic, payload):
+                self._receive(topic, payload)
+
+    def _receive(self, topic: str, payload: bytes) -> None:
+        try:
+            self._updater.want(codec.decode(DesiredState, payload))
+        except InvalidMessage as error:
+            print(f"dropped a message on {topic}: {error}", flush=True)
+
+    async def _send(self) -> None:
+        """Publish reported state when it changed, and stored messages as they are accepted."""
+        while True:
+            await asyncio.sleep(SEND_SECONDS)
+            if not self._connected:
+                continue
+            if self._state_dirty.is_set():
+                self._state_dirty.clear()
+                state = codec.encode(self._reported())
+                self._link.publish(topics.up(self._config.device, "state"), state, retain=True)
+            self._publish_stored()
+
+    def _publish_stored(self) -> None:
+        room = MAX_UNACKNOWLEDGED - len(self._waiting)
+        for stored in self._outbox.oldest(room, after=self._last_sent) if room > 0 else []:
+            self._waiting[self._link.publish(stored.topic, stored.payload)] = stored.id
+            self._last_sent = stored.id
+
+    async def _fold(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.telemetry.window_seconds)
+            self._store()
+
+    def _store(self) -> None:
+        """Close the window and keep it, with the waiting samples, until the broker has them."""
+        device = self._config.device
+        windows = self._monitor.close(self._clock.now_ms())
+        samples = self._monitor.take_samples()
+        try:
+            self._outbox.add(
+                STATS, topics.up(device, "stats"), [partial(_stamped, window) for window in windows]
+            )
+            self._outbox.add(
+                SAMPLES,
+                topics.up(device, "samples"),
+                [lambda *_, data=codec.encode(sample): data for sample in samples],
+            )
+        except SerinusError as error:
+            print(f"statistics of one window are lost: {error}", flush=True)
+
+    async def _flush(self) -> None:
+        """Close the last window and give the broker a moment to take it."""
+        self._store()
+        deadline = self._clock.monotonic() + FLUSH_SECONDS
+        while self._connected and self._clock.monotonic() < deadline:
+            self._publish_stored()
+            if not self._waiting:
+                return
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    self._handle(await self._link.events.get())
+            except TimeoutError:
+                continue
+
+    def _reported(self) -> ReportedState:
+        entry, pointer = self._updater.entry, self._slots.pointer()
+        active, shadow = self._engine.active, self._engine.shadow
+        desired = entry.desired
+        previous = self._updater.known(pointer.previous)
+        return ReportedState(
+            device=self._config.device,
+            at_ms=self._clock.now_ms(),
+            target=self._config.target,
+            runtime=active.session.runtime if active else "",
+            slices=self._config.slices,
+            desired_revision=desired.revision if desired else 0,
+            active=active.ref if active else None,
+            previous=previous,
+            shadow=shadow.ref if shadow else None,
+            update=self._updater.state,
+            reason=entry.reason,
+            refusals=entry.refusals,
+        )
+
+
+def _stamped(window: StatsWindow, epoch: str, sequence: int) -> bytes:
+    return codec.encode(msgspec.structs.replace(window, epoch=epoch, sequence=sequence))
+
+
+def _read_root(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"cannot read [repository] trusted_root {path}: {error.strerror}"
+        ) from error
+
+
+@contextmanager
+def only_one(state_dir: Path) -> Iterator[None]:
+    """Own the state folder for as long as the context lasts, also across ``kill -9``.
+
+    Raises:
+        InvalidConfiguration: another agent owns it, or it cannot be written.
+    """
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"cannot write the state folder {state_dir}: {error.strerror}"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise InvalidConfiguration(
+            f"another agent uses the state folder {state_dir}; stop it first"
+        ) from error
+    finally:
+        os.close(descriptor)

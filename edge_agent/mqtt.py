@@ -1,0 +1,133 @@
+"""The link to the broker: the only paho import. Callbacks only enqueue; nothing is decided."""
+
+import asyncio
+import random
+from typing import NamedTuple
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_agent.config import Mqtt
+from edge_core.messages import codec, topics
+from edge_core.messages.telemetry import Online
+
+MAX_EVENTS = 10_000
+KEEPALIVE_SECONDS = 30
+
+
+class Connected(NamedTuple):
+    """The broker accepted the connection."""
+
+
+class Disconnected(NamedTuple):
+    """The connection is gone; the link tries again by itself."""
+
+    reason: str
+
+
+class Acknowledged(NamedTuple):
+    """The broker has a message that was published with quality of service 1."""
+
+    mid: int
+
+
+class Received(NamedTuple):
+    """A message for this device."""
+
+    topic: str
+    payload: bytes
+
+
+LinkEvent = Connected | Disconnected | Acknowledged | Received
+
+
+class Link:
+    """One device's connection to its broker, with a persistent session and a last will."""
+
+    def __init__(self, settings: Mqtt, device: str) -> None:
+        self._settings = settings
+        self._device = device
+        self._loop = asyncio.get_running_loop()
+        self.events: asyncio.Queue[LinkEvent] = asyncio.Queue(MAX_EVENTS)
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=f"serinus-{device}", clean_session=False
+        )
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.reconnect_delay_set(1, 30)
+        offline = codec.encode(Online(device=device, online=False))
+        client.will_set(topics.up(device, "online"), offline, qos=1, retain=True)
+        if settings.username is not None:
+            client.username_pw_set(settings.username, settings.password)
+        self._client = client
+
+    def start(self) -> None:
+        """Connect in the background, and again whenever the connection is lost."""
+        self._client.connect_async(self._settings.host, self._settings.port, KEEPALIVE_SECONDS)
+        self._client.loop_start()
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
+        """Send with quality of service 1; the number comes back when it is acknowledged."""
+        return self._client.publish(topic, payload, qos=1, retain=retain).mid
+
+    def subscribe(self) -> None:
+        """Ask for this device's desired state."""
+        self._client.subscribe(topics.down(self._device, "desired"), qos=1)
+
+    async def stop(self) -> None:
+        """Say goodbye and disconnect."""
+        farewell = codec.encode(Online(device=self._device, online=False))
+        self.publish(topics.up(self._device, "online"), farewell, retain=True)
+        await asyncio.sleep(random.uniform(0, 0.05))  # let the network thread send it
+        self._client.disconnect()
+        await asyncio.to_thread(self._client.loop_stop)
+
+    # Callbacks, on paho's own thread.
+
+    def _enqueue(self, event: LinkEvent) -> None:
+        def put() -> None:
+            if not self.events.full():
+                self.events.put_nowait(event)
+
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(put)
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: object,
+        flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            self._enqueue(Disconnected(str(reason)))
+        else:
+            self._enqueue(Connected())
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: object,
+        flags: paho.DisconnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        self._enqueue(Disconnected(str(reason)))
+
+    def _on_publish(
+        self,
+        client: paho.Client,
+        userdata: object,
+        mid: int,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        self._enqueue(Acknowledged(mid))
+
+    def _on_message(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
+        self._enqueue(Received(message.topic, bytes(message.payload)))

@@ -1,0 +1,81 @@
+"""Brings one release into its slot: manifest first, then only the files that this device needs."""
+
+from pathlib import Path
+
+from edge_agent.ports import ApprovedReleases
+from edge_agent.update.slots import Slots
+from edge_core import durable
+from edge_core.bundle import folder as folders
+from edge_core.bundle import manifest as manifests
+from edge_core.bundle.digest import sha256_bytes
+from edge_core.bundle.manifest import (
+    FALLBACK,
+    FEATURES,
+    GOLDEN,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    REFERENCE,
+    Manifest,
+)
+from edge_core.errors import InvalidBundle
+from edge_core.release import ReleaseRef
+
+
+def needed_files(manifest: Manifest, target: str) -> list[str]:
+    """Paths that a device of this target needs."""
+    return [FEATURES, REFERENCE, GOLDEN, FALLBACK, manifest.variant(target).path]
+
+
+class Fetcher:
+    """Collects a bundle below ``slots/<digest>.partial`` and completes it. Both steps may rerun."""
+
+    def __init__(self, repository: ApprovedReleases, slots: Slots, target: str) -> None:
+        self._repository = repository
+        self._slots = slots
+        self._target = target
+
+    def fetch(self, ref: ReleaseRef) -> None:
+        """Fetch what is missing; the release has to be approved now even if nothing is missing.
+
+        Raises:
+            SerinusError: not approved, altered, for another target, or out of reach.
+        """
+        data = self._repository.manifest(ref)
+        if self._slots.has(ref.digest):
+            return
+        manifest = manifests.parse(data)
+        folder = self._slots.partial(ref.digest)
+        folder.mkdir(exist_ok=True)
+        for path in needed_files(manifest, self._target):
+            entry = manifest.file(path)
+            if not self._present(folder / path, entry):
+                self._repository.file(ref, entry, folder / path)
+        durable.write_bytes(folder / MANIFEST, data)
+
+    @staticmethod
+    def _present(path: Path, entry: manifests.FileEntry) -> bool:
+        if not path.exists():
+            return False
+        try:
+            folders.check_file(path, entry)
+        except InvalidBundle:
+            return False
+        return True
+
+    def complete(self, ref: ReleaseRef) -> None:
+        """Check every byte that was collected against the manifest, then make it a slot.
+
+        Raises:
+            InvalidBundle: a byte is missing or wrong.
+        """
+        if self._slots.has(ref.digest):
+            return
+        folder = self._slots.partial(ref.digest)
+        data = folders.read_limited(folder / MANIFEST, MAX_MANIFEST_BYTES)
+        if sha256_bytes(data) != ref.digest:
+            raise InvalidBundle(f"the manifest of {ref.name} changed on this device's disk")
+        manifest = manifests.parse(data)
+        folders.check(folder, manifest, only=needed_files(manifest, self._target))
+        for path in [p for p in folder.rglob("*") if p.is_dir()]:
+            durable.sync_folder(path)
+        self._slots.complete(ref.digest)
