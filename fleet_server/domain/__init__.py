@@ -1,0 +1,1 @@
+"""What the server decides, as pure functions of values: no I/O, no SQL, no clock."""

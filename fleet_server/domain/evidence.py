@@ -1,0 +1,67 @@
+"""What a verdict is made from: counts and facts, nothing else. Stored with every verdict."""
+
+import msgspec
+
+from edge_core.messages.telemetry import Arm
+from fleet_server.domain.cohort import Role
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the evidence."""
+
+
+class Cell(_Record, frozen=True, kw_only=True):
+    """Counts of one device, arm and slice since the stage began.
+
+    In a shadow stage the arm ``shadow`` is the candidate; in canary and ramp it is the
+    incumbent, scored on the candidate's rows. Paired counts stand in cells of arm ``shadow``.
+    """
+
+    device: str
+    arm: Arm
+    slice: str = ""
+    rows: int = 0
+    errors: int = 0
+    right: int = 0
+    wrong: int = 0
+    latency: list[int] = []
+    both_right: int = 0
+    only_active_right: int = 0
+    only_shadow_right: int = 0
+    both_wrong: int = 0
+
+
+class Baseline(_Record, frozen=True, kw_only=True):
+    """What the incumbent did on a device before the stage."""
+
+    device: str
+    slice: str = ""
+    right: int = 0
+    wrong: int = 0
+
+
+class Member(_Record, frozen=True, kw_only=True):
+    """What became of one device's order."""
+
+    device: str
+    role: Role
+    confirmed: bool
+    """It reports what it should run, past probation."""
+    refused: bool = False
+    """It would not install the candidate, or recovered from it."""
+    silent: bool = False
+    """Nothing was heard of it for the plan's timeout."""
+
+
+class Evidence(_Record, frozen=True, kw_only=True):
+    """Everything that one judgement looks at."""
+
+    cells: list[Cell]
+    baselines: list[Baseline] = []
+    members: list[Member]
+    slices: list[str] = []
+    """Declared slice values, ``name=value``, that the fleet's devices have."""
+    elapsed_seconds: float
+    has_incumbent: bool
+    drifting: bool = False
+    """The world is drifting: what is seen now proves nothing about later."""

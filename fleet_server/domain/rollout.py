@@ -1,0 +1,173 @@
+"""A rollout's states as one table, and what each device should run in each of them. Pure."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final, Literal, NamedTuple, get_args
+
+import msgspec
+
+from edge_core.messages.telemetry import Arm
+from edge_core.release import ReleaseRef
+from fleet_server.domain.cohort import Role
+from fleet_server.domain.evidence import Member
+from fleet_server.domain.plan import Plan, Stage
+from fleet_server.domain.verdict import Verdict
+
+State = Literal[
+    "running",
+    "paused",
+    "inconclusive",
+    "promoting",
+    "promoted",
+    "rolling_back",
+    "rolled_back",
+]
+STATES: Final[tuple[State, ...]] = get_args(State)
+FINISHED: Final[frozenset[State]] = frozenset({"promoted", "rolled_back"})
+
+
+class Event(StrEnum):
+    """What can happen to a rollout."""
+
+    STAGE_PASSED = "stage_passed"
+    LAST_PASSED = "last_passed"
+    WORSE = "worse"
+    DEADLINE = "deadline"
+    CONFIRMED = "confirmed"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ROLL_BACK = "roll_back"
+
+
+TABLE: Final[dict[tuple[State, Event], State]] = {
+    ("running", Event.STAGE_PASSED): "running",
+    ("running", Event.LAST_PASSED): "promoting",
+    ("running", Event.WORSE): "rolling_back",
+    ("running", Event.DEADLINE): "inconclusive",
+    ("running", Event.PAUSE): "paused",
+    ("running", Event.ROLL_BACK): "rolling_back",
+    ("paused", Event.RESUME): "running",
+    ("paused", Event.WORSE): "rolling_back",
+    ("paused", Event.ROLL_BACK): "rolling_back",
+    ("inconclusive", Event.RESUME): "running",
+    ("inconclusive", Event.ROLL_BACK): "rolling_back",
+    ("promoting", Event.WORSE): "rolling_back",
+    ("promoting", Event.CONFIRMED): "promoted",
+    ("promoting", Event.ROLL_BACK): "rolling_back",
+    ("rolling_back", Event.CONFIRMED): "rolled_back",
+}
+"""A pair that is missing is refused: the event means nothing in that state."""
+
+
+class Transition(NamedTuple):
+    """Where a rollout goes, and why."""
+
+    event: Event
+    state: State
+    stage: int
+    reason: str
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What one device should run."""
+
+    active: ReleaseRef | None
+    shadow: ReleaseRef | None = None
+    arm: Arm = "incumbent"
+
+
+def apply(state: State, event: Event) -> State | None:
+    """The next state; none where the event is refused."""
+    return TABLE.get((state, event))
+
+
+def step(
+    *,
+    state: State,
+    stage: int,
+    plan: Plan,
+    stages: Sequence[Stage],
+    verdict: Verdict | None,
+    members: Sequence[Member],
+    elapsed_seconds: float,
+) -> Transition | None:
+    """Decide whether the rollout moves now; none when it stays where it is.
+
+    Args:
+        state: the stored state.
+        stage: index into ``stages``.
+        plan: the rollout's rules.
+        stages: the stages that this rollout goes through.
+        verdict: the newest judgement of the stage, while it runs.
+        members: what became of every device's order, role included.
+        elapsed_seconds: time since the stage (or the end of the last one) began.
+    """
+    event, reason = _event(state, stage, plan, stages, verdict, members, elapsed_seconds)
+    following = apply(state, event) if event else None
+    if event is None or following is None:
+        return None
+    moved = stage + 1 if event is Event.STAGE_PASSED else stage
+    return Transition(event, following, moved, reason)
+
+
+def _event(
+    state: State,
+    stage: int,
+    plan: Plan,
+    stages: Sequence[Stage],
+    verdict: Verdict | None,
+    members: Sequence[Member],
+    elapsed_seconds: float,
+) -> tuple[Event | None, str]:
+    if state in ("promoting", "rolling_back"):
+        return _arrived(state, plan, members)
+    if state not in ("running", "paused") or verdict is None:
+        return None, ""
+    if verdict.decision == "rollback":
+        return Event.WORSE, verdict.reason
+    if state == "paused":
+        return None, ""
+    if verdict.decision == "promote":
+        last = stage + 1 >= len(stages)
+        return (Event.LAST_PASSED if last else Event.STAGE_PASSED), verdict.reason
+    if elapsed_seconds > plan.deadline_seconds:
+        return Event.DEADLINE, f"no decision by the deadline ({verdict.reason}); a person is asked"
+    return None, ""
+
+
+def _arrived(state: State, plan: Plan, members: Sequence[Member]) -> tuple[Event | None, str]:
+    """Every device that can be heard has to confirm; silent ones get their orders later."""
+    heard = [member for member in members if not member.silent]
+    refused = [member for member in heard if member.refused and member.role == "candidate"]
+    if state == "promoting" and heard and len(refused) / len(heard) > plan.max_lost_share:
+        return Event.WORSE, f"{len(refused)} of {len(heard)} devices refused the release"
+    waiting = [m for m in heard if not m.confirmed and not m.refused]
+    if waiting or (state == "promoting" and not any(m.confirmed for m in heard)):
+        return None, ""
+    confirmed = sum(member.confirmed for member in heard)
+    silent = len(members) - len(heard)
+    late = f"; {silent} silent ones will follow" if silent else ""
+    return Event.CONFIRMED, f"{confirmed} devices confirmed{late}"
+
+
+def wanted(
+    *,
+    state: State,
+    stage: Stage,
+    role: Role,
+    candidate: ReleaseRef,
+    incumbent: ReleaseRef | None,
+) -> Wanted:
+    """What a device with this role should run.
+
+    On candidate devices the incumbent stays on as shadow (ADR 0004).
+    """
+    if state in ("promoting", "promoted"):
+        return Wanted(active=candidate)
+    if state in ("rolling_back", "rolled_back"):
+        return Wanted(active=incumbent)
+    if role == "candidate":
+        return Wanted(active=candidate, shadow=incumbent, arm="candidate")
+    if role == "shadow" and incumbent is not None:
+        return Wanted(active=incumbent, shadow=candidate)
+    return Wanted(active=incumbent, arm="control" if role == "control" else "incumbent")
