@@ -32,7 +32,7 @@ class Plan(_Record, frozen=True, kw_only=True):
 
     v: int = PLAN_VERSION
     stages: Annotated[list[Stage], msgspec.Meta(min_length=1, max_length=16)]
-    strata: list[str] = ["side"]
+    strata: list[str] = msgspec.field(default_factory=lambda: ["side"])
     """Slices of devices within which cohorts are drawn."""
     delta: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
     """Accuracy that the candidate may lose before it counts as worse."""
