@@ -25,7 +25,7 @@ from edge_agent.update.updater import Updater
 from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
 from edge_core.messages import codec, topics
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import Online, ReportedState, StatsWindow
+from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
 
 MAX_UNACKNOWLEDGED = 64
 SEND_SECONDS = 0.2
@@ -93,16 +93,17 @@ class Agent:
             app = rest.create_app(self._engine, version("serinus"))
             tasks.append(rest.serve(app, self._config.serving.rest_port))
         self._link.start()
-        running = [asyncio.ensure_future(task) for task in tasks]
-        stopping = asyncio.ensure_future(stop.wait())
+        running = [asyncio.create_task(task) for task in tasks]
+        stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
             for task in running:
                 if task.done():
                     task.result()  # none of them ends by itself: raise what ended it
         finally:
-            for task in [*running, stopping]:
+            for task in running:
                 task.cancel()
+            stopping.cancel()
             await asyncio.gather(*running, stopping, return_exceptions=True)
             server.close()
             await self._engine.close()
@@ -192,7 +193,7 @@ class Agent:
             self._outbox.add(
                 SAMPLES,
                 topics.up(device, "samples"),
-                [lambda *_, data=codec.encode(sample): data for sample in samples],
+                [partial(_unstamped, sample) for sample in samples],
             )
         except SerinusError as error:
             print(f"statistics of one window are lost: {error}", flush=True)
@@ -234,6 +235,10 @@ class Agent:
 
 def _stamped(window: StatsWindow, epoch: str, sequence: int) -> bytes:
     return codec.encode(msgspec.structs.replace(window, epoch=epoch, sequence=sequence))
+
+
+def _unstamped(sample: Sample, epoch: str, sequence: int) -> bytes:
+    return codec.encode(sample)
 
 
 def _read_root(path: Path) -> bytes:
