@@ -12,6 +12,8 @@ from edge_core.errors import InvalidBundle
 DEFINITION_VERSION = 1
 MAX_DEFINITION_BYTES = 256 * 1024
 MAX_WINDOW_SAMPLES = 4096
+LARGEST_VALUE = 2.0**60
+"""Bound of ranges and lsb in a channel's unit: a mean square of it fits float32."""
 
 Operation = Literal["mean", "std", "min", "max", "range", "energy", "zero_crossings"]
 Identifier = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
@@ -36,6 +38,8 @@ class SensorInput(_Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"input {self.name}: low has to be below high")
+        if max(abs(self.low), abs(self.high), self.lsb) > LARGEST_VALUE:
+            raise ValueError(f"input {self.name}: the range or lsb exceeds 2**60; rescale the unit")
         if max(abs(self.low), abs(self.high)) / self.lsb >= 2**24:
             raise ValueError(f"input {self.name}: the range needs more than 24 bits of lsb")
 
@@ -63,7 +67,12 @@ class Window(_Record, frozen=True, kw_only=True):
 
 
 class Feature(_Record, frozen=True, kw_only=True):
-    """One model input: an operation over one channel's window. Energy is the mean square."""
+    """One model input: an operation over one channel's window.
+
+    ``std`` is the population's (divided by the number of samples), ``energy`` the mean square,
+    ``range`` maximum minus minimum; ``zero_crossings`` counts neighbours of which exactly one
+    is below zero.
+    """
 
     name: Identifier
     op: Operation

@@ -50,10 +50,11 @@ class Evaluator:
         Raises:
             InvalidInput: not numeric, wrong number of channels, NaN or infinity.
         """
-        try:
-            values = np.asarray(samples).astype(np.float32)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InvalidInput(f"samples are not an array of numbers: {error}") from error
+        return self._steps(self.checked(samples))
+
+    def checked(self, samples: npt.ArrayLike) -> Float32:
+        """The samples as a new float32 array; raises like :meth:`quantise`."""
+        values = _as_float32(samples)
         names = self.definition.input_names
         if values.ndim == 0 or values.shape[-1] != len(names):
             raise InvalidInput(
@@ -64,10 +65,17 @@ class Evaluator:
         if not finite.all():
             broken = np.flatnonzero(~finite.reshape(-1, len(names)).all(axis=0))
             channels = ", ".join(names[index] for index in broken)
-            raise InvalidInput(f"NaN or infinity in {channels}; send only finite samples")
-        steps = np.rint(values.astype(np.float64) / self._lsb)
-        quantised: Int32 = np.clip(steps, self._low, self._high).astype(np.int32)
-        return quantised
+            raise InvalidInput(
+                f"NaN or infinity in {channels}; send only finite samples that fit float32"
+            )
+        return values
+
+    def _steps(self, values: Float32) -> Int32:
+        steps = values.astype(np.float64)
+        steps /= self._lsb
+        np.rint(steps, out=steps)
+        np.clip(steps, self._low, self._high, out=steps)
+        return steps.astype(np.int32)
 
     def evaluate(self, quantised: Int32) -> Float32:
         """Compute all features of complete windows.
@@ -80,7 +88,10 @@ class Evaluator:
 
         Raises:
             InvalidInput: the window has another number of samples.
+            TypeError: the samples are not quantised.
         """
+        if quantised.dtype != np.int32:
+            raise TypeError(f"quantised samples are int32, not {quantised.dtype}")
         expected = (self.definition.window.samples, len(self.definition.inputs))
         if quantised.ndim != 3 or quantised.shape[1:] != expected:
             raise InvalidInput(
@@ -99,6 +110,18 @@ class Evaluator:
         if operation == "zero_crossings":
             return np.ones_like(self._lsb)
         return self._lsb**2 if operation == "energy" else self._lsb
+
+
+def _as_float32(samples: npt.ArrayLike) -> Float32:
+    try:
+        values = np.asarray(samples)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"samples are not an array of numbers: {error}") from error
+    if values.dtype.kind not in "fiu":
+        raise InvalidInput(f"samples are {values.dtype}; send an array of real numbers")
+    # What is too large for float32 becomes infinite here, and is refused as such.
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 class _Sums:

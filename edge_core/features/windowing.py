@@ -10,6 +10,9 @@ from edge_core.errors import InvalidInput
 from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator, Float32, Int32, Int64
 
+MAX_TIME_US = 2**62
+"""Times lie within +-2**62 us (146,000 years), so that the step between two fits int64."""
+
 
 class Windows(NamedTuple):
     """Complete windows in order of time."""
@@ -53,7 +56,8 @@ class FeatureStream:
             samples: float32 [n, inputs].
 
         Raises:
-            InvalidInput: shapes do not fit or a value is not finite; nothing was taken then.
+            InvalidInput: shapes do not fit, a value is not finite or a time is out of range;
+                nothing was taken then.
         """
         times, raw, quantised = self._checked(times_us, samples)
         previous, fresh = self._order(times)
@@ -74,13 +78,16 @@ class FeatureStream:
         times = np.asarray(times_us)
         if times.ndim != 1 or (times.size and times.dtype.kind not in "iu"):
             raise InvalidInput("times have to be a flat list of whole microseconds")
-        quantised = self._evaluator.quantise(samples)
+        if times.size and not (times.min() > -MAX_TIME_US and times.max() < MAX_TIME_US):
+            raise InvalidInput("a time is beyond 2**62 microseconds; send microseconds since 1970")
+        raw = self._evaluator.checked(samples)
+        quantised = self._evaluator.quantise(raw)
         if quantised.shape != (len(times), self._raw.shape[1]):
             raise InvalidInput(
                 f"samples have shape {list(quantised.shape)} for {len(times)} times; needed is "
                 f"[{len(times)}, {self._raw.shape[1]}]"
             )
-        return times.astype(np.int64), np.asarray(samples).astype(np.float32), quantised
+        return times.astype(np.int64), raw, quantised
 
     def _order(self, times: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
         """Newest time before each sample, int64 [n], and whether the sample is newer, bool [n]."""

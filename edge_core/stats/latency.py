@@ -19,9 +19,10 @@ class LatencyHistogram:
 
     def update(self, microseconds: npt.ArrayLike) -> None:
         """Count latencies, float or int [n] in microseconds."""
-        whole = np.maximum(np.asarray(microseconds, dtype=np.float64), 1.0)
-        bins = np.minimum(np.log2(whole).astype(np.int64), BINS - 1)
-        self.counts += np.bincount(bins.reshape(-1), minlength=BINS)
+        bounded = np.clip(np.asarray(microseconds, dtype=np.float64), 1.0, 2.0 ** (BINS - 1))
+        # The exponent is exact at every power of two; a logarithm may round across one.
+        _, exponents = np.frexp(bounded)
+        self.counts += np.bincount(exponents.reshape(-1) - 1, minlength=BINS)
 
     def merge(self, other: Self) -> None:
         """Add the counts of another histogram."""
@@ -32,7 +33,8 @@ class LatencyHistogram:
         total = int(self.counts.sum())
         if total == 0:
             return None
-        reached = np.searchsorted(np.cumsum(self.counts), share * total)
+        # At least one count, so that the share 0 names the first bin that holds anything.
+        reached = np.searchsorted(np.cumsum(self.counts), max(share * total, 1))
         return float(2 ** (min(int(reached), BINS - 1) + 1))
 
     def to_bytes(self) -> bytes:
