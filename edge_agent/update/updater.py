@@ -55,6 +55,7 @@ class Updater:
         self._wake = asyncio.Event()
         self._loaded: dict[str, LoadedRelease] = {}
         self.entry = Entry()
+        self._following = True
         self._actions: dict[Action, Callable[[], Awaitable[Event]]] = {
             Action.DOWNLOAD: self._download,
             Action.VERIFY: self._verify,
@@ -78,6 +79,11 @@ class Updater:
         """The state of the update; one that nobody knows is being recovered."""
         return next((name for name in transitions.STATES if name == self.entry.state), "recovering")
 
+    @property
+    def busy(self) -> bool:
+        """Whether a wish is waiting or being followed."""
+        return self._wanted is not None or self._following
+
     def known(self, digest: str | None) -> ReleaseRef | None:
         """Name a release in a slot by its digest."""
         if digest is None or not self._slots.has(digest):
@@ -98,8 +104,10 @@ class Updater:
             starts = self.entry.starts + 1 if row.next == self.entry.state else 1
             await self._follow(row, starts=starts)
         while True:
+            self._following = False
             await self._wake.wait()
             self._wake.clear()
+            self._following = True
             if self._wanted is not None:
                 await self._begin()
 

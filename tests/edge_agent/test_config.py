@@ -1,0 +1,64 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_agent import config
+from edge_core.errors import InvalidConfiguration
+
+MINIMAL = """
+device = "watch-1"
+target = "cpu-x86_64-ort"
+state_dir = "state"
+[serving]
+socket = "agent.sock"
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_minimal_file_gets_every_default(tmp_path: Path) -> None:
+    loaded = config.load(write(tmp_path, MINIMAL))
+    assert loaded.state_dir == tmp_path / "state"
+    assert loaded.serving.socket == tmp_path / "agent.sock"
+    assert loaded.telemetry.window_seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (MINIMAL + "scoket = 'x'", ["scoket", "[serving]", "socket, rest_port"]),
+        ("colour = 1" + MINIMAL, ["colour", "device, target"]),
+        (MINIMAL + "rest_port = 99999", ["rest_port", "65535"]),
+        (MINIMAL.replace("watch-1", "a b/c"), ["a b/c"]),
+        (MINIMAL + "[mqtt]\nhost = 'h'", ["[repository]", "[mqtt]"]),
+        ("device = ", ["Invalid value"]),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, names: list[str]) -> None:
+    with pytest.raises(InvalidConfiguration) as refused:
+        config.load(write(tmp_path, text))
+    message = str(refused.value)
+    assert "\n" not in message
+    for name in ["agent.toml", *names]:
+        assert name in message
+
+
+@pytest.mark.parametrize("arguments", [["run", "--config", "missing.toml"], ["run"], ["fly"]])
+def test_the_command_ends_with_one_line_and_no_traceback(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_agent", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("serinus-agent")

@@ -1,0 +1,96 @@
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+from edge_agent.outbox import SAMPLES, STATS, Outbox
+
+WRITER = """
+import sys
+from pathlib import Path
+from edge_agent.outbox import STATS, Outbox
+box = Outbox(Path(sys.argv[1]), max_bytes=10**6)
+print("ready", flush=True)
+while True:
+    box.add(STATS, "t", [lambda epoch, sequence: f"{epoch}:{sequence}".encode()])
+"""
+
+
+def numbered(epoch: str, sequence: int) -> bytes:
+    return f"{epoch}:{sequence}".encode()
+
+
+def filled(size: int, epoch: str, sequence: int) -> bytes:
+    return bytes(size)
+
+
+def test_messages_keep_their_order_and_numbers_over_a_restart(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, max_bytes=10**6)
+    box.add(STATS, "t", [numbered, numbered])
+    box.close()
+    again = Outbox(tmp_path, max_bytes=10**6)
+    again.add(STATS, "t", [numbered])
+    assert [stored.payload for stored in again.oldest(10)] == [
+        f"{again.epoch}:{n}".encode() for n in (1, 2, 3)
+    ]
+    again.close()
+
+
+def test_an_acknowledged_message_is_forgotten_and_the_others_stay(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, max_bytes=10**6)
+    box.add(STATS, "t", [numbered, numbered, numbered])
+    first, second, third = box.oldest(10)
+    box.sent(second.id)
+    assert [stored.id for stored in box.oldest(10)] == [first.id, third.id]
+    assert [stored.id for stored in box.oldest(10, after=first.id)] == [third.id]
+    box.close()
+
+
+def test_samples_go_before_statistics_when_the_outbox_is_full(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, max_bytes=1000)
+    box.add(STATS, "stats", [partial(filled, 400)])
+    box.add(SAMPLES, "samples", [partial(filled, 400)])
+    box.add(STATS, "stats", [partial(filled, 400)])
+    assert [stored.topic for stored in box.oldest(10)] == ["stats", "stats"]
+    assert box.dropped == 1
+    box.close()
+
+
+def test_a_corrupt_file_is_kept_aside_and_a_new_epoch_begins(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, max_bytes=1000)
+    epoch = box.epoch
+    box.close()
+    (tmp_path / "outbox.db").write_bytes(b"not a database" * 1000)
+    again = Outbox(tmp_path, max_bytes=1000)
+    assert again.epoch != epoch
+    assert (tmp_path / "outbox.corrupt").exists()
+    again.close()
+
+
+def test_no_number_is_lost_or_used_twice_when_the_process_is_killed(tmp_path: Path) -> None:
+    for _ in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE
+        )
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        before = _count(tmp_path)
+        while _count(tmp_path) < before + 20:
+            pass
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+    box = Outbox(tmp_path, max_bytes=10**6)
+    numbers = [int(stored.payload.split(b":")[1]) for stored in box.oldest(10**6)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    box.close()
+
+
+def _count(folder: Path) -> int:
+    box = Outbox(folder, max_bytes=10**6)
+    try:
+        return len(box.oldest(10**6))
+    finally:
+        box.close()

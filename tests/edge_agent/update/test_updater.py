@@ -1,0 +1,236 @@
+"""The update, step by step, against a real repository and the real runtime."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from edge_agent.agent import SystemClock
+from edge_agent.config import Update
+from edge_agent.monitor import Monitor
+from edge_agent.repository import TufRepository
+from edge_agent.serving.engine import Engine
+from edge_agent.update.journal import Entry, Journal
+from edge_agent.update.slots import Slots
+from edge_agent.update.updater import Updater
+from edge_core.messages.deployment import DesiredState
+from edge_core.release import ReleaseRef
+from tests.simulators.repository import RepositorySimulator
+from tests.simulators.tiny_bundle import TARGET, tiny_rows
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[RepositorySimulator]:
+    with RepositorySimulator(tmp_path / "source") as simulator:
+        yield simulator
+
+
+class Device:
+    """An updater with a real engine, and rows that pass probation."""
+
+    def __init__(self, updater: Updater, engine: Engine, slots: Slots) -> None:
+        self.updater = updater
+        self.engine = engine
+        self.slots = slots
+        self._revision = 0
+
+    def want(self, active: ReleaseRef | None, shadow: ReleaseRef | None = None) -> None:
+        current = self.updater.entry.desired
+        revision = (current.revision if current else 0) + 1
+        self.updater.want(
+            DesiredState(revision=revision, issued_ms=0, active=active, shadow=shadow)
+        )
+
+    async def settled(self, *states: str) -> Entry:
+        async with asyncio.timeout(20):
+            while True:
+                await asyncio.sleep(0.02)
+                if self.updater.entry.state == "probation":
+                    await self.engine.predict(tiny_rows(4)[0])
+                if self.updater.entry.state in states and not self.updater.busy:
+                    return self.updater.entry
+
+    async def serves(self) -> str:
+        return (await self.engine.predict(tiny_rows(1)[0]))[0].version
+
+
+@asynccontextmanager
+async def device(state: Path, repository: RepositorySimulator) -> AsyncIterator[Device]:
+    state.mkdir(parents=True, exist_ok=True)
+    clock = SystemClock()
+    monitor = Monitor(device="d", sample_every=10, now_ms=0)
+    engine = Engine(monitor, slices={}, max_queue_rows=100, now_ms=clock.now_ms)
+    slots = Slots(state)
+    updater = Updater(
+        journal=Journal(state),
+        slots=slots,
+        repository=TufRepository(
+            url=repository.url, trusted_root=repository.root, folder=state / "tuf"
+        ),
+        server=engine,
+        target=TARGET,
+        settings=Update(
+            probation_seconds=0.2, probation_rows=4, max_attempts=2, retry_seconds=0.05
+        ),
+        clock=clock,
+        changed=lambda: None,
+    )
+    task = asyncio.create_task(updater.run())
+    try:
+        yield Device(updater, engine, slots)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await engine.close()
+
+
+def run(story: Callable[[], Coroutine[None, None, None]]) -> None:
+    asyncio.run(story())
+
+
+def test_a_first_release_is_installed_and_a_second_replaces_it(
+    tmp_path: Path, repository: RepositorySimulator
+) -> None:
+    first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
+
+    async def story() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            one.want(first)
+            await one.settled("committed")
+            assert await one.serves() == "1.0.0"
+            one.want(second)
+            await one.settled("committed")
+            assert await one.serves() == "1.1.0"
+            pointer = one.slots.pointer()
+            assert (pointer.active, pointer.previous) == (second.digest, first.digest)
+
+    run(story)
+
+
+def test_a_shadow_is_loaded_beside_the_active_release(
+    tmp_path: Path, repository: RepositorySimulator
+) -> None:
+    first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
+
+    async def story() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            one.want(first)
+            await one.settled("committed")
+            one.want(first, second)
+            await one.settled("committed")
+            assert one.engine.shadow is not None
+            assert one.engine.shadow.ref == second
+            assert await one.serves() == "1.0.0"
+
+    run(story)
+
+
+def test_an_altered_file_is_refused_and_the_old_release_serves_on(
+    tmp_path: Path, repository: RepositorySimulator
+) -> None:
+    first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
+    model = repository.target(second, "model.onnx")
+    data = bytearray(model.read_bytes())
+    data[100] ^= 1
+    model.write_bytes(bytes(data))
+
+    async def story() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            one.want(first)
+            await one.settled("committed")
+            one.want(second)
+            entry = await one.settled("failed")
+            assert "altered" in entry.reason
+            assert [refusal.release for refusal in entry.refusals] == [second]
+            assert await one.serves() == "1.0.0"
+
+    run(story)
+
+
+def test_an_unlisted_release_and_a_wrong_digest_are_refused(
+    tmp_path: Path, repository: RepositorySimulator
+) -> None:
+    first = repository.publish("1.0.0")
+    unlisted = ReleaseRef(model=first.model, version="6.6.6", digest="6" * 64)
+    other = ReleaseRef(model=first.model, version="1.0.0", digest="7" * 64)
+
+    async def story() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            for wrong in (unlisted, other):
+                one.want(wrong)
+                entry = await one.settled("failed")
+                assert "approved" in entry.reason
+            one.want(first)
+            await one.settled("committed")
+            assert await one.serves() == "1.0.0"
+
+    run(story)
+
+
+def test_an_unreachable_repository_ends_with_a_reason_and_no_refusal(
+    tmp_path: Path, repository: RepositorySimulator
+) -> None:
+    first = repository.publish("1.0.0")
+
+    async def story() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            repository.stop()
+            one.want(first)
+            entry = await one.settled("failed")
+            assert "gave up after 2 attempts" in entry.reason
+            assert entry.refusals == []
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "journal", [b"", b"{", b'{"v":1,"state":"unheard_of"}', b'{"v":99,"state":"idle"}']
+)
+def test_an_unreadable_journal_goes_back_to_the_previous_release(
+    tmp_path: Path, repository: RepositorySimulator, journal: bytes
+) -> None:
+    first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
+
+    async def install() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            for ref in (first, second):
+                one.want(ref)
+                await one.settled("committed")
+
+    async def restart() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            await one.settled("failed")
+            assert await one.serves() == "1.0.0"
+            one.want(second)
+            await one.settled("committed")
+            assert await one.serves() == "1.1.0"
+
+    run(install)
+    (tmp_path / "state" / "journal.json").write_bytes(journal)
+    run(restart)
+
+
+def test_too_many_starts_in_probation_recover_the_previous_release(
+    tmp_path: Path, repository: RepositorySimulator
+) -> None:
+    first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
+    journal = Journal(tmp_path / "state")
+
+    async def install() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            for ref in (first, second):
+                one.want(ref)
+                await one.settled("committed")
+
+    async def restart() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            entry = await one.settled("failed")
+            assert "starts in probation" in entry.reason
+            assert await one.serves() == "1.0.0"
+
+    run(install)
+    entry = journal.read()
+    journal.write(Entry(state="probation", desired=entry.desired, starts=3))
+    run(restart)

@@ -1,0 +1,79 @@
+"""A release repository with real signatures, served over real HTTP."""
+
+import functools
+import http.server
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from converters import publishing, signing
+from edge_core.release import ReleaseRef
+from fleet_server.repository_refresh import Refresher
+from tests.simulators.tiny_bundle import tiny_bundle
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Print nothing."""
+
+
+class RepositorySimulator:
+    """Keys, metadata and targets below one folder; edited like data, signed for real."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "repository"
+        self.keys = folder / "keys"
+        self.bundles = folder / "bundles"
+        self.statement_key = signing.generate_key(self.keys)
+        publishing.init_repository(self.folder, self.keys, datetime.now(UTC))
+        self.root = (self.folder / "metadata" / "1.root.json").read_bytes()
+        handler = functools.partial(_Quiet, directory=str(self.folder))
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self.refresh()
+
+    @property
+    def url(self) -> str:
+        """Where it is served."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def publish(self, version: str, *, seed: int = 0) -> ReleaseRef:
+        """Build, sign and list one tiny release."""
+        bundle = tiny_bundle(
+            self.bundles / version, version=version, seed=seed, sign_with=self.statement_key
+        )
+        ref = publishing.publish(bundle, self.folder, self.keys, datetime.now(UTC))
+        self.refresh()
+        return ref
+
+    def refresh(self) -> None:
+        """Sign snapshot and timestamp afresh, as the fleet server does."""
+        Refresher(
+            self.folder,
+            self.keys / "online",
+            self.root,
+            snapshot_life=timedelta(days=1),
+            timestamp_life=timedelta(days=1),
+        ).refresh(datetime.now(UTC))
+
+    def target(self, ref: ReleaseRef, name: str) -> Path:
+        """The file that is served for a bundle path ending in ``name``."""
+        folder = self.folder / "targets" / ref.model / ref.version
+        return next(path for path in folder.rglob(f"*.{name}"))
+
+    def __enter__(self) -> Self:
+        """Serve."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop serving."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop serving; a second call does nothing."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
