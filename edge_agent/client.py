@@ -59,11 +59,21 @@ def _unavailable(path: Path, error: OSError) -> Unavailable:
     )
 
 
+def _late(path: Path, timeout: float) -> Unavailable:
+    return Unavailable(f"no answer from {path} within {timeout:g} s; connect again or wait longer")
+
+
+def _refusal(failure: Failure) -> SerinusError:
+    """Make the error again that the agent raised."""
+    kind = getattr(errors, failure.kind, None)
+    if isinstance(kind, type) and issubclass(kind, SerinusError):
+        return kind(failure.message)
+    return SerinusError(failure.message)
+
+
 def _checked(response: frames.Response) -> frames.Response:
-    """Turn a failure back into the error that the agent raised."""
     if isinstance(response, Failure):
-        kind = getattr(errors, response.kind, SerinusError)
-        raise kind(response.message)
+        raise _refusal(response)
     return response
 
 
@@ -93,6 +103,7 @@ class AgentClient:
 
     def __init__(self, path: str | Path, *, timeout: float = 10.0) -> None:
         self._path = Path(path)
+        self._timeout = timeout
         self._ids = itertools.count(1)
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
@@ -132,12 +143,24 @@ class AgentClient:
         self._socket.close()
 
     def _ask(self, request: frames.Request) -> frames.Response:
+        data = frames.encode(request)
         try:
-            self._socket.sendall(frames.encode(request))
+            self._socket.sendall(data)
             header = self._receive(frames.HEADER.size)
-            return frames.decode_response(self._receive(frames.frame_length(header)))
+            response = frames.decode_response(self._receive(frames.frame_length(header)))
+        except TimeoutError as error:
+            # A late answer would be taken for the answer to the next request.
+            self.close()
+            raise _late(self._path, self._timeout) from error
         except OSError as error:
+            self.close()
             raise _unavailable(self._path, error) from error
+        if response.id != request.id and not isinstance(response, Failure):
+            self.close()
+            raise InvalidMessage(
+                f"the answer to request {response.id} came for {request.id}; connect again"
+            )
+        return response
 
     def _receive(self, count: int) -> bytes:
         data = bytearray()
@@ -227,7 +250,7 @@ class AsyncAgentClient:
                 await self._writer.drain()
                 return await future
         except TimeoutError as error:
-            raise Unavailable(f"no answer from {self._path} within {self._timeout:g} s") from error
+            raise _late(self._path, self._timeout) from error
         except OSError as error:
             raise _unavailable(self._path, error) from error
         finally:
@@ -240,6 +263,9 @@ class AsyncAgentClient:
                 header = await reader.readexactly(frames.HEADER.size)
                 body = await reader.readexactly(frames.frame_length(header))
                 response = frames.decode_response(body)
+                if response.id == 0:
+                    # Not about one of our requests: about the connection as a whole.
+                    _checked(response)
                 future = self._waiting.get(response.id)
                 if future is not None and not future.done():
                     future.set_result(response)

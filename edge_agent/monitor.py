@@ -14,13 +14,18 @@ import numpy.typing as npt
 from edge_agent.inference.session import Float32
 from edge_agent.serving.predictions import Given
 from edge_agent.serving.release import LoadedRelease
+from edge_core.messages.codec import MAX_MESSAGE_BYTES
 from edge_core.messages.telemetry import Arm, PairedCounts, Sample, StatsWindow
 from edge_core.release import ReleaseRef
-from edge_core.stats.histogram import Histogram, Int64, pack_counts
+from edge_core.stats.histogram import Histogram, Int64, Layout, pack_counts
 from edge_core.stats.latency import LatencyHistogram
 
 MAX_WAITING_SAMPLES = 64
 MAX_CELLS = 64
+FOLD_ROWS = 64
+FOLD_BYTES = 4 * 1024 * 1024
+MAX_SAMPLE_BYTES = MAX_MESSAGE_BYTES - 4096
+"""Arrays of a sample; names, ids and framing need the rest of a message."""
 UNSTAMPED = "-"
 
 
@@ -45,15 +50,44 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Cell:
-    """Counts of one role and slice since the window was opened."""
+    """Counts of one role and slice since the window was opened.
+
+    Rows wait until there are enough of them: a histogram's update costs about as much for one
+    row as for twenty.
+    """
 
     def __init__(self, confidence_size: int) -> None:
         self.rows = self.errors = self.late = 0
         self.histogram: Histogram | None = None
         self.latency = LatencyHistogram()
+        self.waiting: list[Batch] = []
+        self.waiting_rows = self.waiting_bytes = 0
         self.right: Int64 = np.zeros(confidence_size, np.int64)
         self.wrong: Int64 = np.zeros(confidence_size, np.int64)
         self.paired: dict[str, int] = {}
+
+    def count(self, layout: Layout, batch: Batch) -> None:
+        if self.histogram is None:
+            self.histogram = Histogram(layout)
+        self.rows += len(batch.ids)
+        self.waiting.append(batch)
+        self.waiting_rows += len(batch.ids)
+        self.waiting_bytes += batch.raw.nbytes
+        if self.waiting_rows >= FOLD_ROWS or self.waiting_bytes >= FOLD_BYTES:
+            self.fold()
+
+    def fold(self) -> None:
+        """Count the rows that wait."""
+        if self.histogram is None or not self.waiting:
+            return
+        self.histogram.update(
+            np.concatenate([batch.raw for batch in self.waiting]),
+            np.concatenate([batch.features for batch in self.waiting]),
+            np.concatenate([batch.probabilities for batch in self.waiting]),
+        )
+        self.latency.update(np.concatenate([batch.latency_us for batch in self.waiting]))
+        self.waiting = []
+        self.waiting_rows = self.waiting_bytes = 0
 
     def count_pair(self, field: str, rows: int = 1) -> None:
         self.paired[field] = self.paired.get(field, 0) + rows
@@ -76,17 +110,20 @@ class Monitor:
         """Count a batch of answers of the release in the given role."""
         with self._lock:
             cell = self._cell(role, None, batch.slices, release.layout.confidence_size)
-            cell.rows += len(batch.ids)
-            if cell.histogram is None:
-                cell.histogram = Histogram(release.layout)
-            cell.histogram.update(batch.raw, batch.features, batch.probabilities)
-            cell.latency.update(batch.latency_us)
+            cell.count(release.layout, batch)
             self._sample(role, batch, at_ms)
 
-    def failed(self, role: Role, slices: dict[str, str], rows: int, bins: int) -> None:
-        """Count rows that the model could not answer."""
+    def failed(
+        self,
+        role: Role,
+        slices: dict[str, str],
+        rows: int,
+        bins: int,
+        paired_with: ReleaseRef | None = None,
+    ) -> None:
+        """Count rows that the model could not answer; a shadow names the release it shadows."""
         with self._lock:
-            self._cell(role, None, slices, bins).errors += rows
+            self._cell(role, paired_with, slices, bins).errors += rows
 
     def late(self, role: Role, slices: dict[str, str], events: int, bins: int) -> None:
         """Count sensor events that were dropped because newer ones were seen before."""
@@ -104,11 +141,7 @@ class Monitor:
         """Count a batch that the shadow scored, too."""
         with self._lock:
             cell = self._cell(role, active, batch.slices, shadow.layout.confidence_size)
-            cell.rows += len(batch.ids)
-            if cell.histogram is None:
-                cell.histogram = Histogram(shadow.layout)
-            cell.histogram.update(batch.raw, batch.features, batch.probabilities)
-            cell.latency.update(batch.latency_us)
+            cell.count(shadow.layout, batch)
             cell.count_pair("agree", agreements)
             cell.count_pair("disagree", len(batch.ids) - agreements)
 
@@ -132,6 +165,8 @@ class Monitor:
         with self._lock:
             cells, self._cells = self._cells, {}
             opened, self._opened_ms = self._opened_ms, now_ms
+        for cell in cells.values():
+            cell.fold()
         return [
             StatsWindow(
                 device=self._device,
@@ -182,6 +217,9 @@ class Monitor:
         if self._rows_until_sample > 0:
             return
         self._rows_until_sample = self._sample_every
+        row = (batch.raw[-1], batch.features[-1], batch.probabilities[-1])
+        if sum(array.nbytes for array in row) > MAX_SAMPLE_BYTES:
+            return
         self._samples.append(
             Sample(
                 device=self._device,

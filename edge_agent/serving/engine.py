@@ -6,91 +6,38 @@ while nobody waits, and is dropped first.
 """
 
 import asyncio
-import contextlib
-import itertools
+import logging
+import queue
 import secrets
-import time
-from collections import deque
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edge_agent.inference.session import Float32
-from edge_agent.monitor import Batch, Monitor, Role
-from edge_agent.serving.predictions import Given, Prediction, Recent
+from edge_agent.monitor import Monitor, Role
+from edge_agent.serving.answering import Answerer
+from edge_agent.serving.predictions import Prediction, Recent
 from edge_agent.serving.release import LoadedRelease
-from edge_core import outputs
+from edge_agent.serving.work import Active, Answer, Done, Job, Totals
 from edge_core.errors import InvalidInput, Overloaded, SerinusError, Unavailable
-from edge_core.features.evaluation import Int32, Int64
-from edge_core.features.windowing import FeatureStream
 from edge_core.messages.telemetry import Arm
 
-MAX_BATCH_ROWS = 64
-MAX_STREAMS = 256
+__all__ = ["Engine", "Totals"]
+
 MAX_ROWS_PER_REQUEST = 1024
 MAX_RECENT = 20_000
-MAX_SHADOW_BATCHES = 32
+MAX_STREAM_NAME = 64
 
-Number = TypeVar("Number", np.float32, np.int32)
-Done = Callable[[list[Prediction] | SerinusError], None]
-
-
-class Totals(msgspec.Struct, kw_only=True):
-    """What the active release did since it was activated."""
-
-    rows: int = 0
-    errors: int = 0
-    fallbacks: int = 0
-
-
-class _Active:
-    """The release that answers, its role, and its open sensor streams."""
-
-    def __init__(self, release: LoadedRelease, role: Role) -> None:
-        self.release = release
-        self.role = role
-        self.streams: dict[str, FeatureStream] = {}
-
-    def stream(self, name: str) -> FeatureStream:
-        if name not in self.streams:
-            if len(self.streams) >= MAX_STREAMS:
-                raise InvalidInput(f"more than {MAX_STREAMS} sensor streams; reuse their names")
-            self.streams[name] = FeatureStream(self.release.definition, self.release.evaluator)
-        return self.streams[name]
-
-
-class _Job:
-    """Rows of one request on their way to the runtime."""
-
-    __slots__ = ("active", "done", "features", "quantised", "raw", "slices", "started", "times")
-
-    def __init__(
-        self,
-        *,
-        active: _Active,
-        raw: Float32,
-        quantised: Int32,
-        features: Float32 | None,
-        times: tuple[Int64, Int64] | None,
-        slices: dict[str, str],
-        done: Done,
-    ) -> None:
-        self.active = active
-        self.raw = raw
-        self.quantised = quantised
-        self.features = features
-        self.times = times
-        self.slices = slices
-        self.done = done
-        self.started = time.perf_counter()
+log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Serves one model: an active release, perhaps a shadow, and the baseline behind both."""
+    """Serves one model: an active release, perhaps a shadow, and the baseline behind both.
+
+    To be made and called on the event loop; only the inference thread computes.
+    """
 
     def __init__(
         self,
@@ -99,22 +46,34 @@ class Engine:
         slices: dict[str, str],
         max_queue_rows: int,
         now_ms: Callable[[], int],
+        token: str | None = None,
     ) -> None:
+        """Start the inference thread.
+
+        Args:
+            monitor: counts what is answered.
+            slices: the device's own slices; a request may name others.
+            max_queue_rows: rows that may wait; more are refused as ``Overloaded``.
+            now_ms: UTC clock in milliseconds.
+            token: makes prediction ids unique among the device's processes; drawn if none.
+        """
         self._monitor = monitor
         self._slices = slices
         self._max_queue_rows = max_queue_rows
-        self._now_ms = now_ms
-        self._active: _Active | None = None
+        self._loop = asyncio.get_running_loop()
+        self._active: Active | None = None
         self._shadow: LoadedRelease | None = None
-        self._queue: deque[_Job] = deque()
-        self._queued_rows = 0
-        self._shadow_work: deque[tuple[_Active, Batch]] = deque(maxlen=MAX_SHADOW_BATCHES)
-        self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self._recent = Recent(MAX_RECENT)
-        self._ids = map("{}-{:x}".format, itertools.repeat(secrets.token_hex(4)), itertools.count())
+        self._recent = Recent(MAX_RECENT, token or secrets.token_hex(4))
+        self._answerer = Answerer(monitor, self._recent, now_ms)
+        self._admitted: list[Job] = []
+        self._waiting_rows = 0
+        self._closed = False
+        self._more_shadow = False
+        # None ends the thread. Lists of jobs, since a wake-up costs more than a job.
+        self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self.totals = Totals()
-        self._task = asyncio.get_running_loop().create_task(self._serve())
+        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
+        self._thread.start()
 
     @property
     def active(self) -> LoadedRelease | None:
@@ -128,16 +87,12 @@ class Engine:
 
     def set_active(self, release: LoadedRelease | None, arm: Arm, rollout: str | None) -> None:
         """Let this release answer from the next request on; open windows go on if they can."""
-        before = self._active
         if release is None:
             self._active = None
             return
         role = Role(release=release.ref, target=release.target, arm=arm, rollout=rollout)
-        self._active = _Active(release, role)
-        if before is None or before.release.ref != release.ref:
-            self.totals = Totals()
-        if before is not None and before.release.definition == release.definition:
-            self._active.streams = before.streams
+        self._active = Active(release, role, self._active)
+        self.totals = self._active.totals
 
     def set_shadow(self, release: LoadedRelease | None) -> None:
         """Score the same rows with this release, too, unseen by applications.
@@ -170,51 +125,32 @@ class Engine:
             lambda done: self.submit_push(stream, times_us, samples, slices or {}, done)
         )
 
-    async def _answer_of(self, submit: Callable[[Done], None]) -> list[Prediction]:
-        future: asyncio.Future[list[Prediction]] = asyncio.get_running_loop().create_future()
-
-        def done(answer: list[Prediction] | SerinusError) -> None:
-            if future.done():
-                return
-            if isinstance(answer, SerinusError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-        submit(done)
-        return await future
-
     def submit(self, samples: npt.ArrayLike, slices: dict[str, str], done: Done) -> None:
-        """Queue whole windows; ``done`` gets the answer on the event loop.
+        """Queue whole windows; ``done`` gets the answer, or an error, on the event loop.
+
+        Values are looked at on the inference thread: NaN or infinity reach ``done`` as
+        :class:`InvalidInput`.
 
         Raises:
-            InvalidInput: shape, channels or values do not fit, or a slice is not declared.
+            InvalidInput: the shape does not fit, or a slice is not declared.
             Overloaded: too many rows wait already.
-            Unavailable: no release is active.
+            Unavailable: no release is active, or the agent stops.
         """
         active = self._require_active()
-        quantised = active.release.evaluator.quantise(samples)
-        window = active.release.definition.window
-        if quantised.ndim != 3 or quantised.shape[1] != window.samples:
+        raw = _floats(samples)
+        window = active.release.definition.window.samples
+        inputs = active.release.definition.input_names
+        if raw.ndim != 3 or raw.shape[1:] != (window, len(inputs)):
             raise InvalidInput(
-                f"samples have shape {list(quantised.shape)}; needed is "
-                f"[batch, {window.samples}, {len(active.release.definition.inputs)}]"
+                f"samples have shape {list(raw.shape)}; needed is [batch, {window}, "
+                f"{len(inputs)}] with the inputs {', '.join(inputs)}"
             )
-        if not 1 <= len(quantised) <= MAX_ROWS_PER_REQUEST:
+        if not 1 <= len(raw) <= MAX_ROWS_PER_REQUEST:
             raise InvalidInput(
-                f"{len(quantised)} windows in a request; 1 to {MAX_ROWS_PER_REQUEST}"
+                f"{len(raw)} windows in one request; send 1 to {MAX_ROWS_PER_REQUEST}"
             )
-        self._enqueue(
-            _Job(
-                active=active,
-                raw=np.asarray(samples, dtype=np.float32),
-                quantised=quantised,
-                features=None,
-                times=None,
-                slices=self._declared(active, slices),
-                done=done,
-            )
-        )
+        declared = self._declared(active, slices)
+        self._admit(Job(active=active, samples=raw, rows=len(raw), slices=declared, done=done))
 
     def submit_push(
         self,
@@ -226,28 +162,29 @@ class Engine:
     ) -> None:
         """Feed a sensor stream; ``done`` gets the answers of the windows that are complete now.
 
+        A refused push took no sample, so that the caller can send it again.
+
         Raises: as :meth:`submit`.
         """
         active = self._require_active()
-        declared = self._declared(active, slices)
-        open_stream = active.stream(stream)
-        late = open_stream.late
-        windows = open_stream.push(times_us, samples)
-        if open_stream.late > late:
-            bins = active.release.layout.confidence_size
-            self._monitor.late(active.role, declared, open_stream.late - late, bins)
-        if not len(windows.raw):
-            done([])
-            return
-        self._enqueue(
-            _Job(
+        if not 1 <= len(stream) <= MAX_STREAM_NAME:
+            raise InvalidInput(f"a stream's name has 1 to {MAX_STREAM_NAME} characters")
+        raw = _floats(samples)
+        rows = 1 + raw.shape[0] // active.release.definition.window.hop if raw.ndim else 1
+        if rows > MAX_ROWS_PER_REQUEST:
+            raise InvalidInput(
+                f"{len(raw)} samples can complete {rows} windows; send fewer in one request, for "
+                f"at most {MAX_ROWS_PER_REQUEST} windows"
+            )
+        self._admit(
+            Job(
                 active=active,
-                raw=windows.raw,
-                quantised=windows.quantised,
-                features=windows.features,
-                times=(windows.first_us, windows.last_us),
-                slices=declared,
+                samples=raw,
+                rows=rows,
+                slices=self._declared(active, slices),
                 done=done,
+                stream=stream,
+                times_us=times_us,
             )
         )
 
@@ -256,6 +193,7 @@ class Engine:
 
         Raises:
             InvalidInput: the active release has no such class.
+            Unavailable: no release is active.
         """
         active = self._require_active()
         if label not in active.release.classes:
@@ -268,215 +206,108 @@ class Engine:
         return True
 
     async def close(self) -> None:
-        """Stop serving; requests that still wait are told so."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._thread.shutdown()
-        for job in self._queue:
-            job.done(Unavailable("the agent is stopping; try again"))
-        self._queue.clear()
+        """Answer and count what waits, then stop; later requests are refused."""
+        if self._closed:
+            return
+        self._closed = True
+        self._hand_over()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.sleep(0)  # the thread's last answers stand in the loop's queue
 
-    def _require_active(self) -> _Active:
+    async def _answer_of(self, submit: Callable[[Done], None]) -> list[Prediction]:
+        future: asyncio.Future[list[Prediction]] = self._loop.create_future()
+
+        def done(answer: Answer) -> None:
+            if future.done():
+                return
+            if isinstance(answer, SerinusError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        submit(done)
+        return await future
+
+    def _require_active(self) -> Active:
+        if self._closed:
+            raise Unavailable("the agent is stopping; try again")
         if self._active is None:
             raise Unavailable("no release is active on this device yet; wait for its rollout")
         return self._active
 
-    def _declared(self, active: _Active, slices: dict[str, str]) -> dict[str, str]:
+    def _declared(self, active: Active, slices: dict[str, str]) -> dict[str, str]:
+        """The device's slices with the request's own, as far as the release declares them."""
         declared = active.release.manifest.slices
         for name, value in slices.items():
             if value not in declared.get(name, []):
+                known = "; ".join(f"{key}={'|'.join(values)}" for key, values in declared.items())
                 raise InvalidInput(
-                    f"slice {name[:64]}={value[:64]} is not declared by the release; declared: "
-                    + "; ".join(f"{key}={'|'.join(values)}" for key, values in declared.items())
+                    f"slice {name[:64]}={value[:64]} is not declared by {active.release.ref.name}; "
+                    f"declared: {known or 'none'}"
                 )
-        merged = {**self._slices, **slices}
+        merged = {**self._slices, **slices} if slices else self._slices
         return {name: value for name, value in merged.items() if value in declared.get(name, [])}
 
-    def _enqueue(self, job: _Job) -> None:
-        if self._queued_rows + len(job.raw) > self._max_queue_rows:
+    def _admit(self, job: Job) -> None:
+        if self._waiting_rows + job.rows > self._max_queue_rows:
             raise Overloaded(
-                f"{self._queued_rows} rows wait for the model already; slow down and try again"
+                f"{self._waiting_rows} rows wait for the model already; slow down and try again"
             )
-        self._queue.append(job)
-        self._queued_rows += len(job.raw)
-        self._wake.set()
+        self._waiting_rows += job.rows
+        self._admitted.append(job)
+        if len(self._admitted) == 1:
+            # After everything that this turn of the loop reads: one wake-up, one batch.
+            self._loop.call_soon(self._hand_over)
 
-    async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._wake.wait()
-            if self._queue:
-                jobs = self._drain()
-                answers = await loop.run_in_executor(self._thread, self._answer_all, jobs)
-                for job, answer in zip(jobs, answers, strict=True):
-                    job.done(answer)
-            elif self._shadow_work:
-                active, batch = self._shadow_work.popleft()
-                shadow = self._shadow
-                if shadow is not None and active is self._active:
-                    await loop.run_in_executor(self._thread, self._score, shadow, active, batch)
-            else:
-                self._wake.clear()
+    def _hand_over(self) -> None:
+        if self._admitted:
+            jobs, self._admitted = self._admitted, []
+            self._queue.put(jobs)
 
-    def _drain(self) -> list[_Job]:
-        """Take jobs of one release and one slice, up to a full batch."""
-        jobs = [self._queue.popleft()]
-        rows = len(jobs[0].raw)
-        while (
-            self._queue
-            and rows + len(self._queue[0].raw) <= MAX_BATCH_ROWS
-            and self._queue[0].active is jobs[0].active
-            and self._queue[0].slices == jobs[0].slices
-        ):
-            jobs.append(self._queue.popleft())
-            rows += len(jobs[-1].raw)
-        self._queued_rows -= rows
+    def _deliver(self, answers: list[tuple[Job, Answer]]) -> None:
+        for job, answer in answers:
+            self._waiting_rows -= job.rows
+            try:
+                job.done(answer)
+            except Exception as error:  # one application's trouble is not the next one's
+                log.error("an answer was not delivered: %s: %s", type(error).__name__, error)
+
+    def _serve(self) -> None:
+        """Run the inference thread: answers first, then statistics, then the shadow."""
+        while (jobs := self._drain()) is not None:
+            if jobs:
+                answers = self._answerer.answer(jobs)
+                try:
+                    self._loop.call_soon_threadsafe(self._deliver, answers)
+                except RuntimeError:  # the loop was closed without close(): nobody waits
+                    return
+            try:
+                self._answerer.count()
+                idle = self._queue.empty()
+                self._more_shadow = idle and self._answerer.shadow(self._shadow, self._active)
+            except Exception as error:
+                log.error("statistics failed: %s: %s", type(error).__name__, error)
+
+    def _drain(self) -> list[Job] | None:
+        """Everything that waits; none at the end. Waits itself only if no shadow work is left."""
+        try:
+            first = self._queue.get(block=not self._more_shadow)
+        except queue.Empty:
+            return []
+        jobs = first
+        while jobs is not None and not self._queue.empty():
+            more = self._queue.get()
+            if more is None:
+                self._queue.put(None)
+                break
+            jobs += more
         return jobs
 
-    def _answer_all(self, jobs: list[_Job]) -> list[list[Prediction] | SerinusError]:
-        """Inference thread: one pass of features, model, statistics and answers."""
-        active, release = jobs[0].active, jobs[0].active.release
-        raw = _joined([job.raw for job in jobs])
-        features = _joined(
-            [
-                release.evaluator.evaluate(job.quantised) if job.features is None else job.features
-                for job in jobs
-            ]
-            if any(job.features is not None for job in jobs)
-            else [release.evaluator.evaluate(_joined([job.quantised for job in jobs]))]
-        )
-        role, logits = self._logits(active, features, jobs[0].slices)
-        probabilities = outputs.probabilities(logits)
-        ended = time.perf_counter()
-        batch = Batch(
-            ids=list(itertools.islice(self._ids, len(raw))),
-            raw=raw,
-            features=features,
-            probabilities=probabilities,
-            latency_us=np.repeat(
-                [(ended - job.started) * 1e6 for job in jobs], [len(job.raw) for job in jobs]
-            ),
-            slices=jobs[0].slices,
-        )
-        self._monitor.answered(role, release, batch, self._now_ms())
-        predictions = self._predictions(role, release, batch)
-        if self._shadow is not None and role.arm != "fallback":
-            self._shadow_work.append((active, batch))
-        return _split(predictions, jobs)
 
-    def _logits(
-        self, active: _Active, features: Float32, slices: dict[str, str]
-    ) -> tuple[Role, Float32]:
-        """Logits of the model, or of the baseline when the model fails."""
-        release, rows = active.release, len(features)
-        try:
-            logits = release.logits(features)
-            if np.isfinite(logits).all():
-                self.totals.rows += rows
-                return active.role, logits
-        except Unavailable:
-            pass  # counted below, like an answer that is not finite
-        self.totals.errors += rows
-        self.totals.fallbacks += rows
-        self._monitor.failed(active.role, slices, rows, release.layout.confidence_size)
-        role = msgspec.structs.replace(active.role, arm="fallback")
-        return role, release.fallback_logits(features)
-
-    def _predictions(self, role: Role, release: LoadedRelease, batch: Batch) -> list[Prediction]:
-        top = batch.probabilities.argmax(axis=1)
-        confidence = batch.probabilities[np.arange(len(top)), top]
-        bins = release.layout.confidence_bins(confidence)
-        served_by = "fallback" if role.arm == "fallback" else "model"
-        predictions = []
-        for row, prediction_id in enumerate(batch.ids):
-            label = release.classes[top[row]]
-            self._recent.remember(
-                prediction_id,
-                Given(
-                    release=role.release,
-                    arm=role.arm,
-                    rollout=role.rollout,
-                    slices=batch.slices,
-                    predicted=label,
-                    confidence_bin=int(bins[row]),
-                    bins=release.layout.confidence_size,
-                ),
-            )
-            predictions.append(
-                Prediction(
-                    id=prediction_id,
-                    model=role.release.model,
-                    version=role.release.version,
-                    digest=role.release.digest,
-                    target=role.target,
-                    served_by=served_by,
-                    label=label,
-                    confidence=float(confidence[row]),
-                    scores=batch.probabilities[row].tolist(),
-                )
-            )
-        return predictions
-
-    def _score(self, shadow: LoadedRelease, active: _Active, batch: Batch) -> None:
-        """Inference thread: let the shadow answer the same raw windows."""
-        role = Role(
-            release=shadow.ref, target=shadow.target, arm="shadow", rollout=active.role.rollout
-        )
-        started = time.perf_counter()
-        try:
-            features = shadow.evaluator.evaluate(shadow.evaluator.quantise(batch.raw))
-            probabilities = outputs.probabilities(shadow.logits(features))
-        except SerinusError:
-            bins = shadow.layout.confidence_size
-            self._monitor.failed(role, batch.slices, len(batch.ids), bins)
-            return
-        elapsed = (time.perf_counter() - started) * 1e6
-        top = probabilities.argmax(axis=1)
-        own = batch.probabilities.argmax(axis=1)
-        labels = [shadow.classes[index] for index in top]
-        agreements = sum(
-            active.release.classes[mine] == theirs for mine, theirs in zip(own, labels, strict=True)
-        )
-        self._monitor.shadowed(
-            role,
-            shadow,
-            active.release.ref,
-            msgspec.structs.replace(
-                batch,
-                features=features,
-                probabilities=probabilities,
-                latency_us=np.full(len(top), elapsed),
-            ),
-            agreements,
-        )
-        bins_of_rows = shadow.layout.confidence_bins(probabilities.max(axis=1))
-        for row, prediction_id in enumerate(batch.ids):
-            self._recent.add_shadow(
-                prediction_id,
-                release=shadow.ref,
-                predicted=labels[row],
-                confidence_bin=int(bins_of_rows[row]),
-                bins=shadow.layout.confidence_size,
-            )
-
-
-def _joined(parts: list[npt.NDArray[Number]]) -> npt.NDArray[Number]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _split(
-    predictions: list[Prediction], jobs: list[_Job]
-) -> list[list[Prediction] | SerinusError]:
-    answers: list[list[Prediction] | SerinusError] = []
-    start = 0
-    for job in jobs:
-        own = predictions[start : start + len(job.raw)]
-        start += len(job.raw)
-        if job.times is not None:
-            own = [
-                msgspec.structs.replace(answer, first_us=int(first), last_us=int(last))
-                for answer, first, last in zip(own, *job.times, strict=True)
-            ]
-        answers.append(own)
-    return answers
+def _floats(samples: npt.ArrayLike) -> Float32:
+    try:
+        with np.errstate(over="ignore"):  # becomes infinity, which is refused by name later
+            return np.asarray(samples, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"samples are not an array of numbers: {error}") from error

@@ -124,12 +124,33 @@ def decode_response(body: bytes | memoryview) -> Response:
         raise InvalidMessage(f"not a response: {error}") from error
 
 
-def frame_length(header: bytes | bytearray) -> int:
+def frame_length(header: bytes) -> int:
     """Length of the frame's body; raise :class:`InvalidMessage` above the limit."""
     length: int = HEADER.unpack(header)[0]
     if length > MAX_FRAME_BYTES:
-        raise InvalidMessage(f"frame of {length} bytes; the limit is {MAX_FRAME_BYTES}")
+        raise too_large(length)
     return length
+
+
+def too_large(length: int) -> InvalidMessage:
+    """The refusal of a frame of this many bytes."""
+    return InvalidMessage(
+        f"frame of {length} bytes; the limit is {MAX_FRAME_BYTES}: send fewer rows in one request"
+    )
+
+
+def request_id(body: bytes | memoryview) -> int:
+    """The id of a frame that is not a request, where it has one; else 0.
+
+    Whoever sent an unknown kind or a wrong field still learns which request was refused.
+    """
+    try:
+        content = msgspec.msgpack.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return 0
+    if isinstance(content, list) and len(content) > 1 and type(content[1]) is int:
+        return content[1] if 0 <= content[1] < 2**63 else 0
+    return 0
 
 
 def windows_of(request: Predict) -> Float32:

@@ -1,15 +1,19 @@
 """Answers, and the memory of recent ones, in which late labels find their prediction."""
 
+import bisect
 import threading
-from collections import OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 
 from edge_core.messages.telemetry import Arm
 from edge_core.release import ReleaseRef
+from edge_core.stats.histogram import Int64
+
+MAX_ID_LENGTH = 64
 
 
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One answer. Times are microseconds of sensor time; 0 where the caller sent whole windows."""
 
     id: str
@@ -27,7 +31,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """What has to be remembered of an answer until its label comes."""
+    """What has to be known of an answer when its label comes."""
 
     release: ReleaseRef
     arm: Arm
@@ -43,44 +47,119 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     shadow_bins: int = 0
 
 
-class Recent:
-    """The latest predictions by id; the oldest is forgotten first."""
+class Opinion(msgspec.Struct, frozen=True, kw_only=True):
+    """What one release said to a batch of rows."""
 
-    def __init__(self, capacity: int) -> None:
+    release: ReleaseRef
+    classes: Sequence[str]
+    predicted: Int64
+    """Class numbers, int64 [rows]."""
+    confidence_bins: Int64
+    """int64 [rows]."""
+    bins: int
+    """Number of confidence bins of the release."""
+
+
+class Remembered(msgspec.Struct, kw_only=True):
+    """A batch of answers with consecutive numbers; the shadow's opinion may come later."""
+
+    first: int
+    arm: Arm
+    rollout: str | None
+    slices: dict[str, str]
+    given: Opinion
+    shadow: Opinion | None = None
+    labelled: set[int] = msgspec.field(default_factory=set)
+
+    @property
+    def rows(self) -> int:
+        """Number of answers."""
+        return len(self.given.predicted)
+
+
+class Recent:
+    """The latest answers by number; the oldest batch is forgotten first.
+
+    A prediction's id is a token of this process and the answer's number, so that an id of an
+    earlier process finds nothing. Batches are kept whole: remembering costs no work per row.
+    """
+
+    def __init__(self, capacity: int, token: str) -> None:
         self._capacity = capacity
-        self._given: OrderedDict[str, Given] = OrderedDict()
+        self._prefix = f"{token}-"
+        self._batches: list[Remembered] = []
+        self._rows = 0
+        self._next = 0
         # The inference thread remembers, the event loop takes.
         self._lock = threading.Lock()
 
-    def remember(self, prediction_id: str, given: Given) -> None:
-        """Keep one answer."""
-        with self._lock:
-            self._given[prediction_id] = given
-            while len(self._given) > self._capacity:
-                self._given.popitem(last=False)
+    def ids(self, batch: Remembered) -> list[str]:
+        """The ids of a batch's answers."""
+        prefix, first = self._prefix, batch.first
+        return [f"{prefix}{number:x}" for number in range(first, first + batch.rows)]
 
-    def add_shadow(
-        self,
-        prediction_id: str,
-        *,
-        release: ReleaseRef,
-        predicted: str,
-        confidence_bin: int,
-        bins: int,
-    ) -> None:
-        """Note what the shadow answered to the same row, if its label has not come yet."""
+    def remember(
+        self, given: Opinion, *, arm: Arm, rollout: str | None, slices: dict[str, str]
+    ) -> Remembered:
+        """Number a batch of answers and keep it."""
+        batch = Remembered(first=self._next, arm=arm, rollout=rollout, slices=slices, given=given)
         with self._lock:
-            given = self._given.get(prediction_id)
-            if given is not None:
-                self._given[prediction_id] = msgspec.structs.replace(
-                    given,
-                    shadow=release,
-                    shadow_predicted=predicted,
-                    shadow_confidence_bin=confidence_bin,
-                    shadow_bins=bins,
-                )
+            self._next += batch.rows
+            self._rows += batch.rows
+            self._batches.append(batch)
+            if self._rows > 2 * self._capacity:
+                self._forget()
+        return batch
 
     def take(self, prediction_id: str) -> Given | None:
         """The answer with this id, once: a second label for it finds nothing."""
+        number = self._number(prediction_id)
         with self._lock:
-            return self._given.pop(prediction_id, None)
+            place = bisect.bisect_right(self._batches, number, key=lambda batch: batch.first) - 1
+            if number < 0 or place < 0:
+                return None
+            batch = self._batches[place]
+            row = number - batch.first
+            if row >= batch.rows or row in batch.labelled:
+                return None
+            batch.labelled.add(row)
+        return _of_row(batch, row)
+
+    def _number(self, prediction_id: str) -> int:
+        """The answer's number; -1 where the id is not one of this process."""
+        if not prediction_id.startswith(self._prefix) or len(prediction_id) > MAX_ID_LENGTH:
+            return -1
+        try:
+            return int(prediction_id[len(self._prefix) :], 16)
+        except ValueError:
+            return -1
+
+    def _forget(self) -> None:
+        """Drop the oldest batches beyond the capacity; done rarely, since it moves the list."""
+        drop = 0
+        while self._rows > self._capacity and drop < len(self._batches) - 1:
+            self._rows -= self._batches[drop].rows
+            drop += 1
+        del self._batches[:drop]
+
+
+def _of_row(batch: Remembered, row: int) -> Given:
+    mine, shadow = batch.given, batch.shadow
+    given = Given(
+        release=mine.release,
+        arm=batch.arm,
+        rollout=batch.rollout,
+        slices=batch.slices,
+        predicted=mine.classes[mine.predicted[row]],
+        confidence_bin=int(mine.confidence_bins[row]),
+        bins=mine.bins,
+    )
+    if shadow is None:
+        return given
+    return msgspec.structs.replace(
+        given,
+        shadow=shadow.release,
+        shadow_predicted=shadow.classes[shadow.predicted[row]],
+        shadow_confidence_bin=int(shadow.confidence_bins[row]),
+        shadow_bins=shadow.bins,
+    )

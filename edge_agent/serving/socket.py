@@ -18,31 +18,40 @@ from edge_agent.serving.frames import (
     StatusAnswer,
 )
 from edge_agent.serving.predictions import Prediction
-from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
+from edge_core.errors import InvalidConfiguration, InvalidMessage, Overloaded, SerinusError
 
 MAX_CONNECTIONS = 1024
-MAX_UNSENT_BYTES = 16 * 1024 * 1024
+MAX_SKIPPED_BYTES = 64 * 1024 * 1024
+BUFFER_BYTES = 16 * 1024
+HEADER = frames.HEADER.size
 
 StatusSource = Callable[[], dict[str, str | int | float | bool | None]]
 
 
-class _Connection(asyncio.Protocol):
-    """One application. Requests may be pipelined; answers carry their ids."""
+class _Connection(asyncio.BufferedProtocol):
+    """One application. Requests may be pipelined; answers carry their ids.
+
+    Frames are parsed where the kernel put them: in one buffer, as large as the largest frame so
+    far that did not fit, and small again after it.
+    """
 
     def __init__(self, engine: Engine, status: StatusSource, open_connections: set[object]) -> None:
         self._engine = engine
         self._status = status
         self._open = open_connections
-        self._buffer = bytearray()
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._filled = 0
+        self._skip = 0
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, unless there are too many."""
         assert isinstance(transport, asyncio.Transport)
-        if len(self._open) >= MAX_CONNECTIONS:
-            transport.abort()
-            return
         self._transport = transport
+        if len(self._open) >= MAX_CONNECTIONS:
+            self._refuse(0, Overloaded(f"more than {MAX_CONNECTIONS} connections; close some"))
+            transport.close()
+            return
         self._open.add(self)
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -50,33 +59,78 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         self._open.discard(self)
 
-    def data_received(self, data: bytes) -> None:
-        """Handle every frame that is complete now."""
-        self._buffer += data
-        start = 0
-        while len(self._buffer) - start >= frames.HEADER.size:
-            try:
-                length = frames.frame_length(self._buffer[start : start + frames.HEADER.size])
-            except InvalidMessage as error:
-                # Without a length there is no next frame: say why and hang up.
-                self._send(Failure(id=0, kind=type(error).__name__, message=str(error)))
-                self._hang_up()
-                return
-            end = start + frames.HEADER.size + length
-            if len(self._buffer) < end:
-                break
-            self._handle(bytes(self._buffer[start + frames.HEADER.size : end]))
-            start = end
-        del self._buffer[:start]
+    def pause_writing(self) -> None:
+        """Read no more requests while the application does not read its answers."""
+        if self._transport is not None:
+            self._transport.pause_reading()
 
-    def _handle(self, body: bytes) -> None:
-        request_id = 0
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def get_buffer(self, _: int) -> memoryview:
+        """Where the next bytes go."""
+        return memoryview(self._buffer)[self._filled :]
+
+    def buffer_updated(self, count: int) -> None:
+        """Handle every frame that is complete now."""
+        self._filled += count
+        start = 0
+        while self._transport is not None:
+            if self._skip:
+                skipped = min(self._skip, self._filled - start)
+                self._skip -= skipped
+                start += skipped
+            if self._skip or self._filled - start < HEADER:
+                break
+            length = self._length_at(start)
+            end = start + HEADER + length
+            if length > frames.MAX_FRAME_BYTES:
+                self._skip_frame(length)
+            elif end <= self._filled:
+                self._handle(memoryview(self._buffer)[start + HEADER : end])
+                start = end
+            else:
+                break
+        self._keep(start)
+
+    def _length_at(self, start: int) -> int:
+        return int.from_bytes(self._buffer[start : start + HEADER], "little")
+
+    def _skip_frame(self, length: int) -> None:
+        """Refuse a frame by its length alone; its bytes are thrown away as they come."""
+        self._skip = HEADER + length
+        self._refuse(0, frames.too_large(length))
+        if length > MAX_SKIPPED_BYTES and self._transport is not None:
+            # No application of ours sends that: these bytes were no length.
+            self._transport.close()
+
+    def _keep(self, start: int) -> None:
+        """Move what is left to the front of a buffer in which its whole frame has room."""
+        left = self._filled - start
+        needed = BUFFER_BYTES
+        if left >= HEADER:
+            needed += min(self._length_at(start), frames.MAX_FRAME_BYTES)
+        if needed > len(self._buffer) or len(self._buffer) > 4 * needed:
+            # The old one cannot be resized: the event loop still holds a view of it.
+            fresh = bytearray(needed)
+            fresh[:left] = memoryview(self._buffer)[start : self._filled]
+            self._buffer = fresh
+        elif start:
+            self._buffer[:left] = self._buffer[start : self._filled]
+        self._filled = left
+
+    def _handle(self, body: memoryview) -> None:
         try:
             request = frames.decode_request(body)
-            request_id = request.id
+        except InvalidMessage as error:
+            self._refuse(frames.request_id(body), error)
+            return
+        try:
             self._dispatch(request)
         except SerinusError as error:
-            self._send(Failure(id=request_id, kind=type(error).__name__, message=str(error)))
+            self._refuse(request.id, error)
 
     def _dispatch(self, request: frames.Request) -> None:
         match request:
@@ -97,24 +151,25 @@ class _Connection(asyncio.Protocol):
     def _answer(self, request_id: int) -> Callable[[list[Prediction] | SerinusError], None]:
         def done(answer: list[Prediction] | SerinusError) -> None:
             if isinstance(answer, SerinusError):
-                kind = type(answer).__name__
-                self._send(Failure(id=request_id, kind=kind, message=str(answer)))
+                self._refuse(request_id, answer)
             else:
                 self._send(Answers(id=request_id, predictions=answer))
 
         return done
 
-    def _send(self, response: frames.Response) -> None:
-        if self._transport is None:
-            return
-        self._transport.write(frames.encode(response))
-        if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            # The application does not read its answers; memory is bounded, so it has to go.
-            self._transport.abort()
+    def _refuse(self, request_id: int, error: SerinusError) -> None:
+        self._send(Failure(id=request_id, kind=type(error).__name__, message=str(error)))
 
-    def _hang_up(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+    def _send(self, response: frames.Response) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            data = frames.encode(response)
+        except InvalidMessage as error:
+            data = frames.encode(
+                Failure(id=response.id, kind=type(error).__name__, message=str(error))
+            )
+        self._transport.write(data)
 
 
 async def listen(path: Path, engine: Engine, status: StatusSource) -> asyncio.Server:
