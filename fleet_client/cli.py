@@ -199,7 +199,8 @@ def main() -> None:
     try:
         code = app(prog_name="serinus", standalone_mode=False)
     except TyperException as error:
-        _fail(f"{error.format_message()} (see: serinus --help)", WRONG_USE)
+        said = error.format_message()  # empty where the help was printed instead
+        _fail(f"{said} (see: serinus --help)" if said else "", WRONG_USE)
     except Refused as error:
         hint = ""
         if error.status == UNAUTHORISED:
@@ -213,7 +214,8 @@ def main() -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"serinus: {text}", file=sys.stderr)
+    if text:
+        print(f"serinus: {text}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -229,8 +231,13 @@ def _read_token(file: Path | None) -> str:
     for place in places:
         try:
             return place.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidConfiguration(f"cannot read the token file {place}: {error}") from error
+        except OSError as error:
+            raise InvalidConfiguration(
+                f"cannot read the token file {place}: {error.strerror}; the server writes "
+                "operator.token into its data folder"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise InvalidConfiguration(f"{place} is not a token file") from error
     return ""
 
 

@@ -31,6 +31,8 @@ class FleetClient:
 
     def __init__(self, url: str = DEFAULT_URL, token: str = "") -> None:
         self.url = url.rstrip("/")
+        if not self.url.startswith(("http://", "https://")):
+            raise InvalidConfiguration(f"{url!r} is not an address: write it as {DEFAULT_URL}")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             self._http = httpx.Client(

@@ -144,19 +144,18 @@ def rollout(row: Json) -> RenderableType:
 
 def figures(rows: list[Json]) -> Table:
     """Show a verdict's figures: evidence that the candidate is worse, and that it is not."""
-    table = _table("metric", "slice", "estimate", "worse", "not worse", "needed", "rows", "devices")
+    table = _table(
+        "metric", "slice", "difference", "worse", "needed", "not worse", "rows", "devices"
+    )
     for row in rows:
-        needed = row["threshold"]
+        worse = row["e_worse"] >= row["worse_at"]
         table.add_row(
             row["metric"],
             row["slice"] or "all",
             "" if row["estimate"] is None else f"{row['estimate']:+.3f}",
-            Text(evidence(row["e_worse"]), style="red" if _over(row["e_worse"], needed) else ""),
-            Text(
-                evidence(row["e_not_worse"]),
-                style="green" if _over(row["e_not_worse"], needed) else "",
-            ),
-            evidence(needed),
+            Text(evidence(row["e_worse"]), style="bold red" if worse else ""),
+            evidence(row["worse_at"]),
+            evidence(row["e_not_worse"]),
             str(row["rows"]),
             str(row["devices"]),
         )
@@ -203,13 +202,9 @@ def when(milliseconds: int | None) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _over(value: float | None, needed: float | None) -> bool:
-    return value is not None and needed is not None and value >= needed
-
-
 def _stage(row: Json) -> str:
     stages = row["stages"]
-    return f"{stages[-1]['kind']} ({len(stages)} of {row['planned_stages']})" if stages else ""
+    return f"{stages[-1]['kind']} ({len(stages)} of {len(row['planned_stages'])})" if stages else ""
 
 
 def _decided(row: Json) -> str:

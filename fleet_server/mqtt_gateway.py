@@ -9,6 +9,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -144,7 +145,7 @@ class MqttGateway:
 
     def _on_message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         received = _Received(
-            Inbound(topic=message.topic, payload=message.payload),
+            Inbound(topic=message.topic, payload=bytes(message.payload)),
             message.mid,
             message.qos,
             self._connection,
@@ -169,7 +170,7 @@ class MqttGateway:
                 self._store(batch)
             confirmed = self._next_confirmed()
             if confirmed:
-                self._persist(lambda pairs=confirmed: self._desired.delivered(pairs))
+                self._persist(partial(self._desired.delivered, confirmed))
 
     def _note_forgetting(self) -> None:
         """A broker without our session has lost the retained states as well: send them again."""

@@ -21,6 +21,7 @@ from fleet_server.storage import devices, journal, releases, windows
 from fleet_server.storage.database import Database
 from fleet_server.storage.devices import Device, StoredRefusal
 from fleet_server.storage.journal import Alert, Event, RejectedMessages
+from fleet_server.storage.releases import InProduction
 
 
 class Overview:
@@ -84,7 +85,7 @@ class Overview:
             ]
 
     def _production(
-        self, connection: sa.Connection, row: releases.InProduction, every: list[Device]
+        self, connection: sa.Connection, row: InProduction, every: list[Device]
     ) -> ProductionView:
         release = self._catalog.require(connection, row.digest)
         names = releases.names(connection)

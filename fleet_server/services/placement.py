@@ -9,11 +9,12 @@ from fleet_server.services.desired import Wanted
 from fleet_server.storage import devices, releases, rollouts
 from fleet_server.storage.windows import OUTSIDE
 
-CANDIDATE = "candidate"
-CONTROL = "control"
-INCUMBENT = "incumbent"
-ROLE_OF_ARM = {"candidate": CANDIDATE, "shadow": CANDIDATE, "control": CONTROL}
-"""Arms that only a device with that role may report evidence for."""
+ROLES_OF_ARM = {
+    "candidate": {"candidate"},
+    "shadow": {"candidate", "shadow"},
+    "control": {"control"},
+}
+"""Arms that only a device with one of these roles may report evidence for."""
 
 
 class Places:
@@ -34,8 +35,8 @@ class Places:
         if found is None or window.rollout is None:
             return OUTSIDE
         stage, roles = found
-        needed = ROLE_OF_ARM.get(window.arm)
-        if needed is not None and roles.get(window.device) != needed:
+        needed = ROLES_OF_ARM.get(window.arm)
+        if needed is not None and roles.get(window.device) not in needed:
             return OUTSIDE
         return window.rollout, stage
 

@@ -7,11 +7,11 @@ import msgspec
 import numpy as np
 
 from edge_core.messages.telemetry import Sample, StatsWindow
+from edge_core.stats import latency
 from fleet_server.services.catalog import Release
 from fleet_server.storage.windows import Totals
 
 MAX_ROWS = 1_000_000
-LATENCY_BINS = 24
 SPARE_LABELS = 100
 SPARE_SHARE = 0.05
 """Labels beyond the reported rows that are forgiven: a window with rows may have been lost."""
@@ -87,11 +87,10 @@ def _declared(window: StatsWindow, release: Release) -> Rejection | None:
 def _arrays(window: StatsWindow, release: Release) -> Rejection | None:
     """Packed arrays have to fit the release's reference, and no channel may count too often."""
     layout = release.layout
-    confidence = layout.slice_of("confidence")
-    labels = 4 * (confidence.stop - confidence.start)
+    labels = 4 * layout.confidence_size
     for name, data, lengths in (
         ("counts", window.counts, (0, 4 * layout.total)),
-        ("latency", window.latency, (0, 4 * LATENCY_BINS)),
+        ("latency", window.latency, (0, 4 * latency.BINS)),
         ("right", window.right, (0, labels)),
         ("wrong", window.wrong, (0, labels)),
     ):
@@ -99,7 +98,7 @@ def _arrays(window: StatsWindow, release: Release) -> Rejection | None:
             return Rejection(
                 reason="wrong length", detail=f"{name} has {len(data)} bytes, not {lengths[1]}"
             )
-    if window.rows > MAX_ROWS or window.errors > window.rows:
+    if window.rows + window.errors > MAX_ROWS:
         return Rejection(
             reason="impossible counts", detail=f"{window.rows} rows, {window.errors} errors"
         )

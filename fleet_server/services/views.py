@@ -138,7 +138,7 @@ def device_view(
             and device.desired_revision == wish.revision
             and device.active == wish.active
             and device.shadow == wish.shadow
-            and device.update_state in ("committed", "idle", "shadowing")
+            and device.update_state in ("committed", "idle")
         ),
         lost_windows=lost,
     )

@@ -1,0 +1,263 @@
+"""One rollout's course: places devices, judges, and moves from stage to stage.
+
+Every function works inside the caller's transaction, so what is judged, stored and ordered is one
+consistent step; a server that is killed in between finds the step done or not begun.
+"""
+
+from typing import Self
+
+import msgspec
+import sqlalchemy as sa
+
+from edge_core.release import ReleaseRef
+from fleet_server.domain import cohort
+from fleet_server.domain import plan as plans
+from fleet_server.domain import rollout as table
+from fleet_server.domain.cohort import DeviceFacts, Role
+from fleet_server.domain.evidence import Member
+from fleet_server.domain.plan import Plan, Stage
+from fleet_server.domain.rollout import FINISHED, Event, State, Transition
+from fleet_server.domain.verdict import Verdict, judge
+from fleet_server.services import desired, evidence, verdicts
+from fleet_server.services.catalog import Release
+from fleet_server.services.desired import Wanted
+from fleet_server.services.verdicts import Inputs
+from fleet_server.storage import devices, journal, releases, rollouts
+from fleet_server.storage.devices import Device
+from fleet_server.storage.releases import InProduction
+from fleet_server.storage.rollouts import StoredRollout, StoredStage
+
+HOLD_EVERY_MS = 10_000
+ROLLBACK = "rollback"
+ATTENTION = "rollout"
+
+
+class Course(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout with what it needs to go on."""
+
+    row: StoredRollout
+    plan: Plan
+    stages: list[Stage]
+    candidate: Release
+    incumbent: Release | None
+
+    @classmethod
+    def of(cls, row: StoredRollout, candidate: Release, incumbent: Release | None) -> Self:
+        """Read the plan of a stored rollout."""
+        plan = plans.parse(row.plan)
+        chosen = plans.stages_for(plan, has_incumbent=row.incumbent is not None)
+        return cls(row=row, plan=plan, stages=chosen, candidate=candidate, incumbent=incumbent)
+
+    @property
+    def stage(self) -> Stage:
+        """The present stage's rules."""
+        return self.stages[self.row.stage]
+
+    @property
+    def state(self) -> State:
+        """The present state."""
+        state: State = msgspec.convert(self.row.state, State)
+        return state
+
+    @property
+    def name(self) -> str:
+        """``model@version`` of the candidate."""
+        return self.candidate.ref.name
+
+
+def eligible(connection: sa.Connection, course: Course) -> list[Device]:
+    """Devices that the candidate has a variant for and that run nothing of another model."""
+    ours = {ref.digest for ref in _of_model(connection, course.row.model)}
+    wanted = devices.desired_of(connection)
+
+    def fits(device: Device) -> bool:
+        wish = wanted.get(device.device)
+        present = wish.active if wish is not None else device.active
+        return device.target in course.candidate.targets and (present is None or present in ours)
+
+    return [device for device in devices.every(connection) if fits(device)]
+
+
+def begin(connection: sa.Connection, course: Course, now_ms: int) -> None:
+    """Begin the present stage: draw roles and write what each device should run."""
+    row = course.row
+    rollouts.put_stage(
+        connection, StoredStage(rollout=row.rollout, stage=row.stage, started_ms=now_ms)
+    )
+    fleet = eligible(connection, course)
+    _assign(connection, course, fleet, now_ms)
+    roles = rollouts.role_counts(connection, row.rollout).get(row.stage, {})
+    counts = ", ".join(f"{count} {role}" for role, count in sorted(roles.items()) if role != "none")
+    text = f"stage {course.stage.kind} ({course.stage.share:.0%}) begins: {counts or 'no device'}"
+    journal.add_event(connection, now_ms, "rollout", course.name, text)
+    order(connection, course, fleet, now_ms)
+
+
+def order(connection: sa.Connection, course: Course, fleet: list[Device], now_ms: int) -> None:
+    """Write what each device should run in the present state, where it differs."""
+    row = course.row
+    roles = rollouts.roles(connection, row.rollout, row.stage)
+    wanted = {}
+    for device in fleet:
+        role = msgspec.convert(roles.get(device.device, "none"), Role)
+        wish = table.wanted(
+            state=course.state,
+            stage=course.stage,
+            role=role,
+            candidate=course.candidate.ref,
+            incumbent=course.incumbent.ref if course.incumbent else None,
+        )
+        wanted[device.device] = Wanted(
+            active=_digest(wish.active),
+            shadow=_digest(wish.shadow),
+            arm=wish.arm,
+            rollout=None if course.state in FINISHED else row.rollout,
+        )
+    desired.want(connection, wanted, fleet, now_ms)
+
+
+def advance(connection: sa.Connection, course: Course, now_ms: int) -> None:
+    """Place new devices, judge the stage, and move if the verdict or the devices say so."""
+    row = course.row
+    fleet = eligible(connection, course)
+    _assign(connection, course, fleet, now_ms)
+    order(connection, course, fleet, now_ms)
+    members = evidence.members_of(connection, row, course.plan, fleet, now_ms)
+    verdict, number = None, None
+    if course.state in ("running", "paused"):
+        verdict, number = _judge(connection, course, members, fleet, now_ms)
+    transition = table.step(
+        state=course.state,
+        stage=row.stage,
+        plan=course.plan,
+        stages=course.stages,
+        verdict=verdict,
+        members=members,
+        elapsed_seconds=(now_ms - row.stage_started_ms) / 1000,
+    )
+    if transition is not None:
+        move(connection, course, transition, number, now_ms)
+
+
+def move(
+    connection: sa.Connection,
+    course: Course,
+    transition: Transition,
+    verdict: int | None,
+    now_ms: int,
+) -> None:
+    """Take a transition: store it, tell it, and order what it means for the devices."""
+    row, state = course.row, transition.state
+    next_stage = transition.stage != row.stage
+    values = {"state": state, "stage": transition.stage, "reason": transition.reason}
+    if verdict is not None:
+        values["decided_by"] = verdict
+    if next_stage:
+        values["stage_started_ms"] = now_ms
+        values["reason"] = ""
+    if state in FINISHED:
+        values["finished_ms"] = now_ms
+        values["reason"] = row.reason or transition.reason
+    rollouts.change(connection, row.rollout, **values)
+    outcome = _STAGE_OUTCOME.get(transition.event)
+    if outcome is not None:
+        rollouts.end_stage(connection, row.rollout, now_ms, outcome, verdict)
+    text = f"{state.replace('_', ' ')}: {transition.reason}"
+    if not next_stage:
+        journal.add_event(connection, now_ms, "rollout", course.name, text, verdict=verdict)
+    changed = rollouts.one(connection, row.rollout)
+    assert changed is not None
+    moved = msgspec.structs.replace(course, row=changed)
+    _tell(connection, moved, transition, verdict, now_ms)
+    if next_stage:
+        passed = f"stage {course.stage.kind} passed: {transition.reason}"
+        journal.add_event(connection, now_ms, "rollout", course.name, passed, verdict=verdict)
+        begin(connection, moved, now_ms)
+        return
+    if state == "promoted":
+        releases.put_in_production(
+            connection,
+            InProduction(
+                model=row.model,
+                digest=row.digest,
+                since_ms=now_ms,
+                rollout=row.rollout,
+                verdict=row.decided_by,
+            ),
+        )
+    order(connection, moved, eligible(connection, moved), now_ms)
+
+
+_STAGE_OUTCOME = {
+    Event.STAGE_PASSED: "promote",
+    Event.LAST_PASSED: "promote",
+    Event.WORSE: "rollback",
+    Event.ROLL_BACK: "rollback",
+}
+
+
+def _assign(connection: sa.Connection, course: Course, fleet: list[Device], now_ms: int) -> None:
+    """Give every device without a role in the present stage one; nobody's role changes."""
+    row = course.row
+    have = rollouts.roles(connection, row.rollout, row.stage)
+    if all(device.device in have for device in fleet):
+        return
+    facts = [DeviceFacts(device=device.device, slices=device.slices) for device in fleet]
+    drawn = cohort.assign(facts, course.stage, salt=row.salt, strata=course.plan.strata)
+    for device, role in drawn.items():
+        if device not in have:
+            rollouts.assign(connection, row.rollout, row.stage, device, role, now_ms)
+
+
+def _judge(
+    connection: sa.Connection,
+    course: Course,
+    members: list[Member],
+    fleet: list[Device],
+    now_ms: int,
+) -> tuple[Verdict, int | None]:
+    row = course.row
+    seen = evidence.gather(
+        connection,
+        row,
+        course.stage.kind,
+        members,
+        fleet,
+        course.candidate.manifest.slices,
+        now_ms,
+    )
+    verdict = judge(course.stage, course.plan, seen)
+    inputs = Inputs(stage=course.stage, plan=course.plan, evidence=seen)
+    number = verdicts.store(connection, row, inputs, verdict, now_ms, every_ms=HOLD_EVERY_MS)
+    rollouts.change(connection, row.rollout, latest=msgspec.json.encode(verdict), latest_ms=now_ms)
+    return verdict, number
+
+
+def _tell(
+    connection: sa.Connection,
+    course: Course,
+    transition: Transition,
+    verdict: int | None,
+    now_ms: int,
+) -> None:
+    """Open an alert for what a person should know of."""
+    row = course.row
+    detail = {"rollout": row.rollout, "release": course.name, "verdict": verdict}
+    if transition.event in (Event.WORSE, Event.ROLL_BACK):
+        title = f"{course.name} is rolled back: {transition.reason}"
+        journal.open_alert(connection, now_ms, ROLLBACK, row.rollout, title, detail)
+    elif transition.event is Event.DEADLINE:
+        title = f"rollout of {course.name} needs a person: {transition.reason}"
+        journal.open_alert(connection, now_ms, ATTENTION, row.rollout, title, detail)
+    else:
+        journal.close_alert(connection, now_ms, ATTENTION, row.rollout)
+    if transition.state == "rolled_back":
+        journal.close_alert(connection, now_ms, ROLLBACK, row.rollout)
+
+
+def _of_model(connection: sa.Connection, model: str) -> list[ReleaseRef]:
+    return [ref for ref in releases.identities(connection) if ref.model == model]
+
+
+def _digest(ref: ReleaseRef | None) -> str | None:
+    return None if ref is None else ref.digest
