@@ -75,11 +75,7 @@ class FeatureStream:
     def _checked(
         self, times_us: npt.ArrayLike, samples: npt.ArrayLike
     ) -> tuple[Int64, Float32, Int32]:
-        times = np.asarray(times_us)
-        if times.ndim != 1 or (times.size and times.dtype.kind not in "iu"):
-            raise InvalidInput("times have to be a flat list of whole microseconds")
-        if times.size and not (times.min() > -MAX_TIME_US and times.max() < MAX_TIME_US):
-            raise InvalidInput("a time is beyond 2**62 microseconds; send microseconds since 1970")
+        times = _as_microseconds(times_us)
         raw = self._evaluator.checked(samples)
         quantised = self._evaluator.quantise(raw)
         if quantised.shape != (len(times), self._raw.shape[1]):
@@ -87,7 +83,7 @@ class FeatureStream:
                 f"samples have shape {list(quantised.shape)} for {len(times)} times; needed is "
                 f"[{len(times)}, {self._raw.shape[1]}]"
             )
-        return times.astype(np.int64), raw, quantised
+        return times, raw, quantised
 
     def _order(self, times: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
         """Newest time before each sample, int64 [n], and whether the sample is newer, bool [n]."""
@@ -126,3 +122,15 @@ class FeatureStream:
     def _joined(self, found: list[tuple[Int64, Int64, Float32, Int32]]) -> Windows:
         first, last, raw, quantised = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Windows(first, last, raw, quantised, self._evaluator.evaluate(quantised))
+
+
+def _as_microseconds(times_us: npt.ArrayLike) -> Int64:
+    try:
+        times = np.asarray(times_us)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"times are not a flat list of whole microseconds: {error}") from error
+    if times.ndim != 1 or (times.size and times.dtype.kind not in "iu"):
+        raise InvalidInput("times have to be a flat list of whole microseconds")
+    if times.size and not (times.min() > -MAX_TIME_US and times.max() < MAX_TIME_US):
+        raise InvalidInput("a time is beyond 2**62 microseconds; send microseconds since 1970")
+    return times.astype(np.int64)

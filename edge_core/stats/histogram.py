@@ -148,7 +148,7 @@ class _Bins:
         """How often each number of :meth:`index` comes up among many values, far quicker."""
         nulls = np.count_nonzero(np.isnan(values))
         reached = [np.count_nonzero(values >= edge) for edge in self.edges]
-        return np.array([*-np.diff([len(values) - nulls, *reached, 0]), nulls])
+        return np.array([*-np.diff([values.size - nulls, *reached, 0]), nulls])
 
 
 class Layout:
@@ -221,7 +221,7 @@ class Histogram:
                 f"{raw.shape[-1]} inputs and {features.shape[-1]} features where the reference "
                 f"has {layout.inputs} and {layout.features}"
             )
-        series = np.ascontiguousarray(raw.reshape(-1, layout.inputs).T)
+        series = np.ascontiguousarray(np.moveaxis(raw, -1, 0))
         inputs = [bins.count(values) for bins, values in zip(layout.bins, series, strict=False)]
         rows = np.column_stack(
             (

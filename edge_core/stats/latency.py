@@ -18,8 +18,10 @@ class LatencyHistogram:
         self.counts: Int64 = np.zeros(BINS, np.int64) if counts is None else counts
 
     def update(self, microseconds: npt.ArrayLike) -> None:
-        """Count latencies, float or int [n] in microseconds."""
+        """Count latencies, float or int [n] in microseconds; ``ValueError`` for NaN."""
         bounded = np.clip(np.asarray(microseconds, dtype=np.float64), 1.0, 2.0 ** (BINS - 1))
+        if np.isnan(bounded).any():
+            raise ValueError("a latency is not a number")
         # The exponent is exact at every power of two; a logarithm may round across one.
         _, exponents = np.frexp(bounded)
         self.counts += np.bincount(exponents.reshape(-1) - 1, minlength=BINS)
