@@ -125,6 +125,19 @@ def test_the_largest_sums_that_a_definition_allows_are_exact(pattern: list[int])
         assert found[0, spread] == 0
 
 
+@settings(max_examples=60, deadline=None)
+@given(arrays.arrays(np.int32, (2, 181, 1), elements=st.integers(0, 3)), st.sampled_from([1, -1]))
+def test_a_small_spread_about_a_huge_mean_is_not_lost(
+    below: npt.NDArray[np.int32], sign: int
+) -> None:
+    quantised = sign * (np.int32(2**24 - 1) - below)
+    found = EXTREME.evaluate(quantised)
+    assert found.tobytes() == reference(EXTREME, quantised).tobytes()
+    # Moving every sample by the same whole number leaves the spread as it was.
+    spread = EXTREME.definition.feature_names.index("wide_std")
+    assert found[:, spread].tolist() == EXTREME.evaluate(below)[:, spread].tolist()
+
+
 def test_each_operation_by_hand() -> None:
     entry = SensorInput(name="ax", unit="g", lsb=0.5, low=-8.0, high=8.0)
     evaluator = Evaluator(define([entry], samples=4))
