@@ -105,7 +105,7 @@ class DriftWatch:
             ):
                 journal.add_event(connection, now_ms, DRIFT, model, finding.summary)
         elif journal.open_alert(connection, now_ms, DRIFT, model, finding.summary, detail):
-            journal.add_event(connection, now_ms, DRIFT, model, finding.summary, **detail)
+            journal.add_event(connection, now_ms, DRIFT, model, finding.summary, detail)
 
     def _still_open(self, connection: sa.Connection, model: str) -> bool:
         """Whether another release of the model that still runs sees the same drift."""

@@ -42,4 +42,4 @@ def record(connection: sa.Connection, sample: Sample, release: Release, now_ms: 
     title = f"{sample.device} computes other features than its bundle's definition gives"
     detail = {"device": sample.device, "release": release.ref.name, "difference": difference}
     if journal.open_alert(connection, now_ms, "parity", subject, title, detail):
-        journal.add_event(connection, now_ms, "parity", sample.device, title, **detail)
+        journal.add_event(connection, now_ms, "parity", sample.device, title, detail)

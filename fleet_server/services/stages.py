@@ -164,14 +164,14 @@ def move(
         rollouts.end_stage(connection, row.rollout, now_ms, outcome, verdict)
     text = f"{state.replace('_', ' ')}: {transition.reason}"
     if not next_stage:
-        journal.add_event(connection, now_ms, "rollout", course.name, text, verdict=verdict)
+        journal.add_event(connection, now_ms, "rollout", course.name, text, {"verdict": verdict})
     changed = rollouts.one(connection, row.rollout)
     assert changed is not None
     moved = msgspec.structs.replace(course, row=changed)
     _tell(connection, moved, transition, verdict, now_ms)
     if next_stage:
         passed = f"stage {course.stage.kind} passed: {transition.reason}"
-        journal.add_event(connection, now_ms, "rollout", course.name, passed, verdict=verdict)
+        journal.add_event(connection, now_ms, "rollout", course.name, passed, {"verdict": verdict})
         begin(connection, moved, now_ms)
         return
     if state == "promoted":

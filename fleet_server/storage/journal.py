@@ -48,12 +48,17 @@ class RejectedMessages(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add_event(
-    connection: sa.Connection, at_ms: int, kind: str, subject: str, text: str, **detail: Any
+    connection: sa.Connection,
+    at_ms: int,
+    kind: str,
+    subject: str,
+    text: str,
+    detail: dict[str, Any] | None = None,
 ) -> int:
     """Append to the log; returns its number."""
     query = (
         events.insert()
-        .values(at_ms=at_ms, kind=kind, subject=subject, text=text, detail=detail)
+        .values(at_ms=at_ms, kind=kind, subject=subject, text=text, detail=detail or {})
         .returning(events.c.event)
     )
     return int(connection.execute(query).scalar_one())

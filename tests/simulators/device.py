@@ -50,6 +50,8 @@ class World(msgspec.Struct, kw_only=True):
     """Share of every input's values that fall outside of the reference's range."""
     errors: Mapping[str, float] = {}
     """Version -> share of rows that the model could not answer."""
+    labels: bool = True
+    """Whether the true answers become known."""
     refuses: frozenset[str] = frozenset()
     """Versions that every device refuses."""
 
@@ -84,9 +86,9 @@ class SimulatedDevice:
         self._client.publish(topics.up(self.name, kind), payload, qos=1, retain=retain)
 
     def stop(self) -> None:
-        """Leave without a word, as a device does that loses its power."""
-        self._client.loop_stop()
+        """Leave the broker."""
         self._client.disconnect()
+        self._client.loop_stop()
 
     def tick(self) -> None:
         """Send one window for each release that runs."""
@@ -164,15 +166,14 @@ class SimulatedDevice:
             wrong=self._labels(int(rows - right.sum())),
         )
         if beside is not None:
-            window = msgspec.structs.replace(
-                window, paired=_paired(beside[1], right), paired_with=beside[0]
-            )
+            paired = _paired(beside[1], right) if self.world.labels else PairedCounts(agree=rows)
+            window = msgspec.structs.replace(window, paired=paired, paired_with=beside[0])
         self.publish("stats", codec.encode(window))
 
     def _labels(self, count: int) -> bytes:
         place = self.world.layout.slice_of("confidence")
         labels = np.zeros(place.stop - place.start, "<u4")
-        labels[1] = count
+        labels[1] = count if self.world.labels else 0
         return labels.tobytes()
 
     def _counts(self, rows: int) -> bytes:
@@ -232,10 +233,9 @@ class SimulatedDevice:
     def _report(self) -> None:
         desired = self.desired
         active = self._active(desired) if desired else None
-        failed = desired is not None and active != desired.active
         shadow = desired.shadow if desired else None
-        if shadow is not None and shadow.version in self.world.refuses:
-            shadow = None
+        refused = shadow is not None and shadow.version in self.world.refuses
+        failed = refused or (desired is not None and active != desired.active)
         state = ReportedState(
             device=self.name,
             at_ms=time.time_ns() // 1_000_000,
@@ -245,7 +245,7 @@ class SimulatedDevice:
             desired_revision=desired.revision if desired else 0,
             active=active,
             previous=self._previous,
-            shadow=shadow,
+            shadow=None if refused else shadow,
             update="failed" if failed else "committed" if active else "idle",
             reason="self-test failed" if failed else "",
             refusals=self._refusals,

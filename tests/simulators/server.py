@@ -36,7 +36,7 @@ check_every_seconds = 0.2
 class FleetServer:
     """Server process, release repository and operator's client below one folder."""
 
-    def __init__(self, folder: Path, *, decide: float = 0.3, drift: float = 2.0) -> None:
+    def __init__(self, folder: Path, *, decide: float = 0.3, drift: float = 1.0) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.keys = folder / "keys"
