@@ -58,6 +58,7 @@ class Connection:
         self.pending = b""
 
     def ask(self) -> None:
+        """Send the next request."""
         self.asked = time.perf_counter()
         self.socket.sendall(self.requests[self.next % len(self.requests)])
         self.next += 1
@@ -138,13 +139,16 @@ class Agent:
         self._usage = psutil.Process(self._process.pid)
 
     def cpu_seconds(self) -> float:
+        """User and system time so far."""
         times = self._usage.cpu_times()
         return float(times.user + times.system)
 
     def megabytes(self) -> float:
+        """Proportional set size."""
         return float(self._usage.memory_full_info().pss) / 1e6
 
     def stop(self) -> None:
+        """End the process."""
         self._process.terminate()
         self._process.wait()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_agent.inference.buckets import bucket_for, run_in_buckets
 from edge_agent.inference.session import Float32
 from edge_core.errors import InvalidBundle, Unavailable
 
@@ -18,7 +19,19 @@ else:
 
     PACKAGE = "ai-edge-litert"
 
-LARGEST_BUCKET = 64
+
+class _Planned:
+    """One interpreter whose memory is laid out for one batch size."""
+
+    def __init__(self, model: bytes, rows: int) -> None:
+        interpreter = Interpreter(model_content=model, num_threads=1)
+        details = interpreter.get_input_details()[0]
+        interpreter.resize_tensor_input(details["index"], [rows, *details["shape"][1:]])
+        interpreter.allocate_tensors()
+        self.interpreter = interpreter
+        self.source: int = details["index"]
+        self.result: int = interpreter.get_output_details()[0]["index"]
+        self.features: Float32 = np.zeros((rows, *details["shape"][1:]), np.float32)
 
 
 class LitertSession:
@@ -29,40 +42,32 @@ class LitertSession:
 
     def __init__(self, model: bytes) -> None:
         self._model = model
-        self._interpreters: dict[int, Interpreter] = {}
-        self._bucket(1)
+        one = _Planned(model, 1)
+        self._planned = {1: one}
         self.runtime = f"{PACKAGE} {importlib.metadata.version(PACKAGE)} (XNNPACK on CPU)"
+        names = [entry["op_name"] for entry in one.interpreter._get_ops_details()]
+        delegated = names.count("DELEGATE")
+        self.placement = {"operators": len(names) - delegated, "XNNPACK partitions": delegated}
 
     def run(self, features: Float32) -> Float32:
         """See :class:`edge_agent.inference.session.Session`."""
-        parts = [
-            self._run_bucket(features[start : start + LARGEST_BUCKET])
-            for start in range(0, len(features), LARGEST_BUCKET)
-        ]
-        return np.concatenate(parts)
+        try:
+            return run_in_buckets(features, self._planned[1].features.shape[1], self._run_bucket)
+        except (ValueError, RuntimeError) as error:
+            raise Unavailable(f"{PACKAGE} failed: {error}") from error
 
     def _run_bucket(self, features: Float32) -> Float32:
         rows = len(features)
-        size = 1 << (rows - 1).bit_length()
-        try:
-            interpreter = self._bucket(size)
-            padded = np.zeros((size, features.shape[1]), np.float32)
-            padded[:rows] = features
-            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], padded)
-            interpreter.invoke()
-            logits = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-        except (ValueError, RuntimeError) as error:
-            raise Unavailable(f"{PACKAGE} failed: {error}") from error
+        size = bucket_for(rows)
+        planned = self._planned.get(size)
+        if planned is None:
+            planned = self._planned[size] = _Planned(self._model, size)
+        # Rows beyond the last keep what an earlier batch left there; nobody reads them.
+        planned.features[:rows] = features
+        planned.interpreter.set_tensor(planned.source, planned.features)
+        planned.interpreter.invoke()
+        logits = planned.interpreter.get_tensor(planned.result)
         return np.asarray(logits[:rows], dtype=np.float32)
-
-    def _bucket(self, size: int) -> Interpreter:
-        if size not in self._interpreters:
-            interpreter = Interpreter(model_content=self._model, num_threads=1)
-            details = interpreter.get_input_details()[0]
-            interpreter.resize_tensor_input(details["index"], [size, *details["shape"][1:]])
-            interpreter.allocate_tensors()
-            self._interpreters[size] = interpreter
-        return self._interpreters[size]
 
 
 def open_model(path: Path) -> LitertSession:

@@ -1,14 +1,31 @@
 """onnxruntime behind the session port."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from edge_agent.inference.buckets import bucket_for, run_in_buckets
 from edge_agent.inference.session import Float32
 from edge_core.errors import InvalidBundle, Unavailable
 
 ERRORS_ONLY = 3
+PROVIDER = "CPUExecutionProvider"
+
+
+class _Bound:
+    """Buffers for one batch size, known to onnxruntime beforehand."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, rows: int) -> None:
+        source, result = session.get_inputs()[0], session.get_outputs()[0]
+        self.features: Float32 = np.zeros((rows, source.shape[1]), np.float32)
+        self.logits: Float32 = np.zeros((rows, result.shape[1]), np.float32)
+        self.binding: Any = session.io_binding()
+        self.binding.bind_cpu_input(source.name, self.features)
+        self.binding.bind_output(
+            result.name, "cpu", 0, np.float32, self.logits.shape, self.logits.ctypes.data
+        )
 
 
 class OnnxSession:
@@ -21,21 +38,33 @@ class OnnxSession:
         options.log_severity_level = ERRORS_ONLY
         # A spinning thread pool would keep a small device's core busy between requests.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            path, sess_options=options, providers=["CPUExecutionProvider"]
-        )
-        self._input = self._session.get_inputs()[0].name
-        self._outputs = [self._session.get_outputs()[0].name]
-        provider = self._session.get_providers()[0]
-        self.runtime = f"onnxruntime {onnxruntime.__version__} ({provider})"
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        self._session = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
+        self._width: int = self._session.get_inputs()[0].shape[1]
+        self._bound: dict[int, _Bound] = {}
+        self.runtime = f"onnxruntime {onnxruntime.__version__} ({PROVIDER})"
+        self.placement = {
+            part.ep_name: len(part.get_nodes())
+            for part in self._session.get_provider_graph_assignment_info()
+        }
 
     def run(self, features: Float32) -> Float32:
         """See :class:`edge_agent.inference.session.Session`."""
         try:
-            logits: Float32 = self._session.run(self._outputs, {self._input: features})[0]
+            return run_in_buckets(features, self._width, self._run_bucket)
         except Exception as error:  # onnxruntime's own errors share no base class
             raise Unavailable(f"onnxruntime failed: {error}") from error
-        return logits.astype(np.float32, copy=False)
+
+    def _run_bucket(self, features: Float32) -> Float32:
+        rows = len(features)
+        size = bucket_for(rows)
+        bound = self._bound.get(size)
+        if bound is None:
+            bound = self._bound[size] = _Bound(self._session, size)
+        # Rows beyond the last keep what an earlier batch left there; nobody reads them.
+        bound.features[:rows] = features
+        self._session.run_with_iobinding(bound.binding)
+        return bound.logits[:rows].copy()
 
 
 def open_model(path: Path) -> OnnxSession:

@@ -24,6 +24,9 @@ class Session(Protocol):
     runtime: str
     """Name and version of the runtime, and where it really runs."""
 
+    placement: dict[str, int]
+    """Operators by where they run, as far as the runtime tells."""
+
     def run(self, features: Float32) -> Float32:
         """Float32 [batch, features] -> logits float32 [batch, classes].
 

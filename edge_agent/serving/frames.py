@@ -18,13 +18,17 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 HEADER = struct.Struct("<I")
 
 
-class _Frame(
+class _Request(
     msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True
 ):
-    """A request or an answer; answers carry the id of their request, in any order."""
+    """Something asked; a field that this agent does not know is refused, never ignored."""
 
 
-class Predict(_Frame, frozen=True, kw_only=True, tag="predict"):
+class _Response(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """An answer with the id of its request; a newer agent may append fields."""
+
+
+class Predict(_Request, frozen=True, kw_only=True, tag="predict"):
     """Answer whole raw windows."""
 
     id: int
@@ -35,7 +39,7 @@ class Predict(_Frame, frozen=True, kw_only=True, tag="predict"):
     slices: dict[str, str] = {}
 
 
-class Push(_Frame, frozen=True, kw_only=True, tag="push"):
+class Push(_Request, frozen=True, kw_only=True, tag="push"):
     """Feed a sensor stream; the answer holds the windows that are complete now."""
 
     id: int
@@ -47,7 +51,7 @@ class Push(_Frame, frozen=True, kw_only=True, tag="push"):
     slices: dict[str, str] = {}
 
 
-class Feedback(_Frame, frozen=True, kw_only=True, tag="feedback"):
+class Feedback(_Request, frozen=True, kw_only=True, tag="feedback"):
     """The true class of an earlier prediction."""
 
     id: int
@@ -55,7 +59,7 @@ class Feedback(_Frame, frozen=True, kw_only=True, tag="feedback"):
     label: str
 
 
-class Status(_Frame, frozen=True, kw_only=True, tag="status"):
+class Status(_Request, frozen=True, kw_only=True, tag="status"):
     """Ask what the agent is doing."""
 
     id: int
@@ -64,28 +68,28 @@ class Status(_Frame, frozen=True, kw_only=True, tag="status"):
 Request = Predict | Push | Feedback | Status
 
 
-class Answers(_Frame, frozen=True, kw_only=True, tag="answers"):
+class Answers(_Response, frozen=True, kw_only=True, tag="answers"):
     """Answers to ``predict`` or ``push``."""
 
     id: int
     predictions: list[Prediction]
 
 
-class Joined(_Frame, frozen=True, kw_only=True, tag="joined"):
+class Joined(_Response, frozen=True, kw_only=True, tag="joined"):
     """Whether the label found its prediction."""
 
     id: int
     joined: bool
 
 
-class StatusAnswer(_Frame, frozen=True, kw_only=True, tag="status"):
+class StatusAnswer(_Response, frozen=True, kw_only=True, tag="status"):
     """What the agent is doing, in plain names and values."""
 
     id: int
     status: dict[str, str | int | float | bool | None]
 
 
-class Failure(_Frame, frozen=True, kw_only=True, tag="failure"):
+class Failure(_Response, frozen=True, kw_only=True, tag="failure"):
     """The request was refused; ``kind`` is the name of an error class of Serinus."""
 
     id: int
@@ -104,7 +108,7 @@ def encode(frame: Request | Response) -> bytes:
     """Bytes of a frame, length included."""
     body = _encoder.encode(frame)
     if len(body) > MAX_FRAME_BYTES:
-        raise InvalidMessage(f"frame has {len(body)} bytes; the limit is {MAX_FRAME_BYTES}")
+        raise too_large(len(body))
     return HEADER.pack(len(body)) + body
 
 

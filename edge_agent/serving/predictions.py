@@ -129,10 +129,12 @@ class Recent:
         """The answer's number; -1 where the id is not one of this process."""
         if not prediction_id.startswith(self._prefix) or len(prediction_id) > MAX_ID_LENGTH:
             return -1
+        digits = prediction_id[len(self._prefix) :]
         try:
-            return int(prediction_id[len(self._prefix) :], 16)
+            number = int(digits, 16)
         except ValueError:
             return -1
+        return number if f"{number:x}" == digits else -1
 
     def _forget(self) -> None:
         """Drop the oldest batches beyond the capacity; done rarely, since it moves the list."""

@@ -12,7 +12,7 @@ from edge_core import baseline as baselines
 from edge_core.bundle import folder as folders
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle.manifest import Manifest
-from edge_core.errors import InvalidBundle
+from edge_core.errors import InvalidBundle, Unavailable
 from edge_core.features import definition as definitions
 from edge_core.features.evaluation import Evaluator
 from edge_core.release import ReleaseRef
@@ -57,6 +57,7 @@ class LoadedRelease:
             folders.read_limited(folder / manifests.FALLBACK, baselines.MAX_BASELINE_BYTES)
         )
         self._folder = folder
+        self._check()
 
     @classmethod
     def open(cls, folder: Path, target: str) -> Self:
@@ -75,6 +76,26 @@ class LoadedRelease:
             folder=folder,
             session=open_session(folder / variant.path, variant),
         )
+
+    def _check(self) -> None:
+        """Refuse parts that do not fit each other, before a request finds out."""
+        features, classes = self.definition.feature_names, self.classes
+        channels = [channel.name for channel in self.reference.channels[:-2]]
+        if channels != [*self.definition.input_names, *features]:
+            raise InvalidBundle(
+                f"{self.ref.name}: {manifests.REFERENCE} and {manifests.FEATURES} name other "
+                "channels; build the bundle again"
+            )
+        probe = np.zeros((1, len(features)), np.float32)
+        try:
+            shapes = [self.logits(probe).shape, self.fallback_logits(probe).shape]
+        except (ValueError, Unavailable) as error:
+            raise InvalidBundle(f"{self.ref.name} does not take its features: {error}") from error
+        if any(shape != (1, len(classes)) for shape in shapes):
+            raise InvalidBundle(
+                f"{self.ref.name} declares {len(classes)} classes; model and fallback answer "
+                f"{shapes[0]} and {shapes[1]}"
+            )
 
     def logits(self, features: Float32) -> Float32:
         """Run the model, float32 [batch, features] -> float32 [batch, classes]."""

@@ -30,13 +30,6 @@ from edge_core.errors import (
 )
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-STATUS: dict[type[SerinusError], int] = {
-    InvalidInput: 400,
-    InvalidMessage: 400,
-    Overloaded: 429,
-    Unavailable: 503,
-}
-
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -115,8 +108,11 @@ class _Routes:
         tensor = inference.inputs[0]
         if tensor.name != "samples":
             raise InvalidInput(f"unknown input {tensor.name[:64]!r}; the input is 'samples'")
+        if min(tensor.shape) < 1:
+            raise InvalidInput(f"shape {tensor.shape} holds no rows")
         try:
-            samples = np.asarray(tensor.data, dtype=np.float32).reshape(tensor.shape)
+            with np.errstate(over="ignore"):  # becomes infinity, which the engine refuses
+                samples = np.asarray(tensor.data, dtype=np.float32).reshape(tensor.shape)
         except (ValueError, TypeError, OverflowError) as error:
             raise InvalidInput(f"data do not fill the shape {tensor.shape}: {error}") from error
         slices = inference.parameters.get("slices", {})
@@ -136,6 +132,10 @@ class _Routes:
 
 class _NotFound(SerinusError):
     """The model's name is not the one served here."""
+
+
+class _TooLarge(InvalidMessage):
+    """The body has more bytes than are read."""
 
 
 def _rendered(
@@ -175,7 +175,7 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise InvalidMessage(f"body of more than {MAX_BODY_BYTES} bytes")
+            raise _TooLarge(f"body of more than {MAX_BODY_BYTES} bytes; send fewer rows")
     return bytes(body)
 
 
@@ -193,9 +193,23 @@ def _translated(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except SerinusError as error:
-            return _json({"error": str(error)}, STATUS.get(type(error), 404))
+            return _json({"error": str(error)}, _status(error))
 
     return handle
+
+
+def _status(error: SerinusError) -> int:
+    match error:
+        case _TooLarge():
+            return 413
+        case _NotFound():
+            return 404
+        case Overloaded():
+            return 429
+        case Unavailable():
+            return 503
+        case _:
+            return 400
 
 
 def _json(content: object, status: int = 200) -> Response:

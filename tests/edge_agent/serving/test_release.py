@@ -1,0 +1,89 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_agent.serving.release import LoadedRelease
+from edge_core import baseline
+from edge_core.bundle import manifest as manifests
+from edge_core.errors import InvalidBundle
+from edge_core.features import definition as definitions
+from tests.simulators.tiny_bundle import CLASSES, TARGET, tiny_bundle
+
+
+def test_a_release_meets_its_golden_vectors(release: LoadedRelease) -> None:
+    golden = release.golden()
+    features = release.evaluator.evaluate(release.evaluator.quantise(golden.samples))
+    np.testing.assert_array_equal(features, golden.features)
+    np.testing.assert_allclose(
+        release.logits(features), golden.expected, atol=release.variant.tolerance
+    )
+    assert release.fallback_logits(features).shape == (len(features), len(CLASSES))
+
+
+def test_an_unknown_target_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InvalidBundle, match=f"no variant for target npu; it has {TARGET}"):
+        LoadedRelease.open(tiny_bundle(tmp_path), "npu")
+
+
+def _remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def _truncate(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
+
+    return damage
+
+
+def _drop_a_feature(folder: Path) -> None:
+    definition = definitions.parse((folder / manifests.FEATURES).read_bytes())
+    shorter = msgspec.structs.replace(definition, features=definition.features[:-1])
+    (folder / manifests.FEATURES).write_bytes(definitions.serialize(shorter))
+
+
+def _add_a_class_to_the_fallback(folder: Path) -> None:
+    simple = baseline.parse((folder / manifests.FALLBACK).read_bytes())
+    wider = msgspec.structs.replace(
+        simple, bias=[*simple.bias, 0.0], weights=[[*row, 0.0] for row in simple.weights]
+    )
+    (folder / manifests.FALLBACK).write_bytes(baseline.serialize(wider))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(
+            change(name)
+            for change in (_remove, _truncate)
+            for name in (
+                manifests.MANIFEST,
+                manifests.FEATURES,
+                manifests.REFERENCE,
+                manifests.FALLBACK,
+                f"variants/{TARGET}/model.onnx",
+            )
+        ),
+        _drop_a_feature,
+        _add_a_class_to_the_fallback,
+    ],
+)
+def test_parts_that_are_damaged_or_do_not_fit_are_refused(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    folder = tiny_bundle(tmp_path)
+    damage(folder)
+    with pytest.raises(InvalidBundle):
+        LoadedRelease.open(folder, TARGET)
+
+
+@pytest.mark.parametrize("damage", [_remove(manifests.GOLDEN), _truncate(manifests.GOLDEN)])
+def test_damaged_golden_vectors_are_refused(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    release = LoadedRelease.open(tiny_bundle(tmp_path), TARGET)
+    damage(tmp_path)
+    with pytest.raises(InvalidBundle, match="golden"):
+        release.golden()

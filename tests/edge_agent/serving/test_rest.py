@@ -1,0 +1,161 @@
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from edge_agent.monitor import Monitor
+from edge_agent.serving import rest
+from edge_agent.serving.engine import Engine
+from edge_agent.serving.release import LoadedRelease
+from edge_core.errors import InvalidConfiguration
+from tests.simulators.processes import free_port
+from tests.simulators.tiny_bundle import CLASSES, tiny_rows
+
+pytestmark = pytest.mark.anyio
+INFER = "/v2/models/tiny-motion/infer"
+
+
+@asynccontextmanager
+async def served(
+    monitor: Monitor, release: LoadedRelease | None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A real HTTP server on loopback and a client to it."""
+    engine = Engine(monitor, slices={}, max_queue_rows=2048, now_ms=lambda: 0)
+    engine.set_active(release, "incumbent", None)
+    port = free_port()
+    task = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), port))
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            async with asyncio.timeout(10):
+                while True:
+                    with contextlib.suppress(httpx.ConnectError):
+                        await client.get("/v2/health/live")
+                        break
+                    await asyncio.sleep(0.02)
+            yield client
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await engine.close()
+
+
+def tensor(rows: int, **changes: Any) -> dict[str, Any]:
+    samples, _ = tiny_rows(rows)
+    return {
+        "name": "samples",
+        "shape": list(samples.shape),
+        "datatype": "FP32",
+        "data": samples.ravel().tolist(),
+        **changes,
+    }
+
+
+async def test_an_inference_answers_as_the_protocol_says(
+    monitor: Monitor, release: LoadedRelease
+) -> None:
+    _, labels = tiny_rows(4)
+    async with served(monitor, release) as client:
+        answer = await client.post(INFER, json={"id": "x1", "inputs": [tensor(4)]})
+    assert answer.status_code == 200
+    content = answer.json()
+    assert (content["model_name"], content["model_version"], content["id"]) == (
+        "tiny-motion",
+        "1.0.0",
+        "x1",
+    )
+    assert content["parameters"]["release"] == release.ref.digest
+    assert content["parameters"]["served_by"] == "model"
+    assert len(set(content["parameters"]["prediction_ids"])) == 4
+    scores, label = content["outputs"]
+    assert (scores["datatype"], scores["shape"], len(scores["data"])) == ("FP32", [4, 3], 12)
+    assert label["data"] == [CLASSES[index] for index in labels]
+
+
+async def test_nested_data_are_accepted(monitor: Monitor, release: LoadedRelease) -> None:
+    nested = tiny_rows(2)[0].tolist()
+    async with served(monitor, release) as client:
+        answer = await client.post(INFER, json={"inputs": [tensor(2, data=nested)]})
+    assert answer.json()["outputs"][0]["shape"] == [2, 3]
+
+
+async def test_health_and_metadata(monitor: Monitor, release: LoadedRelease) -> None:
+    async with served(monitor, release) as client:
+        assert (await client.get("/v2")).json()["name"] == "serinus"
+        assert (await client.get("/v2/health/live")).status_code == 200
+        assert (await client.get("/v2/health/ready")).status_code == 200
+        assert (await client.get("/v2/models/tiny-motion/ready")).status_code == 200
+        metadata = (await client.get("/v2/models/tiny-motion")).json()
+    assert metadata["inputs"][0]["shape"] == [-1, 8, 2]
+    assert "onnxruntime" in metadata["platform"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "truncated"),
+        (b"\xff\xfe\x00", "malformed"),
+        (b"[" * 100_000, "Expected `object`"),
+        (b'{"inputs": [{"data": ' + b"[" * 100_000, "recursion"),
+        ({"inputs": []}, "length >= 1"),
+        ({"inputs": [tensor(1, name="features")]}, "the input is 'samples'"),
+        ({"inputs": [tensor(1, datatype="INT8")]}, "INT8"),
+        ({"inputs": [tensor(1, shape=[1, 8])]}, "shape"),
+        ({"inputs": [tensor(1, shape=[2, 8, 2])]}, "do not fill the shape"),
+        ({"inputs": [tensor(1, shape=[-1, 8, 2])]}, "shape"),
+        ({"inputs": [tensor(1, data=["a"] * 16)]}, "do not fill the shape"),
+        ({"inputs": [tensor(1, data=[None] * 16)]}, "NaN or infinity in ax, ay"),
+        ({"inputs": [tensor(1, data=[1e300] * 16)]}, "NaN or infinity in ax, ay"),
+        ({"inputs": [tensor(1, shape=[2, 4, 2])]}, r"needed is [batch, 8, 2]"),
+        ({"inputs": [tensor(1)], "parameters": {"slices": {"side": "top"}}}, "not declared"),
+        ({"inputs": [tensor(1)], "parameters": {"slices": 3}}, "parameters.slices"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "body",
+)
+async def test_a_bad_body_gets_one_line(
+    monitor: Monitor, release: LoadedRelease, body: Any, text: str
+) -> None:
+    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    async with served(monitor, release) as client:
+        answer = await client.post(INFER, content=content)
+        assert answer.status_code == 400
+        assert set(answer.json()) == {"error"}
+        assert text in answer.json()["error"]
+        assert (await client.post(INFER, json={"inputs": [tensor(1)]})).status_code == 200
+
+
+async def test_other_refusals_have_their_status(monitor: Monitor, release: LoadedRelease) -> None:
+    async with served(monitor, release) as client:
+        unknown = await client.get("/v2/models/other")
+        assert (unknown.status_code, "tiny-motion" in unknown.json()["error"]) == (404, True)
+        large = await client.post(INFER, content=bytes(rest.MAX_BODY_BYTES + 1))
+        assert large.status_code == 413
+        assert "send fewer rows" in large.json()["error"]
+        assert (await client.get(INFER)).status_code == 405
+
+
+async def test_without_a_release_it_is_not_ready(monitor: Monitor) -> None:
+    async with served(monitor, None) as client:
+        assert (await client.get("/v2/health/live")).status_code == 200
+        assert (await client.get("/v2/health/ready")).status_code == 503
+        answer = await client.post(INFER, json={"inputs": [tensor(1)]})
+        assert answer.status_code == 503
+        assert "no release is active" in answer.json()["error"]
+
+
+async def test_a_busy_port_is_named(monitor: Monitor, release: LoadedRelease) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        engine = Engine(monitor, slices={}, max_queue_rows=8, now_ms=lambda: 0)
+        try:
+            with pytest.raises(InvalidConfiguration, match=f"port {port} .*rest_port"):
+                await rest.serve(rest.create_app(engine, "0.1.0"), port)
+        finally:
+            await engine.close()

@@ -1,0 +1,146 @@
+import asyncio
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_agent.client import AgentClient, AsyncAgentClient
+from edge_core.errors import InvalidInput, InvalidMessage, Unavailable
+from tests.simulators.processes import Process
+from tests.simulators.tiny_bundle import CLASSES, tiny_bundle, tiny_rows
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of a real ``serinus-agent serve``."""
+    folder = tmp_path_factory.mktemp("agent")
+    bundle, path = tiny_bundle(folder / "bundle"), folder / "agent.sock"
+    command = [sys.executable, "-m", "edge_agent", "serve", str(bundle), "--socket", str(path)]
+    with Process(command, folder / "agent.log") as process:
+        process.wait_for_text("serving tiny-motion@1.0.0", seconds=20)
+        yield path
+        assert "Traceback" not in process.log.read_text()
+
+
+@contextmanager
+def deaf(path: Path, answer: bytes = b"") -> Iterator[Path]:
+    """A listener that takes a connection and answers with these bytes, or never."""
+    done = threading.Event()
+
+    def talk() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+            done.wait(10)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=talk)
+        thread.start()
+        try:
+            yield path
+        finally:
+            done.set()
+            thread.join()
+
+
+def test_predict_feedback_and_status(agent: Path) -> None:
+    samples, labels = tiny_rows(5)
+    with AgentClient(agent) as client:
+        answers = client.predict(samples)
+        assert [answer.label for answer in answers] == [CLASSES[label] for label in labels]
+        assert client.feedback(answers[0].id, answers[0].label)
+        assert not client.feedback(answers[0].id, answers[0].label)
+        assert client.status()["active"] == "tiny-motion@1.0.0"
+
+
+def test_pushed_samples_are_cut_into_windows(agent: Path) -> None:
+    samples, _ = tiny_rows(4, seed=4)
+    times = 20_000 * np.arange(1, 33)
+    with AgentClient(agent) as client:
+        answers = client.push("here", times, samples.reshape(-1, 2))
+    assert [answer.first_us for answer in answers] == times[:25:4].tolist()
+
+
+def test_refusals_come_back_as_the_error_they_are(agent: Path) -> None:
+    with AgentClient(agent) as client:
+        with pytest.raises(InvalidInput, match="three axes"):
+            client.predict(np.zeros((8, 2)))
+        with pytest.raises(InvalidInput, match="NaN or infinity in ax"):
+            client.predict(np.full((1, 8, 2), np.nan))
+        with pytest.raises(InvalidInput, match="not one of still"):
+            client.feedback("x-1", "dance")
+        with pytest.raises(InvalidMessage, match="send fewer rows"):
+            client.predict(np.zeros((300_000, 8, 2), np.float32))
+        assert client.predict(tiny_rows(1)[0])
+
+
+def test_overlapping_requests_find_their_answers(agent: Path) -> None:
+    samples, _ = tiny_rows(60)
+
+    async def story() -> None:
+        async with AsyncAgentClient(agent) as client:
+            together = await asyncio.gather(*(client.predict(row[None]) for row in samples))
+            whole = await client.predict(samples)
+            assert [answers[0].scores for answers in together] == [a.scores for a in whole]
+            assert await client.feedback(whole[0].id, whole[0].label)
+            with pytest.raises(InvalidInput):
+                await client.predict(np.zeros((1, 8, 3)))
+            assert (await client.status())["target"] == "cpu-x86_64-ort"
+
+    asyncio.run(story())
+
+
+def test_no_agent_is_said_clearly(tmp_path: Path) -> None:
+    async def connect() -> None:
+        async with AsyncAgentClient(tmp_path / "none.sock"):
+            pass
+
+    with pytest.raises(Unavailable, match="no agent answers on"):
+        AgentClient(tmp_path / "none.sock")
+    with pytest.raises(Unavailable, match="no agent answers on"):
+        asyncio.run(connect())
+
+
+def test_a_late_answer_is_never_taken_for_the_next(tmp_path: Path) -> None:
+    with deaf(tmp_path / "deaf.sock") as path, AgentClient(path, timeout=0.2) as client:
+        with pytest.raises(Unavailable, match=r"no answer from .* within 0\.2 s"):
+            client.status()
+        with pytest.raises(Unavailable):
+            client.status()
+
+
+def test_the_async_client_gives_up_in_time(tmp_path: Path) -> None:
+    async def story(path: Path) -> None:
+        async with AsyncAgentClient(path, timeout=0.2) as client:
+            with pytest.raises(Unavailable, match="within"):
+                await client.status()
+
+    with deaf(tmp_path / "deaf.sock") as path:
+        asyncio.run(story(path))
+
+
+def test_an_agent_that_talks_nonsense_is_refused(tmp_path: Path) -> None:
+    async def story(path: Path) -> None:
+        async with AsyncAgentClient(path) as client:
+            with pytest.raises(InvalidMessage, match="not a response"):
+                await client.status()
+            with pytest.raises(Unavailable, match="connect again"):
+                await client.status()
+
+    nonsense = b"\x04\0\0\0abcd"
+    with (
+        deaf(tmp_path / "one.sock", nonsense) as path,
+        AgentClient(path) as client,
+        pytest.raises(InvalidMessage, match="not a response"),
+    ):
+        client.status()
+    with deaf(tmp_path / "two.sock", nonsense) as path:
+        asyncio.run(story(path))

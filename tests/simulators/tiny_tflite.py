@@ -1,0 +1,48 @@
+"""A TFLite file written by hand: one fully connected layer, float32."""
+
+import flatbuffers
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+Float32 = npt.NDArray[np.float32]
+
+
+def tiny_tflite(weights: Float32, bias: Float32) -> bytes:
+    """Float32 [1, features] -> float32 [1, classes]; ``weights`` is [features, classes]."""
+    features, classes = weights.shape
+    graph = schema.SubGraphT()
+    graph.tensors = [
+        _tensor(b"features", [1, features], 0),
+        _tensor(b"weights", [classes, features], 1),
+        _tensor(b"bias", [classes], 2),
+        _tensor(b"logits", [1, classes], 0),
+    ]
+    graph.inputs, graph.outputs = [0], [3]
+    layer = schema.OperatorT()
+    layer.opcodeIndex, layer.inputs, layer.outputs = 0, [0, 1, 2], [3]
+    layer.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+    layer.builtinOptions = schema.FullyConnectedOptionsT()
+    graph.operators = [layer]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
+    code.version = 1
+    model = schema.ModelT()
+    model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
+    model.buffers = [_buffer(b""), _buffer(weights.T.tobytes()), _buffer(bias.tobytes())]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def _tensor(name: bytes, shape: list[int], buffer: int) -> schema.TensorT:
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape, tensor.buffer = name, shape, buffer
+    tensor.type = schema.TensorType.FLOAT32
+    return tensor
+
+
+def _buffer(data: bytes) -> schema.BufferT:
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(data, np.uint8)
+    return buffer
