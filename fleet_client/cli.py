@@ -63,12 +63,12 @@ def options(
     token: Annotated[str, typer.Option(envvar="SERINUS_TOKEN", help="API token.")] = "",
     token_file: Annotated[
         Path | None,
-        typer.Option(envvar="SERINUS_TOKEN_FILE", help="File that holds the API token."),
+        typer.Option(help="File that holds the API token."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Operate a fleet of devices: releases, rollouts, what is in production."""
-    client = FleetClient(url, token or _read_token(token_file))
+    client = FleetClient(url, _read_token(token_file) if token_file or not token else token)
     context.obj = _Context(client, as_json)
     context.call_on_close(client.close)
 

@@ -2,7 +2,7 @@
 
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -31,15 +31,15 @@ class FleetClient:
 
     def __init__(self, url: str = DEFAULT_URL, token: str = "") -> None:
         self.url = url.rstrip("/")
-        if not self.url.startswith(("http://", "https://")):
+        if not _is_address(self.url):
             raise InvalidConfiguration(f"{url!r} is not an address: write it as {DEFAULT_URL}")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        try:
-            self._http = httpx.Client(
-                base_url=f"{self.url}/api/v1/", headers=headers, timeout=TIMEOUT_SECONDS
-            )
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
-            raise InvalidConfiguration(f"{url!r} or its token cannot be used: {error}") from error
+        if not token.isascii():
+            raise InvalidConfiguration("the token is not one that a server made: read it again")
+        self._http = httpx.Client(
+            base_url=f"{self.url}/api/v1/",
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=TIMEOUT_SECONDS,
+        )
 
     def fleet(self) -> Json:
         """Answer with the fleet in numbers."""
@@ -152,6 +152,14 @@ class FleetClient:
         if not isinstance(content, dict):
             raise Unavailable(f"{self.url} does not answer as a Serinus server does")
         return content
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _detail(answer: httpx.Response) -> str:

@@ -127,7 +127,7 @@ def rollout(row: Json) -> RenderableType:
             f"{entry['share']:.0%}",
             when(entry["started_ms"]),
             when(entry["ended_ms"]),
-            ", ".join(f"{count} {role}" for role, count in entry["devices"].items()),
+            ", ".join(f"{n} {role}" for role, n in entry["devices"].items() if role != "none"),
             entry["outcome"] or "",
         )
     parts: list[RenderableType] = [head, stages]

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import uvicorn
 
@@ -19,6 +20,7 @@ from fleet_server.config import ServerConfig
 from fleet_server.leader import Leader
 from fleet_server.mqtt_gateway import MqttGateway
 from fleet_server.services.suite import Services
+from fleet_server.services.tokens import Role
 
 USAGE_EXIT = 1
 UNUSABLE_EXIT = 2
@@ -29,10 +31,12 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         config = configuration.load(arguments.config)
-        if arguments.command == "check-config":
+        if arguments.command == "run":
+            run(config)
+        elif arguments.command == "token":
+            print(make_token(config, arguments.name, arguments.role))
+        else:
             print(f"settings are valid; data in {config.data}, page at {config.url}")
-            return
-        run(config)
     except SerinusError as error:
         print(f"serinus-server: {error}", file=sys.stderr)
         sys.exit(UNUSABLE_EXIT)
@@ -66,15 +70,32 @@ def run(config: ServerConfig) -> None:
         _serve(config, services, listener)
 
 
+def make_token(config: ServerConfig, name: str, role: str) -> str:
+    """Make an API token and return its secret; the server may be running."""
+    if not config.data.is_dir():
+        raise InvalidConfiguration(
+            f"no data folder {config.data}: start the server once, or name its settings"
+        )
+    services = Services.open(config)
+    try:
+        return services.tokens.create(name, role)
+    finally:
+        services.database.close()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="serinus-server", description="The fleet server of Serinus.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("run", "run the server; without settings it starts on SQLite and loopback"),
         ("check-config", "read the settings and say whether they are valid"),
+        ("token", "make an API token and print it; only its hash is stored"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
+        if name == "token":
+            command.add_argument("name", help="whom it is for, as the log shows it")
+            command.add_argument("--role", choices=get_args(Role), default="viewer")
     return parser
 
 

@@ -202,3 +202,45 @@ def test_wrong_use_ends_with_one() -> None:
     done = start("rnu")
     assert done.returncode == 1
     assert "rnu" in done.stderr
+
+
+def test_a_viewer_may_look_and_nothing_else(server: FleetServer) -> None:
+    server.publish("1.0.0")
+    made = start("token", "screen", "--role", "viewer", "--config", server.settings)
+    assert made.returncode == 0, made.stderr
+    with FleetClient(server.url, made.stdout.strip()) as viewer:
+        assert viewer.releases()
+        with pytest.raises(Refused, match="operator") as refused:
+            viewer.start_rollout("tiny-motion@1.0.0")
+    assert refused.value.status == 403
+
+
+def test_a_rollout_without_devices_is_refused(server: FleetServer) -> None:
+    server.publish("1.0.0")
+    with pytest.raises(Refused, match="no device could run") as refused:
+        server.client.start_rollout("tiny-motion@1.0.0")
+    assert refused.value.status == 409
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        ({"delta": 2}, "delta"),
+        ({"stages": []}, "stages"),
+        ({"stages": [{"kind": "leap", "share": 1}]}, "leap"),
+        ({"detla": 0.1}, "detla"),
+        ({"v": 9}, "version"),
+        (
+            {"stages": [{"kind": "ramp", "share": 1}, {"kind": "canary", "share": 1}]},
+            "shadow over canary",
+        ),
+    ],
+)
+def test_a_bad_plan_is_refused_by_name(
+    server: FleetServer, plan: dict[str, object], says: str
+) -> None:
+    server.publish("1.0.0")
+    with pytest.raises(Refused, match=says) as refused:
+        server.client.start_rollout("tiny-motion@1.0.0", plan)
+    assert refused.value.status == 422
+    assert "\n" not in str(refused.value)

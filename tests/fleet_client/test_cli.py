@@ -1,0 +1,123 @@
+"""The operators' command: one clear line for everything that goes wrong."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from edge_core.errors import InvalidConfiguration, Unavailable
+from fleet_client import tables
+from fleet_client.client import FleetClient, Refused
+from tests.simulators.processes import command, free_port
+
+
+def serinus(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parent.parent.parent
+    return subprocess.run(
+        [*command("serinus"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(root), "SERINUS_TOKEN": "t"},
+        timeout=60,
+    )
+
+
+class Strange(BaseHTTPRequestHandler):
+    """A web server that is not ours."""
+
+    def do_GET(self) -> None:
+        body = {"/api/v1/devices": b"[1]", "/api/v1/releases": b"<html>"}.get(self.path, b"")
+        self.send_response(200 if body else 500)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Strange)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--url", "http://127.0.0.1:{port}", "devices"], 2, "serinus-server run"),
+        (["--url", "nonsense", "devices"], 2, "http://127.0.0.1:8321"),
+        (["--token-file", "missing.token", "devices"], 2, "missing.token"),
+        (["rollout", "start", "m@1.0.0", "--plan", "missing.json"], 2, "missing.json"),
+        (["rollout", "start", "m@1.0.0", "--plan", "bad.json"], 2, "bad.json"),
+        (["rollout", "start", "m@1.0.0", "--plan", "list.json"], 2, "object"),
+        (["devics"], 1, "devics"),
+        (["rollout", "start"], 1, "release"),
+        (["verdict", "replay", "x"], 1, "integer"),
+    ],
+)
+def test_every_mistake_is_one_line(
+    tmp_path: Path, arguments: list[str], code: int, says: str
+) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "list.json").write_text("[]")
+    port = str(free_port())
+    done = serinus(*(word.replace("{port}", port) for word in arguments), cwd=tmp_path)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_completion_are_offered(tmp_path: Path) -> None:
+    help_text = serinus("--help", cwd=tmp_path).stdout
+    for word in ("devices", "releases", "rollout", "production", "alerts", "completion"):
+        assert word in help_text
+    assert serinus(cwd=tmp_path).returncode == 1
+
+
+def test_no_server_and_strange_servers_are_told_apart(stranger: str) -> None:
+    nobody = FleetClient(f"http://127.0.0.1:{free_port()}", "t")
+    with nobody, pytest.raises(Unavailable, match="no Serinus server answers"):
+        nobody.devices()
+    with FleetClient(stranger, "t") as client:
+        with pytest.raises(Unavailable, match="does not answer as"):
+            client.devices()
+        with pytest.raises(Unavailable, match="does not answer as"):
+            client.releases()
+        with pytest.raises(Refused, match="500"):
+            client.alerts()
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x", "127.0.0.1:8321", "http://[bad"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(InvalidConfiguration):
+        FleetClient(url, "t")
+
+
+def test_names_cannot_leave_their_path(stranger: str) -> None:
+    with FleetClient(stranger, "t") as client, pytest.raises(Refused):
+        client.device("../../releases")
+
+
+def test_gates_that_did_not_pass_are_named_with_their_waivers() -> None:
+    gates = [
+        {"gate": "slices", "outcome": "no_evidence", "slice": "side=right"},
+        {"gate": "size", "outcome": "passed", "slice": None},
+    ]
+    waivers = [{"gate": "slices", "slice": "side=right", "reason": "shown on purpose"}]
+    text = tables.gates(gates, waivers).plain
+    assert "1 of 2 passed" in text
+    assert "slices side=right: no evidence" in text
+    assert "shown on purpose" in text
