@@ -22,7 +22,7 @@ from edge_core.stats.latency import LatencyHistogram
 
 MAX_WAITING_SAMPLES = 64
 MAX_CELLS = 64
-FOLD_ROWS = 64
+FOLD_ROWS = 32
 FOLD_BYTES = 4 * 1024 * 1024
 MAX_SAMPLE_BYTES = MAX_MESSAGE_BYTES - 4096
 """Arrays of a sample; names, ids and framing need the rest of a message."""
@@ -47,6 +47,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     probabilities: Float32
     latency_us: npt.NDArray[np.float64]
     slices: dict[str, str]
+
+
+def joined(parts: list[Float32]) -> Float32:
+    """Rows of all parts, float32; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class _Cell:
@@ -81,9 +86,9 @@ class _Cell:
         if self.histogram is None or not self.waiting:
             return
         self.histogram.update(
-            np.concatenate([batch.raw for batch in self.waiting]),
-            np.concatenate([batch.features for batch in self.waiting]),
-            np.concatenate([batch.probabilities for batch in self.waiting]),
+            joined([batch.raw for batch in self.waiting]),
+            joined([batch.features for batch in self.waiting]),
+            joined([batch.probabilities for batch in self.waiting]),
         )
         self.latency.update(np.concatenate([batch.latency_us for batch in self.waiting]))
         self.waiting = []

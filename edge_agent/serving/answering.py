@@ -7,14 +7,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from edge_agent.inference.session import Float32
-from edge_agent.monitor import Batch, Monitor, Role
+from edge_agent.monitor import Batch, Monitor, Role, joined
 from edge_agent.serving.predictions import Opinion, Prediction, Recent, Remembered
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.work import Active, Answer, Job
@@ -25,7 +24,6 @@ from edge_core.features.evaluation import Int64
 MAX_BATCH_ROWS = 64
 MAX_SHADOW_BATCHES = 32
 
-Number = TypeVar("Number", np.float32, np.int32)
 log = logging.getLogger(__name__)
 
 
@@ -77,12 +75,15 @@ class Answerer:
                 answers += self._answer_together(part)
         return answers
 
-    def count(self) -> None:
-        """Count what was answered; applications have their answers already."""
+    def count(self, *, shadowed: bool) -> None:
+        """Count what was answered; applications have their answers already.
+
+        With a shadow, the batches are kept for :meth:`shadow`, the oldest being dropped first.
+        """
         uncounted, self._uncounted = self._uncounted, []
         for answered in uncounted:
             active, role, batch, _ = answered
-            if role.arm != "fallback":
+            if shadowed and role.arm != "fallback":
                 self._unshadowed.append(answered)
             self._monitor.answered(role, active.release, batch, self._now_ms())
 
@@ -115,7 +116,7 @@ class Answerer:
 
     def _answer_together(self, group: list[_Rows]) -> list[tuple[Job, Answer]]:
         try:
-            raw = _joined([rows.raw for rows in group])
+            raw = joined([rows.raw for rows in group])
             features = _features(group, raw)
         except InvalidInput as error:
             if len(group) == 1:
@@ -227,7 +228,7 @@ def _features(group: list[_Rows], raw: Float32) -> Float32:
     evaluator = group[0].job.active.release.evaluator
     if all(rows.features is None for rows in group):
         return evaluator.evaluate(evaluator.quantise(raw))
-    return _joined(
+    return joined(
         [
             evaluator.evaluate(evaluator.quantise(rows.raw))
             if rows.features is None
@@ -315,7 +316,3 @@ def _failed(group: list[_Rows], error: Exception) -> list[tuple[Job, Answer]]:
 def _defect(error: Exception) -> Unavailable:
     log.error("answering failed: %s: %s", type(error).__name__, error)
     return Unavailable(f"the agent could not answer ({type(error).__name__}: {error})")
-
-
-def _joined(parts: list[npt.NDArray[Number]]) -> npt.NDArray[Number]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -91,7 +91,11 @@ class Engine:
             self._active = None
             return
         role = Role(release=release.ref, target=release.target, arm=arm, rollout=rollout)
-        self._active = Active(release, role, self._active)
+        declared = release.manifest.slices
+        own = {
+            name: value for name, value in self._slices.items() if value in declared.get(name, [])
+        }
+        self._active = Active(release, role, own, self._active)
         self.totals = self._active.totals
 
     def set_shadow(self, release: LoadedRelease | None) -> None:
@@ -246,8 +250,7 @@ class Engine:
                     f"slice {name[:64]}={value[:64]} is not declared by {active.release.ref.name}; "
                     f"declared: {known or 'none'}"
                 )
-        merged = {**self._slices, **slices} if slices else self._slices
-        return {name: value for name, value in merged.items() if value in declared.get(name, [])}
+        return {**active.slices, **slices} if slices else active.slices
 
     def _admit(self, job: Job) -> None:
         if self._waiting_rows + job.rows > self._max_queue_rows:
@@ -283,7 +286,7 @@ class Engine:
                 except RuntimeError:  # the loop was closed without close(): nobody waits
                     return
             try:
-                self._answerer.count()
+                self._answerer.count(shadowed=self._shadow is not None)
                 idle = self._queue.empty()
                 self._more_shadow = idle and self._answerer.shadow(self._shadow, self._active)
             except Exception as error:
@@ -306,6 +309,8 @@ class Engine:
 
 
 def _floats(samples: npt.ArrayLike) -> Float32:
+    if isinstance(samples, np.ndarray) and samples.dtype == np.float32:
+        return samples
     try:
         with np.errstate(over="ignore"):  # becomes infinity, which is refused by name later
             return np.asarray(samples, dtype=np.float32)

@@ -33,9 +33,17 @@ class Active:
     The streams belong to the inference thread.
     """
 
-    def __init__(self, release: LoadedRelease, role: Role, before: "Active | None") -> None:
+    def __init__(
+        self,
+        release: LoadedRelease,
+        role: Role,
+        slices: dict[str, str],
+        before: "Active | None",
+    ) -> None:
         self.release = release
         self.role = role
+        self.slices = slices
+        """The device's slices that the release declares."""
         self.totals = Totals()
         self.streams: dict[str, FeatureStream] = {}
         if before is not None and before.release.ref == release.ref:
