@@ -287,7 +287,9 @@ def default_bundle() -> Path:
         arguments = ["build", str(recipe), "--release", "1.1.0", "--out", str(bundle)]
         print("building watch_activity 1.1.0 (once) ...", flush=True)
         command = "import sys; from converters.cli import main; sys.exit(main())"
-        subprocess.run([sys.executable, "-c", command, *arguments], check=True, cwd=ROOT)
+        done = subprocess.run([sys.executable, "-c", command, *arguments], check=False, cwd=ROOT)
+        if done.returncode:
+            raise SystemExit("the bundle was not built; name another one with --bundle FOLDER")
     return bundle
 
 
