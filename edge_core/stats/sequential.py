@@ -5,9 +5,11 @@ probability at most alpha, at any time (Ville). Here all evidence is computed fr
 does not depend on the order or grouping in which windows arrive.
 
 Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting"
-(2024); Shafer, "Testing by betting" (2021).
+(2024); Shafer, "Testing by betting" (2021); Turner, Ly and Grünwald, "Generic e-variables for
+exact sequential k-sample tests" (2024), for the product of two arms' bets.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,14 +17,19 @@ import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
 
-# Fractions of the largest stake that can never lose everything.
-STAKES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9])
-SPLIT_STEP = 0.001
-LARGEST_RESIDUAL = 1.0
+# Fractions of the largest stake that can never lose everything. The zero bounds what a gambler
+# loses where there is nothing to win.
+STAKES = np.array([0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9])
+SPLIT_STEP = 0.005
+LARGEST = 1.0
+"""Values that are compared lie in [-LARGEST, LARGEST]."""
 
 
 class Counted(NamedTuple):
-    """Distinct values and how often each was seen, both float64 [n]."""
+    """Distinct values, rising, and how often each was seen; both float64 [n].
+
+    Counts may be fractions: rows that depend on one another weigh less than one.
+    """
 
     values: Float64
     counts: Float64
@@ -37,10 +44,17 @@ class Counted(NamedTuple):
         """Mean value; none where nothing was seen."""
         return float(self.values @ self.counts / self.total) if self.total > 0 else None
 
+    def negated(self) -> "Counted":
+        """The same observations with the other sign."""
+        return Counted(-self.values[::-1], self.counts[::-1])
 
-def counted(pairs: list[tuple[float, int]]) -> Counted:
-    """Build from (value, count) pairs."""
-    values, counts = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+
+def counted(pairs: list[tuple[float, float]]) -> Counted:
+    """Build from (value, count) pairs; equal values are added up."""
+    seen = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    values, places = np.unique(seen[:, 0], return_inverse=True)
+    counts = np.zeros(len(values))
+    np.add.at(counts, places, np.where(seen[:, 1] > 0, seen[:, 1], 0.0))
     return Counted(values, counts)
 
 
@@ -63,23 +77,33 @@ def difference_above(first: Counted, second: Counted, margin: float) -> float:
     """Log e-value against "mean(first) is at most mean(second) + margin".
 
     Values lie in [-1, 1]. Whatever the two means are, under the null some split point s has
-    mean(first) <= s and mean(second) >= s - margin; against each s two gamblers bet at once,
-    and the evidence is the smallest over all s. Each cell of the grid of s is judged with its
-    worse end for either gambler, so the grid never overstates the evidence.
+    mean(first) <= s and mean(second) >= s - margin. Against each s two gamblers bet, one on each
+    arm, so that arms of very different size both give what they have; the product of their
+    capitals is evidence against s, and the smallest over all s is evidence against the null.
+    Each cell of the grid of s is judged with its worse end for either gambler, so the grid
+    never overstates the evidence.
     """
-    low = np.arange(-LARGEST_RESIDUAL, LARGEST_RESIDUAL, SPLIT_STEP)
-    high = low + SPLIT_STEP
-    bets = STAKES / (2 * LARGEST_RESIDUAL + abs(margin) + SPLIT_STEP)
-    capital = np.stack(
-        [_log_capital(first, bet, -high) + _log_capital(second, -bet, margin - low) for bet in bets]
-    )
-    return float(_log_mean_exps(capital).min())
+    larger = _log_returns(tuple(first.values), 0.0) @ first.counts
+    # "At least t" for the second arm is "at most -t" for its negative.
+    smaller = _log_returns(tuple(-second.values), margin) @ second.counts
+    return float((_log_mean_exps(larger) + _log_mean_exps(smaller)[::-1]).min())
 
 
-def _log_capital(seen: Counted, bet: float, shift: Float64) -> Float64:
-    """Log of the product of (1 + bet * (value + shift)) over everything seen, per shift."""
-    capital: Float64 = np.log1p(bet * (seen.values[:, None] + shift)).T @ seen.counts
-    return capital
+@lru_cache(maxsize=16)
+def _log_returns(values: tuple[float, ...], shift: float) -> Float64:
+    """Log of what each stake makes of one unit, against "the mean is at most s + shift".
+
+    float64 [stakes, cells of s, values]; s is the upper end of its cell of [-1, 1], so that the
+    reversed order of cells gives the lower end of the negated ones.
+    """
+    upper = np.arange(-LARGEST + SPLIT_STEP, LARGEST + SPLIT_STEP / 2, SPLIT_STEP) + shift
+    # A null mean below all values is beaten by any value: it is judged as the lowest there is.
+    room = np.maximum(upper + LARGEST, SPLIT_STEP)
+    stakes = np.where(upper < LARGEST, STAKES[:, None] / room, 0.0)
+    gain = np.array(values) - (room - LARGEST)[:, None]
+    returns: Float64 = np.log1p(stakes[:, :, None] * gain)
+    returns.flags.writeable = False
+    return returns
 
 
 def tempered(log_e: float, rows_per_observation: float) -> float:

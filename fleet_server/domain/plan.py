@@ -39,13 +39,17 @@ class Plan(_Record, frozen=True, kw_only=True):
     alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
     rows_per_observation: Annotated[float, msgspec.Meta(ge=1)] = 5.0
     """Rows of one device overlap; evidence is raised to the power of 1 over this."""
+    device_correlation: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.003
+    """How alike a device's observations are beyond that: one device never weighs more than 1 over
+    this in observations, however long it runs."""
     min_slice_rows: Annotated[int, msgspec.Meta(ge=1)] = 50
-    """Labelled rows that each declared slice has to show before a promotion."""
+    """Labelled rows that each declared slice has to show before a promotion; also the rows that a
+    first release has to serve."""
     error_margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.02
     latency_margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.25
     """Share of rows slower than 19 of 20 of the control's that the candidate may add."""
     max_lost_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
-    """Share of candidate devices that may refuse, fail or fall silent."""
+    """Share of candidate devices that may refuse, fall silent or not get there."""
     device_timeout_seconds: Seconds = 900.0
     """Silence after which a device counts as lost."""
     deadline_seconds: Seconds = 7 * 24 * 3600.0
