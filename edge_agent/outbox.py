@@ -51,8 +51,11 @@ class Outbox:
         if "meta" not in database.table_names():
             meta = database.table("meta")
             meta.insert({"epoch": secrets.token_hex(8), "sequence": 0})
-            database.table("messages").create(
-                {"id": int, "kind": int, "topic": str, "payload": bytes}, pk="id"
+            # Without autoincrement an emptied table would give the same ids again, and who asks
+            # for messages after the last one sent would never see them.
+            database.execute(
+                "create table messages (id integer primary key autoincrement, "
+                "kind integer, topic text, payload blob)"
             )
         return database
 
@@ -68,7 +71,7 @@ class Outbox:
             Unavailable: the disk is full or failed; nothing was stored.
         """
         try:
-            with self._db.conn:
+            with self._db.atomic():
                 sequence = int(next(iter(self._table("meta").rows))["sequence"])
                 for make in encode:
                     if kind == STATS:
@@ -102,7 +105,7 @@ class Outbox:
 
     def sent(self, message_id: int) -> None:
         """Forget a message that the broker acknowledged."""
-        with self._db.conn:
+        with self._db.atomic():
             self._db.execute("delete from messages where id = ?", (message_id,))
 
     @property

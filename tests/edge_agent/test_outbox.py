@@ -48,6 +48,16 @@ def test_an_acknowledged_message_is_forgotten_and_the_others_stay(tmp_path: Path
     box.close()
 
 
+def test_an_emptied_outbox_gives_new_ids(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, max_bytes=10**6)
+    box.add(STATS, "t", [numbered])
+    (first,) = box.oldest(10)
+    box.sent(first.id)
+    box.add(STATS, "t", [numbered])
+    assert len(box.oldest(10, after=first.id)) == 1
+    box.close()
+
+
 def test_samples_go_before_statistics_when_the_outbox_is_full(tmp_path: Path) -> None:
     box = Outbox(tmp_path, max_bytes=1000)
     box.add(STATS, "stats", [partial(filled, 400)])
