@@ -22,7 +22,7 @@ from edge_core.stats.latency import LatencyHistogram
 
 MAX_WAITING_SAMPLES = 64
 MAX_CELLS = 64
-FOLD_ROWS = 32
+FOLD_ROWS = 128
 FOLD_BYTES = 4 * 1024 * 1024
 MAX_SAMPLE_BYTES = MAX_MESSAGE_BYTES - 4096
 """Arrays of a sample; names, ids and framing need the rest of a message."""
