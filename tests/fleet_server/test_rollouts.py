@@ -243,5 +243,9 @@ def reason(server: FleetServer, rollout: str) -> str:
     return str(latest["reason"]) if latest else ""
 
 
+def reported(server: FleetServer) -> int:
+    return sum(device["target"] is not None for device in server.client.devices())
+
+
 def learned(server: FleetServer) -> bool:
     return any(json.loads(state)["margins"] for (state,) in server.rows("SELECT state FROM drift"))
