@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ UNUSABLE_EXIT = 2
 
 def main() -> None:
     """Entry point of the command."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an ordinary end, with clean-up
     arguments = _parser().parse_args()
     try:
         config = configuration.load(arguments.config)

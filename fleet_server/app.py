@@ -22,6 +22,7 @@ def create_app(config: ServerConfig, services: Services) -> FastAPI:
     app.include_router(pages.router)
     for part in ("metadata", "targets"):
         files = StaticFiles(directory=config.repository_dir / part, check_dir=False)
+        files.config_checked = True  # the repository may be made after the server has started
         app.mount(f"/repository/{part}", files)
 
     @app.get("/healthz", include_in_schema=False)

@@ -43,7 +43,7 @@ def server(tmp_path: Path) -> Iterator[FleetServer]:
 def fleet(server: FleetServer) -> Iterator[SimulatedFleet]:
     world = server.world("1.0.0", by_version(ACCURACY))
     with SimulatedFleet(DEVICES, world, server.mqtt_port, interval=0.15) as found:
-        wait_for(lambda: server.client.fleet()["online"] == DEVICES, seconds=20, what="the devices")
+        wait_for(lambda: reported(server) == DEVICES, seconds=20, what="the devices")
         yield found
 
 
@@ -241,6 +241,16 @@ def test_a_drift_of_the_world_blames_no_release_and_holds_promotions(
 def reason(server: FleetServer, rollout: str) -> str:
     latest = server.client.rollout(rollout)["latest"]
     return str(latest["reason"]) if latest else ""
+
+
+def test_the_embedded_broker_is_enough_for_a_first_look(tmp_path: Path) -> None:
+    with FleetServer(tmp_path, broker="embedded") as server:
+        server.publish("1.0.0")
+        world = server.world("1.0.0", by_version(ACCURACY))
+        with SimulatedFleet(4, world, server.mqtt_port, interval=0.15):
+            wait_for(lambda: reported(server) == 4, seconds=20, what="the devices")
+            promoted(server, "1.0.0")
+        assert "iotcore" in server.process.text()
 
 
 def reported(server: FleetServer) -> int:

@@ -14,7 +14,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fleet_client.client import FleetClient, Refused
-from tests.simulators.processes import free_port, wait_for
+from tests.simulators.processes import Process, command, free_port, wait_for
 from tests.simulators.server import FleetServer
 
 
@@ -244,3 +244,27 @@ def test_a_bad_plan_is_refused_by_name(
         server.client.start_rollout("tiny-motion@1.0.0", plan)
     assert refused.value.status == 422
     assert "\n" not in str(refused.value)
+
+
+def test_without_a_repository_it_starts_and_says_so(tmp_path: Path) -> None:
+    port = free_port()
+    settings = tmp_path / "s.toml"
+    settings.write_text(
+        f'data_dir = "{tmp_path}/data"\nport = {port}\n[mqtt]\nport = {free_port()}\n'
+    )
+    with Process(
+        [*command("serinus-server"), "run", "--config", str(settings)], tmp_path / "log"
+    ) as server:
+        server.wait_for_text("no approved releases yet")
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: answers(f"{url}/healthz"), seconds=10, what="the server")
+        assert httpx.get(f"{url}/repository/metadata/timestamp.json").status_code == 404
+        assert server.stop() == 0
+        assert "Traceback" not in server.text()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -23,6 +23,7 @@ data_dir = "{data}"
 port = {port}
 [mqtt]
 port = {mqtt_port}
+broker = "{broker}"
 [windows]
 decide_every_seconds = {decide}
 drift_period_seconds = {drift}
@@ -36,7 +37,9 @@ check_every_seconds = 0.2
 class FleetServer:
     """Server process, release repository and operator's client below one folder."""
 
-    def __init__(self, folder: Path, *, decide: float = 0.3, drift: float = 1.0) -> None:
+    def __init__(
+        self, folder: Path, *, decide: float = 0.3, drift: float = 1.0, broker: str = "auto"
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.keys = folder / "keys"
@@ -52,6 +55,7 @@ class FleetServer:
                 mqtt_port=self.mqtt_port,
                 decide=decide,
                 drift=drift,
+                broker=broker,
             )
         )
         publishing.init_repository(self.repository, self.keys, datetime.now(UTC))
