@@ -1,6 +1,18 @@
-"""The converter's own refusal, kept apart from bad input by its exit code."""
+"""The converter's own refusals, told apart by exit code."""
 
 from edge_core.errors import SerinusError
+
+
+class WrongUse(SerinusError):
+    """An option makes no sense; nothing was read yet."""
+
+    exit_code = 1
+
+
+class StageFailed(SerinusError):
+    """A stage's condition does not hold, or a tool in it failed; nothing is shipped."""
+
+    exit_code = 2
 
 
 class RefusedByGate(SerinusError):

@@ -1,0 +1,55 @@
+"""Checks again what a bundle claims: signature, bytes, golden vectors."""
+
+from pathlib import Path
+
+import numpy as np
+
+from converters import onnx_int8, tflite_int8
+from converters.quiet import silenced
+from edge_core.bundle import folder as folders
+from edge_core.bundle import manifest as manifests
+from edge_core.bundle import signature, trust
+from edge_core.bundle.manifest import Manifest, VariantRecord
+from edge_core.errors import InvalidBundle, UntrustedBundle
+from edge_core.features import definition as definitions
+from edge_core.features.evaluation import Evaluator
+
+TOOLS = {"onnxruntime": onnx_int8.run, "litert": tflite_int8.run}
+
+
+def verify(folder: Path, key: Path) -> list[str]:
+    """Verify a bundle with a public key and say what holds.
+
+    Raises:
+        UntrustedBundle, InvalidBundle: what does not hold.
+    """
+    public = signature.load_public_key(folders.read_limited(key, 64 * 1024))
+    if not (folder / manifests.SIGNATURE).is_file():
+        raise UntrustedBundle(f"{folder} is not signed: build it with --key STATEMENT.pem")
+    manifest = trust.accept(
+        folders.read_limited(folder / manifests.MANIFEST, manifests.MAX_MANIFEST_BYTES),
+        folders.read_limited(folder / manifests.SIGNATURE, signature.MAX_SIGNATURE_BYTES),
+        [public],
+    )
+    folders.check(folder, manifest)
+    said = [f"signature by {key.name} holds, {len(manifest.files)} files are whole"]
+    return said + [_golden(folder, manifest, variant) for variant in manifest.variants]
+
+
+def _golden(folder: Path, manifest: Manifest, variant: VariantRecord) -> str:
+    definition = definitions.parse((folder / manifests.FEATURES).read_bytes())
+    evaluator = Evaluator(definition)
+    with np.load(folder / manifests.GOLDEN, allow_pickle=False) as golden:
+        samples, features = golden["samples"], golden["features"]
+        expected = golden[f"expected.{variant.target}"]
+    if evaluator.evaluate(evaluator.quantise(samples)).tobytes() != features.tobytes():
+        raise InvalidBundle(f"{manifest.model}: features of the golden rows differ")
+    with silenced():
+        logits = TOOLS[variant.runtime]((folder / variant.path).read_bytes(), features)
+    worst = float(np.abs(logits - expected).max())
+    if not worst <= variant.tolerance:
+        raise InvalidBundle(
+            f"{variant.target}: golden logits are off by {worst:.4g}; allowed is "
+            f"{variant.tolerance:.4g}"
+        )
+    return f"{variant.target}: {len(samples)} golden rows agree (worst {worst:.2g})"

@@ -1,0 +1,180 @@
+"""The rows of a build: labelled recordings cut into windows by the one feature path."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_core.bundle.manifest import DatasetRecord
+from edge_core.errors import InvalidInput, SerinusError
+from edge_core.features.definition import FeatureDefinition
+from edge_core.features.windowing import FeatureStream
+
+Role = Literal["train", "calibration", "test", "golden"]
+ROLES: tuple[Role, ...] = ("train", "calibration", "test", "golden")
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledRecording:
+    """One uninterrupted stretch of samples that a recipe offers for one role."""
+
+    samples: Float32
+    """float32 [n, inputs], in the units of the feature definition."""
+    label: str
+    entity: str
+    """Whom and which part it comes from; no entity may serve two roles."""
+    role: Role
+    slices: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """All windows of one role."""
+
+    samples: Float32
+    """float32 [rows, samples, inputs]."""
+    features: Float32
+    """float32 [rows, features]."""
+    labels: Int64
+    """Class numbers, int64 [rows]."""
+    slices: Mapping[str, tuple[str, ...]]
+    """Slice name -> value of each row."""
+    entities: tuple[str, ...]
+    """In order of first use, each once."""
+
+    def digest(self) -> str:
+        """Sha256 over samples and labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.samples, "<f4").data)
+        digest.update(np.ascontiguousarray(self.labels, "<i8").data)
+        return digest.hexdigest()
+
+    def mask(self, name: str, value: str) -> npt.NDArray[np.bool_]:
+        """Which rows belong to a slice, bool [rows]."""
+        return np.array([entry == value for entry in self.slices[name]], dtype=np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """The rows of every role, fixed."""
+
+    definition: FeatureDefinition
+    classes: tuple[str, ...]
+    rows: Mapping[Role, Rows]
+
+    def digest(self) -> str:
+        """Sha256 over all roles' rows and features."""
+        digest = hashlib.sha256()
+        for role in ROLES:
+            digest.update(self.rows[role].digest().encode())
+            digest.update(np.ascontiguousarray(self.rows[role].features, "<f4").data)
+        return digest.hexdigest()
+
+    def records(self, name: str, source: str) -> list[DatasetRecord]:
+        """What the manifest says of the data."""
+        return [
+            DatasetRecord(
+                role=role,
+                name=name,
+                source=source,
+                sha256=self.rows[role].digest(),
+                rows=len(self.rows[role]),
+                entities=list(self.rows[role].entities),
+            )
+            for role in ROLES
+        ]
+
+
+def cut(
+    definition: FeatureDefinition,
+    classes: Sequence[str],
+    slices: Mapping[str, Sequence[str]],
+    recordings: Iterable[LabelledRecording],
+) -> Snapshot:
+    """Cut recordings into windows and compute their features.
+
+    Raises:
+        InvalidInput: unknown label or slice value, samples that the definition refuses, or a role
+            without rows.
+    """
+    by_role: dict[Role, list[LabelledRecording]] = {role: [] for role in ROLES}
+    for recording in recordings:
+        _check(recording, classes, slices)
+        by_role[recording.role].append(recording)
+    rows = {role: _rows(definition, classes, slices, by_role[role]) for role in ROLES}
+    for role, found in rows.items():
+        if not len(found):
+            raise InvalidInput(f"the recipe offers no {role} rows; every role needs some")
+    return Snapshot(definition=definition, classes=tuple(classes), rows=rows)
+
+
+def check_disjoint(snapshot: Snapshot) -> None:
+    """No entity and no window serves two roles; raise :class:`InvalidInput` where one does."""
+    entities: dict[str, Role] = {}
+    windows: dict[bytes, Role] = {}
+    for role, rows in snapshot.rows.items():
+        for entity in rows.entities:
+            if entities.setdefault(entity, role) != role:
+                raise InvalidInput(f"{entity} serves {entities[entity]} and {role}; split them")
+        for window in rows.samples:
+            key = hashlib.sha256(np.ascontiguousarray(window, "<f4").data).digest()
+            if windows.setdefault(key, role) != role:
+                raise InvalidInput(f"the same window serves {windows[key]} and {role}; split them")
+
+
+def _check(
+    recording: LabelledRecording, classes: Sequence[str], slices: Mapping[str, Sequence[str]]
+) -> None:
+    if recording.label not in classes:
+        raise InvalidInput(
+            f"{recording.entity}: label {recording.label!r} is not a class; add it to "
+            f"output.classes or leave the recording out"
+        )
+    for name, values in slices.items():
+        if recording.slices.get(name) not in values:
+            raise InvalidInput(
+                f"{recording.entity}: slice {name} is {recording.slices.get(name)!r}; declared "
+                f"values are {', '.join(values)}"
+            )
+
+
+def _rows(
+    definition: FeatureDefinition,
+    classes: Sequence[str],
+    slices: Mapping[str, Sequence[str]],
+    recordings: Sequence[LabelledRecording],
+) -> Rows:
+    window = definition.window
+    samples = [np.empty((0, window.samples, len(definition.inputs)), np.float32)]
+    features = [np.empty((0, len(definition.features)), np.float32)]
+    labels: list[int] = []
+    values: dict[str, list[str]] = {name: [] for name in slices}
+    for recording in recordings:
+        times = np.arange(len(recording.samples)) * 1_000_000 / window.rate_hz
+        try:
+            windows = FeatureStream(definition).push(
+                np.rint(times).astype(np.int64), recording.samples
+            )
+        except SerinusError as error:
+            raise InvalidInput(f"{recording.entity}: {error}") from error
+        count = len(windows.features)
+        samples.append(windows.raw)
+        features.append(windows.features)
+        labels += [classes.index(recording.label)] * count
+        for name, found in values.items():
+            found += [recording.slices[name]] * count
+    return Rows(
+        samples=np.concatenate(samples),
+        features=np.concatenate(features),
+        labels=np.array(labels, dtype=np.int64),
+        slices={name: tuple(found) for name, found in values.items()},
+        entities=tuple(dict.fromkeys(recording.entity for recording in recordings)),
+    )

@@ -1,0 +1,138 @@
+"""A recipe: the declared inputs of one conversion, read from TOML into a frozen value. No torch."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from edge_core.bundle.manifest import Budget, ModelName
+from edge_core.errors import InvalidConfiguration
+from edge_core.release import VERSION_PATTERN
+
+RECIPE_FILE = "recipe.toml"
+RELEASES_FOLDER = "releases"
+TARGETS_FOLDER = "targets"
+
+Setting = str | int | float | bool | list[str]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*$")]
+EntryPoint = Annotated[str, msgspec.Meta(pattern=r"^[a-z_][a-z0-9_]*:[a-z_][a-z0-9_]*$")]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the recipe; unknown keys are refused."""
+
+
+class EntryPoints(_Section, frozen=True, kw_only=True):
+    """``module:function`` in the recipe folder; signatures: ``converters.recipe_code``."""
+
+    recordings: EntryPoint
+    network: EntryPoint
+    train: EntryPoint
+
+
+class Output(_Section, frozen=True, kw_only=True):
+    """What an answer means."""
+
+    classes: Annotated[list[str], msgspec.Meta(min_length=2)]
+    meaning: str
+
+
+class FallbackRecipe(_Section, frozen=True, kw_only=True):
+    """The logistic baseline."""
+
+    features: Annotated[list[str], msgspec.Meta(min_length=1)]
+    l2: Annotated[float, msgspec.Meta(ge=0)] = 1e-3
+
+
+class GateLimits(_Section, frozen=True, kw_only=True):
+    """Thresholds; differences are losses, so negative means better."""
+
+    accuracy_drop: Share = 0.01
+    accuracy_drop_slice: Share = 0.02
+    numeric_error: Annotated[float, msgspec.Meta(gt=0)] = 0.05
+    top1_agreement: Share = 0.98
+    below_baseline: Share = 0.0
+    """How far accuracy may lie below the fallback's; above 0 only for a baseline release."""
+    below_parent: Share = 0.01
+    below_parent_slice: Share = 0.02
+    min_slice_rows: Annotated[int, msgspec.Meta(ge=1)] = 30
+
+
+class Recipe(_Section, frozen=True, kw_only=True):
+    """One release of a model, with the recipe's defaults filled in."""
+
+    model: ModelName
+    version: Annotated[str, msgspec.Meta(pattern=VERSION_PATTERN)]
+    description: str = ""
+    features: str = "features.json"
+    targets: Annotated[list[str], msgspec.Meta(min_length=1)]
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    label_delay_seconds: float = 0.0
+    entry: EntryPoints
+    output: Output
+    slices: dict[Name, list[str]] = {}
+    budget: Budget
+    fallback: FallbackRecipe
+    gates: GateLimits = GateLimits()
+    settings: dict[str, Setting] = {}
+    """The recipe's own: its code checks them."""
+
+
+def load(folder: Path, release: str | None) -> Recipe:
+    """Read ``recipe.toml`` and lay the release's file over it; the newest release if none named.
+
+    Raises:
+        InvalidConfiguration: a file is missing, not TOML, or a key is unknown or out of range.
+    """
+    path = folder / RECIPE_FILE
+    if not path.is_file():
+        raise InvalidConfiguration(f"no recipe at {folder}: name a folder with {RECIPE_FILE} in it")
+    version = release or _newest(folder)
+    overlay = folder / RELEASES_FOLDER / f"{version}.toml"
+    if not overlay.is_file():
+        known = ", ".join(_releases(folder)) or "none"
+        raise InvalidConfiguration(f"{folder} has no release {version}; it has: {known}")
+    merged = _merged(_toml(path), _toml(overlay)) | {"version": version}
+    try:
+        return msgspec.convert(merged, Recipe)
+    except msgspec.ValidationError as error:
+        raise InvalidConfiguration(f"{path} with {overlay.name}: {error}") from error
+
+
+def release_file(recipe: Recipe) -> str:
+    """Path of the release's own file, below the recipe folder."""
+    return f"{RELEASES_FOLDER}/{recipe.version}.toml"
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` wins; tables merge key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidConfiguration(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"{path} is not valid TOML: {error}") from error
+
+
+def _newest(folder: Path) -> str:
+    versions = _releases(folder)
+    if not versions:
+        raise InvalidConfiguration(f"{folder / RELEASES_FOLDER} holds no MAJOR.MINOR.PATCH.toml")
+    return versions[-1]
+
+
+def _releases(folder: Path) -> list[str]:
+    stems = (path.stem for path in (folder / RELEASES_FOLDER).glob("*.toml"))
+    versions = [stem for stem in stems if re.match(VERSION_PATTERN, stem)]
+    return sorted(versions, key=lambda version: [int(part) for part in version.split(".")])
