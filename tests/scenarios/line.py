@@ -6,12 +6,15 @@ Everything here is a real process started the way a person would start it; nothi
 import contextlib
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
+from edge_core.release import ReleaseRef
 from fleet_client.client import FleetClient
+from tests.simulators.attacker import ForeignList
 from tests.simulators.processes import Process, command, free_port, wait_for
 from tests.simulators.watch_fleet import Counts, ReplayPlan, Wearer
 
@@ -113,7 +116,7 @@ class Line:
         (self.folder / "server.toml").write_text(
             f'data_dir = "{self.data}"\nport = {self.port}\n'
             f"[mqtt]\nport = {self.mqtt_port}\n"
-            "[windows]\ndecide_every_seconds = 1\n"
+            "[windows]\ndecide_every_seconds = 1\ndrift_period_seconds = 3\n"
         )
         return self
 
@@ -235,3 +238,27 @@ class Line:
             seconds=20,
             what=f"the server to list {bundle.name}",
         )
+
+    @contextlib.contextmanager
+    def altered(self, version: str) -> Iterator[None]:
+        """Flip one byte of a published model file for as long as the context lasts."""
+        folder = self.repository / "targets" / MODEL / version
+        model = next(folder.rglob("*.model.onnx"))
+        before = model.read_bytes()
+        model.write_bytes(before[:100] + bytes([before[100] ^ 1]) + before[101:])
+        try:
+            yield
+        finally:
+            model.write_bytes(before)
+
+    @contextlib.contextmanager
+    def foreign_list(self, version: str) -> Iterator[ReleaseRef]:
+        """Play whoever took over the server: a list of their own, and orders to every device.
+
+        They hold the server's snapshot and timestamp keys, but not the releases key.
+        """
+        attack = ForeignList(self.repository, self.data / "online")
+        ref = ReleaseRef(model=MODEL, version=version, digest="6" * 64)
+        with attack.listed(ref):
+            attack.order(sorted(self.agents), ref, self.mqtt_port)
+            yield ref

@@ -17,11 +17,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from firmware_bundles.watch_activity.data import Recording, load_recordings
 
 from edge_agent.client import AsyncAgentClient
 from edge_core import durable
 from edge_core.errors import SerinusError
+from firmware_bundles.watch_activity.data import Recording, load_recordings
 
 STEP_US = 20_000  # 50 Hz
 CHUNK = 100
