@@ -197,7 +197,7 @@ class Story:
 
     def _active_everywhere(self, version: str) -> bool:
         devices = self.line.client().devices()
-        return all(str(d["active"]).endswith(f"@{version}") for d in devices)
+        return all(d["active"] and d["active"]["name"].endswith(f"@{version}") for d in devices)
 
     def _refusing(self, version: str) -> list[Json]:
         return [r for r in self.line.client().refusals() if r["release"].endswith(f"@{version}")]
