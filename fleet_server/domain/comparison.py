@@ -28,9 +28,11 @@ from fleet_server.domain.plan import Plan, Stage
 LARGEST_LOG_E = 700.0
 PRIOR_OBSERVATIONS = 20.0
 """Weight of the fleet's rate in a device's own; devices differ by about .1 in their rates."""
+MOST_BASELINE = 30.0
+"""Observations that a baseline is worth at most: it is of another time, with other activities."""
 SLICE_MARGIN = 2.0
 """A slice has fewer rows, so it may look worse by this many times the margin."""
-LEVELS = 64
+LEVELS = 32
 """Baseline rates are rounded to this grid, so that a large fleet is no more work."""
 FAST_SHARE = 0.95
 RESIDUALS = np.arange(-LEVELS, LEVELS + 1) / LEVELS
@@ -153,7 +155,7 @@ def _residuals(plan: Plan, cells: Iterable[Cell], baselines: Sequence[Baseline])
     for own in _by_device(cells).values():
         known = [before.get((c.device, c.slice), Baseline(device=c.device)) for c in own]
         observations = sum(k.right + k.wrong for k in known) / plan.rows_per_observation
-        correlation = plan.device_correlation + 1 / (PRIOR_OBSERVATIONS + observations)
+        correlation = 1 / (PRIOR_OBSERVATIONS + min(observations, MOST_BASELINE))
         weight = _weight(plan, sum(c.right + c.wrong for c in own), correlation)
         for cell, entry in zip(own, known, strict=True):
             level = round(LEVELS * _rate(plan, entry, fleet))

@@ -39,24 +39,55 @@ class Event(StrEnum):
     ROLL_BACK = "roll_back"
 
 
-TABLE: Final[dict[tuple[State, Event], State]] = {
-    ("running", Event.STAGE_PASSED): "running",
-    ("running", Event.LAST_PASSED): "promoting",
-    ("running", Event.WORSE): "rolling_back",
-    ("running", Event.DEADLINE): "inconclusive",
-    ("running", Event.PAUSE): "paused",
-    ("running", Event.ROLL_BACK): "rolling_back",
-    ("paused", Event.RESUME): "running",
-    ("paused", Event.WORSE): "rolling_back",
-    ("paused", Event.ROLL_BACK): "rolling_back",
-    ("inconclusive", Event.RESUME): "running",
-    ("inconclusive", Event.ROLL_BACK): "rolling_back",
-    ("promoting", Event.WORSE): "rolling_back",
-    ("promoting", Event.CONFIRMED): "promoted",
-    ("promoting", Event.ROLL_BACK): "rolling_back",
-    ("rolling_back", Event.CONFIRMED): "rolled_back",
+REFUSED: Final = None
+"""The event means nothing in that state."""
+
+TABLE: Final[dict[State, dict[Event, State | None]]] = {
+    "running": {
+        Event.STAGE_PASSED: "running",
+        Event.LAST_PASSED: "promoting",
+        Event.WORSE: "rolling_back",
+        Event.DEADLINE: "inconclusive",
+        Event.CONFIRMED: REFUSED,
+        Event.PAUSE: "paused",
+        Event.RESUME: REFUSED,
+        Event.ROLL_BACK: "rolling_back",
+    },
+    "paused": {
+        Event.STAGE_PASSED: REFUSED,
+        Event.LAST_PASSED: REFUSED,
+        Event.WORSE: "rolling_back",
+        Event.DEADLINE: REFUSED,
+        Event.CONFIRMED: REFUSED,
+        Event.PAUSE: REFUSED,
+        Event.RESUME: "running",
+        Event.ROLL_BACK: "rolling_back",
+    },
+    "inconclusive": {
+        Event.STAGE_PASSED: REFUSED,
+        Event.LAST_PASSED: REFUSED,
+        Event.WORSE: "rolling_back",
+        Event.DEADLINE: REFUSED,
+        Event.CONFIRMED: REFUSED,
+        Event.PAUSE: REFUSED,
+        Event.RESUME: "running",
+        Event.ROLL_BACK: "rolling_back",
+    },
+    "promoting": {
+        Event.STAGE_PASSED: REFUSED,
+        Event.LAST_PASSED: REFUSED,
+        Event.WORSE: "rolling_back",
+        Event.DEADLINE: REFUSED,
+        Event.CONFIRMED: "promoted",
+        Event.PAUSE: REFUSED,
+        Event.RESUME: REFUSED,
+        Event.ROLL_BACK: "rolling_back",
+    },
+    "promoted": dict.fromkeys(Event, REFUSED),
+    "rolling_back": {**dict.fromkeys(Event, REFUSED), Event.CONFIRMED: "rolled_back"},
+    "rolled_back": dict.fromkeys(Event, REFUSED),
 }
-"""A pair that is missing is refused: the event means nothing in that state."""
+"""Nothing else is remembered between steps, so after a restart every state goes on by itself."""
 
 
 class Transition(NamedTuple):
@@ -78,7 +109,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 def apply(state: State, event: Event) -> State | None:
     """The next state; none where the event is refused."""
-    return TABLE.get((state, event))
+    return TABLE[state][event]
 
 
 def step(
@@ -98,7 +129,7 @@ def step(
         stage: index into ``stages``.
         plan: the rollout's rules.
         stages: the stages that this rollout goes through.
-        verdict: the newest judgement of the stage, while it runs.
+        verdict: the newest judgement of the stage, until it is left.
         members: what became of every device's order, role included.
         elapsed_seconds: time since the stage (or the end of the last one) began.
     """
@@ -121,11 +152,11 @@ def _event(
 ) -> tuple[Event | None, str]:
     if state in ("promoting", "rolling_back"):
         return _arrived(state, plan, members)
-    if state not in ("running", "paused") or verdict is None:
+    if state in FINISHED or verdict is None:
         return None, ""
     if verdict.decision == "rollback":
         return Event.WORSE, verdict.reason
-    if state == "paused":
+    if state != "running":
         return None, ""
     if verdict.decision == "promote":
         last = stage + 1 >= len(stages)
@@ -138,15 +169,18 @@ def _event(
 def _arrived(state: State, plan: Plan, members: Sequence[Member]) -> tuple[Event | None, str]:
     """Every device that can be heard has to confirm; silent ones get their orders later."""
     heard = [member for member in members if not member.silent]
-    refused = [member for member in heard if member.refused and member.role == "candidate"]
-    if state == "promoting" and heard and len(refused) / len(heard) > plan.max_lost_share:
-        return Event.WORSE, f"{len(refused)} of {len(heard)} devices refused the release"
-    waiting = [m for m in heard if not m.confirmed and not m.refused]
-    if waiting or (state == "promoting" and not any(m.confirmed for m in heard)):
-        return None, ""
+    refused = sum(member.refused for member in heard)
+    if state == "promoting" and refused > plan.max_lost_share * len(heard):
+        return Event.WORSE, f"{refused} of {len(heard)} devices refused the release"
     confirmed = sum(member.confirmed for member in heard)
-    silent = len(members) - len(heard)
-    late = f"; {silent} silent ones will follow" if silent else ""
+    waiting = any(not member.confirmed and not member.refused for member in heard)
+    if waiting or (state == "promoting" and not confirmed):
+        return None, ""
+    missing = (
+        (refused, f"; {refused} refused the release"),
+        (len(members) - len(heard), f"; {len(members) - len(heard)} silent ones will follow"),
+    )
+    late = "".join(text for count, text in missing if count)
     return Event.CONFIRMED, f"{confirmed} devices confirmed{late}"
 
 

@@ -18,8 +18,9 @@ from fleet_server.domain.verdict import Verdict, judge
 SIDES = ("left", "right")
 COPIES = 2
 """Rows that overlap so much that they are right or wrong together."""
-WANDERING = 0.8
-"""How much of a device's momentary difficulty stays until the next look."""
+WANDERING = 0.9
+"""How much of a device's momentary difficulty stays for :data:`LOOK_SECONDS`."""
+LOOK_SECONDS = 2.0
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -41,17 +42,20 @@ class Truth:
     """Standard deviation, over devices, of what the candidate adds."""
     wandering: float = 0.08
     """Standard deviation over time of a device's accuracy: activities come and go."""
+    shifting: float = 0.05
+    """The same of what the candidate adds: some activities suit it more."""
     agreement: float = 0.5
     """Share of rows on which the two releases err together, as far as their rates allow."""
     baseline_seconds: float = 60.0
-    look_every: float = 2.0
+    look_every: float = LOOK_SECONDS
 
 
 class Fleet:
     """One draw of a fleet, which goes through stages."""
 
-    def __init__(self, truth: Truth, rng: np.random.Generator) -> None:
+    def __init__(self, truth: Truth, rng: np.random.Generator, *, paired: bool = True) -> None:
         self.truth = truth
+        self.paired = paired
         self.rng = rng
         self.names = [f"d{place:03d}" for place in range(truth.devices)]
         self.sides = [SIDES[place % 2] for place in range(truth.devices)]
@@ -103,13 +107,10 @@ class Fleet:
         """
         truth = self.truth
         looks = max(1, round(seconds / truth.look_every))
-        steps = self.rng.normal(0, truth.wandering, (truth.devices, looks))
-        mood = steps.copy()
-        for look in range(1, looks):
-            fresh = np.sqrt(1 - WANDERING**2) * steps[:, look]
-            mood[:, look] = WANDERING * mood[:, look - 1] + fresh
+        mood = truth.wandering * self._wander(looks)
+        suits = truth.shifting * self._wander(looks)
         incumbent = np.clip(truth.accuracy + self.effect[:, None] + mood, 0.02, 0.98)
-        candidate = np.clip(incumbent + self.added[:, None], 0.01, 0.99)
+        candidate = np.clip(incumbent + self.added[:, None] + suits, 0.01, 0.99)
         both = truth.agreement * np.minimum(incumbent, candidate)
         both += (1 - truth.agreement) * incumbent * candidate
         shares = np.stack(
@@ -117,6 +118,14 @@ class Fleet:
         )
         rows = round(truth.rows_per_second * truth.look_every / COPIES)
         return COPIES * self.rng.multinomial(rows, np.maximum(shares, 0)).cumsum(axis=1)
+
+    def _wander(self, looks: int) -> Float64:
+        """What comes and goes on each device, with variance 1: float64 [devices, looks]."""
+        found = self.rng.normal(0, 1, (self.truth.devices, looks))
+        kept = WANDERING ** (self.truth.look_every / LOOK_SECONDS)
+        for look in range(1, looks):
+            found[:, look] = kept * found[:, look - 1] + np.sqrt(1 - kept**2) * found[:, look]
+        return found
 
     def _cells(self, place: int, role: str, counts: Int64) -> list[Cell]:
         both, incumbent, candidate, neither = map(int, counts)
@@ -136,7 +145,8 @@ class Fleet:
             return [cell("incumbent", both + incumbent), cell("shadow", both + candidate, **pairs)]
         if role == "candidate":
             pairs |= {"only_active_right": candidate, "only_shadow_right": incumbent}
-            return [cell("candidate", both + candidate), cell("shadow", both + incumbent, **pairs)]
+            ours = [cell("candidate", both + candidate)]
+            return [*ours, cell("shadow", both + incumbent, **pairs)] if self.paired else ours
         return [cell("control" if role == "control" else "incumbent", both + incumbent)]
 
 
