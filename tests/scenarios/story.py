@@ -200,7 +200,7 @@ class Story:
         return all(d["active"] and d["active"]["name"].endswith(f"@{version}") for d in devices)
 
     def _refusing(self, version: str) -> list[Json]:
-        return [r for r in self.line.client().refusals() if r["release"].endswith(f"@{version}")]
+        return [r for r in self.line.client().refusals() if r["name"].endswith(f"@{version}")]
 
     def _drift(self) -> list[Json]:
         return [alert for alert in self.line.client().alerts() if alert["kind"] == "drift"]
@@ -210,7 +210,7 @@ class Story:
         client = self.line.client()
         refusals: dict[tuple[str, str], list[str]] = {}
         for row in client.refusals():
-            refusals.setdefault((row["release"], row["reason"]), []).append(row["device"])
+            refusals.setdefault((row["name"], row["reason"]), []).append(row["device"])
         fleet = client.fleet()
         return {
             "releases": [
