@@ -232,18 +232,16 @@ def _watch_begin(
     state: DriftState, seen: _Period, settings: Settings
 ) -> tuple[DriftState, DriftFinding | None]:
     """Open a drift on enough evidence, else learn from a period that was usual throughout."""
-    beyond = seen.distances > seen.margins
-    if _log_mean_exps(_evidence(state)) < -np.log(settings.alpha) or not beyond.any():
-        if not beyond.any() and state.learned < settings.learning_periods + settings.more_periods:
+    beyond = (seen.distances > seen.margins).any()
+    if _log_mean_exps(_evidence(state)) < -np.log(settings.alpha) or not beyond:
+        if not beyond and state.learned < settings.learning_periods + settings.more_periods:
             state = _learn_more(state, seen)
         return state, None
-    starts = [state.risen[place] for place in np.flatnonzero(beyond)]
-    state = msgspec.structs.replace(
-        state,
-        since=min((start for start in starts if start is not None), default=seen.number),
-        drifted=np.flatnonzero(beyond).tolist(),
-        quiet=0,
-    )
+    # What alerts needs a safety factor; once that is sure, so is what merely looks new beside it.
+    drifted = np.flatnonzero(seen.distances > seen.margins / MARGIN_FACTOR).tolist()
+    starts = [state.risen[place] for place in drifted]
+    since = min((start for start in starts if start is not None), default=seen.number)
+    state = msgspec.structs.replace(state, since=since, drifted=drifted, quiet=0)
     return state, _finding(state, seen, settings, opened=True)
 
 
