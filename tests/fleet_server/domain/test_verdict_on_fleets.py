@@ -1,7 +1,6 @@
 """How often verdicts are right, on drawn fleets: devices differ, wander and repeat themselves.
 
-Every number is a share of seeded runs, with room for chance; the figures that a longer run gives
-are in the comments.
+Every limit is on a share of seeded runs, with room for chance. In comments: what 300 runs gave.
 """
 
 from collections import Counter
@@ -39,6 +38,7 @@ def outcomes(
 
 
 def test_a_release_14_points_better_is_promoted_within_half_a_minute() -> None:
+    # 300 of 300 promoted; all three stages took 18 s, 95 % of runs 22 s.
     truth = Truth(accuracy=0.67, better=both(0.14))
     found, seconds = outcomes(truth, PLAN, runs=60, stage_seconds=60)
     assert found == {"promoted": 60}
@@ -46,6 +46,7 @@ def test_a_release_14_points_better_is_promoted_within_half_a_minute() -> None:
 
 
 def test_a_release_20_points_worse_on_one_side_is_rolled_back_within_20_seconds() -> None:
+    # 300 of 300 rolled back, in 8 s; 95 % of runs in 12 s.
     truth = Truth(accuracy=0.81, better={"left": 0.0, "right": -0.2})
     found, seconds = outcomes(truth, PLAN, runs=60, stage_seconds=60)
     assert found == {"rolled back": 60}
@@ -53,6 +54,7 @@ def test_a_release_20_points_worse_on_one_side_is_rolled_back_within_20_seconds(
 
 
 def test_it_is_also_rolled_back_when_nobody_looked_in_the_shadow() -> None:
+    # 300 of 300 rolled back, in 25 s; 95 % of runs in 58 s.
     truth = Truth(accuracy=0.81, better={"left": 0.0, "right": -0.2})
     found, _ = outcomes(truth, CANARY_ONLY, runs=40, stage_seconds=120)
     assert found["rolled back"] >= 38
@@ -61,11 +63,13 @@ def test_it_is_also_rolled_back_when_nobody_looked_in_the_shadow() -> None:
 
 @pytest.mark.parametrize("plan", [PLAN, CANARY_ONLY])
 def test_an_equal_release_is_seldom_rolled_back(plan: Plan) -> None:
+    # 0 of 300 rolled back, neither in all stages nor in a canary alone.
     found, _ = outcomes(Truth(look_every=4.0), plan, runs=100, stage_seconds=100)
     assert found["rolled back"] <= 2
 
 
 def test_a_release_3_points_worse_is_seldom_promoted_where_the_margin_is_2() -> None:
+    # 0 of 300 promoted, 9 rolled back, the others undecided.
     truth = Truth(better=both(-0.03), look_every=4.0)
     found, _ = outcomes(truth, STRICT, runs=100, stage_seconds=100)
     assert found["promoted"] <= 2
