@@ -93,15 +93,17 @@ def test_a_true_difference_is_found_also_when_one_arm_is_much_smaller() -> None:
         assert sequential.difference_above(usual, better, -0.05) < 0
 
 
-def test_the_grid_of_split_points_costs_little() -> None:
-    """Compared with the two means' true split point, known here."""
+def test_the_grid_of_split_points_never_overstates_and_costs_little() -> None:
+    """Compared with every split point by itself, between the grid's points as well."""
     better, usual = residuals(840, 1000, 0.7), residuals(700, 1000, 0.7)
-    found = sequential.difference_above(better, usual, 0.0)
-    middle = 0.07
-    best = sequential.above(shifted(better), (1 + middle) / 2) + sequential.above(
-        shifted(usual.negated()), (1 - middle) / 2
-    )
-    assert best * 0.9 < found < best * 1.1
+    for margin in (-0.05, 0.0, 0.05):
+        found = sequential.difference_above(better, usual, margin)
+        exact = [
+            sequential.above(shifted(better), (1 + split) / 2)
+            + sequential.above(shifted(usual.negated()), (1 - split + margin) / 2)
+            for split in np.linspace(-0.2, 0.3, 1777)
+        ]
+        assert min(exact) * 0.8 - 0.1 < found <= min(exact)
 
 
 def shifted(seen: Counted) -> Counted:

@@ -140,6 +140,18 @@ def test_a_drift_is_told_once_and_ends_when_the_data_are_as_before() -> None:
     assert finding.open
 
 
+def test_one_drift_ends_although_another_begins() -> None:
+    fleet = Fleet(13)
+    state, first, passed = watch(learned(fleet), fleet, 20, 10, ("ax",))
+    assert first is not None
+    state, ended, more = watch(state, fleet, 20 + passed, 10, ("wx",))
+    assert ended is not None
+    assert not ended.open
+    _, second, _ = watch(state, fleet, 20 + passed + more, 10, ("wx",))
+    assert second is not None
+    assert [c.name for c in second.channels if c.kind == "input"] == ["wx"]
+
+
 def test_a_drift_that_hits_candidate_and_control_alike_is_the_worlds() -> None:
     fleet = Fleet(6)
     state, found = learned(fleet), None
@@ -184,14 +196,21 @@ def test_a_candidates_few_devices_teach_and_alarm_nothing() -> None:
     assert state == DriftState()
 
 
-def test_thin_periods_say_nothing_and_thinner_ones_say_less() -> None:
+def test_periods_with_too_few_rows_say_nothing() -> None:
     fleet = Fleet(9)
     state = learned(fleet)
     few = fleet.period(20, rows=1, turned=("ax", "ay"))
     assert observe(state, CHANNELS, arms_of(few, 20), 20, SETTINGS) == (state, None)
-    for number in range(20, 60):
-        thin = fleet.period(number, rows=6)
-        state, finding = observe(state, CHANNELS, arms_of(thin, DEVICES * 6), number, SETTINGS)
+
+
+def test_a_quiet_night_wanders_more_by_chance_and_raises_no_alarm() -> None:
+    rng = np.random.default_rng(12)
+    channel = [WatchedChannel(name="ax_mean", kind="feature", size=BINS)]
+    state = DriftState()
+    for number in range(100):
+        rows = 20_000 if number < 40 else 100
+        counts = rng.multinomial(rows, np.full(BINS, 1 / BINS))
+        state, finding = observe(state, channel, arms_of(counts, rows), number, SETTINGS)
         assert finding is None
 
 

@@ -10,7 +10,7 @@ from edge_core.features import definition as definitions
 from edge_core.features.evaluation import Evaluator
 from edge_core.stats import histogram
 from edge_core.stats.histogram import Histogram, Layout
-from firmware_bundles.watch_activity.data import SIDES, TRAINING_SUBJECTS, load_recordings
+from firmware_bundles.watch_activity.data import SIDES, load_recordings
 from fleet_server.domain.drift import (
     DriftFinding,
     DriftState,
@@ -20,6 +20,7 @@ from fleet_server.domain.drift import (
 )
 
 FEATURES = Path(__file__).parents[3] / "firmware_bundles/watch_activity/features.json"
+TRAINING_SUBJECTS = range(1, 6)
 FLEET_SUBJECTS = range(6, 11)
 SPEED = 20
 PERIOD_SECONDS = 4

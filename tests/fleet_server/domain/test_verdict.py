@@ -150,17 +150,20 @@ def test_labels_that_never_vary_prove_nothing(cell: tuple[int, int, int, int]) -
 
 
 def test_a_rare_slice_passes_when_its_rows_do_not_point_to_worse() -> None:
-    def with_rare(lost: int, won: int) -> Verdict:
-        rare = shadowed(8, 30, lost, won, 10)
+    def with_rare(lost: int, won: int, same: int = 40) -> Verdict:
+        rare = shadowed(8, same - 10, lost, won, 10)
         rare = [msgspec.structs.replace(cell, slice="side=both") for cell in rare]
         people = members("shadow", range(9))
         slices = [*SIDES, "side=both"]
         return judge(SHADOW, PLAN, evidence([*BETTER, *rare], people, slices=slices))
 
     assert with_rare(7, 9).decision == "promote"
-    for verdict in (with_rare(16, 4), with_rare(0, 1)):
+    for verdict in (with_rare(16, 4), with_rare(0, 1), with_rare(350, 60, 2500)):
         assert verdict.decision == "hold"
         assert "side=both" in verdict.reason
+    within_the_wider_margin = figure(with_rare(350, 60, 2500), "accuracy", "side=both")
+    assert within_the_wider_margin.estimate == pytest.approx(-0.1, abs=0.002)
+    assert within_the_wider_margin.e_worse > 1
 
 
 def test_refusals_roll_back() -> None:
