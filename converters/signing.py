@@ -26,6 +26,9 @@ def generate_key(folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / PRIVATE_KEY
+    public_path = folder / PUBLIC_KEY
+    if public_path.exists():
+        raise _refuse_to_overwrite(public_path)
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(
         serialization.Encoding.PEM,
@@ -35,16 +38,22 @@ def generate_key(folder: Path) -> Path:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise InvalidConfiguration(
-            f"{path} exists already; name another folder, or move the old key away"
-        ) from error
+        raise _refuse_to_overwrite(path) from error
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(pem)
+        stream.flush()
+        os.fsync(stream.fileno())
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    durable.write_bytes(folder / PUBLIC_KEY, public)
+    durable.write_bytes(public_path, public)
     return path
+
+
+def _refuse_to_overwrite(path: Path) -> InvalidConfiguration:
+    return InvalidConfiguration(
+        f"{path} exists already; name another folder, or move the old key away"
+    )
 
 
 def load_private_key(path: Path) -> ec.EllipticCurvePrivateKey:

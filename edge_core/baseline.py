@@ -49,17 +49,21 @@ class LogisticBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         return logits
 
 
+class _Versioned(msgspec.Struct):
+    v: int
+
+
 def parse(data: bytes) -> LogisticBaseline:
     """Parse ``fallback.json``; raise :class:`InvalidBundle` where it is not valid."""
     if len(data) > MAX_BASELINE_BYTES:
         raise InvalidBundle(f"fallback has {len(data)} bytes; the limit is {MAX_BASELINE_BYTES}")
     try:
-        baseline = msgspec.json.decode(data, type=LogisticBaseline)
-    except msgspec.MsgspecError as error:
+        version = msgspec.json.decode(data, type=_Versioned).v
+        if version != BASELINE_VERSION:
+            raise InvalidBundle(f"fallback has version {version}; known is {BASELINE_VERSION}")
+        return msgspec.json.decode(data, type=LogisticBaseline)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidBundle(f"fallback is not valid: {error}") from error
-    if baseline.v != BASELINE_VERSION:
-        raise InvalidBundle(f"fallback has version {baseline.v}; known is {BASELINE_VERSION}")
-    return baseline
 
 
 def serialize(baseline: LogisticBaseline) -> bytes:

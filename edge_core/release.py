@@ -5,9 +5,10 @@ from typing import Self
 
 import msgspec
 
-MODEL_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
-VERSION_PATTERN = r"^(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})$"
-SHA256_PATTERN = r"^[0-9a-f]{64}$"
+# \Z, because $ also matches before a newline; [0-9], because \d also matches other scripts' digits.
+MODEL_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}\Z"
+VERSION_PATTERN = r"^(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})\Z"
+SHA256_PATTERN = r"^[0-9a-f]{64}\Z"
 
 
 class ReleaseRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_core import durable
-from edge_core.bundle.manifest import MAX_FILE_BYTES, MAX_FILES, FileEntry
+from edge_core.bundle.manifest import MANIFEST, MAX_FILE_BYTES, MAX_FILES, FileEntry
 from edge_core.errors import InvalidBundle
 
 MAX_ARCHIVE_BYTES = 512 * 1024 * 1024
@@ -19,15 +19,45 @@ MAX_MEMBERS = MAX_FILES + 2
 
 
 def pack(folder: Path, destination: Path) -> None:
-    """Write the folder's files in order of their paths, without owners, times or modes."""
+    """Write the folder's files in order of their paths, without owners, times or modes.
+
+    Raises:
+        InvalidBundle: not a bundle folder, or one that :func:`unpack` would refuse.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise InvalidBundle(f"{folder} has no {MANIFEST}: name a bundle's folder")
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            member = tarfile.TarInfo(path.relative_to(folder).as_posix())
-            member.size = path.stat().st_size
-            with path.open("rb") as content:
-                archive.addfile(member, content)
+    try:
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for member in _packed(folder):
+                with (folder / member.name).open("rb") as content:
+                    archive.addfile(member, content)
+    except ValueError as error:
+        raise InvalidBundle(f"cannot pack {folder}: {error}") from error
+    except OSError as error:
+        raise InvalidBundle(f"cannot pack {folder}: {error.strerror or error}") from error
     durable.write_bytes(destination, stream.getvalue())
+
+
+def _packed(folder: Path) -> list[tarfile.TarInfo]:
+    members = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            continue
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not path.is_file():
+            raise InvalidBundle(f"{name} is not a plain file; a bundle holds no others")
+        member = tarfile.TarInfo(FileEntry(path=name, size=0, sha256="0" * 64).path)
+        member.size = path.stat().st_size
+        if member.size > MAX_FILE_BYTES:
+            raise InvalidBundle(f"{name} has {member.size} bytes; the limit is {MAX_FILE_BYTES}")
+        members.append(member)
+    if len(members) > MAX_MEMBERS:
+        raise InvalidBundle(f"{folder} has more than {MAX_MEMBERS} files")
+    total = sum(member.size for member in members)
+    if total > MAX_ARCHIVE_BYTES - 1024 * MAX_MEMBERS:
+        raise InvalidBundle(f"{folder} has {total} bytes; the limit is {MAX_ARCHIVE_BYTES}")
+    return members
 
 
 def unpack(archive: Path, destination: Path) -> None:
@@ -49,6 +79,16 @@ def unpack(archive: Path, destination: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+class _BoundedFile(io.FileIO):
+    """A file that no forged length in a header can make it allocate more than itself for."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most ``size`` bytes, and at most the archive limit."""
+        return super().read(
+            MAX_ARCHIVE_BYTES if size is None or size < 0 else min(size, MAX_ARCHIVE_BYTES)
+        )
+
+
 def _extract(archive: Path, folder: Path) -> None:
     try:
         size = archive.stat().st_size
@@ -57,7 +97,7 @@ def _extract(archive: Path, folder: Path) -> None:
                 f"{archive.name} has {size} bytes; the limit is {MAX_ARCHIVE_BYTES}"
             )
         # "r:" accepts no compression, so a member can never be larger than its archive.
-        with tarfile.open(archive, mode="r:") as opened:
+        with _BoundedFile(archive) as raw, tarfile.open(fileobj=raw, mode="r:") as opened:
             for member in _plain_members(opened):
                 target = folder / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +108,7 @@ def _extract(archive: Path, folder: Path) -> None:
                     raise InvalidBundle(f"{archive.name} is truncated inside {member.name}")
                 durable.write_bytes(target, data)
         _check_end(archive, size)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidBundle(f"{archive.name} is not a whole bundle archive: {error}") from error
     except OSError as error:
         raise InvalidBundle(f"cannot unpack {archive}: {error.strerror or error}") from error

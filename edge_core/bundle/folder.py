@@ -48,8 +48,11 @@ def check(folder: Path, manifest: Manifest, *, only: Collection[str] | None = No
     listed = {entry.path: entry for entry in manifest.files}
     for path in sorted(listed if only is None else only):
         check_file(folder / path, manifest.file(path))
+    # A linked folder counts as a file: whatever lies behind it was never signed.
     present = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
     }
     extra = present - listed.keys() - {MANIFEST, SIGNATURE}
     if extra:
@@ -60,8 +63,8 @@ def check(folder: Path, manifest: Manifest, *, only: Collection[str] | None = No
 
 def check_file(path: Path, entry: FileEntry) -> None:
     """Compare one file with its entry; raise :class:`InvalidBundle` where it differs."""
-    if path.is_symlink():
-        raise InvalidBundle(f"{entry.path} is a link; a bundle holds plain files only")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InvalidBundle(f"{entry.path} is not a plain file; a bundle holds no others")
     found = sha256_file(path, limit=entry.size)
     if found.size != entry.size:
         raise InvalidBundle(f"{entry.path} has {found.size} of its {entry.size} bytes")

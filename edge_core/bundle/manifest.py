@@ -30,7 +30,7 @@ Version = Annotated[str, msgspec.Meta(pattern=VERSION_PATTERN)]
 ModelName = Annotated[str, msgspec.Meta(pattern=MODEL_PATTERN)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE_BYTES)]
 
-_PATH = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,4}$")
+_PATH = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,4}\Z")
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,6 @@ in-toto attestation v1, OpenSSF model-signing specification v1.0.
 """
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
@@ -177,13 +176,14 @@ def verify(signature: bytes, keys: Sequence[ec.EllipticCurvePublicKey]) -> State
         signed = bundle.dsse_envelope
         payload = base64.b64decode(signed.payload, validate=True)
         signatures = [base64.b64decode(entry.sig, validate=True) for entry in signed.signatures]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, binascii.Error) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UntrustedBundle(f"signature file is not a sigstore bundle v0.3: {error}") from error
     hint = _signer(pre_authentication_encoding(payload), signatures, keys)
     if hint is None:
+        claimed = bundle.verification_material.public_key.hint[:16]
         raise UntrustedBundle(
-            f"signed by key {bundle.verification_material.public_key.hint[:16]}, which is none of "
-            f"the {len(keys)} trusted keys; the bundle is foreign or was altered"
+            f"signed by key {claimed!r}, which is none of the {len(keys)} trusted keys; the "
+            "bundle is foreign or was altered"
         )
     return _parse_statement(payload, hint)
 

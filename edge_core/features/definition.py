@@ -16,7 +16,7 @@ LARGEST_VALUE = 2.0**60
 """Bound of ranges and lsb in a channel's unit: a mean square of it fits float32."""
 
 Operation = Literal["mean", "std", "min", "max", "range", "energy", "zero_crossings"]
-Identifier = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+Identifier = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,47}\Z")]
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,6 +117,10 @@ class FeatureDefinition(_Record, frozen=True, kw_only=True):
         return [entry.name for entry in self.features]
 
 
+class _Versioned(msgspec.Struct):
+    v: int
+
+
 def parse(data: bytes) -> FeatureDefinition:
     """Parse ``features.json``; raise :class:`InvalidBundle` where it is not valid."""
     if len(data) > MAX_DEFINITION_BYTES:
@@ -124,14 +128,14 @@ def parse(data: bytes) -> FeatureDefinition:
             f"feature definition has {len(data)} bytes; the limit is {MAX_DEFINITION_BYTES}"
         )
     try:
-        definition = msgspec.json.decode(data, type=FeatureDefinition)
-    except msgspec.MsgspecError as error:
+        version = msgspec.json.decode(data, type=_Versioned).v
+        if version != DEFINITION_VERSION:
+            raise InvalidBundle(
+                f"feature definition has version {version}; known is {DEFINITION_VERSION}"
+            )
+        return msgspec.json.decode(data, type=FeatureDefinition)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidBundle(f"feature definition is not valid: {error}") from error
-    if definition.v != DEFINITION_VERSION:
-        raise InvalidBundle(
-            f"feature definition has version {definition.v}; known is {DEFINITION_VERSION}"
-        )
-    return definition
 
 
 def serialize(definition: FeatureDefinition) -> bytes:

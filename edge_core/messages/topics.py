@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 from edge_core.errors import InvalidMessage
 
 PREFIX = "serinus/v1"
-DEVICE_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+DEVICE_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 UpKind = Literal["state", "stats", "samples", "online"]
 DownKind = Literal["desired"]

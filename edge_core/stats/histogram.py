@@ -70,17 +70,21 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError("two channels have the same name")
 
 
+class _Versioned(msgspec.Struct):
+    v: int
+
+
 def parse(data: bytes) -> Reference:
     """Parse ``reference.bin``; raise :class:`InvalidBundle` where it is not valid."""
     if len(data) > MAX_REFERENCE_BYTES:
         raise InvalidBundle(f"reference has {len(data)} bytes; the limit is {MAX_REFERENCE_BYTES}")
     try:
-        reference = msgspec.msgpack.decode(data, type=Reference)
-    except (msgspec.MsgspecError, RecursionError) as error:
+        version = msgspec.msgpack.decode(data, type=_Versioned).v
+        if version != REFERENCE_VERSION:
+            raise InvalidBundle(f"reference has version {version}; known is {REFERENCE_VERSION}")
+        return msgspec.msgpack.decode(data, type=Reference)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidBundle(f"reference is not valid: {error}") from error
-    if reference.v != REFERENCE_VERSION:
-        raise InvalidBundle(f"reference has version {reference.v}; known is {REFERENCE_VERSION}")
-    return reference
 
 
 def serialize(reference: Reference) -> bytes:

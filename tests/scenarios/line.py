@@ -87,6 +87,7 @@ class Line:
         self.agents: dict[str, Process] = {}
         self.applications: Process | None = None
         self._stack = contextlib.ExitStack()
+        self._client: FleetClient | None = None
 
     @property
     def url(self) -> str:
@@ -144,8 +145,11 @@ class Line:
         return True
 
     def client(self) -> FleetClient:
-        """Make an operator's client with the token that the server wrote."""
-        return FleetClient(self.url, (self.data / "operator.token").read_text().strip())
+        """Return an operator's client with the token that the server wrote."""
+        if self._client is None:
+            token = (self.data / "operator.token").read_text().strip()
+            self._client = self._stack.enter_context(FleetClient(self.url, token))
+        return self._client
 
     def start_devices(self) -> None:
         """Start one agent process for each wearer, and the applications that use them."""
