@@ -16,6 +16,7 @@ from edge_core.errors import Unavailable
 
 STATS = 0
 SAMPLES = 1
+CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Stored(NamedTuple):
@@ -27,7 +28,11 @@ class Stored(NamedTuple):
 
 
 class Outbox:
-    """The queue below one state folder. Belongs to the event loop's thread."""
+    """The queue below one state folder. Belongs to the event loop's thread.
+
+    Raises:
+        Unavailable: it cannot be opened now: disk full, no permission, held by another process.
+    """
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -35,8 +40,10 @@ class Outbox:
         path = folder / "outbox.db"
         try:
             self._db = self._open(path)
-        except sqlite3.DatabaseError:
-            # Corrupt: keep it for people to look at, and start a new epoch.
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF not in CORRUPT:
+                raise Unavailable(f"cannot open the outbox {path}: {error}") from error
+            # Keep it for people to look at, and start a new epoch.
             path.replace(path.with_suffix(".corrupt"))
             for suffix in ("-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
@@ -45,6 +52,14 @@ class Outbox:
 
     def _open(self, path: Path) -> sqlite_utils.Database:
         database = sqlite_utils.Database(path)
+        try:
+            return self._prepared(database)
+        except sqlite3.Error:
+            database.close()
+            raise
+
+    @staticmethod
+    def _prepared(database: sqlite_utils.Database) -> sqlite_utils.Database:
         database.enable_wal()
         # A sequence number must never be given twice, so each commit reaches the disk.
         database.execute("pragma synchronous = full")

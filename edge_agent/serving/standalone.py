@@ -7,6 +7,7 @@ from edge_agent.monitor import Monitor
 from edge_agent.serving import socket
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.release import LoadedRelease
+from edge_core.bundle import folder as folders
 
 WINDOW_SECONDS = 60.0
 SAMPLE_EVERY = 100
@@ -14,7 +15,12 @@ MAX_QUEUE_ROWS = 4096
 
 
 async def serve(bundle: Path, target: str, path: Path, now_ms: int, stop: asyncio.Event) -> None:
-    """Serve the bundle's variant on a Unix socket until ``stop``; statistics are kept, not sent."""
+    """Serve the bundle's variant on a Unix socket until ``stop``; statistics are kept, not sent.
+
+    Raises:
+        InvalidBundle: a file is missing or altered, or the bundle has no such variant.
+    """
+    folders.check(bundle, folders.read(bundle))
     release = LoadedRelease.open(bundle, target)
     loop = asyncio.get_running_loop()
     started = loop.time()

@@ -107,6 +107,11 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     arm: Arm = "incumbent"
 
 
+def known(stored: str) -> State:
+    """The state as it was stored; one that this server does not know is rolled back."""
+    return next((state for state in STATES if state == stored), "rolling_back")
+
+
 def apply(state: State, event: Event) -> State | None:
     """The next state; none where the event is refused."""
     return TABLE[state][event]
@@ -120,7 +125,7 @@ def step(
     stages: Sequence[Stage],
     verdict: Verdict | None,
     members: Sequence[Member],
-    elapsed_seconds: float,
+    waited_seconds: float,
 ) -> Transition | None:
     """Decide whether the rollout moves now; none when it stays where it is.
 
@@ -131,9 +136,9 @@ def step(
         stages: the stages that this rollout goes through.
         verdict: the newest judgement of the stage, until it is left.
         members: what became of every device's order, role included.
-        elapsed_seconds: time since the stage (or the end of the last one) began.
+        waited_seconds: time since the stage began, or was last resumed.
     """
-    event, reason = _event(state, stage, plan, stages, verdict, members, elapsed_seconds)
+    event, reason = _event(state, stage, plan, stages, verdict, members, waited_seconds)
     following = apply(state, event) if event else None
     if event is None or following is None:
         return None
@@ -148,7 +153,7 @@ def _event(
     stages: Sequence[Stage],
     verdict: Verdict | None,
     members: Sequence[Member],
-    elapsed_seconds: float,
+    waited_seconds: float,
 ) -> tuple[Event | None, str]:
     if state in ("promoting", "rolling_back"):
         return _arrived(state, plan, members)
@@ -161,7 +166,7 @@ def _event(
     if verdict.decision == "promote":
         last = stage + 1 >= len(stages)
         return (Event.LAST_PASSED if last else Event.STAGE_PASSED), verdict.reason
-    if elapsed_seconds > plan.deadline_seconds:
+    if waited_seconds > plan.deadline_seconds:
         return Event.DEADLINE, f"no decision by the deadline ({verdict.reason}); a person is asked"
     return None, ""
 

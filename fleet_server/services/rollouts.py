@@ -12,7 +12,7 @@ from edge_core.errors import InvalidConfiguration
 from fleet_server.domain import plan as plans
 from fleet_server.domain import rollout as table
 from fleet_server.domain.plan import DEFAULT_PLAN, Plan
-from fleet_server.domain.rollout import FINISHED, Event, State
+from fleet_server.domain.rollout import FINISHED, Event
 from fleet_server.services import stages
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
@@ -79,6 +79,7 @@ class Rollouts:
                 state="running",
                 stage=0,
                 stage_started_ms=now,
+                deadline_from_ms=now,
                 created_ms=now,
                 created_by=by,
             )
@@ -122,8 +123,7 @@ class Rollouts:
     def _steer(self, rollout: str, event: Event, what: str, reason: str) -> RolloutView:
         with self._database.write() as connection:
             row = _require(connection, rollout)
-            state = msgspec.convert(row.state, State)
-            following = table.apply(state, event)
+            following = table.apply(table.known(row.state), event)
             if following is None:
                 raise Conflict(_refusal(row, event))
             text = f"{what}: {reason}" if reason else what

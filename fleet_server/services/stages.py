@@ -56,8 +56,7 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def state(self) -> State:
         """The present state."""
-        state: State = msgspec.convert(self.row.state, State)
-        return state
+        return table.known(self.row.state)
 
     @property
     def name(self) -> str:
@@ -124,7 +123,7 @@ def advance(connection: sa.Connection, course: Course, now_ms: int) -> None:
     order(connection, course, fleet, now_ms)
     members = evidence.members_of(connection, row, course.plan, fleet, now_ms)
     verdict, number = None, None
-    if course.state in ("running", "paused"):
+    if course.state in ("running", "paused", "inconclusive"):
         verdict, number = _judge(connection, course, members, fleet, now_ms)
     transition = table.step(
         state=course.state,
@@ -133,7 +132,7 @@ def advance(connection: sa.Connection, course: Course, now_ms: int) -> None:
         stages=course.stages,
         verdict=verdict,
         members=members,
-        elapsed_seconds=(now_ms - row.stage_started_ms) / 1000,
+        waited_seconds=(now_ms - row.deadline_from_ms) / 1000,
     )
     if transition is not None:
         move(connection, course, transition, number, now_ms)
@@ -155,6 +154,8 @@ def move(
     if next_stage:
         values["stage_started_ms"] = now_ms
         values["reason"] = ""
+    if next_stage or transition.event is Event.RESUME:
+        values["deadline_from_ms"] = now_ms
     if state in FINISHED:
         values["finished_ms"] = now_ms
         values["reason"] = row.reason or transition.reason

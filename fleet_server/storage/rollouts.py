@@ -23,6 +23,8 @@ class StoredRollout(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     stage: int
     stage_started_ms: int
+    deadline_from_ms: int
+    """When the stage began, or was last resumed."""
     created_ms: int
     created_by: str
     finished_ms: int | None = None

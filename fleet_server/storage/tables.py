@@ -79,6 +79,7 @@ rollouts = Table(
     Column("state", String(16), nullable=False),
     Column("stage", Integer, nullable=False),
     Column("stage_started_ms", BigInteger, nullable=False),
+    Column("deadline_from_ms", BigInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("created_by", String(64), nullable=False),
     Column("finished_ms", BigInteger),

@@ -5,7 +5,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from edge_agent.outbox import SAMPLES, STATS, Outbox
+from edge_core.errors import Unavailable
 
 WRITER = """
 import sys
@@ -76,6 +79,22 @@ def test_a_corrupt_file_is_kept_aside_and_a_new_epoch_begins(tmp_path: Path) -> 
     again = Outbox(tmp_path, max_bytes=1000)
     assert again.epoch != epoch
     assert (tmp_path / "outbox.corrupt").exists()
+    again.close()
+
+
+def test_an_outbox_that_cannot_be_opened_now_is_left_as_it_is(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, max_bytes=1000)
+    box.add(STATS, "t", [numbered])
+    box.close()
+    (tmp_path / "outbox.db").rename(tmp_path / "aside")
+    (tmp_path / "outbox.db").mkdir()
+    with pytest.raises(Unavailable, match=r"outbox\.db"):
+        Outbox(tmp_path, max_bytes=1000)
+    (tmp_path / "outbox.db").rmdir()
+    (tmp_path / "aside").rename(tmp_path / "outbox.db")
+    again = Outbox(tmp_path, max_bytes=1000)
+    assert len(again.oldest(10)) == 1
+    assert not (tmp_path / "outbox.corrupt").exists()
     again.close()
 
 

@@ -151,6 +151,21 @@ def test_people_can_pause_resume_and_roll_back(server: FleetServer, fleet: Simul
         roll_out(server, "1.0.0")
 
 
+def test_a_resumed_rollout_gets_its_time_again_and_bad_news_while_it_waits_still_count(
+    server: FleetServer, fleet: SimulatedFleet
+) -> None:
+    promoted(server, "1.0.0")
+    fleet.world.labels = False
+    rollout = roll_out(server, "1.2.0", PLAN | {"deadline_seconds": 3})
+    server.wait_for_state(rollout, "inconclusive", seconds=30)
+    assert server.client.resume(rollout)["state"] == "running"
+    assert server.client.rollout(rollout)["state"] == "running"
+    server.wait_for_state(rollout, "inconclusive", seconds=30)
+    fleet.world.labels = True
+    row = server.wait_for_state(rollout, "rolled_back", seconds=PATIENCE)
+    assert "side=right" in row["reason"]
+
+
 def test_devices_that_refuse_count_against_the_release(
     server: FleetServer, fleet: SimulatedFleet
 ) -> None:

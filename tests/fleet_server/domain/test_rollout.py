@@ -42,7 +42,7 @@ def step(
         stages=STAGES,
         verdict=None if decision is None else Verdict(decision=decision, reason="because"),
         members=THERE if members is None else members,
-        elapsed_seconds=elapsed,
+        waited_seconds=elapsed,
     )
 
 
@@ -51,6 +51,11 @@ def test_every_state_and_event_is_decided() -> None:
     for state, row in TABLE.items():
         assert set(row) == set(Event), state
         assert all(following is None or following in STATES for following in row.values())
+
+
+def test_a_stored_state_that_this_server_does_not_know_is_rolled_back() -> None:
+    assert [rollout.known(state) for state in STATES] == list(STATES)
+    assert rollout.known("cautious") == "rolling_back"
 
 
 def test_every_state_can_be_reached_and_left_unless_it_is_an_end() -> None:
