@@ -23,7 +23,7 @@ def verify(folder: Path, key: Path) -> list[str]:
     Raises:
         UntrustedBundle, InvalidBundle: what does not hold.
     """
-    public = signature.load_public_key(folders.read_limited(key, 64 * 1024))
+    public = signature.load_public_key(folders.read_limited(key, 64 * 1024), str(key))
     if not (folder / manifests.SIGNATURE).is_file():
         raise UntrustedBundle(f"{folder} is not signed: build it with --key STATEMENT.pem")
     manifest = trust.accept(

@@ -19,7 +19,6 @@ STOPPED = 130
 app = typer.Typer(
     name="serinus-convert",
     no_args_is_help=True,
-    add_completion=False,
     help="Turn a trained PyTorch model into proven, signed int8 bundles.",
 )
 console = Console(highlight=False, soft_wrap=True)
@@ -149,7 +148,8 @@ def run(arguments: list[str]) -> int:
     try:
         app(arguments, standalone_mode=False)
     except TyperException as error:
-        return _say(error.format_message(), WRONG_USE)
+        said = error.format_message()  # empty where the help was printed instead
+        return _say(said, WRONG_USE) if said else WRONG_USE
     except SerinusError as error:
         return _say(str(error), getattr(error, "exit_code", BAD_INPUT))
     except OSError as error:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -46,9 +47,9 @@ def describe(console: Console, manifest: Manifest, ref: ReleaseRef | None) -> No
     console.print(manifest.description, markup=False)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in manifest.metrics.items())
     console.print(figures, markup=False)
-    table = Table(title="gates", title_justify="left")
+    table = Table(title="gates", title_justify="left", box=SIMPLE_HEAD)
     for column in ("gate", "target", "slice", "value", "limit", "outcome"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for result in manifest.gates:
         table.add_row(
             result.gate,

@@ -164,7 +164,7 @@ def _check_statement(bundle: Path, keys: Path) -> None:
     if not (bundle / SIGNATURE).exists():
         raise UntrustedBundle(f"{bundle} is not signed: build it with --key STATEMENT.pem")
     if (keys / PUBLIC_KEY).exists():
-        key = load_public_key(trusted_list.read(keys / PUBLIC_KEY))
+        key = load_public_key(trusted_list.read(keys / PUBLIC_KEY), str(keys / PUBLIC_KEY))
         trust.accept(
             trusted_list.read(bundle / MANIFEST), trusted_list.read(bundle / SIGNATURE), [key]
         )

@@ -95,11 +95,23 @@ def load(folder: Path, release: str | None) -> Recipe:
     if not overlay.is_file():
         known = ", ".join(_releases(folder)) or "none"
         raise InvalidConfiguration(f"{folder} has no release {version}; it has: {known}")
-    merged = _merged(_toml(path), _toml(overlay)) | {"version": version}
+    base, over = _toml(path), _toml(overlay)
+    _check_settings(base, over, overlay)
+    merged = _merged(base, over) | {"version": version}
     try:
         return msgspec.convert(merged, Recipe)
     except msgspec.ValidationError as error:
         raise InvalidConfiguration(f"{path} with {overlay.name}: {error}") from error
+
+
+def _check_settings(base: dict[str, Any], over: dict[str, Any], overlay: Path) -> None:
+    """A release changes settings that the recipe has; a new name is a slip of the pen."""
+    known, named = base.get("settings"), over.get("settings")
+    if isinstance(known, dict) and isinstance(named, dict) and (odd := named.keys() - known.keys()):
+        raise InvalidConfiguration(
+            f"{overlay}: unknown setting {', '.join(sorted(odd))}; "
+            f"{RECIPE_FILE} has {', '.join(sorted(known))}"
+        )
 
 
 def release_file(recipe: Recipe) -> str:

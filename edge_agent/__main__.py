@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 import time
@@ -94,9 +95,9 @@ def _run(path: Path) -> None:
         raise InvalidConfiguration(f"{path}: 'run' needs [repository] and [mqtt]")
 
     async def serve() -> None:
-        print(f"{config.device} serves on {config.serving.socket}", flush=True)
         await Agent(config).run(_stop_on_signals())
 
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
     with only_one(config.state_dir):
         asyncio.run(serve())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
 from edge_core.messages import codec, topics
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
+
+log = logging.getLogger(__name__)
 
 MAX_UNACKNOWLEDGED = 64
 SEND_SECONDS = 0.2
@@ -54,6 +57,7 @@ class Agent:
         self._clock = SystemClock()
         self._state_dirty = asyncio.Event()
         self._connected = False
+        self._said = ""
         self._waiting: dict[int, int] = {}
         self._last_sent = 0
         self._monitor = Monitor(
@@ -87,13 +91,17 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and follow the fleet until ``stop`` is set; then send what is left, shortly."""
+        port = self._config.serving.rest_port
+        listener = rest.listen(port) if port else None
         server = await socket.listen(self._config.serving.socket, self._engine, self.status)
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
-        if self._config.serving.rest_port:
+        if listener is not None:
             app = rest.create_app(self._engine, version("serinus"))
-            tasks.append(rest.serve(app, self._config.serving.rest_port))
+            tasks.append(rest.serve(app, listener))
         self._link.start()
+        self._state_dirty.set()
         running = [asyncio.create_task(task) for task in tasks]
+        log.info("%s serves on %s", self._config.device, self._config.serving.socket)
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -139,12 +147,14 @@ class Agent:
         match event:
             case Connected():
                 self._connected = True
+                log.info("broker: connected")
                 self._link.subscribe()
                 online = codec.encode(Online(device=self._config.device, online=True))
                 self._link.publish(topics.up(self._config.device, "online"), online, retain=True)
                 self._state_dirty.set()
-            case Disconnected():
+            case Disconnected(reason):
                 self._connected = False
+                log.warning("broker: %s; serving goes on, messages wait on disk", reason)
             case Acknowledged(mid):
                 message = self._waiting.pop(mid, None)
                 if message is not None:
@@ -156,19 +166,31 @@ class Agent:
         try:
             self._updater.want(codec.decode(DesiredState, payload))
         except InvalidMessage as error:
-            print(f"dropped a message on {topic}: {error}", flush=True)
+            log.warning("dropped a message on %s: %s", topic, error)
 
     async def _send(self) -> None:
         """Publish reported state when it changed, and stored messages as they are accepted."""
         while True:
             await asyncio.sleep(SEND_SECONDS)
-            if not self._connected:
-                continue
             if self._state_dirty.is_set():
-                self._state_dirty.clear()
-                state = codec.encode(self._reported())
-                self._link.publish(topics.up(self._config.device, "state"), state, retain=True)
-            self._publish_stored()
+                state = self._reported()
+                self._say(state)
+                if self._connected:
+                    self._state_dirty.clear()
+                    topic = topics.up(self._config.device, "state")
+                    self._link.publish(topic, codec.encode(state), retain=True)
+            if self._connected:
+                self._publish_stored()
+
+    def _say(self, state: ReportedState) -> None:
+        """Log what a person on the device would ask for, when it changes."""
+        active = state.active.name if state.active else "no release"
+        shadow = f", {state.shadow.name} in the shadow" if state.shadow else ""
+        reason = f" ({state.reason})" if state.reason else ""
+        said = f"{state.update}{reason}: {active} serves{shadow}"
+        if said != self._said:
+            self._said = said
+            log.info("%s", said)
 
     def _publish_stored(self) -> None:
         room = MAX_UNACKNOWLEDGED - len(self._waiting)
@@ -196,7 +218,7 @@ class Agent:
                 [partial(_unstamped, sample) for sample in samples],
             )
         except SerinusError as error:
-            print(f"statistics of one window are lost: {error}", flush=True)
+            log.error("statistics of one window are lost: %s", error)
 
     async def _flush(self) -> None:
         """Close the last window and give the broker a moment to take it."""

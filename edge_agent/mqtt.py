@@ -50,11 +50,13 @@ class Link:
         self._settings = settings
         self._device = device
         self._loop = asyncio.get_running_loop()
+        self._down = False
         self.events: asyncio.Queue[LinkEvent] = asyncio.Queue(MAX_EVENTS)
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=f"serinus-{device}", clean_session=False
         )
         client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_message = self._on_message
@@ -104,10 +106,17 @@ class Link:
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
+        self._down = False
         if reason.is_failure:
             self._enqueue(Disconnected(str(reason)))
         else:
             self._enqueue(Connected())
+
+    def _on_connect_fail(self, client: paho.Client, userdata: object) -> None:
+        if not self._down:  # said once, not at each attempt
+            self._down = True
+            place = f"{self._settings.host}:{self._settings.port}"
+            self._enqueue(Disconnected(f"{place} takes no connection"))
 
     def _on_disconnect(
         self,

@@ -6,19 +6,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tuf.api import exceptions as tuf_errors
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import Metadata, Root, TargetFile
 from tuf.ngclient import Updater, UpdaterConfig
 
 from edge_core.bundle.digest import sha256_bytes
 from edge_core.bundle.manifest import MANIFEST, MAX_FILE_BYTES, MAX_MANIFEST_BYTES, FileEntry
-from edge_core.errors import InvalidBundle, ReleaseNotApproved, Unavailable, UntrustedBundle
+from edge_core.errors import (
+    InvalidBundle,
+    InvalidConfiguration,
+    ReleaseNotApproved,
+    Unavailable,
+    UntrustedBundle,
+)
 from edge_core.release import ReleaseRef
 
 
 class TufRepository:
-    """Approved releases by way of TUF's metadata, starting from the root the device was given."""
+    """Approved releases by way of TUF's metadata, starting from the root the device was given.
+
+    Raises:
+        InvalidConfiguration: that root is none, or not signed by its own keys.
+    """
 
     def __init__(self, *, url: str, trusted_root: bytes, folder: Path) -> None:
+        _check_root(trusted_root)
         self._url = url.rstrip("/")
         self._root = trusted_root
         self._metadata = folder / "metadata"
@@ -74,6 +85,17 @@ class TufRepository:
             if info.length > limit:
                 raise InvalidBundle(f"{name} has {info.length} bytes; the limit is {limit}")
             return Path(updater.download_target(info))
+
+
+def _check_root(data: bytes) -> None:
+    try:
+        root = Metadata[Root].from_bytes(data)
+        root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
+    except (tuf_errors.RepositoryError, AttributeError, ValueError) as error:
+        raise InvalidConfiguration(
+            "[repository] trusted_root is not a TUF root: give the 1.root.json of the release "
+            f"repository ({error})"
+        ) from error
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def install(bundle: Path, config: AgentConfig) -> ReleaseRef:
         InvalidBundle: truncated, altered, or for other targets.
         InvalidConfiguration: no key is pinned.
     """
-    keys = [signature.load_public_key(_read_key(path)) for path in config.sideload.keys]
+    keys = [signature.load_public_key(_read_key(path), str(path)) for path in config.sideload.keys]
     if not keys:
         raise InvalidConfiguration(
             "no key is pinned for side-loading; list public keys in [sideload] keys"

@@ -16,7 +16,7 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Tie this process to its parent, then turn into the broker."""
     parent, kind, *rest = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server, not the terminal, ends the broker
+    os.setsid()  # the server, not Ctrl-C in its terminal, ends the broker
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # survives exec
     if os.getppid() != int(parent):
         sys.exit(0)  # the server ended before the line above

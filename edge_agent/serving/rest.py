@@ -224,8 +224,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(app: Starlette, port: int) -> None:
-    """Serve on 127.0.0.1 until cancelled.
+def listen(port: int) -> socket.socket:
+    """Take a port of 127.0.0.1.
 
     Raises:
         InvalidConfiguration: the port is taken.
@@ -240,6 +240,11 @@ async def serve(app: Starlette, port: int) -> None:
             f"port {port} on 127.0.0.1 cannot be used ({error.strerror}); name another "
             "[serving] rest_port"
         ) from error
+    return listener
+
+
+async def serve(app: Starlette, listener: socket.socket) -> None:
+    """Serve until cancelled; the listener is closed then."""
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
     server = _Server(config)
     try:

@@ -94,14 +94,19 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     """Sha256 of the PEM of the public key that made the signature."""
 
 
-def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
-    """Read a PEM public key; raise :class:`InvalidConfiguration` unless it is EC P-256."""
+def load_public_key(pem: bytes, source: str = "the key") -> ec.EllipticCurvePublicKey:
+    """Read a PEM public key; raise :class:`InvalidConfiguration` unless it is EC P-256.
+
+    Args:
+        pem: the key's bytes.
+        source: how an error names them.
+    """
     try:
         key = serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise InvalidConfiguration(f"not a PEM public key: {error}") from error
+        raise InvalidConfiguration(f"{source} is not a PEM public key") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
-        raise InvalidConfiguration("the public key has to be EC P-256 (secp256r1)")
+        raise InvalidConfiguration(f"{source} has to be EC P-256 (secp256r1)")
     return key
 
 

@@ -29,7 +29,7 @@ async def served(
     engine = Engine(monitor, slices={}, max_queue_rows=2048, now_ms=lambda: 0)
     engine.set_active(release, "incumbent", None)
     port = free_port()
-    task = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), port))
+    task = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), rest.listen(port)))
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             async with asyncio.timeout(10):
@@ -148,14 +148,10 @@ async def test_without_a_release_it_is_not_ready(monitor: Monitor) -> None:
         assert "no release is active" in answer.json()["error"]
 
 
-async def test_a_busy_port_is_named(monitor: Monitor, release: LoadedRelease) -> None:
+def test_a_busy_port_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        engine = Engine(monitor, slices={}, max_queue_rows=8, now_ms=lambda: 0)
-        try:
-            with pytest.raises(InvalidConfiguration, match=f"port {port} .*rest_port"):
-                await rest.serve(rest.create_app(engine, "0.1.0"), port)
-        finally:
-            await engine.close()
+        with pytest.raises(InvalidConfiguration, match=f"port {port} .*rest_port"):
+            rest.listen(port)
