@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.errors import InvalidBundle
+from edge_core.errors import InvalidBundle, quoted
 
 BASELINE_VERSION = 1
 MAX_BASELINE_BYTES = 1024 * 1024
@@ -63,7 +63,7 @@ def parse(data: bytes) -> LogisticBaseline:
             raise InvalidBundle(f"fallback has version {version}; known is {BASELINE_VERSION}")
         return msgspec.json.decode(data, type=LogisticBaseline)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidBundle(f"fallback is not valid: {error}") from error
+        raise InvalidBundle(f"fallback is not valid: {quoted(error)}") from error
 
 
 def serialize(baseline: LogisticBaseline) -> bytes:

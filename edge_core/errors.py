@@ -4,6 +4,9 @@ A class exists because some caller acts differently on it. Messages are one line
 thing, and say what to do. Bugs stay ``ValueError``, ``TypeError`` and ``AssertionError``.
 """
 
+MAX_QUOTED = 300
+"""Characters that a refusal repeats of what another program said about foreign bytes."""
+
 
 class SerinusError(Exception):
     """Everything that Serinus refuses on purpose; its text is meant for a person."""
@@ -39,3 +42,9 @@ class Unavailable(SerinusError):
 
 class Overloaded(SerinusError):
     """A bounded queue is full; the caller should slow down."""
+
+
+def quoted(error: BaseException) -> str:
+    """The text of an error that may repeat foreign bytes: short, and one printable line."""
+    text = str(error)[:MAX_QUOTED]
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edge_core.errors import InvalidBundle
+from edge_core.errors import InvalidBundle, quoted
 from edge_core.release import MODEL_PATTERN, SHA256_PATTERN, VERSION_PATTERN, ReleaseRef
 
 SCHEMA_VERSION = 1
@@ -223,4 +223,4 @@ def parse(data: bytes) -> Manifest:
             )
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidBundle(f"manifest is not valid: {error}") from error
+        raise InvalidBundle(f"manifest is not valid: {quoted(error)}") from error

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_core.bundle.manifest import MAX_FILES, SIGNATURE, Sha256
-from edge_core.errors import InvalidConfiguration, UntrustedBundle
+from edge_core.errors import InvalidConfiguration, UntrustedBundle, quoted
 
 MAX_SIGNATURE_BYTES = 1024 * 1024
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -182,7 +182,9 @@ def verify(signature: bytes, keys: Sequence[ec.EllipticCurvePublicKey]) -> State
         payload = base64.b64decode(signed.payload, validate=True)
         signatures = [base64.b64decode(entry.sig, validate=True) for entry in signed.signatures]
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise UntrustedBundle(f"signature file is not a sigstore bundle v0.3: {error}") from error
+        raise UntrustedBundle(
+            f"signature file is not a sigstore bundle v0.3: {quoted(error)}"
+        ) from error
     hint = _signer(pre_authentication_encoding(payload), signatures, keys)
     if hint is None:
         claimed = bundle.verification_material.public_key.hint[:16]
@@ -210,7 +212,9 @@ def _parse_statement(payload: bytes, hint: str) -> Statement:
     try:
         statement = msgspec.json.decode(payload, type=_Statement)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UntrustedBundle(f"the signed statement is not one of a model: {error}") from error
+        raise UntrustedBundle(
+            f"the signed statement is not one of a model: {quoted(error)}"
+        ) from error
     resources = {entry.name: entry.digest for entry in statement.predicate.resources}
     if len(resources) != len(statement.predicate.resources):
         raise UntrustedBundle("the signed statement names a file twice")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edge_core.errors import InvalidBundle
+from edge_core.errors import InvalidBundle, quoted
 
 DEFINITION_VERSION = 1
 MAX_DEFINITION_BYTES = 256 * 1024
@@ -135,7 +135,7 @@ def parse(data: bytes) -> FeatureDefinition:
             )
         return msgspec.json.decode(data, type=FeatureDefinition)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidBundle(f"feature definition is not valid: {error}") from error
+        raise InvalidBundle(f"feature definition is not valid: {quoted(error)}") from error
 
 
 def serialize(definition: FeatureDefinition) -> bytes:

@@ -4,7 +4,7 @@ from typing import TypeVar, cast
 
 import msgspec
 
-from edge_core.errors import InvalidMessage
+from edge_core.errors import InvalidMessage, quoted
 from edge_core.messages import deployment, telemetry
 
 MAX_MESSAGE_BYTES = 64 * 1024
@@ -62,5 +62,5 @@ def decode(kind: type[M], payload: bytes) -> M:
             raise InvalidMessage(f"{kind.__name__} has version {version}; known is {CURRENT[kind]}")
         message = _decoders[kind].decode(payload)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InvalidMessage(f"not a {kind.__name__}: {error}") from error
+        raise InvalidMessage(f"not a {kind.__name__}: {quoted(error)}") from error
     return cast(M, message)

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.errors import InvalidBundle, InvalidMessage
+from edge_core.errors import InvalidBundle, InvalidMessage, quoted
 
 REFERENCE_VERSION = 1
 MAX_REFERENCE_BYTES = 1024 * 1024
@@ -84,7 +84,7 @@ def parse(data: bytes) -> Reference:
             raise InvalidBundle(f"reference has version {version}; known is {REFERENCE_VERSION}")
         return msgspec.msgpack.decode(data, type=Reference)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidBundle(f"reference is not valid: {error}") from error
+        raise InvalidBundle(f"reference is not valid: {quoted(error)}") from error
 
 
 def serialize(reference: Reference) -> bytes:

@@ -1,0 +1,349 @@
+"""Messages come back as they went, and nothing else comes in."""
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_core.errors import InvalidMessage
+from edge_core.messages import codec
+from edge_core.messages.deployment import DesiredState
+from edge_core.messages.telemetry import (
+    Arm,
+    Online,
+    PairedCounts,
+    Refusal,
+    ReportedState,
+    Sample,
+    StatsWindow,
+    UpdateState,
+)
+from edge_core.release import ReleaseRef
+
+NAMES = st.text(min_size=1, max_size=64)
+TEXTS = st.text(max_size=512)
+COUNTS = st.integers(0, 2**40)
+TIMES = st.integers(-(2**63), 2**64 - 1)
+ARMS = st.sampled_from(get_args(Arm))
+SLICES = st.dictionaries(NAMES, NAMES, max_size=3)
+BYTES = st.binary(max_size=200)
+REFS = st.builds(
+    lambda model, parts, digest: ReleaseRef(
+        model=model, version=".".join(map(str, parts)), digest=digest.hex()
+    ),
+    st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True),
+    st.tuples(*[st.integers(0, 999_999)] * 3),
+    st.binary(min_size=32, max_size=32),
+)
+MAYBE_REF = st.none() | REFS
+PAIRED = st.builds(PairedCounts, **dict.fromkeys(PairedCounts.__struct_fields__, COUNTS))
+
+MESSAGES: dict[type[msgspec.Struct], st.SearchStrategy[Any]] = {
+    StatsWindow: st.builds(
+        StatsWindow,
+        device=NAMES,
+        epoch=NAMES,
+        sequence=COUNTS,
+        opened_ms=TIMES,
+        closed_ms=TIMES,
+        release=REFS,
+        target=NAMES,
+        arm=ARMS,
+        rollout=st.none() | TEXTS,
+        slices=SLICES,
+        rows=COUNTS,
+        errors=COUNTS,
+        late=COUNTS,
+        counts=BYTES,
+        latency=BYTES,
+        right=BYTES,
+        wrong=BYTES,
+        paired=st.none() | PAIRED,
+        paired_with=MAYBE_REF,
+    ),
+    Sample: st.builds(
+        Sample,
+        device=NAMES,
+        prediction_id=NAMES,
+        at_ms=TIMES,
+        release=REFS,
+        target=NAMES,
+        arm=ARMS,
+        slices=SLICES,
+        window=BYTES,
+        features=BYTES,
+        scores=BYTES,
+    ),
+    ReportedState: st.builds(
+        ReportedState,
+        device=NAMES,
+        at_ms=TIMES,
+        target=NAMES,
+        runtime=TEXTS,
+        slices=SLICES,
+        desired_revision=COUNTS,
+        active=MAYBE_REF,
+        previous=MAYBE_REF,
+        shadow=MAYBE_REF,
+        update=st.sampled_from(get_args(UpdateState)),
+        reason=TEXTS,
+        refusals=st.lists(st.builds(Refusal, release=REFS, reason=TEXTS, at_ms=TIMES), max_size=3),
+    ),
+    Online: st.builds(Online, device=NAMES, online=st.booleans()),
+    DesiredState: st.builds(
+        DesiredState,
+        revision=COUNTS,
+        issued_ms=TIMES,
+        active=MAYBE_REF,
+        shadow=MAYBE_REF,
+        arm=ARMS,
+        rollout=st.none() | TEXTS,
+    ),
+}
+REF = ReleaseRef(model="m", version="1.0.0", digest="0" * 64)
+EXAMPLES: list[Any] = [
+    StatsWindow(
+        device="d",
+        epoch="e",
+        sequence=1,
+        opened_ms=1,
+        closed_ms=2,
+        release=REF,
+        target="t",
+        arm="shadow",
+        paired=PairedCounts(agree=1),
+        paired_with=REF,
+    ),
+    Sample(
+        device="d",
+        prediction_id="p",
+        at_ms=1,
+        release=REF,
+        target="t",
+        arm="control",
+        window=b"\0" * 4,
+        features=b"",
+        scores=b"",
+    ),
+    ReportedState(
+        device="d",
+        at_ms=1,
+        target="t",
+        runtime="r",
+        active=REF,
+        refusals=[Refusal(release=REF, reason="too large", at_ms=1)],
+    ),
+    Online(device="d", online=True),
+    DesiredState(revision=1, issued_ms=1, active=REF),
+]
+KINDS = [type(example) for example in EXAMPLES]
+
+
+def fields(message: object) -> dict[str, Any]:
+    decoded: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
+    return decoded
+
+
+def packed(message: object, **changes: object) -> bytes:
+    return msgspec.msgpack.encode(fields(message) | changes)
+
+
+def test_every_kind_is_tried_here() -> None:
+    assert set(codec.CURRENT) == set(get_args(codec.Message)) == set(MESSAGES) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_a_message_comes_back_as_it_went(kind: type[Any], data: st.DataObject) -> None:
+    message = data.draw(MESSAGES[kind])
+    assert codec.decode(kind, codec.encode(message)) == message
+
+
+@pytest.mark.parametrize("message", EXAMPLES)
+@pytest.mark.parametrize("version", [0, 2, -1, 2**64 - 1])
+def test_an_unknown_version_is_refused_by_name(message: Any, version: int) -> None:
+    kind = type(message)
+    with pytest.raises(InvalidMessage, match=f"{kind.__name__} has version {version}; known is 1"):
+        codec.decode(kind, packed(message, v=version))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_version_is_judged_before_anything_else_is_read(kind: type[Any]) -> None:
+    later = msgspec.msgpack.encode({"v": 2, "device": ["of", "another", "shape"]})
+    with pytest.raises(InvalidMessage, match="has version 2"):
+        codec.decode(kind, later)
+
+
+@pytest.mark.parametrize("message", EXAMPLES)
+@pytest.mark.parametrize("version", ["1", 1.0, True, None, b"1", [1]])
+def test_a_version_that_is_no_integer_is_refused(message: Any, version: object) -> None:
+    with pytest.raises(InvalidMessage, match=r"at `\$\.v`"):
+        codec.decode(type(message), packed(message, v=version))
+
+
+@pytest.mark.parametrize("message", EXAMPLES)
+def test_a_field_without_a_default_and_the_version_are_needed(message: Any) -> None:
+    kind = type(message)
+    needed = {info.name for info in msgspec.structs.fields(kind) if info.required} | {"v"}
+    for name in fields(message):
+        document = fields(message)
+        del document[name]
+        data = msgspec.msgpack.encode(document)
+        if name in needed:
+            with pytest.raises(InvalidMessage, match=f"`{name}`"):
+                codec.decode(kind, data)
+        else:
+            codec.decode(kind, data)
+
+
+@pytest.mark.parametrize("message", EXAMPLES)
+def test_an_unknown_field_is_refused(message: Any) -> None:
+    with pytest.raises(InvalidMessage, match="unknown field `surprise`"):
+        codec.decode(type(message), packed(message, surprise=1))
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        (EXAMPLES[0], {"release": fields(REF) | {"surprise": 1}}),
+        (EXAMPLES[0], {"paired": fields(PairedCounts()) | {"surprise": 1}}),
+        (EXAMPLES[2], {"refusals": [fields(EXAMPLES[2].refusals[0]) | {"surprise": 1}]}),
+        (EXAMPLES[4], {"active": fields(REF) | {"surprise": 1}}),
+    ],
+)
+def test_an_unknown_field_is_refused_inside_as_well(message: Any, change: Any) -> None:
+    with pytest.raises(InvalidMessage, match="unknown field `surprise`"):
+        codec.decode(type(message), packed(message, **change))
+
+
+@pytest.mark.parametrize("message", EXAMPLES)
+def test_one_kind_is_never_taken_for_another(message: Any) -> None:
+    for kind in KINDS:
+        if kind is not type(message):
+            with pytest.raises(InvalidMessage, match=f"not a {kind.__name__}"):
+                codec.decode(kind, codec.encode(message))
+
+
+WINDOW, SAMPLE, STATE, ONLINE, DESIRED = EXAMPLES
+BAD_REF = {"model": "m", "version": "1.0.0", "digest": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        (WINDOW, {"device": ""}),
+        (WINDOW, {"device": "d" * 65}),
+        (WINDOW, {"device": b"d"}),
+        (WINDOW, {"sequence": -1}),
+        (WINDOW, {"rows": 2**40 + 1}),
+        (WINDOW, {"rows": 1.0}),
+        (WINDOW, {"arm": "another"}),
+        (WINDOW, {"slices": {"": "left"}}),
+        (WINDOW, {"slices": {"side": "l" * 65}}),
+        (WINDOW, {"counts": "text"}),
+        (WINDOW, {"opened_ms": 1.5}),
+        (WINDOW, {"release": None}),
+        (WINDOW, {"release": BAD_REF | {"model": "../m"}}),
+        (WINDOW, {"release": BAD_REF | {"version": "1.0"}}),
+        (WINDOW, {"release": BAD_REF | {"version": "01.0.0"}}),
+        (WINDOW, {"release": BAD_REF | {"digest": "0" * 63}}),
+        (WINDOW, {"release": BAD_REF | {"digest": "0" * 64 + "\n"}}),
+        (WINDOW, {"paired": {"agree": -1}}),
+        (SAMPLE, {"window": [0.0]}),
+        (SAMPLE, {"prediction_id": ""}),
+        (STATE, {"update": "exploded"}),
+        (STATE, {"reason": "x" * 513}),
+        (STATE, {"refusals": [{"release": BAD_REF, "reason": "x" * 513, "at_ms": 1}]}),
+        (ONLINE, {"online": 1}),
+        (DESIRED, {"revision": -1}),
+        (DESIRED, {"active": {}}),
+        (DESIRED, {"issued_ms": None}),
+    ],
+)
+def test_a_field_out_of_range_is_refused(message: Any, change: dict[str, Any]) -> None:
+    codec.decode(type(message), packed(message))
+    with pytest.raises(InvalidMessage, match=f"not a {type(message).__name__}: "):
+        codec.decode(type(message), packed(message, **change))
+
+
+def test_a_message_of_exactly_the_limit_passes_and_one_byte_more_does_not() -> None:
+    empty = len(codec.encode(msgspec.structs.replace(SAMPLE, window=bytes(60_000)))) - 60_000
+    fitting = msgspec.structs.replace(SAMPLE, window=bytes(codec.MAX_MESSAGE_BYTES - empty))
+    data = codec.encode(fitting)
+    assert len(data) == codec.MAX_MESSAGE_BYTES == 64 * 1024
+    assert codec.decode(Sample, data) == fitting
+    larger = msgspec.structs.replace(fitting, window=fitting.window + b"\0")
+    for refused in (
+        lambda: codec.encode(larger),
+        lambda: codec.decode(Sample, msgspec.msgpack.encode(larger)),
+    ):
+        with pytest.raises(InvalidMessage, match="Sample has 65537 bytes; the limit is 65536"):
+            refused()
+
+
+ONLINE_BYTES = codec.encode(ONLINE)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        ONLINE_BYTES[:-1],
+        ONLINE_BYTES + b"\0",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\x91" * 60_000,
+        b"\x84\xa1x" + b"\x91" * 60_000 + b"\xc0" + ONLINE_BYTES[1:],
+        b"\x84" + ONLINE_BYTES[1:] + b"\xa1x" + b"\x91" * 60_000 + b"\xc0",
+        ONLINE_BYTES.replace(b"\xa1d", b"\xa1\xff"),
+        b"\x84" + ONLINE_BYTES[1:] + b"\xa1v\x02",
+        msgspec.msgpack.encode([1, "d", True]),
+        msgspec.json.encode(ONLINE),
+    ],
+)
+def test_bytes_that_are_no_message_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidMessage):
+        codec.decode(Online, data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        packed(ONLINE, **{"\x1b[2J\nall is well": 1}),
+        packed(ONLINE, **{"x" * 60_000: 1}),
+        packed(WINDOW, arm="\x1b[2J\nall is well"),
+        packed(WINDOW, release=BAD_REF | {"model": "x" * 60_000}),
+    ],
+)
+def test_a_refusal_of_hostile_bytes_is_one_short_line(data: bytes) -> None:
+    kind = StatsWindow if b"epoch" in data else Online
+    with pytest.raises(InvalidMessage) as refused:
+        codec.decode(kind, data)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 400
+
+
+@given(data=st.binary(max_size=300))
+def test_random_bytes_raise_nothing_else(data: bytes) -> None:
+    for kind in KINDS:
+        with pytest.raises(InvalidMessage):
+            codec.decode(kind, data)
+
+
+@pytest.mark.parametrize("message", EXAMPLES)
+@given(position=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+def test_a_changed_byte_gives_a_valid_message_or_is_refused(
+    message: Any, position: float, value: int
+) -> None:
+    kind = type(message)
+    data = bytearray(codec.encode(message))
+    data[int(position * len(data))] = value
+    try:
+        found = codec.decode(kind, bytes(data))
+    except InvalidMessage:
+        return
+    assert codec.decode(kind, codec.encode(found)) == found
