@@ -39,6 +39,7 @@ def bundle_of(payload: str) -> bytes:
         (histogram.parse, msgspec.msgpack.encode({"v": 1, HOSTILE: 1})),
         (verify, bundle_of(base64.b64encode(b"{}").decode())),
     ],
+    ids=["manifest", "definition", "baseline", "reference", "signature"],
 )
 def test_a_refusal_of_hostile_bytes_is_one_short_line(
     parse: Callable[[bytes], object], data: bytes

@@ -285,26 +285,25 @@ def test_a_message_of_exactly_the_limit_passes_and_one_byte_more_does_not() -> N
 
 
 ONLINE_BYTES = codec.encode(ONLINE)
+DEEP = b"\x91" * 60_000 + b"\xc0"
+NO_MESSAGES = {
+    "nothing": b"",
+    "cut": ONLINE_BYTES[:-1],
+    "too long": ONLINE_BYTES + b"\0",
+    "a vast map": b"\xdf\xff\xff\xff\xff",
+    "a vast list": b"\xdd\xff\xff\xff\xff",
+    "vast bytes": b"\xc6\xff\xff\xff\xff",
+    "deep": DEEP,
+    "deep before the version": b"\x84\xa1x" + DEEP + ONLINE_BYTES[1:],
+    "deep after the version": b"\x84" + ONLINE_BYTES[1:] + b"\xa1x" + DEEP,
+    "text that is not UTF-8": ONLINE_BYTES.replace(b"\xa1d", b"\xa1\xff"),
+    "two versions": b"\x84" + ONLINE_BYTES[1:] + b"\xa1v\x02",
+    "a list": msgspec.msgpack.encode([1, "d", True]),
+    "JSON": msgspec.json.encode(ONLINE),
+}
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        ONLINE_BYTES[:-1],
-        ONLINE_BYTES + b"\0",
-        b"\xdf\xff\xff\xff\xff",
-        b"\xdd\xff\xff\xff\xff",
-        b"\xc6\xff\xff\xff\xff",
-        b"\x91" * 60_000,
-        b"\x84\xa1x" + b"\x91" * 60_000 + b"\xc0" + ONLINE_BYTES[1:],
-        b"\x84" + ONLINE_BYTES[1:] + b"\xa1x" + b"\x91" * 60_000 + b"\xc0",
-        ONLINE_BYTES.replace(b"\xa1d", b"\xa1\xff"),
-        b"\x84" + ONLINE_BYTES[1:] + b"\xa1v\x02",
-        msgspec.msgpack.encode([1, "d", True]),
-        msgspec.json.encode(ONLINE),
-    ],
-)
+@pytest.mark.parametrize("data", NO_MESSAGES.values(), ids=NO_MESSAGES)
 def test_bytes_that_are_no_message_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidMessage):
         codec.decode(Online, data)
@@ -318,6 +317,7 @@ def test_bytes_that_are_no_message_are_refused(data: bytes) -> None:
         packed(WINDOW, arm="\x1b[2J\nall is well"),
         packed(WINDOW, release=BAD_REF | {"model": "x" * 60_000}),
     ],
+    ids=["steering key", "long key", "steering value", "long value"],
 )
 def test_a_refusal_of_hostile_bytes_is_one_short_line(data: bytes) -> None:
     kind = StatsWindow if b"epoch" in data else Online
