@@ -1,0 +1,376 @@
+"""What an old release wrote or sent still means the same, and the unknown is never guessed."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from converters import checking
+from edge_agent.update.journal import FILE, Entry, Journal
+from edge_agent.update.slots import Pointer, Slots
+from edge_core import baseline
+from edge_core.bundle import folder as folders
+from edge_core.bundle import manifest as manifests
+from edge_core.bundle import signature, trust
+from edge_core.bundle.manifest import FileEntry, GateResult, Waiver
+from edge_core.errors import InvalidBundle, InvalidMessage, UntrustedBundle
+from edge_core.features import definition as definitions
+from edge_core.features.definition import Feature, FeatureDefinition, SensorInput, Window
+from edge_core.messages import codec
+from edge_core.messages.deployment import DesiredState
+from edge_core.messages.telemetry import (
+    Online,
+    PairedCounts,
+    Refusal,
+    ReportedState,
+    Sample,
+    StatsWindow,
+)
+from edge_core.release import ReleaseRef
+from edge_core.stats import histogram
+
+ROOT = Path(__file__).parents[2]
+V1 = Path(__file__).parent / "v1"
+BUNDLE = V1 / "bundle"
+TARGET = "cpu-x86_64-ort"
+ACTIVE = ReleaseRef(model="tiny-motion", version="1.2.3", digest="a" * 64)
+OTHER = ReleaseRef(model="tiny-motion", version="1.2.2", digest="b" * 64)
+REFUSED = Refusal(release=OTHER, reason="golden logits differ", at_ms=1_790_000_000_123)
+DESIRED = DesiredState(
+    revision=12,
+    issued_ms=1_790_000_000_000,
+    active=ACTIVE,
+    shadow=OTHER,
+    arm="candidate",
+    rollout="r-7",
+)
+MESSAGES: dict[str, codec.Message] = {
+    "desired": DESIRED,
+    "online": Online(device="watch-01", online=True),
+    "samples": Sample(
+        device="watch-01",
+        prediction_id="p-99",
+        at_ms=1_790_000_000_500,
+        release=ACTIVE,
+        target=TARGET,
+        arm="control",
+        slices={"side": "right"},
+        window=np.full(16, 1, "<f4").tobytes(),
+        features=np.full(4, 2, "<f4").tobytes(),
+        scores=np.full(3, 0.5, "<f4").tobytes(),
+    ),
+    "state": ReportedState(
+        device="watch-01",
+        at_ms=1_790_000_000_700,
+        target=TARGET,
+        runtime="onnxruntime 1.30",
+        slices={"side": "left"},
+        desired_revision=12,
+        active=ACTIVE,
+        previous=OTHER,
+        shadow=OTHER,
+        update="recovering",
+        reason="probation failed",
+        refusals=[REFUSED],
+    ),
+    "stats": StatsWindow(
+        device="watch-01",
+        epoch="e1",
+        sequence=41,
+        opened_ms=1_790_000_000_000,
+        closed_ms=1_790_000_060_000,
+        release=ACTIVE,
+        target=TARGET,
+        arm="shadow",
+        rollout="r-7",
+        slices={"side": "left"},
+        rows=120,
+        errors=2,
+        late=3,
+        counts=bytes(range(64)),
+        latency=np.array([1], "<u4").tobytes(),
+        right=np.array([2], "<u4").tobytes(),
+        wrong=np.array([3], "<u4").tobytes(),
+        paired=PairedCounts(
+            agree=100,
+            disagree=20,
+            both_right=50,
+            only_active_right=4,
+            only_shadow_right=5,
+            both_wrong=6,
+        ),
+        paired_with=OTHER,
+    ),
+}
+
+
+def message_bytes(name: str) -> bytes:
+    return (V1 / "messages" / f"{name}.msgpack").read_bytes()
+
+
+def test_every_kind_of_message_has_a_sample() -> None:
+    assert {type(message) for message in MESSAGES.values()} == set(codec.CURRENT)
+    assert {path.stem for path in (V1 / "messages").iterdir()} == set(MESSAGES)
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_message_means_what_it_meant(name: str) -> None:
+    assert codec.decode(type(MESSAGES[name]), message_bytes(name)) == MESSAGES[name]
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_the_next_version_of_a_message_is_refused_by_name(name: str) -> None:
+    kind = type(MESSAGES[name])
+    document = msgspec.msgpack.decode(message_bytes(name))
+    later = msgspec.msgpack.encode(document | {"v": codec.CURRENT[kind] + 1})
+    with pytest.raises(InvalidMessage, match=rf"{kind.__name__} has version 2; known is 1"):
+        codec.decode(kind, later)
+
+
+def test_the_manifest_says_what_it_said() -> None:
+    data = (BUNDLE / manifests.MANIFEST).read_bytes()
+    manifest = manifests.parse(data)
+    assert (manifest.model, manifest.version, manifest.parent) == ("tiny-motion", "1.2.3", OTHER)
+    assert manifest.description == "Tells still, shaken and tilted apart."
+    assert manifest.output.classes == ["still", "shake", "tilt"]
+    assert manifest.slices == {"side": ["left", "right"]}
+    assert [(d.role, d.rows, d.entities) for d in manifest.datasets] == [
+        ("golden", 12, ["generator"]),
+        ("test", 300, ["s1", "s2"]),
+    ]
+    assert manifest.datasets[1].first == "2025-01-02T03:04:05Z"
+    assert manifest.provenance.settings == {
+        "rate": 0.5,
+        "epochs": 3,
+        "mirror": True,
+        "note": None,
+        "layers": ["a"],
+    }
+    assert (manifest.provenance.code_commit, manifest.provenance.code_dirty) == ("d" * 40, False)
+    variant = manifest.variant(TARGET)
+    assert (variant.runtime, variant.path) == ("onnxruntime", f"variants/{TARGET}/model.onnx")
+    assert (variant.tolerance, variant.latency_us) == (1e-4, {"1": 20.0})
+    assert manifest.budget.memory_bytes == 64 * 1024 * 1024
+    assert manifest.metrics["accuracy/side=left"] == 1.0
+    assert manifest.gates[1] == GateResult(
+        gate="slice_accuracy",
+        outcome="failed",
+        target=TARGET,
+        slice="side=left",
+        value=0.5,
+        threshold=0.75,
+        rows=40,
+        waived=True,
+        detail="few rows",
+    )
+    assert manifest.waivers == [
+        Waiver(gate="slice_accuracy", slice="side=left", reason="known and accepted")
+    ]
+    assert (manifest.label_delay_seconds, manifest.reproducible) == (3600.0, True)
+    assert manifest.file(manifests.FALLBACK) == FileEntry(
+        path="fallback.json",
+        size=547,
+        sha256="05ad54ca55be3a64663e7068764a1fd915de82c04dc1f8e79f4e9c2db2201fdf",
+    )
+
+
+def test_nothing_of_the_manifest_is_lost() -> None:
+    data = (BUNDLE / manifests.MANIFEST).read_bytes()
+    assert kept(json.loads(data), msgspec.to_builtins(manifests.parse(data)))
+
+
+def kept(before: Any, after: Any) -> bool:
+    """Whether all of one document is in another, which may have more fields."""
+    if isinstance(before, dict):
+        return all(key in after and kept(before[key], after[key]) for key in before)
+    if isinstance(before, list):
+        return len(before) == len(after) and all(map(kept, before, after))
+    return bool(before == after)
+
+
+def test_the_feature_definition_says_what_it_said() -> None:
+    definition = definitions.parse((BUNDLE / manifests.FEATURES).read_bytes())
+    assert definition == FeatureDefinition(
+        inputs=[
+            SensorInput(name="ax", unit="g", lsb=2**-10, low=-8.0, high=8.0),
+            SensorInput(name="ay", unit="g", lsb=2**-10, low=-8.0, high=8.0),
+        ],
+        window=Window(samples=8, hop=4, max_gap_ms=100, rate_hz=50.0),
+        features=[
+            Feature(name="ax_mean", op="mean", input="ax"),
+            Feature(name="ax_std", op="std", input="ax"),
+            Feature(name="ay_mean", op="mean", input="ay"),
+            Feature(name="ay_std", op="std", input="ay"),
+        ],
+    )
+
+
+def test_the_reference_says_what_it_said() -> None:
+    reference = histogram.parse((BUNDLE / manifests.REFERENCE).read_bytes())
+    assert reference.rows == 120
+    assert [(channel.name, channel.kind) for channel in reference.channels] == [
+        ("ax", "input"),
+        ("ay", "input"),
+        ("ax_mean", "feature"),
+        ("ax_std", "feature"),
+        ("ay_mean", "feature"),
+        ("ay_std", "feature"),
+        ("confidence", "score"),
+        ("predicted", "score"),
+    ]
+    assert reference.channels[0].edges[0] == -3.3549933433532715
+    assert reference.channels[4].counts == [0, 12, 12, 11, 13, 12, 12, 12, 12, 12, 12, 0, 0]
+    assert reference.channels[-1].edges == [-0.5, 0.5, 1.5, 2.5]
+    assert reference.channels[-1].counts == [0, 40, 40, 40, 0, 0]
+    assert histogram.Layout(reference).total == 7 * 13 + 6
+
+
+def test_the_fallback_answers_what_it_answered() -> None:
+    simple = baseline.parse((BUNDLE / manifests.FALLBACK).read_bytes())
+    assert simple.features == ["ax_mean", "ax_std", "ay_mean", "ay_std"]
+    assert (simple.mean, simple.scale, simple.bias) == ([0.0] * 4, [1.0] * 4, [1.0, -1.0, -1.0])
+    assert simple.weights[1] == [-1.9989509582519531, 1.9946433305740356, 0.0036159504670649767]
+    rows = np.array([[0, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0]], np.float32)
+    logits = simple.logits(rows, simple.features)
+    assert logits.argmax(axis=1).tolist() == [0, 1, 2]
+    np.testing.assert_allclose(logits[1], [-2.997902, 2.989287, -0.992768], atol=1e-6)
+
+
+def test_the_signature_holds_and_names_what_it_named() -> None:
+    key = signature.load_public_key((V1 / "statement.pub.pem").read_bytes())
+    data = (BUNDLE / manifests.SIGNATURE).read_bytes()
+    statement = signature.verify(data, [key])
+    assert statement.name == "tiny-motion-1.2.3"
+    assert sorted(statement.resources) == [
+        "card.md",
+        "fallback.json",
+        "features.json",
+        "golden.npz",
+        "manifest.json",
+        "reference.bin",
+        f"variants/{TARGET}/model.onnx",
+    ]
+    manifest = (BUNDLE / manifests.MANIFEST).read_bytes()
+    assert statement.resources["manifest.json"] == hashlib.sha256(manifest).hexdigest()
+    assert trust.accept(manifest, data, [key]).version == "1.2.3"
+
+
+def test_the_whole_bundle_is_accepted_and_its_golden_rows_agree() -> None:
+    said = checking.verify(BUNDLE, V1 / "statement.pub.pem")
+    assert said[0] == "signature by statement.pub.pem holds, 6 files are whole"
+    assert said[1].startswith(f"{TARGET}: 12 golden rows agree")
+    manifest = hashlib.sha256((BUNDLE / manifests.MANIFEST).read_bytes()).hexdigest()
+    assert folders.ref(BUNDLE) == ReleaseRef(model="tiny-motion", version="1.2.3", digest=manifest)
+
+
+LATER_DOCUMENTS: dict[str, tuple[Callable[[bytes], object], bytes, bytes, str]] = {
+    "manifest.json": (
+        manifests.parse,
+        b'"schema_version": 1',
+        b'"schema_version": 2',
+        "manifest has schema version 2; this Serinus reads 1",
+    ),
+    "features.json": (
+        definitions.parse,
+        b'"v": 1',
+        b'"v": 2',
+        "feature definition has version 2; known is 1",
+    ),
+    "reference.bin": (
+        histogram.parse,
+        b"\xa1v\x01",
+        b"\xa1v\x02",
+        "reference has version 2; known is 1",
+    ),
+    "fallback.json": (
+        baseline.parse,
+        b'"v": 1',
+        b'"v": 2',
+        "fallback has version 2; known is 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LATER_DOCUMENTS)
+def test_the_next_version_of_a_document_is_refused_by_name(name: str) -> None:
+    parse, now, later, words = LATER_DOCUMENTS[name]
+    data = (BUNDLE / name).read_bytes()
+    parse(data)
+    assert data.count(now) == 1
+    with pytest.raises(InvalidBundle, match=words):
+        parse(data.replace(now, later))
+
+
+def test_the_next_version_of_a_signature_is_refused_by_name() -> None:
+    key = signature.load_public_key((V1 / "statement.pub.pem").read_bytes())
+    data = (BUNDLE / manifests.SIGNATURE).read_bytes()
+    with pytest.raises(UntrustedBundle, match=r"not a sigstore bundle v0\.3: .*v0\.4"):
+        signature.verify(data.replace(b"bundle.v0.3+json", b"bundle.v0.4+json"), [key])
+
+
+def state_folder(tmp_path: Path) -> Path:
+    for name in (FILE, "active.json"):
+        shutil.copy(V1 / name, tmp_path / name)
+    return tmp_path
+
+
+def test_the_journal_says_what_it_said(tmp_path: Path) -> None:
+    assert Journal(state_folder(tmp_path)).read() == Entry(
+        state="probation", desired=DESIRED, starts=2, reason="", refusals=[REFUSED]
+    )
+
+
+def test_the_next_version_of_a_journal_asks_for_recovery_by_name(tmp_path: Path) -> None:
+    path = state_folder(tmp_path) / FILE
+    path.write_bytes(path.read_bytes().replace(b'{"v":1,"state"', b'{"v":2,"state"'))
+    entry = Journal(tmp_path).read()
+    assert (entry.state, entry.reason) == ("unreadable", "journal has version 2")
+
+
+def test_the_pointer_names_what_it_named(tmp_path: Path) -> None:
+    found = Slots(state_folder(tmp_path)).pointer()
+    assert found == Pointer(active=ACTIVE.digest, previous=OTHER.digest)
+
+
+def test_every_format_that_has_a_version_has_samples_here() -> None:
+    found = {
+        (path.relative_to(ROOT).as_posix(), name): int(version)
+        for package in ("edge_core", "edge_agent")
+        for path in (ROOT / package).rglob("*.py")
+        for name, version in re.findall(r"^(\w*VERSION) = (\d+)$", path.read_text(), re.MULTILINE)
+    }
+    assert found == {
+        ("edge_agent/update/journal.py", "JOURNAL_VERSION"): 1,
+        ("edge_core/baseline.py", "BASELINE_VERSION"): 1,
+        ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 1,
+        ("edge_core/features/definition.py", "DEFINITION_VERSION"): 1,
+        ("edge_core/messages/deployment.py", "DESIRED_VERSION"): 1,
+        ("edge_core/messages/telemetry.py", "ONLINE_VERSION"): 1,
+        ("edge_core/messages/telemetry.py", "SAMPLE_VERSION"): 1,
+        ("edge_core/messages/telemetry.py", "STATE_VERSION"): 1,
+        ("edge_core/messages/telemetry.py", "STATS_VERSION"): 1,
+        ("edge_core/stats/histogram.py", "REFERENCE_VERSION"): 1,
+    }, "a format was added or moved: add its samples beside v1, and never make v1 again"
+
+
+def test_samples_are_never_made_again() -> None:
+    before = {path: path.read_bytes() for path in V1.rglob("*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.compat.make_samples"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    assert "samples are never made again" in done.stderr
+    assert {path: path.read_bytes() for path in V1.rglob("*") if path.is_file()} == before
