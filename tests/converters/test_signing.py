@@ -50,11 +50,9 @@ class Signed:
         return accepted
 
     def _public(self, verb: str, *options: str) -> "subprocess.CompletedProcess[str]":
+        files = (str(self.bundle), "--signature", str(self.bundle / SIGNATURE))
         return subprocess.run(
-            [
-                *(self._command, verb, "key", self.bundle),
-                *("--signature", self.bundle / SIGNATURE, *options),
-            ],
+            [str(self._command), verb, "key", *files, *options],
             capture_output=True,
             text=True,
             check=False,
@@ -215,19 +213,21 @@ PUBLIC = (
 )
 
 
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "not an unencrypted PEM private key"),
-        (b"\xff\x00", "not an unencrypted PEM private key"),
-        (ENCRYPTED, "not an unencrypted PEM private key"),
-        (PUBLIC, "not an unencrypted PEM private key"),
-        (pem(ec.generate_private_key(ec.SECP384R1())), r"not an EC P-256 key"),
-        (pem(ec.generate_private_key(ec.SECP256K1())), r"not an EC P-256 key"),
-        (pem(ed25519.Ed25519PrivateKey.generate()), r"not an EC P-256 key"),
-        (pem(rsa.generate_private_key(65537, 2048)), r"not an EC P-256 key"),
-    ],
-)
+NO_KEY = "not an unencrypted PEM private key"
+OTHER_KEY = "not an EC P-256 key"
+OTHER_KEYS = {
+    "nothing": (b"", NO_KEY),
+    "no text": (b"\xff\x00", NO_KEY),
+    "encrypted": (ENCRYPTED, NO_KEY),
+    "public": (PUBLIC, NO_KEY),
+    "P-384": (pem(ec.generate_private_key(ec.SECP384R1())), OTHER_KEY),
+    "secp256k1": (pem(ec.generate_private_key(ec.SECP256K1())), OTHER_KEY),
+    "Ed25519": (pem(ed25519.Ed25519PrivateKey.generate()), OTHER_KEY),
+    "RSA": (pem(rsa.generate_private_key(65537, 2048)), OTHER_KEY),
+}
+
+
+@pytest.mark.parametrize(("data", "words"), OTHER_KEYS.values(), ids=OTHER_KEYS)
 def test_another_kind_of_key_is_refused_and_named(tmp_path: Path, data: bytes, words: str) -> None:
     path = tmp_path / "some.pem"
     path.write_bytes(data)
