@@ -4,6 +4,7 @@ A multinomial logistic regression on some of the bundle's features, stored as re
 and evaluated with numpy alone, so that no model runtime is needed to serve it.
 """
 
+from itertools import chain
 from typing import Annotated
 
 import msgspec
@@ -37,6 +38,8 @@ class LogisticBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError("mean, scale and weights need one entry per feature")
         if any(len(row) != columns for row in self.weights):
             raise ValueError("every row of weights needs one entry per class")
+        if not np.isfinite([*self.mean, *self.scale, *self.bias, *chain(*self.weights)]).all():
+            raise ValueError("mean, scale, weights and bias have to be finite")
         if not all(value > 0 for value in self.scale):
             raise ValueError("scale has to be positive")
 
