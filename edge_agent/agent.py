@@ -131,7 +131,7 @@ class Agent:
             "shadow": shadow.ref.name if shadow else None,
             "runtime": active.session.runtime if active else None,
             "update": self._updater.entry.state,
-            "reason": self._updater.entry.reason,
+            "reason": self._updater.reason,
             "connected": self._connected,
             "rows": self._engine.totals.rows,
             "errors": self._engine.totals.errors,
@@ -158,9 +158,15 @@ class Agent:
             case Acknowledged(mid):
                 message = self._waiting.pop(mid, None)
                 if message is not None:
-                    self._outbox.sent(message)
+                    self._forget(message)
             case Received(topic, payload):
                 self._receive(topic, payload)
+
+    def _forget(self, message: int) -> None:
+        try:
+            self._outbox.sent(message)
+        except SerinusError as error:
+            log.error("%s", error)
 
     def _receive(self, topic: str, payload: bytes) -> None:
         try:
@@ -250,7 +256,7 @@ class Agent:
             previous=previous,
             shadow=shadow.ref if shadow else None,
             update=self._updater.state,
-            reason=entry.reason,
+            reason=self._updater.reason,
             refusals=entry.refusals,
         )
 

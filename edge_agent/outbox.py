@@ -119,9 +119,16 @@ class Outbox:
         return [Stored(*row) for row in rows]
 
     def sent(self, message_id: int) -> None:
-        """Forget a message that the broker acknowledged."""
-        with self._db.atomic():
-            self._db.execute("delete from messages where id = ?", (message_id,))
+        """Forget a message that the broker acknowledged.
+
+        Raises:
+            Unavailable: the disk is full or failed; it is sent again after the next start.
+        """
+        try:
+            with self._db.atomic():
+                self._db.execute("delete from messages where id = ?", (message_id,))
+        except sqlite3.Error as error:
+            raise Unavailable(f"the outbox cannot forget a sent message: {error}") from error
 
     @property
     def size(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_agent.inference.session import Float32
 from edge_agent.serving.predictions import Prediction
-from edge_core.errors import InvalidInput, InvalidMessage
+from edge_core.errors import InvalidInput, InvalidMessage, quoted
 from edge_core.features.evaluation import Int64
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
@@ -117,7 +117,7 @@ def decode_request(body: bytes | memoryview) -> Request:
     try:
         return _request.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InvalidMessage(f"not a request: {error}") from error
+        raise InvalidMessage(f"not a request: {quoted(error)}") from error
 
 
 def decode_response(body: bytes | memoryview) -> Response:
@@ -125,7 +125,7 @@ def decode_response(body: bytes | memoryview) -> Response:
     try:
         return _response.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InvalidMessage(f"not a response: {error}") from error
+        raise InvalidMessage(f"not a response: {quoted(error)}") from error
 
 
 def frame_length(header: bytes) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from edge_core import durable
+from edge_core.errors import quoted
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import Refusal
 
@@ -50,7 +51,7 @@ class Journal:
         try:
             entry = msgspec.json.decode(data, type=Entry)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            return Entry(state="unreadable", reason=f"journal is corrupt: {error}")
+            return Entry(state="unreadable", reason=f"journal is corrupt: {quoted(error)}")
         if entry.v != JOURNAL_VERSION:
             return Entry(state="unreadable", reason=f"journal has version {entry.v}")
         return entry

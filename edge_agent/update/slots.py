@@ -9,12 +9,13 @@ import msgspec
 from edge_core import durable
 
 POINTER = "active.json"
+POINTER_VERSION = 1
 
 
 class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     """Digests of the active release and of the one to go back to."""
 
-    v: int = 1
+    v: int = POINTER_VERSION
     active: str | None = None
     previous: str | None = None
 
@@ -60,11 +61,12 @@ class Slots:
         return sorted(f.name for f in self._folder.iterdir() if not f.name.endswith(".partial"))
 
     def pointer(self) -> Pointer:
-        """Read the pointer; a missing or unreadable one names nothing."""
+        """Read the pointer; a missing, unreadable or foreign one names nothing."""
         try:
-            return msgspec.json.decode(self._pointer.read_bytes(), type=Pointer)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            pointer = msgspec.json.decode(self._pointer.read_bytes(), type=Pointer)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return Pointer()
+        return pointer if pointer.v == POINTER_VERSION else Pointer()
 
     def switch(self, pointer: Pointer) -> None:
         """Name another active release, atomically and durably."""

@@ -55,6 +55,7 @@ class Updater:
         self._wake = asyncio.Event()
         self._loaded: dict[str, LoadedRelease] = {}
         self.entry = Entry()
+        self._trouble = ""
         self._following = True
         self._actions: dict[Action, Callable[[], Awaitable[Event]]] = {
             Action.DOWNLOAD: self._download,
@@ -80,6 +81,11 @@ class Updater:
         return next((name for name in transitions.STATES if name == self.entry.state), "recovering")
 
     @property
+    def reason(self) -> str:
+        """Why the update stands where it does: what holds it up now, or how it ended."""
+        return self._trouble or self.entry.reason
+
+    @property
     def busy(self) -> bool:
         """Whether a wish is waiting or being followed."""
         return self._wanted is not None or self._following
@@ -97,19 +103,38 @@ class Updater:
         """Serve what the pointer names, finish what the journal began, then follow wishes."""
         self.entry = self._journal.read()
         await self._restore()
-        row = transitions.restart(
-            self.entry.state, self.entry.starts + 1, self._settings.max_starts
-        )
-        if row is not None:
-            starts = self.entry.starts + 1 if row.next == self.entry.state else 1
-            await self._follow(row, starts=starts)
+        self.entry = msgspec.structs.replace(self.entry, starts=self.entry.starts + 1)
+        await self._outlasting_the_disk(self._resume)
         while True:
             self._following = False
             await self._wake.wait()
             self._wake.clear()
             self._following = True
             if self._wanted is not None:
-                await self._begin()
+                await self._outlasting_the_disk(self._begin)
+
+    async def _outlasting_the_disk(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Take a step; where the disk is full or fails, serve on and go on when it works again."""
+        attempt = 0
+        while True:
+            try:
+                await step()
+                self._trouble = ""
+                return
+            except OSError as error:
+                self._trouble = f"the state folder cannot be written: {error.strerror}"
+                self._changed()
+            step = self._begin if await self._pause(attempt) else self._resume
+            attempt += 1
+
+    async def _resume(self) -> None:
+        """Go on from the entry's state, as after a start of the process."""
+        row = transitions.restart(self.entry.state, self.entry.starts, self._settings.max_starts)
+        if row is None:
+            self._journal.write(self.entry)
+            return
+        starts = self.entry.starts if row.next == self.entry.state else 1
+        await self._follow(row, starts=starts)
 
     async def _begin(self) -> None:
         desired, self._wanted = self._wanted, None

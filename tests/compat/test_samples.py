@@ -350,6 +350,7 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
     }
     assert found == {
         ("edge_agent/update/journal.py", "JOURNAL_VERSION"): 1,
+        ("edge_agent/update/slots.py", "POINTER_VERSION"): 1,
         ("edge_core/baseline.py", "BASELINE_VERSION"): 1,
         ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 1,
         ("edge_core/features/definition.py", "DEFINITION_VERSION"): 1,

@@ -185,6 +185,30 @@ def test_an_unreachable_repository_ends_with_a_reason_and_no_refusal(
     run(story)
 
 
+def test_a_disk_that_cannot_be_written_holds_the_update_up_and_not_the_service(
+    tmp_path: Path, repository: RepositorySimulator
+) -> None:
+    first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
+    obstacle = tmp_path / "state" / ".journal.json.tmp"  # where the next journal would be written
+
+    async def story() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            one.want(first)
+            await one.settled("committed")
+            obstacle.mkdir()
+            one.want(second)
+            async with asyncio.timeout(10):
+                while "cannot be written" not in one.updater.reason:
+                    await asyncio.sleep(0.02)
+            assert await one.serves() == "1.0.0"
+            obstacle.rmdir()
+            await one.settled("committed")
+            assert await one.serves() == "1.1.0"
+            assert one.updater.reason == ""
+
+    run(story)
+
+
 @pytest.mark.parametrize(
     "journal", [b"", b"{", b'{"v":1,"state":"unheard_of"}', b'{"v":99,"state":"idle"}']
 )
