@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 import time
 
@@ -52,7 +53,7 @@ def _wait_for_interrupt() -> None:
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
-        return
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # everything is being stopped already
 
 
 if __name__ == "__main__":
