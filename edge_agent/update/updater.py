@@ -315,8 +315,8 @@ class Updater:
             if digest != pointer.active:
                 self._slots.switch(Pointer(active=digest, previous=None))
             desired = self.entry.desired
-            wished = desired is not None and desired.active == release.ref
-            if desired is not None and wished:
+            if desired is not None and desired.active == release.ref:
+                await self._restore_shadow(desired)
                 self._serve(desired)
             else:
                 self._server.set_shadow(None)
@@ -324,6 +324,15 @@ class Updater:
             return
         self._server.set_shadow(None)
         self._server.set_active(None, "incumbent", None)
+
+    async def _restore_shadow(self, desired: DesiredState) -> None:
+        """Load the wished shadow again; without it the active release serves all the same."""
+        if desired.shadow is None or not self._slots.has(desired.shadow.digest):
+            return
+        try:
+            await asyncio.to_thread(self._open, desired.shadow.digest)
+        except SerinusError as error:
+            self.entry = msgspec.structs.replace(self.entry, reason=str(error)[:500])
 
     def _serve(self, desired: DesiredState) -> None:
         """Give the wished roles to the releases that are loaded."""

@@ -127,6 +127,32 @@ def test_a_shadow_is_loaded_beside_the_active_release(
     run(story)
 
 
+@pytest.mark.parametrize("state", ["probation", "committed"])
+def test_a_restart_brings_the_shadow_back(
+    tmp_path: Path, repository: RepositorySimulator, state: str
+) -> None:
+    first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
+
+    async def install() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            one.want(first)
+            await one.settled("committed")
+            one.want(second, first)
+            await one.settled("committed")
+
+    async def restart() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            await one.settled("committed")
+            assert await one.serves() == "1.1.0"
+            assert one.engine.shadow is not None
+            assert one.engine.shadow.ref == first
+
+    run(install)
+    journal = Journal(tmp_path / "state")
+    journal.write(Entry(state=state, desired=journal.read().desired))
+    run(restart)
+
+
 def test_an_altered_file_is_refused_and_the_old_release_serves_on(
     tmp_path: Path, repository: RepositorySimulator
 ) -> None:
