@@ -41,6 +41,14 @@ def answers(port: int, host: str = "127.0.0.1") -> bool:
         return probe.connect_ex((host, port)) == 0
 
 
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_listens_on_loopback_only_and_ends(
     tmp_path: Path, kind: Literal["mosquitto", "embedded"]
@@ -75,15 +83,22 @@ def test_it_ends_when_its_server_is_killed(tmp_path: Path, kind: str) -> None:
 def test_an_orphan_is_ended_before_the_port_is_taken(tmp_path: Path) -> None:
     port = free_port()
     config = MqttConfig(port=port, broker="mosquitto")
-    first = Broker(config, tmp_path).start()
+    Broker(config, tmp_path).start().stop()  # leaves the folder and its mosquitto.conf
+    started = subprocess.run(
+        ["sh", "-c", 'exec >/dev/null; "$0" -c "$1" & echo $! >"$2"', str(HAS_MOSQUITTO)]
+        + [str(tmp_path / "broker" / name) for name in ("mosquitto.conf", "broker.pid")],
+        check=False,
+    )
+    assert started.returncode == 0
     orphan = int((tmp_path / "broker" / "broker.pid").read_text())
-    second = Broker(config, tmp_path).start()
+    wait_for(lambda: answers(port), seconds=10, what="the orphan")
+    broker = Broker(config, tmp_path).start()
     try:
         assert int((tmp_path / "broker" / "broker.pid").read_text()) != orphan
+        wait_for(lambda: not is_running(orphan), seconds=10, what="the end of the orphan")
         assert answers(port)
     finally:
-        second.stop()
-        first.stop()
+        broker.stop()
 
 
 def test_a_pid_file_that_names_a_stranger_harms_nobody(tmp_path: Path) -> None:
