@@ -91,24 +91,54 @@ class Provenance(_Record, frozen=True, kw_only=True):
     machine: str
 
 
+class InputScaling(_Record, frozen=True, kw_only=True):
+    """What a device does to each value before it quantises it for an int8-only model.
+
+    ``clip((x - mean) * gain, -limit, limit)`` in float32; ``mean`` and ``gain``, flattened from
+    ``shape``, broadcast over one row.
+    """
+
+    shape: list[int]
+    mean: list[float]
+    gain: list[float]
+    limit: float
+
+
 class VariantRecord(_Record, frozen=True, kw_only=True):
-    """The model file for one target and what was measured of it."""
+    """The model file for one target and what was measured of it.
+
+    Compiled, placed, compared and run are kept apart: a figure is none where nothing showed it.
+    """
 
     target: str
-    runtime: Literal["onnxruntime", "litert"]
+    runtime: Literal["onnxruntime", "litert", "tflite-micro", "ethos-u", "qnn", "rknn"]
     path: str
     quantization: dict[str, str | bool | float]
+    float_layers: list[str] = []
+    """Layers with weights that stayed in float, by the module that they came from."""
+    layer_errors: dict[str, float] = {}
+    """Numeric error that quantising this one layer alone adds; empty where not measured."""
+    scaling: InputScaling | None = None
     placement: dict[str, int]
-    """Operators of the optimised graph by where and in which precision they run."""
-    numeric_error: float
+    """Operators of the compiled graph by where and in which precision they run."""
+    misplaced: list[str] = []
+    """Operators that do not run where the target wants them."""
+    numeric_error: float | None
     """Rms difference of logits from fp32, over the standard deviation of fp32's logits."""
-    top1_agreement: float
+    top1_agreement: float | None
     tolerance: float
     """Largest difference of a golden logit that another machine may show."""
     latency_us: dict[str, float]
-    """Median microseconds by batch size, on ``measured_on``."""
+    """Median microseconds by batch size, on ``measured_on``; empty where never run on hardware."""
     measured_on: str
+    """Who answered, and on what; empty where the file was compiled only."""
     ran_on_hardware: bool
+    estimate: dict[str, float] = {}
+    """What the target's tool predicts; units in the names (``sram_bytes``, ``latency_us``)."""
+    estimated_by: str = ""
+    compiled_by: str = ""
+    metrics: dict[str, float] = {}
+    """Test-set figures of this variant; empty where it was never run."""
     size_ratio: float
     """Bytes of the file over bytes of the fp32 model of the same format."""
 
@@ -144,6 +174,19 @@ class Waiver(_Record, frozen=True, kw_only=True):
     reason: Annotated[str, msgspec.Meta(min_length=8, max_length=500)]
 
 
+class Teacher(_Record, frozen=True, kw_only=True):
+    """The model that a distilled one learned from."""
+
+    name: str
+    """A release, or the recipe's own teacher."""
+    digest: Sha256
+    """Of the release's manifest, or of the teacher's structure and weights."""
+    temperature: float
+    hard_weight: float
+    feature_weight: float = 0.0
+    metrics: dict[str, float] = {}
+
+
 class Manifest(_Record, frozen=True, kw_only=True):
     """Everything that a release claims about itself. See the module's docstring."""
 
@@ -167,6 +210,9 @@ class Manifest(_Record, frozen=True, kw_only=True):
     label_delay_seconds: float = 0.0
     reproducible: bool | None = None
     """None until someone has rebuilt it."""
+    input: Literal["features", "samples"] = "features"
+    """What the model takes: float32 [batch, features], or raw windows [batch, samples, inputs]."""
+    teacher: Teacher | None = None
     files: Annotated[list[FileEntry], msgspec.Meta(min_length=1, max_length=MAX_FILES)]
 
     def __post_init__(self) -> None:
