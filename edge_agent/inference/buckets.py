@@ -14,20 +14,22 @@ def bucket_for(rows: int) -> int:
     return 1 << (rows - 1).bit_length()
 
 
-def run_in_buckets(features: Float32, width: int, run: Callable[[Float32], Float32]) -> Float32:
+def run_in_buckets(
+    given: Float32, shape: tuple[int, ...], run: Callable[[Float32], Float32]
+) -> Float32:
     """Run any number of rows, at least one, in parts of at most 64.
 
     Args:
-        features: float32 [batch, features].
-        width: number of features that the model takes; numpy would stretch a single one.
+        given: float32 [batch, ...].
+        shape: what one row has to look like; numpy would stretch a single value.
         run: answers 1 to 64 rows with float32 [rows, classes].
 
     Raises:
-        ValueError: the rows have another width.
+        ValueError: the rows have another shape.
     """
-    if features.ndim != 2 or features.shape[1] != width:
-        raise ValueError(f"rows of shape {list(features.shape)} for {width} features")
-    if len(features) <= LARGEST:
-        return run(features)
-    starts = range(0, len(features), LARGEST)
-    return np.concatenate([run(features[start : start + LARGEST]) for start in starts])
+    if given.shape[1:] != shape:
+        raise ValueError(f"rows of shape {list(given.shape[1:])} where {list(shape)} is taken")
+    if len(given) <= LARGEST:
+        return run(given)
+    starts = range(0, len(given), LARGEST)
+    return np.concatenate([run(given[start : start + LARGEST]) for start in starts])

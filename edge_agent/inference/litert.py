@@ -31,7 +31,7 @@ class _Planned:
         self.interpreter = interpreter
         self.source: int = details["index"]
         self.result: int = interpreter.get_output_details()[0]["index"]
-        self.features: Float32 = np.zeros((rows, *details["shape"][1:]), np.float32)
+        self.given: Float32 = np.zeros((rows, *details["shape"][1:]), np.float32)
 
 
 class LitertSession:
@@ -49,22 +49,22 @@ class LitertSession:
         delegated = names.count("DELEGATE")
         self.placement = {"operators": len(names) - delegated, "XNNPACK partitions": delegated}
 
-    def run(self, features: Float32) -> Float32:
+    def run(self, given: Float32) -> Float32:
         """See :class:`edge_agent.inference.session.Session`."""
         try:
-            return run_in_buckets(features, self._planned[1].features.shape[1], self._run_bucket)
+            return run_in_buckets(given, self._planned[1].given.shape[1:], self._run_bucket)
         except (ValueError, RuntimeError) as error:
             raise Unavailable(f"{PACKAGE} failed: {error}") from error
 
-    def _run_bucket(self, features: Float32) -> Float32:
-        rows = len(features)
+    def _run_bucket(self, given: Float32) -> Float32:
+        rows = len(given)
         size = bucket_for(rows)
         planned = self._planned.get(size)
         if planned is None:
             planned = self._planned[size] = _Planned(self._model, size)
         # Rows beyond the last keep what an earlier batch left there; nobody reads them.
-        planned.features[:rows] = features
-        planned.interpreter.set_tensor(planned.source, planned.features)
+        planned.given[:rows] = given
+        planned.interpreter.set_tensor(planned.source, planned.given)
         planned.interpreter.invoke()
         logits = planned.interpreter.get_tensor(planned.result)
         return np.asarray(logits[:rows], dtype=np.float32)

@@ -19,10 +19,10 @@ class _Bound:
 
     def __init__(self, session: onnxruntime.InferenceSession, rows: int) -> None:
         source, result = session.get_inputs()[0], session.get_outputs()[0]
-        self.features: Float32 = np.zeros((rows, source.shape[1]), np.float32)
+        self.given: Float32 = np.zeros((rows, *source.shape[1:]), np.float32)
         self.logits: Float32 = np.zeros((rows, result.shape[1]), np.float32)
         self.binding: Any = session.io_binding()
-        self.binding.bind_cpu_input(source.name, self.features)
+        self.binding.bind_cpu_input(source.name, self.given)
         self.binding.bind_output(
             result.name, "cpu", 0, np.float32, self.logits.shape, self.logits.ctypes.data
         )
@@ -40,7 +40,7 @@ class OnnxSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         self._session = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
-        self._width: int = self._session.get_inputs()[0].shape[1]
+        self._shape: tuple[int, ...] = tuple(self._session.get_inputs()[0].shape[1:])
         self._bound: dict[int, _Bound] = {}
         self.runtime = f"onnxruntime {onnxruntime.__version__} ({PROVIDER})"
         self.placement = {
@@ -48,21 +48,21 @@ class OnnxSession:
             for part in self._session.get_provider_graph_assignment_info()
         }
 
-    def run(self, features: Float32) -> Float32:
+    def run(self, given: Float32) -> Float32:
         """See :class:`edge_agent.inference.session.Session`."""
         try:
-            return run_in_buckets(features, self._width, self._run_bucket)
+            return run_in_buckets(given, self._shape, self._run_bucket)
         except Exception as error:  # onnxruntime's own errors share no base class
             raise Unavailable(f"onnxruntime failed: {error}") from error
 
-    def _run_bucket(self, features: Float32) -> Float32:
-        rows = len(features)
+    def _run_bucket(self, given: Float32) -> Float32:
+        rows = len(given)
         size = bucket_for(rows)
         bound = self._bound.get(size)
         if bound is None:
             bound = self._bound[size] = _Bound(self._session, size)
         # Rows beyond the last keep what an earlier batch left there; nobody reads them.
-        bound.features[:rows] = features
+        bound.given[:rows] = given
         self._session.run_with_iobinding(bound.binding)
         return bound.logits[:rows].copy()
 

@@ -27,8 +27,8 @@ class Session(Protocol):
     placement: dict[str, int]
     """Operators by where they run, as far as the runtime tells."""
 
-    def run(self, features: Float32) -> Float32:
-        """Float32 [batch, features] -> logits float32 [batch, classes].
+    def run(self, rows: Float32) -> Float32:
+        """Float32 [batch, ...] rows, features or raw windows -> logits float32 [batch, classes].
 
         Raises:
             Unavailable: the runtime failed on these rows.
@@ -44,7 +44,14 @@ def open_session(path: Path, variant: VariantRecord) -> Session:
         InvalidBundle: the runtime does not accept the file.
     """
     try:
-        module = importlib.import_module(MODULES[variant.runtime])
+        name = MODULES[variant.runtime]
+    except KeyError:
+        raise Unavailable(
+            f"target {variant.target} runs by {variant.runtime}, which this agent cannot serve; it "
+            f"serves {', '.join(MODULES)}: set another target in the agent's settings"
+        ) from None
+    try:
+        module = importlib.import_module(name)
     except ImportError as error:
         raise Unavailable(
             f"target {variant.target} needs the runtime {variant.runtime}, which is not "

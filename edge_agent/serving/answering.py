@@ -135,7 +135,7 @@ class Answerer:
     ) -> list[tuple[Job, Answer]]:
         active, slices = group[0].job.active, group[0].job.slices
         release = active.release
-        role, logits = self._logits(active, features, slices)
+        role, logits = self._logits(active, raw, features, slices)
         probabilities = outputs.probabilities(logits)
         opinion = _opinion(release, probabilities)
         remembered = self._recent.remember(
@@ -157,12 +157,12 @@ class Answerer:
         return _split(predictions, group)
 
     def _logits(
-        self, active: Active, features: Float32, slices: dict[str, str]
+        self, active: Active, raw: Float32, features: Float32, slices: dict[str, str]
     ) -> tuple[Role, Float32]:
         """Logits of the model, or of the baseline when the model fails."""
         release, rows = active.release, len(features)
         try:
-            logits = release.logits(features)
+            logits = release.logits(raw, features)
             if np.isfinite(logits).all():
                 active.totals.rows += rows
                 return active.role, logits
@@ -188,7 +188,7 @@ class Answerer:
             features = batch.features
             if shadow.definition != active.release.definition:
                 features = shadow.evaluator.evaluate(shadow.evaluator.quantise(batch.raw))
-            logits = shadow.logits(features)
+            logits = shadow.logits(batch.raw, features)
             if not np.isfinite(logits).all():
                 raise Unavailable(f"{shadow.ref.name}: scores are not finite")
         except Exception as error:

@@ -87,19 +87,34 @@ class LoadedRelease:
                 "channels; build the bundle again"
             )
         probe = np.zeros((1, len(features)), np.float32)
+        window = np.zeros(
+            (1, self.definition.window.samples, len(self.definition.inputs)), np.float32
+        )
         try:
-            shapes = [self.logits(probe).shape, self.fallback_logits(probe).shape]
+            shapes = [self.logits(window, probe).shape, self.fallback_logits(probe).shape]
         except (ValueError, Unavailable) as error:
-            raise InvalidBundle(f"{self.ref.name} does not take its features: {error}") from error
+            raise InvalidBundle(
+                f"{self.ref.name} does not take its {self.manifest.input}: {error}"
+            ) from error
         if any(shape != (1, len(classes)) for shape in shapes):
             raise InvalidBundle(
                 f"{self.ref.name} declares {len(classes)} classes; model and fallback answer "
                 f"{shapes[0]} and {shapes[1]}"
             )
 
-    def logits(self, features: Float32) -> Float32:
-        """Run the model, float32 [batch, features] -> float32 [batch, classes]."""
-        return self.session.run(features)
+    def logits(self, raw: Float32, features: Float32) -> Float32:
+        """Run the model on whichever of both it takes.
+
+        Args:
+            raw: windows as they came, float32 [batch, samples, inputs].
+            features: of the same windows, float32 [batch, features].
+
+        Returns:
+            float32 [batch, classes].
+        """
+        if self.manifest.input == "features":
+            return self.session.run(features)
+        return self.session.run(self.evaluator.rounded(raw))
 
     def fallback_logits(self, features: Float32) -> Float32:
         """Run the baseline, float32 [batch, features] -> float32 [batch, classes]."""

@@ -70,6 +70,15 @@ class Evaluator:
             )
         return values
 
+    def rounded(self, samples: npt.ArrayLike) -> Float32:
+        """The samples that features are computed from: multiples of lsb, within the range.
+
+        Models that take raw windows get these, in training as on the device. Arguments and errors
+        as in :meth:`quantise`; float32 of the same shape.
+        """
+        rounded: Float32 = (self.quantise(samples) * self._lsb).astype(np.float32)
+        return rounded
+
     def _steps(self, values: Float32) -> Int32:
         steps = values.astype(np.float64)
         steps /= self._lsb

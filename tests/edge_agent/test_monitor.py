@@ -30,7 +30,7 @@ def batch_of(
         ids=[f"{seed}-{row}" for row in range(rows)],
         raw=raw,
         features=features,
-        probabilities=outputs.probabilities(release.logits(features)),
+        probabilities=outputs.probabilities(release.logits(raw, features)),
         latency_us=np.full(rows, 100.0),
         slices={"side": side},
     )

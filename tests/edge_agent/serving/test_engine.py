@@ -58,7 +58,9 @@ async def test_answers_are_those_of_the_bundle(monitor: Monitor, release: Loaded
     async with serving(monitor, release) as engine:
         answers = await engine.predict(golden.samples)
     scores = np.array([answer.scores for answer in answers], np.float32)
-    np.testing.assert_array_equal(scores, outputs.probabilities(release.logits(golden.features)))
+    np.testing.assert_array_equal(
+        scores, outputs.probabilities(release.logits(golden.samples, golden.features))
+    )
     first = answers[0]
     assert (first.model, first.version, first.digest) == (
         release.ref.model,
@@ -212,7 +214,7 @@ async def test_statistics_count_every_answered_row_once(
     window = by_arm(monitor.close(6000))["incumbent"]
     features = release.evaluator.evaluate(release.evaluator.quantise(samples))
     expected = Histogram(release.layout)
-    expected.update(samples, features, outputs.probabilities(release.logits(features)))
+    expected.update(samples, features, outputs.probabilities(release.logits(samples, features)))
     assert window.counts == expected.to_bytes()
     assert window.rows == 150 == sum(np.frombuffer(window.latency, "<u4"))
     assert (window.rollout, window.slices) == ("r1", {"side": "left"})

@@ -18,7 +18,7 @@ def test_a_release_meets_its_golden_vectors(release: LoadedRelease) -> None:
     features = release.evaluator.evaluate(release.evaluator.quantise(golden.samples))
     np.testing.assert_array_equal(features, golden.features)
     np.testing.assert_allclose(
-        release.logits(features), golden.expected, atol=release.variant.tolerance
+        release.logits(golden.samples, features), golden.expected, atol=release.variant.tolerance
     )
     assert release.fallback_logits(features).shape == (len(features), len(CLASSES))
 
@@ -87,3 +87,33 @@ def test_damaged_golden_vectors_are_refused(tmp_path: Path, damage: Callable[[Pa
     damage(tmp_path)
     with pytest.raises(InvalidBundle, match="golden"):
         release.golden()
+
+
+def test_a_model_of_raw_windows_gets_what_features_are_computed_from(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    tiny_bundle(tmp_path)
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["samples", "axes"], ["largest"], keepdims=0),
+            helper.make_node("ReduceSum", ["largest", "axes"], ["third"], keepdims=1),
+            helper.make_node("Concat", ["largest", "third"], ["logits"], axis=1),
+        ],
+        "windows",
+        [helper.make_tensor_value_info("samples", TensorProto.FLOAT, ["batch", 8, 2])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor("axes", TensorProto.INT64, [1], [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (tmp_path / "variants" / TARGET / "model.onnx").write_bytes(model.SerializeToString())
+    path = tmp_path / manifests.MANIFEST
+    manifest = msgspec.structs.replace(manifests.parse(path.read_bytes()), input="samples")
+    path.write_bytes(manifests.serialize(manifest))
+    release = LoadedRelease.open(tmp_path, TARGET)
+    raw = np.full((2, 8, 2), 0.3, np.float32)  # no multiple of the lsb, 2**-10
+    raw[1, 3] = (100.0, -100.0)  # beyond the range of 8
+    given = np.zeros((2, 4), np.float32)
+    near = np.float32(round(0.3 * 1024) / 1024)
+    np.testing.assert_array_equal(
+        release.logits(raw, given), np.array([[near, near, 2 * near], [8, near, 8 + near]])
+    )
