@@ -1,65 +1,44 @@
-"""Builds one release: data, training, conversion, evidence, gates, manifest, signature.
+"""Builds one release: data, training, variants, evidence, gates, manifest, signature.
 
 Everything happens in a folder beside ``out``, which appears only when the bundle is whole.
 """
 
-import io
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import time
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from converters import (
-    card,
-    dataset,
-    export,
-    fallback,
+    bundling,
+    ci_report,
     gates,
-    onnx_int8,
-    parity,
-    provenance,
+    incumbent,
+    judging,
+    metrics,
     recipe,
     recipe_code,
     signing,
-    tflite_int8,
+    training,
+    variants,
 )
-from converters.dataset import Rows, Snapshot
-from converters.export import Float32
-from converters.quiet import silenced
+from converters.cache import Cache, default_folder
+from converters.cutting import Cut, ToCut
+from converters.dataset import Float32, Rows, Snapshot
+from converters.judging import Floating, Scores, Shown
+from converters.pipeline import Pipeline, Report
 from converters.recipe import Recipe
-from converters.refusal import WrongUse
-from edge_core import baseline, durable, outputs
-from edge_core.bundle import folder as folders
-from edge_core.bundle import manifest as manifests
-from edge_core.bundle.digest import sha256_bytes
-from edge_core.bundle.manifest import (
-    FileEntry,
-    GateResult,
-    Manifest,
-    OutputContract,
-    Provenance,
-    VariantRecord,
-    Waiver,
-)
-from edge_core.errors import InvalidBundle, InvalidConfiguration
-from edge_core.features import definition as definitions
-from edge_core.features.evaluation import Evaluator
-from edge_core.release import ReleaseRef
-from edge_core.stats import histogram
-
-GOLDEN_ROWS = 64
-
-
-class Report(Protocol):
-    """Where progress goes."""
-
-    def step(self, name: str) -> AbstractContextManager[None]:
-        """Show a step for as long as it runs."""
-        ...
+from converters.refusal import RefusedByGate, WrongUse
+from converters.scoring import Scorer
+from converters.source import Source
+from converters.targets import open_target
+from converters.targets.profile import PROFILES
+from converters.training import ToTrain, Train, Trained
+from converters.variants import Choices, Job
+from edge_core import durable
+from edge_core.bundle.manifest import GateResult, Manifest, Waiver
 
 
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,31 +50,12 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     parent: Path | None = None
     waive: tuple[str, ...] = ()
     key: Path | None = None
-
-
-class Target(NamedTuple):
-    """How one target's file is made, run and looked at."""
-
-    runtime: Any
-    path: str
-    convert: Callable[[Any, int], bytes]
-    tool: Any
-
-
-TARGETS = {
-    "cpu-x86_64-ort": Target("onnxruntime", "model.onnx", export.onnx_float, onnx_int8),
-    "cpu-x86_64-tflite": Target("litert", "model.tflite", export.tflite_float, tflite_int8),
-}
-
-
-class Variant(NamedTuple):
-    """One target's file and what was measured of it."""
-
-    record: VariantRecord
-    data: bytes
-    golden: Float32
-    metrics: dict[str, float]
-    float_products: list[str]
+    targets: tuple[str, ...] = ()
+    """Instead of the recipe's, where there are some."""
+    reports: Path | None = None
+    """Folder for ``gates.json`` and ``junit.xml``; they are written when a gate refuses, too."""
+    cache: Path | None = None
+    profiles: Path = PROFILES
 
 
 def build(request: BuildRequest, report: Report) -> Manifest:
@@ -108,238 +68,186 @@ def build(request: BuildRequest, report: Report) -> Manifest:
         raise WrongUse(f"{request.out} exists already: name another folder with --out")
     waivers = [gates.parse_waiver(text) for text in request.waive]
     chosen = recipe.load(request.recipe, request.release)
-    unknown = set(chosen.targets) - set(TARGETS)
-    if unknown:
-        raise InvalidConfiguration(
-            f"unknown target {', '.join(sorted(unknown))}; known are {', '.join(TARGETS)}"
-        )
-    parent = folders.read(request.parent) if request.parent else None
+    if request.targets:
+        chosen = msgspec.structs.replace(chosen, targets=list(request.targets))
+    for target in chosen.targets:
+        open_target(target, request.profiles)  # an unknown one is refused before any work
     request.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{request.out.name}.", dir=request.out.parent
     ) as temporary:
         folder = Path(temporary) / "bundle"
         folder.mkdir()
-        manifest = _fill(folder, request, chosen, parent, waivers, report)
+        made = _fill(folder, request, chosen, waivers, report)
         if request.key is not None:
-            with report.step("sign"):
-                signing.sign_folder(folder, request.key)
+            signing.sign_folder(folder, request.key)
         folder.chmod(0o755)
         folder.replace(request.out)
         durable.sync_folder(request.out.parent)
-    return manifest
+    return made
+
+
+class _Built(NamedTuple):
+    """Everything that was made before the gates."""
+
+    snapshot: Snapshot
+    trained: Trained
+    floating: Floating
+    scorer: Scorer
+    shown: list[Shown]
+    scores: Scores
 
 
 def _fill(
+    folder: Path, request: BuildRequest, chosen: Recipe, waivers: list[Waiver], report: Report
+) -> Manifest:
+    cache = request.cache or default_folder()
+    pipeline = Pipeline(report, time.monotonic, Cache(cache))
+    built = _make(request, chosen, pipeline, report, cache)
+    with pipeline.step("evidence and gates"):
+        results = judging.judge(
+            chosen, built.snapshot, built.shown, built.scores, dict(built.scorer.slices)
+        )
+        if request.parent is not None:
+            own = judging.own_figures(built.shown)
+            results += gates.judge_against_parent(
+                chosen, own, built.scores.parent, built.scorer.slices
+            )
+        results = gates.apply_waivers(results, waivers)
+        _enforce(request, chosen, built, results)
+        manifest = _write(folder, request, chosen, built, results, waivers)
+    Cache(cache).prune()
+    return manifest
+
+
+def _make(
+    request: BuildRequest, chosen: Recipe, pipeline: Pipeline, report: Report, cache: Path
+) -> _Built:
+    snapshot = pipeline.run(Cut(), ToCut(folder=request.recipe, recipe=chosen))
+    given = ToTrain(
+        folder=request.recipe,
+        recipe=training.without_targets(chosen),
+        code_sha256=recipe_code.digest(request.recipe, recipe.release_file(chosen)),
+        snapshot=snapshot,
+    )
+    trained = pipeline.run(Train(), given)
+    source = training.source(given, trained)
+    golden = bundling.golden_rows(snapshot)
+    train, test, kept = (
+        _rows(chosen, rows) for rows in (snapshot.rows["train"], snapshot.rows["test"], golden)
+    )
+    feeds = {chosen.input: np.concatenate([train, test, kept])}
+    logits = variants.answer_in_float(source, feeds, pipeline)[bundling.OUTPUT]
+    floating = Floating(
+        train=logits[: len(train)],
+        test=logits[len(train) : -len(kept)],
+        golden=logits[-len(kept) :],
+    )
+    scorer = Scorer(
+        metrics=metrics.chosen(request.recipe, chosen),
+        labels=snapshot.rows["test"].labels,
+        slices=gates.slices_of(chosen, snapshot.rows["test"]),
+    )
+    jobs = _jobs(chosen, source, snapshot, np.concatenate([test, kept]), request, cache)
+    shown = [
+        judging.show(made, scorer, floating, bundling.OUTPUT)
+        for made in variants.build_all(jobs, report)
+    ]
+    scores = _scores(request, snapshot, trained, floating, scorer)
+    return _Built(snapshot, trained, floating, scorer, shown, scores)
+
+
+def _jobs(
+    chosen: Recipe,
+    source: Source,
+    snapshot: Snapshot,
+    trial: Float32,
+    request: BuildRequest,
+    cache: Path,
+) -> list[Job]:
+    wanted = chosen.quantisation
+    choices = Choices(
+        method=wanted.method,
+        mixed_below=chosen.gates.numeric_error if wanted.mixed else 0.0,
+        weight_only=wanted.scheme == "int8 weight-only",
+    )
+    calibration = {chosen.input: _rows(chosen, snapshot.rows["calibration"])}
+    return [
+        Job(
+            target=target,
+            source=source,
+            choices=choices,
+            calibration=calibration,
+            trial={chosen.input: trial},
+            cache=cache,
+            profiles=request.profiles,
+        )
+        for target in chosen.targets
+    ]
+
+
+def _scores(
+    request: BuildRequest, snapshot: Snapshot, trained: Trained, floating: Floating, scorer: Scorer
+) -> Scores:
+    names, test = snapshot.definition.feature_names, snapshot.rows["test"]
+    before = incumbent.logits(request.parent, snapshot) if request.parent else None
+    return Scores(
+        floating=scorer.score(floating.test),
+        fallback=scorer.score(trained.baseline.logits(test.features, names)),
+        parent=None if before is None else scorer.score(before),
+    )
+
+
+def _enforce(
+    request: BuildRequest, chosen: Recipe, built: _Built, results: list[GateResult]
+) -> None:
+    """Refuse what failed, and tell CI either way."""
+    refusal: RefusedByGate | None = None
+    try:
+        gates.enforce(results)
+    except RefusedByGate as refused:
+        refusal = refused
+    if request.reports is not None:
+        verdicts = ci_report.Verdicts(
+            model=chosen.model,
+            version=chosen.version,
+            gates=tuple(results),
+            variants=tuple(one.record for one in built.shown),
+            refusal=str(refusal) if refusal else None,
+        )
+        ci_report.write(request.reports, verdicts)
+    if refusal is not None:
+        raise refusal
+
+
+def _write(
     folder: Path,
     request: BuildRequest,
     chosen: Recipe,
-    parent: Manifest | None,
-    waivers: list[Waiver],
-    report: Report,
-) -> Manifest:
-    code = recipe_code.load(request.recipe, chosen.entry)
-    with report.step("data and features"):
-        snapshot = _snapshot(request.recipe, chosen, code)
-    with report.step("train"), silenced():
-        network, simple = _train(chosen, code, snapshot)
-    test = snapshot.rows["test"]
-    slices = gates.slices_of(chosen, test)
-    floating = export.reference_logits(network, test.features)
-    variants = []
-    for target in chosen.targets:
-        with report.step(f"convert to {target}"), silenced():
-            variants.append(_variant(target, network, snapshot, floating, slices))
-    with report.step("evidence and gates"):
-        names = snapshot.definition.feature_names
-        results = _judge(chosen, snapshot, variants, floating, slices, parent, simple, names)
-        results = gates.apply_waivers(results, waivers)
-        gates.enforce(results)
-        files = _files(snapshot, variants, simple, network)
-        manifest = _manifest(request, chosen, snapshot, variants, results, waivers, parent, files)
-        _write(folder, files | {manifests.CARD: card.render(manifest).encode()}, manifest)
-    return folders.read(folder)
-
-
-def _snapshot(folder: Path, chosen: Recipe, code: recipe_code.RecipeCode) -> Snapshot:
-    path = folder / chosen.features
-    definition = definitions.parse(folders.read_limited(path, definitions.MAX_DEFINITION_BYTES))
-    snapshot = dataset.cut(
-        definition, chosen.output.classes, chosen.slices, code.recordings(chosen.settings)
-    )
-    dataset.check_disjoint(snapshot)
-    return snapshot
-
-
-def _train(
-    chosen: Recipe, code: recipe_code.RecipeCode, snapshot: Snapshot
-) -> tuple[Any, baseline.LogisticBaseline]:
-    """Train in one thread with deterministic kernels, so that a seed fixes the weights."""
-    import torch
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(chosen.seed)
-    definition, rows = snapshot.definition, snapshot.rows["train"]
-    network = code.network(definition, len(snapshot.classes), chosen.settings)
-    code.train(network, rows, Evaluator(definition), chosen.settings, chosen.seed)
-    network.eval()
-    simple = fallback.fit(definition, rows, len(snapshot.classes), chosen.fallback)
-    return network, simple
-
-
-def _variant(
-    target: str,
-    network: Any,
-    snapshot: Snapshot,
-    floating: Float32,
-    slices: "dict[str, gates.Bool]",
-) -> Variant:
-    how = TARGETS[target]
-    test = snapshot.rows["test"]
-    floats = how.convert(network, len(snapshot.definition.features))
-    data = how.tool.quantise(floats, snapshot.rows["calibration"].features)
-    logits = how.tool.run(data, test.features)
-    expected = how.tool.run(data, _golden_rows(snapshot).features)
-    placed = how.tool.placement(data)
-    record = VariantRecord(
-        target=target,
-        runtime=how.runtime,
-        path=f"variants/{target}/{how.path}",
-        quantization=how.tool.SETTINGS,
-        placement=placed,
-        numeric_error=parity.numeric_error(floating, logits),
-        top1_agreement=parity.top1_agreement(floating, logits),
-        tolerance=parity.golden_tolerance(expected),
-        latency_us=parity.latency_us(how.tool.runner(data), test.features),
-        measured_on=provenance.machine(),
-        ran_on_hardware=True,
-        size_ratio=len(data) / len(floats),
-    )
-    metrics = gates.metrics(logits, test, slices)
-    return Variant(record, data, expected, metrics, how.tool.float_products(placed))
-
-
-def _judge(
-    chosen: Recipe,
-    snapshot: Snapshot,
-    variants: list[Variant],
-    floating: Float32,
-    slices: "dict[str, gates.Bool]",
-    parent: Manifest | None,
-    simple: baseline.LogisticBaseline,
-    names: list[str],
-) -> list[GateResult]:
-    test = snapshot.rows["test"]
-    full = gates.metrics(floating, test, slices)
-    plain = gates.metrics(simple.logits(test.features, names), test, slices)
-    results = []
-    for variant in variants:
-        results += gates.judge_variant(
-            chosen, variant.record, variant.metrics, full, slices, variant.float_products
-        )
-    size = max(len(variant.data) for variant in variants)
-    own = variants[0].metrics
-    return results + gates.judge_release(chosen, own, plain, parent, slices, size)
-
-
-def _golden_rows(snapshot: Snapshot) -> Rows:
-    """A spread of golden rows, so that the file stays small."""
-    rows = snapshot.rows["golden"]
-    places = np.unique(np.linspace(0, len(rows) - 1, GOLDEN_ROWS).astype(int))
-    return Rows(
-        samples=rows.samples[places],
-        features=rows.features[places],
-        labels=rows.labels[places],
-        slices={name: tuple(values[i] for i in places) for name, values in rows.slices.items()},
-        entities=rows.entities,
-    )
-
-
-def _files(
-    snapshot: Snapshot,
-    variants: list[Variant],
-    simple: baseline.LogisticBaseline,
-    network: Any,
-) -> dict[str, bytes]:
-    definition, train = snapshot.definition, snapshot.rows["train"]
-    scores = outputs.probabilities(export.reference_logits(network, train.features))
-    reference = histogram.build(
-        inputs={n: train.samples[:, :, i].ravel() for i, n in enumerate(definition.input_names)},
-        features={n: train.features[:, i] for i, n in enumerate(definition.feature_names)},
-        confidence=scores.max(axis=1),
-        predicted=scores.argmax(axis=1),
-        classes=len(snapshot.classes),
-    )
-    chosen = _golden_rows(snapshot)
-    arrays = {f"expected.{variant.record.target}": variant.golden for variant in variants}
-    content = io.BytesIO()
-    arrays |= {"samples": chosen.samples, "features": chosen.features}
-    np.savez(content, allow_pickle=False, **arrays)
-    files = {
-        manifests.FEATURES: definitions.serialize(definition),
-        manifests.REFERENCE: histogram.serialize(reference),
-        manifests.GOLDEN: content.getvalue(),
-        manifests.FALLBACK: baseline.serialize(simple),
-    }
-    return files | {variant.record.path: variant.data for variant in variants}
-
-
-def _manifest(
-    request: BuildRequest,
-    chosen: Recipe,
-    snapshot: Snapshot,
-    variants: list[Variant],
+    built: _Built,
     results: list[GateResult],
     waivers: list[Waiver],
-    parent: Manifest | None,
-    files: dict[str, bytes],
 ) -> Manifest:
-    head, dirty = provenance.commit(request.recipe)
-    parent_ref: ReleaseRef | None = folders.ref(request.parent) if request.parent else None
-    return Manifest(
-        model=chosen.model,
-        version=chosen.version,
-        parent=parent_ref,
-        description=chosen.description,
-        output=OutputContract(
-            name=export.OUTPUT, classes=chosen.output.classes, meaning=chosen.output.meaning
-        ),
-        features_sha256=sha256_bytes(files[manifests.FEATURES]),
-        slices=chosen.slices,
-        datasets=snapshot.records(chosen.model, request.recipe.name),
-        provenance=Provenance(
-            recipe=request.recipe.resolve().name,
-            recipe_sha256=recipe_code.digest(request.recipe, recipe.release_file(chosen)),
-            settings=dict(chosen.settings),
-            code_commit=head,
-            code_dirty=dirty,
-            seed=chosen.seed,
-            tools=provenance.tools(),
-            machine=provenance.machine(),
-        ),
-        variants=[variant.record for variant in variants],
-        budget=chosen.budget,
-        metrics=variants[0].metrics,
-        gates=results,
-        waivers=waivers,
-        label_delay_seconds=chosen.label_delay_seconds,
-        files=[_entry(path, data) for path, data in sorted(files.items())],
+    paths = {one.record.path: one.variant for one in built.shown}
+    expected = {one.record.target: one.golden for one in built.shown if one.golden is not None}
+    content = bundling.files(
+        built.snapshot, built.trained, built.floating.train, paths, expected
     )
+    manifest = bundling.manifest(
+        request.recipe,
+        chosen,
+        built.snapshot,
+        built.trained,
+        [one.record for one in built.shown],
+        results,
+        waivers,
+        request.parent,
+        content,
+    )
+    evidence = judging.evidence(manifest, built.scorer, built.shown, built.scores)
+    return bundling.write(folder, content, evidence)
 
 
-def _entry(path: str, data: bytes) -> FileEntry:
-    return FileEntry(path=path, size=len(data), sha256=sha256_bytes(data))
-
-
-def _write(folder: Path, files: dict[str, bytes], manifest: Manifest) -> None:
-    """Write the files, and the manifest over all of them, card included."""
-    for path, data in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
-    listed = [_entry(path, data) for path, data in sorted(files.items())]
-    manifest = msgspec.structs.replace(manifest, files=listed)
-    data = manifests.serialize(manifest)
-    if manifests.parse(data) != manifest:
-        raise InvalidBundle("the manifest does not survive writing and reading; nothing is shipped")
-    (folder / manifests.MANIFEST).write_bytes(data)
+def _rows(chosen: Recipe, rows: Rows) -> Float32:
+    """What the model takes."""
+    return rows.features if chosen.input == "features" else rows.samples

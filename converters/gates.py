@@ -1,18 +1,20 @@
 """Thresholds that a bundle has to pass. A slice without rows is "no evidence", never a pass."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from converters.dataset import Rows
-from converters.export import Float32
 from converters.recipe import Recipe
 from converters.refusal import RefusedByGate, WrongUse
-from edge_core.bundle.manifest import GateResult, Manifest, VariantRecord, Waiver
+from converters.targets.profile import Limits
+from edge_core.bundle.manifest import GateResult, VariantRecord, Waiver
 
 Bool = npt.NDArray[np.bool_]
+ROUNDING = 1e-12
 
 
 def slices_of(recipe: Recipe, rows: Rows) -> dict[str, Bool]:
@@ -24,85 +26,132 @@ def slices_of(recipe: Recipe, rows: Rows) -> dict[str, Bool]:
     }
 
 
-def metrics(logits: Float32, rows: Rows, slices: Mapping[str, Bool]) -> dict[str, float]:
-    """Accuracy overall and on each slice that has rows."""
-    right = logits.argmax(axis=1) == rows.labels
-    found = {"accuracy": float(right.mean())}
-    found |= {
-        f"accuracy/{name}": float(right[mask].mean()) for name, mask in slices.items() if mask.any()
-    }
-    return found
-
-
 def judge_variant(
     recipe: Recipe,
     record: VariantRecord,
-    own: Mapping[str, float],
     floating: Mapping[str, float],
     slices: Mapping[str, Bool],
-    float_products: Sequence[str],
+    limits: Limits,
 ) -> list[GateResult]:
-    """Gates of one variant against the fp32 model."""
-    limits = recipe.gates
-    latency = record.latency_us["1"]
+    """Gates of one variant against the fp32 model and its target's limits."""
+    target, own = record.target, record.metrics
     results = [
-        _at_most("numeric_error", record.numeric_error, limits.numeric_error, record.target),
-        _at_least("top1_agreement", record.top1_agreement, limits.top1_agreement, record.target),
-        _at_most("latency_us", latency, recipe.budget.latency_us, record.target),
-        _at_most("float_products", float(len(float_products)), 0.0, record.target),
+        _judged(
+            "numeric_error", record.numeric_error, recipe.gates.numeric_error, target=target
+        ),
+        _judged(
+            "top1_agreement",
+            record.top1_agreement,
+            recipe.gates.top1_agreement,
+            target=target,
+            least=True,
+        ),
+        _judged("misplaced", float(len(record.misplaced)), 0.0, target=target),
+        *_costs(recipe, record, limits),
     ]
-    drop = floating["accuracy"] - own["accuracy"]
-    results.append(_at_most("accuracy_drop", drop, limits.accuracy_drop, record.target))
+    primary = recipe.metrics[0]
+    drop = floating[primary] - own[primary] if own else None
+    results.append(_judged("metric_drop", drop, recipe.gates.metric_drop, target=target))
     for name, mask in slices.items():
         results.append(
             _on_slice(
-                "accuracy_drop",
+                "metric_drop",
                 name,
-                int(mask.sum()),
-                limits.min_slice_rows,
-                lambda key: floating[key] - own[key],
-                limits.accuracy_drop_slice,
-                record.target,
+                _loss(floating, own, f"{primary}/{name}"),
+                recipe.gates.metric_drop_slice,
+                rows=int(mask.sum()),
+                needed=recipe.gates.min_slice_rows,
+                target=target,
             )
         )
     return results
+
+
+def _costs(recipe: Recipe, record: VariantRecord, limits: Limits) -> list[GateResult]:
+    """Budgets of recipe and target, where a figure was measured or the target's tool gave one."""
+    latency = record.latency_us.get("1", record.estimate.get("latency_us"))
+    figures = dict(record.estimate)
+    if latency is not None:
+        figures["latency_us"] = latency
+    allowed: dict[str, list[float | None]] = {
+        "latency_us": [recipe.budget.latency_us, limits.latency_us],
+        "arena_bytes": [limits.arena_bytes],
+        "sram_bytes": [limits.sram_bytes],
+        "flash_bytes": [limits.flash_bytes],
+        "cost_per_million": [recipe.budget.cost_per_million],
+    }
+    return [
+        _judged(name, figures[name], min(known), target=record.target)
+        for name, limits_ in allowed.items()
+        if name in figures and (known := [limit for limit in limits_ if limit is not None])
+    ]
 
 
 def judge_release(
     recipe: Recipe,
     own: Mapping[str, float],
     baseline: Mapping[str, float],
-    parent: Manifest | None,
-    slices: Mapping[str, Bool],
     size: int,
 ) -> list[GateResult]:
-    """Gates of the whole release: baseline, parent, size."""
-    limits = recipe.gates
-    below = baseline["accuracy"] - own["accuracy"]
-    results = [
-        _at_most("below_baseline", below, limits.below_baseline, None),
-        _at_most("size_bytes", float(size), float(recipe.budget.size_bytes), None),
+    """Gates of the whole release: the baseline and the size."""
+    primary = recipe.metrics[0]
+    below = baseline[primary] - own[primary]
+    return [
+        _judged("below_baseline", below, recipe.gates.below_baseline),
+        _judged("size_bytes", float(size), float(recipe.budget.size_bytes)),
     ]
-    if parent is None:
-        return results
-    before = parent.metrics
-    if "accuracy" in before:
-        drop = before["accuracy"] - own["accuracy"]
-        results.append(_at_most("below_parent", drop, limits.below_parent, None))
+
+
+def judge_against_parent(
+    recipe: Recipe,
+    own: Mapping[str, float],
+    parent: Mapping[str, float] | None,
+    slices: Mapping[str, Bool],
+) -> list[GateResult]:
+    """No worse than the incumbent on the same rows, overall and on any slice.
+
+    Args:
+        recipe: holds the margins.
+        own: the release's figures.
+        parent: the incumbent's on the same rows; none where it cannot answer them.
+        slices: name -> bool [rows].
+    """
+    primary, limits = recipe.metrics[0], recipe.gates
+    drop = None if parent is None else parent[primary] - own[primary]
+    results = [_judged("below_parent", drop, limits.below_parent)]
     for name, mask in slices.items():
-        if f"accuracy/{name}" in before:
-            results.append(
-                _on_slice(
-                    "below_parent",
-                    name,
-                    int(mask.sum()),
-                    limits.min_slice_rows,
-                    lambda key: before[key] - own[key],
-                    limits.below_parent_slice,
-                    None,
-                )
+        results.append(
+            _on_slice(
+                "below_parent",
+                name,
+                _loss(parent or {}, own, f"{primary}/{name}"),
+                limits.below_parent_slice,
+                rows=int(mask.sum()),
+                needed=limits.min_slice_rows,
             )
+        )
     return results
+
+
+def judge_suspicion(
+    recipe: Recipe, own: Mapping[str, float], feature: str, alone: float
+) -> list[GateResult]:
+    """Results too good to be true: near perfect, or reached by one feature alone.
+
+    Args:
+        recipe: holds the thresholds.
+        own: the release's figures.
+        feature: the best single feature.
+        alone: accuracy that this feature reaches alone.
+    """
+    limits = recipe.gates
+    near = _judged("near_perfect", own[recipe.metrics[0]], limits.suspicious_score)
+    lead = own["accuracy"] - alone
+    single = _judged("single_feature", lead, limits.single_feature, least=True)
+    return [
+        near,
+        msgspec.structs.replace(single, detail=f"{feature} alone reaches {alone:.3f}"),
+    ]
 
 
 def apply_waivers(results: Sequence[GateResult], waivers: Sequence[Waiver]) -> list[GateResult]:
@@ -138,9 +187,11 @@ def enforce(results: Sequence[GateResult]) -> None:
 def describe(result: GateResult) -> str:
     """One gate in a few words."""
     where = f" on {result.slice}" if result.slice else ""
-    if result.outcome == "no_evidence":
-        return f"gate {result.gate}{where} has no evidence ({result.rows} test rows)"
     target = f" of {result.target}" if result.target else ""
+    if result.outcome == "no_evidence" and result.rows is not None:
+        return f"gate {result.gate}{where} has no evidence ({result.rows} test rows)"
+    if result.outcome == "no_evidence":
+        return f"gate {result.gate}{target} has no evidence: nothing here ran it"
     return f"gate {result.gate}{target}{where}: {result.value:.4g}, limit {result.threshold:.4g}"
 
 
@@ -164,46 +215,37 @@ def _waiver(gate: str, slice_: str | None, reason: str) -> Waiver:
     return Waiver(gate=gate, slice=slice_, reason=reason.strip())
 
 
-def _at_most(gate: str, value: float, threshold: float, target: str | None) -> GateResult:
-    outcome = "passed" if value <= threshold + 1e-12 else "failed"
-    return GateResult(
-        gate=gate,
-        outcome=outcome,  # type: ignore[arg-type]  # one of two literals
-        target=target,
-        value=value,
-        threshold=threshold,
-    )
+def _judged(
+    gate: str,
+    value: float | None,
+    threshold: float,
+    *,
+    target: str | None = None,
+    least: bool = False,
+) -> GateResult:
+    """Compare with an upper threshold, or a lower one where ``least``; none is no evidence."""
+    outcome: Literal["passed", "failed", "no_evidence"] = "no_evidence"
+    if value is not None:
+        within = value >= threshold - ROUNDING if least else value <= threshold + ROUNDING
+        outcome = "passed" if within else "failed"
+    return GateResult(gate=gate, outcome=outcome, target=target, value=value, threshold=threshold)
 
 
-def _at_least(gate: str, value: float, threshold: float, target: str | None) -> GateResult:
-    outcome = "passed" if value >= threshold - 1e-12 else "failed"
-    return GateResult(
-        gate=gate,
-        outcome=outcome,  # type: ignore[arg-type]  # one of two literals
-        target=target,
-        value=value,
-        threshold=threshold,
-    )
+def _loss(before: Mapping[str, float], own: Mapping[str, float], key: str) -> float | None:
+    return before[key] - own[key] if key in before and key in own else None
 
 
 def _on_slice(
     gate: str,
     name: str,
+    loss: float | None,
+    threshold: float,
+    *,
     rows: int,
     needed: int,
-    loss: Callable[[str], float],
-    threshold: float,
-    target: str | None,
+    target: str | None = None,
 ) -> GateResult:
-    if rows < needed:
-        return GateResult(
-            gate=gate,
-            outcome="no_evidence",
-            target=target,
-            slice=name,
-            threshold=threshold,
-            rows=rows,
-            detail=f"needs {needed} test rows",
-        )
-    result = _at_most(gate, loss(f"accuracy/{name}"), threshold, target)
-    return msgspec.structs.replace(result, slice=name, rows=rows)
+    enough = rows >= needed
+    result = _judged(gate, loss if enough else None, threshold, target=target)
+    detail = "" if enough else f"needs {needed} test rows"
+    return msgspec.structs.replace(result, slice=name, rows=rows, detail=detail)

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-import msgspec
-
+from converters.product import Plain
 from converters.tensors import Array, Feeds, TensorSpec
 from edge_core.bundle.manifest import InputScaling
 
@@ -14,7 +13,7 @@ Runner = Callable[[Feeds], dict[str, Array]]
 """Answers rows by input name with rows by output name."""
 
 
-class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
+class ModelFile(Plain, frozen=True, kw_only=True):
     """Bytes that a runtime or a compiler takes, and what they came from.
 
     Inputs and outputs carry the names and shapes that people gave them, whatever the format calls

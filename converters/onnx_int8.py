@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from converters.export import INPUT, Float32, strip
+from converters.export import strip
+from converters.dataset import Float32
+INPUT='features'
 
 SETTINGS: dict[str, str | bool | float] = {
     "scheme": "int8 static",
@@ -32,7 +34,7 @@ def quantise(model: bytes, calibration: Float32) -> bytes:
         """All calibration rows as one batch, once."""
 
         def __init__(self) -> None:
-            self._rows: Iterator[dict[str, Float32]] = iter([{INPUT: calibration}])
+            self._rows: Iterator[dict[str, Float32]] = iter([dict(calibration)])
 
         def get_next(self) -> dict[str, Float32] | None:
             """The next batch; none at the end."""
@@ -76,7 +78,7 @@ def runner(model: bytes) -> Callable[[Float32], Float32]:
     return answer
 
 
-def placement(model: bytes) -> dict[str, int]:
+def _plc(model: bytes) -> dict[str, int]:
     """Operators of the graph that onnxruntime really runs, by provider and kind."""
     import onnx
     import onnxruntime
@@ -95,3 +97,11 @@ def placement(model: bytes) -> dict[str, int]:
 def float_products(placed: dict[str, int]) -> list[str]:
     """Matrix products that were left in float."""
     return [name for name in placed if name.split("/")[1] in PRODUCTS]
+
+
+def temp(floats, cal, wanted):
+    return quantise(floats.data, cal)
+
+def placement(model):
+    from converters.targets.target import Placement
+    return Placement(operators=_plc(model.data))

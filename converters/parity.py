@@ -1,11 +1,12 @@
 """Measures a quantised model against the float one. No thresholds."""
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 
-from converters.export import Float32
+from converters.dataset import Float32
+from converters.model_file import Runner
+from converters.tensors import Feeds, rows_of, take
 
 BATCHES = (1, 16, 64)
 REPEATS = 50
@@ -28,11 +29,12 @@ def golden_tolerance(expected: Float32) -> float:
     return max(1e-4, 0.03 * float(np.ptp(expected)))
 
 
-def latency_us(run: Callable[[Float32], Float32], features: Float32) -> dict[str, float]:
+def latency_us(run: Runner, feeds: Feeds) -> dict[str, float]:
     """Median microseconds by batch size."""
     found = {}
     for batch in BATCHES:
-        rows = np.resize(features, (batch, features.shape[1])).astype(np.float32)
+        rows = take(feeds, np.arange(batch) % rows_of(feeds))
+        run(rows)  # memory is laid out for this size
         taken = []
         for _ in range(REPEATS):
             started = time.perf_counter()

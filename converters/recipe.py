@@ -3,7 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -50,15 +50,25 @@ class FallbackRecipe(_Section, frozen=True, kw_only=True):
 class GateLimits(_Section, frozen=True, kw_only=True):
     """Thresholds; differences are losses, so negative means better."""
 
-    accuracy_drop: Share = 0.01
-    accuracy_drop_slice: Share = 0.02
+    metric_drop: Share = 0.01
+    metric_drop_slice: Share = 0.02
     numeric_error: Annotated[float, msgspec.Meta(gt=0)] = 0.05
     top1_agreement: Share = 0.98
     below_baseline: Share = 0.0
     """How far accuracy may lie below the fallback's; above 0 only for a baseline release."""
     below_parent: Share = 0.01
     below_parent_slice: Share = 0.02
+    suspicious_score: Share = 0.999
+    single_feature: Share = 0.01
     min_slice_rows: Annotated[int, msgspec.Meta(ge=1)] = 30
+
+
+class Quantisation(_Section, frozen=True, kw_only=True):
+    """How variants are quantised; targets' profiles say the rest."""
+
+    scheme: Literal["int8 static", "int8 weight-only"] = "int8 static"
+    method: Literal["min/max", "percentile", "entropy", "auto"] = "auto"
+    mixed: bool = False
 
 
 class Recipe(_Section, frozen=True, kw_only=True):
@@ -77,6 +87,9 @@ class Recipe(_Section, frozen=True, kw_only=True):
     budget: Budget
     fallback: FallbackRecipe
     gates: GateLimits = GateLimits()
+    input: Literal["features", "samples"] = "features"
+    quantisation: Quantisation = Quantisation()
+    metrics: list[str] = msgspec.field(default_factory=lambda: ["accuracy"])
     settings: dict[str, Setting] = {}
     """The recipe's own: its code checks them."""
 

@@ -71,16 +71,27 @@ def load(folder: Path, entry: EntryPoints) -> RecipeCode:
     Raises:
         InvalidConfiguration: a module or function is missing, or fails on import.
     """
-    for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE]:
-        del sys.modules[name]
-    spec = importlib.machinery.ModuleSpec(PACKAGE, None, is_package=True)
-    spec.submodule_search_locations = [str(folder.resolve())]
-    sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
+    _fresh(folder)
     return RecipeCode(
         recordings=cast(Recordings, _function(folder, entry.recordings)),
         network=cast(NetworkFactory, _function(folder, entry.network)),
         train=cast(Trainer, _function(folder, entry.train)),
     )
+
+
+def recordings(folder: Path, entry: EntryPoints) -> Recordings:
+    """The data alone, without importing the network's code; raises as :func:`load`."""
+    _fresh(folder)
+    return cast(Recordings, _function(folder, entry.recordings))
+
+
+def _fresh(folder: Path) -> None:
+    """Forget what an earlier recipe left, and make the folder a package."""
+    for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE]:
+        del sys.modules[name]
+    spec = importlib.machinery.ModuleSpec(PACKAGE, None, is_package=True)
+    spec.submodule_search_locations = [str(folder.resolve())]
+    sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
 
 
 def digest(folder: Path, release_file: str) -> str:

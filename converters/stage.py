@@ -36,3 +36,15 @@ class Stage(ABC, Generic[Given, Made]):
     @abstractmethod
     def ensures(self, given: Given, made: Made) -> None:
         """Refuse a product that is not what the stage promises."""
+
+
+class StoredStage(Stage[Given, Made]):
+    """A stage whose product depends on ``given`` alone, so that it need not be made twice."""
+
+    @abstractmethod
+    def pack(self, made: Made) -> bytes:
+        """Bytes from which :meth:`unpack` makes the same product."""
+
+    @abstractmethod
+    def unpack(self, data: bytes) -> Made:
+        """The product again."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from converters.export import INPUT, Float32
+from converters.dataset import Float32
+INPUT='features'
 
 SETTINGS: dict[str, str | bool | float] = {
     "scheme": "int8 static",
@@ -60,7 +61,7 @@ def runner(model: bytes) -> Callable[[Float32], Float32]:
     return answer
 
 
-def placement(model: bytes) -> dict[str, int]:
+def _plc(model: bytes) -> dict[str, int]:
     """Operators by kind, and whether their tensors are int8 or float."""
     interpreter = _interpreter(model, 1)
     types = {t["index"]: np.dtype(t["dtype"]).name for t in interpreter.get_tensor_details()}
@@ -85,3 +86,36 @@ def _interpreter(model: bytes, rows: int) -> Any:
     interpreter.resize_tensor_input(details["index"], [rows, *details["shape"][1:]])
     interpreter.allocate_tensors()
     return interpreter
+
+
+def temp(floats, cal, wanted):
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import qtyping, quantizer
+    i = Interpreter(model_content=floats.data, num_threads=1, experimental_preserve_all_tensors=True)
+    rows = len(next(iter(cal.values())))
+    for d, s in zip(i.get_input_details(), floats.inputs):
+        i.resize_tensor_input(d["index"], [rows, *d["shape"][1:]])
+    i.allocate_tensors()
+    for d, s in zip(i.get_input_details(), floats.inputs):
+        i.set_tensor(d["index"], cal[s.name])
+    i.invoke()
+    q = {}
+    for d in i.get_tensor_details():
+        if d["dtype"] == np.float32 and d["name"]:
+            try:
+                v = i.get_tensor(d["index"])
+            except ValueError:
+                continue
+            q[d["name"]] = {k: np.array(f(v)).reshape((1,) * v.ndim) for k, f in (("min", np.min), ("max", np.max))}
+    z = quantizer.Quantizer(floats.data)
+    op = qtyping.TFLOperationName
+    if wanted.io == "int8":
+        z.add_static_config(".*", op.ALL_SUPPORTED, 8, 8)
+    else:
+        z.add_static_config(".*", op.FULLY_CONNECTED, 8, 8)
+        z.add_static_config(".*", op.CONV_2D, 8, 8)
+    return bytes(z.quantize(q).quantized_model)
+
+def placement(model):
+    from converters.targets.target import Placement
+    return Placement(operators=_plc(model.data))

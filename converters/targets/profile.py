@@ -44,6 +44,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     reduce_range: bool = False
     """Weights of 7 bits: for processors whose 8-bit products saturate (x86 without VNNI)."""
     limits: Limits = Limits()
+    cost_per_hour: float | None = None
+    """Of the hardware while it is busy, in the currency that all profiles share."""
     options: dict[str, str | int | float | bool | list[str]] = {}
     """For the adapter: compiler options, emulated processor and the like."""
 

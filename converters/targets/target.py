@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from converters.model_file import ModelFile
+from converters.product import Plain
 from converters.targets.profile import Profile
 from converters.tensors import Array, Feeds
 
@@ -39,7 +40,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     by: str = ""
 
 
-class Compiled(msgspec.Struct, frozen=True, kw_only=True):
+class Compiled(Plain, frozen=True, kw_only=True):
     """The file that goes into the bundle, and the one it was made of."""
 
     data: bytes

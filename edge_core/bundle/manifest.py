@@ -149,6 +149,8 @@ class Budget(_Record, frozen=True, kw_only=True):
     latency_us: float
     memory_bytes: int
     size_bytes: int
+    cost_per_million: float | None = None
+    """Cost of a million predictions, in the currency of the target profiles."""
 
 
 class GateResult(_Record, frozen=True, kw_only=True):

@@ -1,0 +1,159 @@
+"""Puts a bundle together: its files, its manifest, and both into a folder."""
+
+import io
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from converters import card, plots, provenance, recipe, recipe_code
+from converters.dataset import Float32, Rows, Snapshot
+from converters.evidence import Evidence
+from converters.recipe import Recipe
+from converters.training import Trained
+from converters.variants import Variant
+from edge_core import outputs
+from edge_core.bundle import folder as folders
+from edge_core.bundle import manifest as manifests
+from edge_core.bundle.digest import sha256_bytes
+from edge_core.bundle.manifest import (
+    FileEntry,
+    GateResult,
+    Manifest,
+    OutputContract,
+    Provenance,
+    VariantRecord,
+    Waiver,
+)
+from edge_core.errors import InvalidBundle
+from edge_core.features import definition as definitions
+from edge_core.stats import histogram
+
+OUTPUT = "logits"
+GOLDEN_ROWS = 64
+
+
+def golden_rows(snapshot: Snapshot) -> Rows:
+    """A spread of golden rows, so that the file stays small."""
+    rows = snapshot.rows["golden"]
+    places = np.unique(np.linspace(0, len(rows) - 1, GOLDEN_ROWS).astype(int))
+    return Rows(
+        samples=rows.samples[places],
+        features=rows.features[places],
+        labels=rows.labels[places],
+        slices={name: tuple(values[i] for i in places) for name, values in rows.slices.items()},
+        entities=rows.entities,
+    )
+
+
+def files(
+    snapshot: Snapshot, trained: Trained, scores: Float32, variants: dict[str, Variant],
+    expected: dict[str, Float32],
+) -> dict[str, bytes]:
+    """Every file but card and manifest, by its path in the bundle.
+
+    Args:
+        snapshot: the rows.
+        trained: holds the fallback.
+        scores: the fp32 model's logits on the training rows, float32 [rows, classes].
+        variants: path in the bundle -> variant.
+        expected: target -> logits on the golden rows.
+    """
+    return {
+        manifests.FEATURES: definitions.serialize(snapshot.definition),
+        manifests.REFERENCE: _reference(snapshot, scores),
+        manifests.GOLDEN: _golden(snapshot, expected),
+        manifests.FALLBACK: trained.fallback,
+    } | {path: variant.compiled.data for path, variant in variants.items()}
+
+
+def manifest(
+    folder: Path,
+    chosen: Recipe,
+    snapshot: Snapshot,
+    trained: Trained,
+    records: list[VariantRecord],
+    gates: list[GateResult],
+    waivers: list[Waiver],
+    parent: Path | None,
+    content: dict[str, bytes],
+) -> Manifest:
+    """What the bundle says about itself; ``files`` is filled in by :func:`write`."""
+    head, dirty = provenance.commit(folder)
+    return Manifest(
+        model=chosen.model,
+        version=chosen.version,
+        parent=folders.ref(parent) if parent else None,
+        description=chosen.description,
+        output=OutputContract(
+            name=OUTPUT, classes=chosen.output.classes, meaning=chosen.output.meaning
+        ),
+        features_sha256=sha256_bytes(content[manifests.FEATURES]),
+        slices=chosen.slices,
+        datasets=snapshot.records(chosen.model, folder.name),
+        provenance=Provenance(
+            recipe=folder.resolve().name,
+            recipe_sha256=recipe_code.digest(folder, recipe.release_file(chosen)),
+            settings=dict(chosen.settings),
+            code_commit=head,
+            code_dirty=dirty,
+            seed=chosen.seed,
+            tools=provenance.tools(),
+            machine=provenance.machine(),
+        ),
+        variants=records,
+        budget=chosen.budget,
+        metrics=next((record.metrics for record in records if record.metrics), {}),
+        gates=gates,
+        waivers=waivers,
+        label_delay_seconds=chosen.label_delay_seconds,
+        input=chosen.input,
+        teacher=trained.teacher,
+        files=_entries(content),
+    )
+
+
+def write(folder: Path, content: dict[str, bytes], evidence: Evidence) -> Manifest:
+    """Write everything, card and plots included, and the manifest over all of it."""
+    content = content | plots.draw(evidence) | {manifests.CARD: card.render(evidence).encode()}
+    for path, data in content.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    made = msgspec.structs.replace(evidence.manifest, files=_entries(content))
+    data = manifests.serialize(made)
+    if manifests.parse(data) != made:
+        raise InvalidBundle("the manifest does not survive writing and reading; nothing is shipped")
+    (folder / manifests.MANIFEST).write_bytes(data)
+    return made
+
+
+def _reference(snapshot: Snapshot, scores: Float32) -> bytes:
+    definition, train = snapshot.definition, snapshot.rows["train"]
+    probabilities = outputs.probabilities(scores)
+    built = histogram.build(
+        inputs={n: train.samples[:, :, i].ravel() for i, n in enumerate(definition.input_names)},
+        features={n: train.features[:, i] for i, n in enumerate(definition.feature_names)},
+        confidence=probabilities.max(axis=1),
+        predicted=probabilities.argmax(axis=1),
+        classes=len(snapshot.classes),
+    )
+    return histogram.serialize(built)
+
+
+def _golden(snapshot: Snapshot, expected: dict[str, Float32]) -> bytes:
+    chosen = golden_rows(snapshot)
+    arrays = {f"expected.{target}": found for target, found in expected.items()}
+    content = io.BytesIO()
+    np.savez(
+        content,
+        allow_pickle=False,
+        **arrays | {"samples": chosen.samples, "features": chosen.features},
+    )
+    return content.getvalue()
+
+
+def _entries(content: dict[str, bytes]) -> list[FileEntry]:
+    return [
+        FileEntry(path=path, size=len(data), sha256=sha256_bytes(data))
+        for path, data in sorted(content.items())
+    ]

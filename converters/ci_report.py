@@ -1,0 +1,3 @@
+class Verdicts:
+    def __init__(self, **k): pass
+def write(folder, v): pass

@@ -1,0 +1,160 @@
+"""A trained model without a recipe: ``quantize`` gives variants with evidence, but no release.
+
+Nothing is known of labels, so the gates are numeric: how far the answers to rows that did not
+calibrate lie from the float32 model's. The folder can be signed as a bundle is.
+"""
+
+import hashlib
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from converters import bundling, ci_report, gates, loading, parity, provenance, signing, tensors, variants
+from converters.cache import Cache, default_folder
+from converters.converting import Model
+from converters.pipeline import Pipeline, Report
+from converters.quantising import LEAST_ROWS
+from converters.refusal import RefusedByGate, WrongUse
+from converters.source import FileSource
+from converters.targets import open_target
+from converters.targets.profile import PROFILES
+from converters.tensors import Feeds, TensorSpec
+from converters.variants import Choices, Job, Variant
+from edge_core import durable
+from edge_core.bundle.digest import sha256_file
+from edge_core.bundle.manifest import FileEntry, GateResult, VariantRecord, Waiver
+from edge_core.errors import InvalidInput
+
+CONVERSION = "conversion.json"
+GOLDEN = "golden.npz"
+HELD_OUT = 4
+"""Every fourth row measures, the others calibrate."""
+GOLDEN_ROWS = 32
+MAX_MODEL_BYTES = 2 * 1024**3
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person asked for."""
+
+    model: Path
+    calibration: Path
+    targets: tuple[str, ...]
+    out: Path
+    factory: str | None = None
+    choices: Choices = Choices()
+    max_error: float = 0.05
+    waive: tuple[str, ...] = ()
+    key: Path | None = None
+    reports: Path | None = None
+    cache: Path | None = None
+    profiles: Path = PROFILES
+
+
+class Conversion(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``conversion.json`` says."""
+
+    schema_version: int = 1
+    name: str
+    model_sha256: str
+    factory: str | None
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    calibration_sha256: str
+    calibration_rows: int
+    held_out_sha256: str
+    held_out_rows: int
+    tools: dict[str, str]
+    machine: str
+    variants: list[VariantRecord]
+    gates: list[GateResult]
+    waivers: list[Waiver]
+    files: list[FileEntry]
+
+
+def quantize(request: Request, report: Report) -> Conversion:
+    """Convert a trained model for every target asked for.
+
+    Raises:
+        SerinusError: wrong use, bad input, or refused by a gate; nothing stands at ``out`` then.
+    """
+    if request.out.exists():
+        raise WrongUse(f"{request.out} exists already: name another folder with --out")
+    waivers = [gates.parse_waiver(text) for text in request.waive]
+    for target in request.targets:
+        open_target(target, request.profiles)
+    calibration, held_out = _split(loading.load_calibration(request.calibration))
+    source = _source(request, calibration)
+    request.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{request.out.name}.", dir=request.out.parent
+    ) as temporary:
+        folder = Path(temporary) / "conversion"
+        folder.mkdir()
+        made = _fill(folder, request, source, calibration, held_out, waivers, report)
+        if request.key is not None:
+            resources = {entry.path: entry.sha256 for entry in made.files}
+            signing.sign_files(folder, made.name, resources, CONVERSION, request.key)
+        folder.chmod(0o755)
+        folder.replace(request.out)
+        durable.sync_folder(request.out.parent)
+    return made
+
+
+def _fill(
+    folder: Path,
+    request: Request,
+    source: FileSource,
+    calibration: Feeds,
+    held_out: Feeds,
+    waivers: list[Waiver],
+    report: Report,
+) -> Conversion:
+    cache = request.cache or default_folder()
+    pipeline = Pipeline(report, time.monotonic, Cache(cache))
+    reference = variants.answer_in_float(source, held_out, pipeline)
+    jobs = [
+        Job(
+            target=target,
+            source=source,
+            choices=request.choices,
+            calibration=calibration,
+            trial=held_out,
+            cache=cache,
+            profiles=request.profiles,
+        )
+        for target in request.targets
+    ]
+    made = variants.build_all(jobs, report)
+    records = [_record(variant, reference) for variant in made]
+    results = [gate for record, variant in zip(records, made, strict=True) for gate in gates.judge_conversion(record, variant.profile.limits, request.max_error)]
+    results = gates.apply_waivers(results, waivers)
+    _enforce(request, records, results)
+    files = {record.path: variant.compiled.data for record, variant in zip(records, made, strict=True)}
+    files[GOLDEN] = _golden(held_out, made)
+    conversion = Conversion(
+        name=request.model.stem,
+        model_sha256=source.sha256,
+        factory=request.factory,
+        inputs=list(made[0].compiled.source.inputs),
+        outputs=list(made[0].compiled.source.outputs),
+        calibration_sha256=tensors.digest(calibration),
+        calibration_rows=tensors.rows_of(calibration),
+        held_out_sha256=tensors.digest(held_out),
+        held_out_rows=tensors.rows_of(held_out),
+        tools=provenance.tools(),
+        machine=provenance.machine(),
+        variants=records,
+        gates=results,
+        waivers=waivers,
+        files=bundling.entries(files),
+    )
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    text = msgspec.json.format(msgspec.json.encode(conversion, order="sorted"), indent=2)
+    (folder / CONVERSION).write_bytes(text + b"\n")
+    Cache(cache).prune()
+    return conversion
