@@ -109,7 +109,7 @@ def manifest(
         label_delay_seconds=chosen.label_delay_seconds,
         input=chosen.input,
         teacher=trained.teacher,
-        files=_entries(content),
+        files=entries(content),
     )
 
 
@@ -119,7 +119,7 @@ def write(folder: Path, content: dict[str, bytes], evidence: Evidence) -> Manife
     for path, data in content.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
-    made = msgspec.structs.replace(evidence.manifest, files=_entries(content))
+    made = msgspec.structs.replace(evidence.manifest, files=entries(content))
     data = manifests.serialize(made)
     if manifests.parse(data) != made:
         raise InvalidBundle("the manifest does not survive writing and reading; nothing is shipped")
@@ -152,7 +152,8 @@ def _golden(snapshot: Snapshot, expected: dict[str, Float32]) -> bytes:
     return content.getvalue()
 
 
-def _entries(content: dict[str, bytes]) -> list[FileEntry]:
+def entries(content: dict[str, bytes]) -> list[FileEntry]:
+    """Paths, sizes and digests, in order of paths."""
     return [
         FileEntry(path=path, size=len(data), sha256=sha256_bytes(data))
         for path, data in sorted(content.items())

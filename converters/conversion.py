@@ -12,9 +12,20 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from converters import bundling, ci_report, gates, loading, parity, provenance, signing, tensors, variants
+from converters import (
+    bundling,
+    ci_report,
+    gates,
+    judging,
+    loading,
+    parity,
+    provenance,
+    signing,
+    tensors,
+    variants,
+)
 from converters.cache import Cache, default_folder
-from converters.converting import Model
+from converters.converting import worst_error
 from converters.pipeline import Pipeline, Report
 from converters.quantising import LEAST_ROWS
 from converters.refusal import RefusedByGate, WrongUse
@@ -129,10 +140,16 @@ def _fill(
     ]
     made = variants.build_all(jobs, report)
     records = [_record(variant, reference) for variant in made]
-    results = [gate for record, variant in zip(records, made, strict=True) for gate in gates.judge_conversion(record, variant.profile.limits, request.max_error)]
+    results = [
+        gate
+        for record, variant in zip(records, made, strict=True)
+        for gate in gates.judge_conversion(record, variant.profile.limits, request.max_error)
+    ]
     results = gates.apply_waivers(results, waivers)
     _enforce(request, records, results)
-    files = {record.path: variant.compiled.data for record, variant in zip(records, made, strict=True)}
+    files = {
+        record.path: variant.compiled.data for record, variant in zip(records, made, strict=True)
+    }
     files[GOLDEN] = _golden(held_out, made)
     conversion = Conversion(
         name=request.model.stem,
@@ -151,10 +168,87 @@ def _fill(
         waivers=waivers,
         files=bundling.entries(files),
     )
+    _write(folder, files, conversion)
+    Cache(cache).prune()
+    return conversion
+
+
+def _write(folder: Path, files: dict[str, bytes], conversion: Conversion) -> None:
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
     text = msgspec.json.format(msgspec.json.encode(conversion, order="sorted"), indent=2)
     (folder / CONVERSION).write_bytes(text + b"\n")
-    Cache(cache).prune()
-    return conversion
+
+
+def _split(rows: Feeds) -> tuple[Feeds, Feeds]:
+    """Calibration rows and held-out rows."""
+    count = tensors.rows_of(rows)
+    needed = LEAST_ROWS * HELD_OUT // (HELD_OUT - 1) + 1
+    if count < needed:
+        raise InvalidInput(
+            f"the calibration data has {count} rows; at least {needed} are needed, of which every "
+            f"{HELD_OUT}th measures and the others calibrate"
+        )
+    places = np.arange(count)
+    measures = places % HELD_OUT == HELD_OUT - 1
+    return tensors.take(rows, places[~measures]), tensors.take(rows, places[measures])
+
+
+def _source(request: Request, calibration: Feeds) -> FileSource:
+    return FileSource(
+        path=str(request.model.resolve()),
+        sha256=sha256_file(request.model, limit=MAX_MODEL_BYTES).sha256,
+        factory=request.factory,
+        factory_sha256=loading.factory_digest(request.factory),
+        example=tensors.pack(tensors.take(calibration, [0, 1])),
+    )
+
+
+def _record(variant: Variant, reference: Feeds) -> VariantRecord:
+    """What is known of one variant, compared with the float32 model on held-out rows."""
+    record = judging.record(variant)
+    outputs = variant.tried.outputs
+    if outputs is None:
+        return record
+    logits = [
+        name for name, found in reference.items() if found.ndim == 2 and found.shape[1] > 1
+    ]
+    return msgspec.structs.replace(
+        record,
+        numeric_error=worst_error(reference, outputs),
+        top1_agreement=min(
+            (parity.top1_agreement(reference[name], outputs[name]) for name in logits),
+            default=None,
+        ),
+        tolerance=max(parity.golden_tolerance(found) for found in outputs.values()),
+    )
+
+
+def _enforce(request: Request, records: list[VariantRecord], results: list[GateResult]) -> None:
+    """Refuse what failed, and tell CI either way."""
+    refusal: RefusedByGate | None = None
+    try:
+        gates.enforce(results)
+    except RefusedByGate as refused:
+        refusal = refused
+    if request.reports is not None:
+        verdicts = ci_report.Verdicts(
+            model=request.model.stem,
+            version="",
+            gates=tuple(results),
+            variants=tuple(records),
+            refusal=str(refusal) if refusal else None,
+        )
+        ci_report.write(request.reports, verdicts)
+    if refusal is not None:
+        raise refusal
+
+
+def _golden(held_out: Feeds, made: list[Variant]) -> bytes:
+    """Rows that other machines can check the variants with."""
+    arrays = {f"input.{name}": rows[:GOLDEN_ROWS] for name, rows in held_out.items()}
+    for variant in made:
+        for name, found in (variant.tried.outputs or {}).items():
+            arrays[f"expected.{variant.profile.target}.{name}"] = found[:GOLDEN_ROWS]
+    return tensors.pack(arrays)

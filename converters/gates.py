@@ -11,7 +11,7 @@ from converters.dataset import Rows
 from converters.recipe import Recipe
 from converters.refusal import RefusedByGate, WrongUse
 from converters.targets.profile import Limits
-from edge_core.bundle.manifest import GateResult, VariantRecord, Waiver
+from edge_core.bundle.manifest import Budget, GateResult, VariantRecord, Waiver
 
 Bool = npt.NDArray[np.bool_]
 ROUNDING = 1e-12
@@ -47,7 +47,7 @@ def judge_variant(
             least=True,
         ),
         _judged("misplaced", float(len(record.misplaced)), 0.0, target=target),
-        *_costs(recipe, record, limits),
+        *_costs(record, limits, recipe.budget),
     ]
     primary = recipe.metrics[0]
     drop = floating[primary] - own[primary] if own else None
@@ -67,23 +67,39 @@ def judge_variant(
     return results
 
 
-def _costs(recipe: Recipe, record: VariantRecord, limits: Limits) -> list[GateResult]:
+def _costs(record: VariantRecord, limits: Limits, budget: Budget | None) -> list[GateResult]:
     """Budgets of recipe and target, where a figure was measured or the target's tool gave one."""
     latency = record.latency_us.get("1", record.estimate.get("latency_us"))
     figures = dict(record.estimate)
     if latency is not None:
         figures["latency_us"] = latency
     allowed: dict[str, list[float | None]] = {
-        "latency_us": [recipe.budget.latency_us, limits.latency_us],
+        "latency_us": [budget.latency_us if budget else None, limits.latency_us],
         "arena_bytes": [limits.arena_bytes],
         "sram_bytes": [limits.sram_bytes],
         "flash_bytes": [limits.flash_bytes],
-        "cost_per_million": [recipe.budget.cost_per_million],
+        "cost_per_million": [budget.cost_per_million if budget else None],
     }
     return [
         _judged(name, figures[name], min(known), target=record.target)
         for name, limits_ in allowed.items()
         if name in figures and (known := [limit for limit in limits_ if limit is not None])
+    ]
+
+
+def judge_conversion(record: VariantRecord, limits: Limits, error: float) -> list[GateResult]:
+    """Gates of a variant of which no labels are known.
+
+    Args:
+        record: what was measured.
+        limits: of its target.
+        error: largest numeric error allowed.
+    """
+    target = record.target
+    return [
+        _judged("numeric_error", record.numeric_error, error, target=target),
+        _judged("misplaced", float(len(record.misplaced)), 0.0, target=target),
+        *_costs(record, limits, None),
     ]
 
 

@@ -55,19 +55,19 @@ def show(variant: Variant, scorer: Scorer, floating: Floating, output: str) -> S
     """
     outputs = variant.tried.outputs
     if outputs is None:
-        return Shown(variant=variant, record=_record(variant), test=None, golden=None)
+        return Shown(variant=variant, record=record(variant), test=None, golden=None)
     test, golden = outputs[output][: len(floating.test)], outputs[output][len(floating.test) :]
-    record = msgspec.structs.replace(
-        _record(variant),
+    found = msgspec.structs.replace(
+        record(variant),
         numeric_error=numeric_error(floating.test, test),
         top1_agreement=top1_agreement(floating.test, test),
         tolerance=golden_tolerance(golden),
         metrics=scorer.score(test),
     )
-    return Shown(variant=variant, record=record, test=test, golden=golden)
+    return Shown(variant=variant, record=found, test=test, golden=golden)
 
 
-def _record(variant: Variant) -> VariantRecord:
+def record(variant: Variant) -> VariantRecord:
     """What is known without answers."""
     profile, tried, source = variant.profile, variant.tried, variant.compiled.source
     latency = tried.latency_us.get("1", tried.estimate.figures.get("latency_us"))

@@ -1,6 +1,7 @@
 """The only code that touches a private statement key (EC P-256). No network."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -73,12 +74,19 @@ def load_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 def sign_folder(folder: Path, key: Path) -> Path:
     """Sign every file of a bundle folder and write ``model.sig`` into it."""
-    private = load_private_key(key)
     manifest = folders.read(folder)
     folders.check(folder, manifest)
     resources = {entry.path: entry.sha256 for entry in manifest.files}
-    resources[MANIFEST] = sha256_file(folder / MANIFEST, limit=MAX_MANIFEST_BYTES).sha256
-    payload = signature.statement_payload(f"{manifest.model}-{manifest.version}", resources)
+    return sign_files(folder, f"{manifest.model}-{manifest.version}", resources, MANIFEST, key)
+
+
+def sign_files(
+    folder: Path, name: str, resources: Mapping[str, str], head: str, key: Path
+) -> Path:
+    """Sign files by their digests, and the file ``head`` that lists them; write ``model.sig``."""
+    private = load_private_key(key)
+    digest = sha256_file(folder / head, limit=MAX_MANIFEST_BYTES).sha256
+    payload = signature.statement_payload(name, {**resources, head: digest})
     signed = private.sign(signature.pre_authentication_encoding(payload), ec.ECDSA(hashes.SHA256()))
     path = folder / SIGNATURE
     durable.write_bytes(path, signature.envelope(payload, signed, private.public_key()))

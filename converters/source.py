@@ -86,6 +86,8 @@ class FileSource(Plain, frozen=True, kw_only=True):
     path: str
     sha256: str
     factory: str | None
+    factory_sha256: str
+    """Of the factory's file; empty where there is none."""
     example: bytes
     """One row of calibration data, packed by ``tensors.pack``."""
 
