@@ -1,0 +1,150 @@
+"""What people read off a manifest: figures picked and put into words, the same wherever shown."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+from edge_core.bundle.manifest import GateResult, Manifest, VariantRecord, Waiver
+
+UNKNOWN = "-"
+SMALLEST_BATCH = "1"
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """How long one answer takes, and how that is known."""
+
+    us: float
+    kind: Literal["measured", "estimated"]
+    by: str
+    batch: str = SMALLEST_BATCH
+
+
+def main_metric(metrics: Mapping[str, float]) -> str:
+    """Name of the figure that stands for the whole: accuracy, or else the first one."""
+    overall = [name for name in metrics if "/" not in name]
+    return "accuracy" if "accuracy" in overall or not overall else overall[0]
+
+
+def of_slices(metrics: Mapping[str, float], metric: str) -> dict[str, float]:
+    """The metric's figures by slice ``name=value``."""
+    start = f"{metric}/"
+    return {
+        name.removeprefix(start): value for name, value in metrics.items() if name.startswith(start)
+    }
+
+
+def worst_slice(metrics: Mapping[str, float], metric: str) -> tuple[str, float] | None:
+    """The slice with the lowest figure; none where no slice has one."""
+    found = of_slices(metrics, metric)
+    return min(found.items(), key=lambda item: (item[1], item[0]), default=None)
+
+
+def latency(variant: VariantRecord) -> Latency | None:
+    """Measured where the file ran on hardware, else what the target's tool predicts, else none."""
+    if variant.latency_us:
+        batch = min(variant.latency_us, key=lambda text: (len(text), text))
+        us = variant.latency_us[batch]
+        return Latency(us=us, kind="measured", by=variant.measured_on, batch=batch)
+    if "latency_us" in variant.estimate:
+        us = variant.estimate["latency_us"]
+        return Latency(us=us, kind="estimated", by=variant.estimated_by)
+    return None
+
+
+def size_bytes(manifest: Manifest, variant: VariantRecord) -> int:
+    """Bytes of the variant's model file."""
+    return manifest.file(variant.path).size
+
+
+def scheme(variant: VariantRecord) -> str:
+    """How the numbers are stored, such as ``int8 static``."""
+    return str(variant.quantization.get("scheme", UNKNOWN))
+
+
+def calibration(variant: VariantRecord) -> str:
+    """How ranges were chosen, such as ``min/max``."""
+    return str(variant.quantization.get("calibration", UNKNOWN))
+
+
+def where_run(variant: VariantRecord) -> Literal["hardware", "simulated", "not run"]:
+    """Who answered the test rows; compiled only is not run."""
+    if variant.ran_on_hardware:
+        return "hardware"
+    return "simulated" if variant.measured_on else "not run"
+
+
+def unwaived(gates: Iterable[GateResult]) -> list[GateResult]:
+    """Gates that stop a release: failed or without evidence, and nobody waived them."""
+    return [gate for gate in gates if gate.outcome != "passed" and not gate.waived]
+
+
+def reason_of(gate: GateResult, waivers: Iterable[Waiver]) -> str:
+    """Why a person waived the gate; empty where nobody did."""
+    for waiver in waivers:
+        if gate.waived and (waiver.gate, waiver.slice) == (gate.gate, gate.slice):
+            return waiver.reason
+    return ""
+
+
+def outcome_text(gate: GateResult) -> str:
+    """The outcome in words, waiver included."""
+    return gate.outcome.replace("_", " ") + (", waived" if gate.waived else "")
+
+
+def verdict_text(gate: GateResult) -> str:
+    """What was found against what was wanted, in a few words."""
+    parts = []
+    if gate.value is not None:
+        parts.append(f"found {number(gate.value)}")
+    if gate.threshold is not None:
+        parts.append(f"limit {number(gate.threshold)}")
+    if gate.rows is not None:
+        parts.append(f"{gate.rows} rows")
+    if gate.detail:
+        parts.append(gate.detail)
+    return ", ".join(parts) or "no figures"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits without exponents for sizes and times; ``-`` for none."""
+    if value is None:
+        return UNKNOWN
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def share(value: float | None) -> str:
+    """Three decimals; ``-`` for none."""
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def size_text(count: float) -> str:
+    """Bytes in powers of 1000, such as ``8.8 kB``."""
+    for unit, factor in (("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{_three(count / factor)} {unit}"
+    return f"{count:.0f} B"
+
+
+def time_text(us: float) -> str:
+    """Microseconds in a unit that suits, such as ``10.2 us`` or ``3.5 ms``."""
+    for unit, factor in (("s", 1e6), ("ms", 1e3)):
+        if us >= factor:
+            return f"{_three(us / factor)} {unit}"
+    return f"{_three(us)} us"
+
+
+def _three(value: float) -> str:
+    """About three significant digits."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def wilson(value: float, rows: int) -> tuple[float, float]:
+    """Interval of 95 % for a share of ``rows`` independent rows (Wilson 1927)."""
+    z = 1.96
+    middle = (value + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * math.sqrt(value * (1 - value) / rows + (z / (2 * rows)) ** 2)
+    return max(0.0, middle - half), min(1.0, middle + half)
