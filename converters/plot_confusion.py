@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from converters.evidence import WHOLE, Confusion, Evidence
 
@@ -24,7 +25,7 @@ def draw(evidence: Evidence) -> "Figure":
     names = [name for name, counts in evidence.confusion.items() if counts.sum()]
     names.sort(key=lambda name: name != WHOLE)
     shown = names[:MAX_PANELS]
-    columns = min(len(shown), 3)
+    columns = 2 if len(shown) == 4 else min(len(shown), 3)
     rows = -(-len(shown) // columns)
     wide = 9.2 / columns if columns > 1 else 4.8
     figure = Figure(figsize=(wide * columns, (wide + 0.5) * rows + 0.5), layout="constrained")
@@ -48,9 +49,7 @@ def draw(evidence: Evidence) -> "Figure":
     return figure
 
 
-def _panel(
-    axes: "Axes", name: str, counts: Confusion, classes: list[str], *, first: bool
-) -> None:
+def _panel(axes: "Axes", name: str, counts: Confusion, classes: list[str], *, first: bool) -> None:
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
@@ -70,7 +69,7 @@ def _panel(
         _annotate(axes, counts, shares)
 
 
-def _annotate(axes: "Axes", counts: Confusion, shares: "np.ndarray") -> None:
+def _annotate(axes: "Axes", counts: Confusion, shares: npt.NDArray[np.float64]) -> None:
     for row, column in zip(*np.nonzero(counts), strict=True):
         axes.text(
             column,

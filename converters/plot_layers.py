@@ -49,6 +49,7 @@ def draw(evidence: Evidence) -> "Figure":
         fontsize=11,
         fontweight="bold",
     )
+    figure.supxlabel("rms difference of the outputs / their standard deviation", fontsize=9)
     return figure
 
 
@@ -81,13 +82,12 @@ def _panel(axes: "Axes", group: Measured, columns: int) -> None:
         height=0.68,
     )
     labels = [
-        f"{error:.2g}{' (left in float)' if left else ''}"
+        f"{error:#.2g}{' (left in float)' if left else ''}"
         for error, left in zip(errors, floating, strict=True)
     ]
     axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.set_yticks(range(len(names)), [_short(name) for name in names])
     axes.invert_yaxis()
-    axes.set_xlabel("rms difference of the outputs / their standard deviation")
     axes.set_xlim(0, max(max(errors) * 1.45, 1e-9))
     axes.grid(axis="x", color="#E4E4E4", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -108,7 +108,7 @@ def _title(group: Measured, columns: int) -> str:
     targets = ", ".join(variant.target for variant in group.variants)
     whole = figures.number(group.variants[0].numeric_error)
     text = f"{targets} (whole model: {whole})"
-    return "\n".join(textwrap.wrap(text, 110 // columns)[:3])
+    return "\n".join(textwrap.wrap(text, 96 // columns)[:3])
 
 
 def _short(name: str) -> str:

@@ -11,6 +11,7 @@ from edge_core.bundle.manifest import VariantRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
 FAMILIES = {
     "cpu": ("o", BLUE),
@@ -24,7 +25,9 @@ NEAR = 16.0
 LETTER = 6.5
 """Pixels that one letter of a label takes."""
 CLEAR = 6
-"""Colours are kept for families; reference lines are grey and red."""
+"""Pixels around a point's middle that its mark covers."""
+LEAST_SPREAD = 0.03
+"""A smaller range of the metric would make noise look large."""
 
 
 class Point(NamedTuple):
@@ -90,11 +93,15 @@ def _points(evidence: Evidence, metric: str) -> tuple[list[Point], list[Point]]:
 
 
 def _height(axes: "Axes", evidence: Evidence, metric: str) -> None:
-    """Range of the metric over variants, fp32 and fallback, with room for labels."""
+    """Range of the metric over variants and fp32, and the fallback unless it is far away."""
     values = [v.metrics[metric] for v in evidence.manifest.variants if metric in v.metrics]
-    values += [side[metric] for side in (evidence.floating, evidence.fallback) if metric in side]
+    if metric in evidence.floating:
+        values.append(evidence.floating[metric])
+    spread = max(max(values) - min(values), LEAST_SPREAD)
+    if metric in evidence.fallback and abs(evidence.fallback[metric] - min(values)) < 2 * spread:
+        values.append(evidence.fallback[metric])
     low, high = min(values), max(values)
-    room = max((high - low) * 0.14, 0.005)
+    room = max((high - low) * 0.18, (LEAST_SPREAD - (high - low)) / 2)
     axes.set_ylim(low - room, high + room)
 
 
@@ -140,12 +147,25 @@ def _look(variant: VariantRecord) -> tuple[str, str]:
 
 
 def _references(axes: "Axes", evidence: Evidence, metric: str) -> None:
-    """Lines for fp32 and the fallback, named at the left edge."""
+    """Lines for fp32 and the fallback, named at the left edge; a note where one is far off."""
+    low, high = axes.get_ylim()
     for name, side, colour, style, above in (
         ("fp32", evidence.floating, GREY, "--", True),
         ("fallback", evidence.fallback, RED, ":", False),
     ):
         if metric not in side:
+            continue
+        if not low < side[metric] < high:
+            below = side[metric] <= low
+            axes.text(
+                0.01,
+                0.02 if below else 0.98,
+                f"{name} {side[metric]:.3f}, {'below' if below else 'above'} this range",
+                transform=axes.transAxes,
+                va="bottom" if below else "top",
+                color=colour,
+                fontsize=8,
+            )
             continue
         axes.axhline(side[metric], color=colour, linestyle=style, linewidth=1.3, zorder=1)
         axes.annotate(
@@ -175,7 +195,7 @@ class _Box(NamedTuple):
 
 def _label(axes: "Axes", points: Sequence[Point]) -> None:
     """Write numbers beside points, moved off each other, off points and off the edges."""
-    places = {p.number: axes.transData.transform((p.x, p.y)) for p in points}
+    places = {p.number: _moved(axes.transData, p.x, p.y) for p in points}
     marks = [_Box(x - CLEAR, y - CLEAR, x + CLEAR, y + CLEAR) for x, y in places.values()]
     frame = axes.get_window_extent()
     taken: list[_Box] = []
@@ -196,14 +216,17 @@ def _label(axes: "Axes", points: Sequence[Point]) -> None:
         centre = ((best.left + best.right) / 2, (best.bottom + best.top) / 2)
         axes.annotate(
             text,
-            axes.transData.inverted().transform((x, y)),
-            xytext=axes.transData.inverted().transform(centre),
-            textcoords="data",
+            _moved(axes.transData.inverted(), *centre),
             ha="center",
             va="center",
             fontsize=8.5,
             fontweight="bold",
         )
+
+
+def _moved(transform: "Transform", x: float, y: float) -> tuple[float, float]:
+    moved = transform.transform((x, y))
+    return float(moved[0]), float(moved[1])
 
 
 def _groups(points: Sequence[Point], places: dict[int, tuple[float, float]]) -> list[list[int]]:
@@ -240,14 +263,14 @@ def _key(axes: "Axes", evidence: Evidence, metric: str) -> None:
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(len(variants) + 0.6, -0.6)
-    columns = (0.045, 0.28, 0.44, 0.53, 0.63)
+    columns = (0.045, 0.27, 0.42, 0.51, 0.60)
     heads = ("variant", "scheme", metric, "size", "latency")
     for x, head in zip(columns, heads, strict=True):
         axes.text(x, 0, head, fontweight="bold", va="center", fontsize=8.5)
     for number, variant in enumerate(variants, 1):
         marker, colour = _look(variant)
-        axes.plot(0.008, number, marker=marker, color=colour, markersize=6, clip_on=False)
-        axes.text(0.036, number, str(number), fontweight="bold", va="center", ha="right")
+        axes.plot(0, number, marker=marker, color=colour, markersize=6, clip_on=False)
+        axes.text(0.036, number, str(number), fontweight="bold", va="center", ha="right", size=8.5)
         size = figures.size_text(figures.size_bytes(evidence.manifest, variant))
         accuracy = figures.share(variant.metrics.get(metric)) if variant.metrics else "not run"
         cells = (_short(variant.target), figures.scheme(variant), accuracy, size, _time(variant))
