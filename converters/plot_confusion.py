@@ -27,7 +27,7 @@ def draw(evidence: Evidence) -> "Figure":
     shown = names[:MAX_PANELS]
     columns = 2 if len(shown) == 4 else min(len(shown), 3)
     rows = -(-len(shown) // columns)
-    wide = 9.2 / columns if columns > 1 else 4.8
+    wide = {1: 4.8, 2: 3.8}.get(columns, 3.1)
     figure = Figure(figsize=(wide * columns, (wide + 0.5) * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     classes = evidence.manifest.output.classes
@@ -39,11 +39,12 @@ def draw(evidence: Evidence) -> "Figure":
             panel.set_axis_off()
     left_out = len(names) - len(shown)
     more = f"; {left_out} more slices not shown" if left_out else ""
+    counted = ", numbers are rows" if len(classes) <= MAX_ANNOTATED else ""
     figure.suptitle(
-        f"Answers for each true class: shade is the share of its rows, numbers are rows{more}",
+        f"Answers for each true class: shade is the share of its rows{counted}{more}",
         x=0.01,
         ha="left",
-        fontsize=11 if columns > 1 else 8,
+        fontsize=9 if columns > 1 else 7.5,
         fontweight="bold",
     )
     return figure
@@ -56,15 +57,16 @@ def _panel(axes: "Axes", name: str, counts: Confusion, classes: list[str], *, fi
     axes.spines[:].set_visible(False)
     title = "all test rows" if name == WHOLE else name
     axes.set_title(f"{title} ({counts.sum()} rows)")
-    axes.set_xlabel("answered")
-    if len(classes) <= MAX_NAMED:
+    by_number = len(classes) > MAX_NAMED
+    axes.set_xlabel("answered (number of class)" if by_number else "answered")
+    if not by_number:
         places = range(len(classes))
         labels = [_short(label) for label in classes]
         axes.set_xticks(places, labels, rotation=90, fontsize=8)
         axes.set_yticks(places, labels if first else [""] * len(labels), fontsize=8)
         axes.tick_params(length=0)
     if first:
-        axes.set_ylabel("true class")
+        axes.set_ylabel("true class (number)" if by_number else "true class")
     if len(classes) <= MAX_ANNOTATED:
         _annotate(axes, counts, shares)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_LAYERS = 24
+MAX_LAYERS = 16
 MAX_PANELS = 4
 
 
@@ -37,7 +37,7 @@ def draw(evidence: Evidence) -> "Figure":
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
     for place, panel in enumerate(axes.flat):
         if place < len(shown):
-            _panel(panel, shown[place], columns)
+            _panel(panel, shown[place], columns, bars)
         else:
             panel.set_axis_off()
     left_out = len(groups) - len(shown)
@@ -68,7 +68,7 @@ def _groups(variants: list[VariantRecord]) -> list[Measured]:
     return found
 
 
-def _panel(axes: "Axes", group: Measured, columns: int) -> None:
+def _panel(axes: "Axes", group: Measured, columns: int, most: int) -> None:
     ranked = sorted(group.errors.items(), key=lambda item: (-item[1], item[0]))[:MAX_LAYERS]
     names = [name for name, _ in ranked]
     errors = [error for _, error in ranked]
@@ -87,7 +87,7 @@ def _panel(axes: "Axes", group: Measured, columns: int) -> None:
     ]
     axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.set_yticks(range(len(names)), [_short(name) for name in names])
-    axes.invert_yaxis()
+    axes.set_ylim(most - 0.5, -0.5)
     axes.set_xlim(0, max(max(errors) * 1.45, 1e-9))
     axes.grid(axis="x", color="#E4E4E4", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -107,8 +107,8 @@ def _panel(axes: "Axes", group: Measured, columns: int) -> None:
 def _title(group: Measured, columns: int) -> str:
     targets = ", ".join(variant.target for variant in group.variants)
     whole = figures.number(group.variants[0].numeric_error)
-    text = f"{targets} (whole model: {whole})"
-    return "\n".join(textwrap.wrap(text, 96 // columns)[:3])
+    names = textwrap.wrap(targets, 84 // columns, max_lines=3, placeholder=" …")
+    return "\n".join([*names, f"whole model: {whole}"])
 
 
 def _short(name: str) -> str:

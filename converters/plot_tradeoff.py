@@ -20,11 +20,11 @@ FAMILIES = {
     "gpu": ("D", PURPLE),
 }
 OTHER = ("v", SKY)
-NEAR = 16.0
+NEAR = 18.0
 """Pixels within which points share one label."""
-LETTER = 6.5
+LETTER = 7.5
 """Pixels that one letter of a label takes."""
-CLEAR = 6
+CLEAR = 8
 """Pixels around a point's middle that its mark covers."""
 LEAST_SPREAD = 0.03
 """A smaller range of the metric would make noise look large."""
@@ -138,7 +138,6 @@ def _panel(
             linestyle="none",
             color=colour,
             markerfacecolor="white" if point.hollow else colour,
-            alpha=0.9,
         )
 
 
@@ -201,7 +200,7 @@ def _label(axes: "Axes", points: Sequence[Point]) -> None:
     taken: list[_Box] = []
     for group in _groups(points, places):
         text = ", ".join(str(number) for number in group)
-        width = LETTER * len(text) + 2
+        width = LETTER * len(text) + 6
         x = sum(places[n][0] for n in group) / len(group)
         y = sum(places[n][1] for n in group) / len(group)
         best = min(
@@ -252,7 +251,7 @@ def _candidates(x: float, y: float, width: float) -> list[_Box]:
         for dx, dy in ((0, up), (side, 0), (0, -up), (-side, 0), (side, up), (-side, -up)):
             middle_x, middle_y = x + dx, y + dy
             found.append(
-                _Box(middle_x - width / 2, middle_y - 6, middle_x + width / 2, middle_y + 6)
+                _Box(middle_x - width / 2, middle_y - 7, middle_x + width / 2, middle_y + 7)
             )
     return found
 
@@ -279,7 +278,7 @@ def _key(axes: "Axes", evidence: Evidence, metric: str) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 30 else f"{name[:29]}…"
+    return name if len(name) <= 27 else f"{name[:26]}…"
 
 
 def _time(variant: VariantRecord) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
-COLOURS = 96
+COLOURS = 256
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
     "#0072B2",
     "#E69F00",
@@ -104,6 +104,6 @@ def _png(figure: "Figure") -> bytes:
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]  # as above
     picture = Image.fromarray(pixels).convert("RGB")
     made = io.BytesIO()
-    few = picture.quantize(COLOURS, dither=Image.Dither.NONE)
+    few = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(made, format="PNG", optimize=True)
     return made.getvalue()
