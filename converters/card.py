@@ -1,37 +1,283 @@
-"""The model card: what a person should know before using the release."""
+"""The model card: what a person should know before using the release (Mitchell et al. 2019)."""
 
-from edge_core.bundle.manifest import Manifest
+from collections.abc import Iterable, Sequence
+
+from converters import card_limits, figures, plots
+from converters.evidence import WHOLE, Evidence
+from edge_core.bundle.manifest import DatasetRecord, Manifest, VariantRecord
 
 
-def render(manifest: Manifest) -> str:
-    """Markdown text."""
+def render(evidence: Evidence) -> str:
+    """Markdown text; pictures are named by paths relative to the bundle folder."""
+    manifest = evidence.manifest
+    sections = [
+        _head(manifest),
+        _exceptions(manifest),
+        _purpose(manifest),
+        _figures(evidence),
+        _variants(evidence),
+        _costs(manifest),
+        _pictures(evidence),
+        _limits(evidence),
+        _origin(manifest),
+    ]
+    return "\n".join(line for section in sections if section for line in (*section, ""))
+
+
+def plain(text: str) -> str:
+    """Text for Markdown: one line that opens no table cell, tag, link or emphasis."""
+    kept = "".join(character if character.isprintable() else " " for character in text)
+    for special in "\\`*_[]<>|":
+        kept = kept.replace(special, f"\\{special}")
+    return " ".join(kept.split())
+
+
+def _code(text: str) -> str:
+    """A name as code: no marks inside it mean anything."""
+    kept = "".join(character if character.isprintable() else " " for character in text)
+    return f"`{kept.replace('`', ' ').replace('|', ' ')}`"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(heads)} |",
+        f"|{' --- |' * len(heads)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _head(manifest: Manifest) -> list[str]:
+    return [f"# {manifest.model} {manifest.version}", "", plain(manifest.description)]
+
+
+def _exceptions(manifest: Manifest) -> list[str]:
+    """Gates that did not pass, before anything else."""
+    bad = [gate for gate in manifest.gates if gate.outcome != "passed"]
+    if not bad:
+        return [f"All {len(manifest.gates)} gates passed; nothing was waived."]
+    lines = [f"> **{len(bad)} of {len(manifest.gates)} gates did not pass.**", ">"]
+    for gate in bad:
+        where = [
+            *([f"of {_code(gate.target)}"] if gate.target else []),
+            *([f"on {_code(gate.slice)}"] if gate.slice else []),
+        ]
+        name = " ".join([f"**{plain(gate.gate)}**", *where])
+        state = "no evidence" if gate.outcome == "no_evidence" else "failed"
+        reason = figures.reason_of(gate, manifest.waivers)
+        waived = f" **Waived:** {plain(reason)}" if gate.waived else " **Not waived.**"
+        lines.append(f"> - {name}: {state} ({plain(figures.verdict_text(gate))}).{waived}")
+    return ["## Read this first", "", *lines]
+
+
+def _purpose(manifest: Manifest) -> list[str]:
+    takes = "features" if manifest.input == "features" else "raw windows of samples"
+    slices = [f"{plain(name)} ({plain(', '.join(v))})" for name, v in manifest.slices.items()]
     lines = [
-        f"# {manifest.model} {manifest.version}",
+        "## What it is for",
         "",
-        manifest.description,
+        f"- Takes {takes}, as defined by {_code('features.json')} "
+        f"({_code(manifest.features_sha256[:16])}).",
+        f"- Answers {_code(manifest.output.name)}: {plain(manifest.output.meaning)}.",
+        f"- {len(manifest.output.classes)} classes: {plain(', '.join(manifest.output.classes))}.",
+    ]
+    if slices:
+        lines.append(f"- Looked at apart by {'; '.join(slices)}.")
+    if manifest.label_delay_seconds:
+        lines.append(f"- True labels come after about {manifest.label_delay_seconds:g} s.")
+    return [
+        *lines,
+        "- It was not made for other inputs, devices or decisions than these.",
+    ]
+
+
+def _figures(evidence: Evidence) -> list[str]:
+    """Overall figures, then the main one by slice with the rows behind it."""
+    manifest = evidence.manifest
+    metric = figures.main_metric(manifest.metrics)
+    sides = (manifest.metrics, evidence.floating, evidence.fallback)
+    heads = ("this release", "fp32", "simple fallback")
+    names = dict.fromkeys(name for side in sides for name in side)
+    overall = [name for name in names if "/" not in name]
+    lines = ["## How good it is", "", "On test rows that were kept from training.", ""]
+    lines += _table(
+        ("figure", *heads),
+        ([plain(name), *(figures.share(side.get(name)) for side in sides)] for name in overall),
+    )
+    rows = []
+    for name in (WHOLE, *_slice_names(manifest)):
+        key = metric if name == WHOLE else f"{metric}/{name}"
+        count = int(evidence.confusion[name].sum()) if name in evidence.confusion else 0
+        value = manifest.metrics.get(key)
+        known = metric == "accuracy" and value is not None and count
+        low, high = figures.wilson(value, count) if known and value is not None else (0.0, 1.0)
+        rows.append(
+            [
+                plain(name),
+                str(count) if count else "**none**",
+                *(figures.share(side.get(key)) for side in sides),
+                f"{low:.3f} to {high:.3f}" if known else figures.UNKNOWN,
+            ]
+        )
+    lines += ["", f"{plain(metric).capitalize()} by slice:", ""]
+    return [*lines, *_table(("slice", "test rows", *heads, "95 % interval"), rows)]
+
+
+def _slice_names(manifest: Manifest) -> list[str]:
+    return [f"{name}={value}" for name, values in manifest.slices.items() for value in values]
+
+
+def _variants(evidence: Evidence) -> list[str]:
+    manifest = evidence.manifest
+    metric = figures.main_metric(manifest.metrics)
+    heads = (
+        "target",
+        "scheme, calibration",
+        "size (of fp32)",
+        "numeric error",
+        "top-1 agreement",
+        metric,
+        "worst slice",
+        "ran on hardware",
+    )
+    rows = []
+    for variant in manifest.variants:
+        worst = figures.worst_slice(variant.metrics, metric)
+        size = figures.size_text(figures.size_bytes(manifest, variant))
+        rows.append(
+            [
+                _code(variant.target),
+                plain(f"{figures.scheme(variant)}, {figures.calibration(variant)}"),
+                f"{size} ({variant.size_ratio:.2f})",
+                figures.number(variant.numeric_error),
+                figures.share(variant.top1_agreement),
+                figures.share(variant.metrics.get(metric)),
+                f"{worst[1]:.3f} ({plain(worst[0])})" if worst else figures.UNKNOWN,
+                _ran(variant),
+            ]
+        )
+    note = (
+        "Numeric error is the rms difference of the outputs from fp32, over their standard "
+        "deviation. A dash means that nothing showed the figure."
+    )
+    return ["## Variants", "", *_table(heads, rows), "", note]
+
+
+def _ran(variant: VariantRecord) -> str:
+    if variant.ran_on_hardware:
+        return f"yes: {plain(variant.measured_on)}"
+    if variant.measured_on:
+        return f"no: {plain(variant.measured_on)}"
+    return "**no: compiled only**" if variant.compiled_by else "**no: never run**"
+
+
+def _costs(manifest: Manifest) -> list[str]:
+    budget = manifest.budget
+    lines = [
+        "## Cost and placement",
         "",
-        f"Answers: {manifest.output.meaning}.",
-        "",
-        "| figure on the test set | value |",
-        "| --- | --- |",
-        *(f"| {name} | {value:.3f} |" for name, value in manifest.metrics.items()),
-        "",
-        "| target | numeric error | top-1 agreement | size ratio | us per row |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {v.target} | {v.numeric_error:.4f} | {v.top1_agreement:.3f} | {v.size_ratio:.2f} "
-            f"| {v.latency_us['1']:.0f} |"
-            for v in manifest.variants
-        ),
-        "",
-        "## Data",
-        "",
-        *(f"- {d.role}: {d.rows} rows, sha256 {d.sha256[:16]}" for d in manifest.datasets),
-        "",
-        "## Waivers",
-        "",
-        *(f"- {w.gate} {w.slice or ''}: {w.reason}" for w in manifest.waivers),
-        *([] if manifest.waivers else ["None."]),
+        f"Budget: {figures.time_text(budget.latency_us)} for one answer, "
+        f"{figures.size_text(budget.memory_bytes)} of memory, "
+        f"{figures.size_text(budget.size_bytes)} for a file.",
         "",
     ]
-    return "\n".join(lines)
+    rows = [
+        [
+            _code(variant.target),
+            _latency(variant),
+            _estimates(variant),
+            plain(", ".join(f"{count} {place}" for place, count in variant.placement.items()))
+            or "not known",
+            f"**{plain('; '.join(variant.misplaced))}**" if variant.misplaced else "none",
+            plain(", ".join(variant.float_layers)) or "none",
+        ]
+        for variant in manifest.variants
+    ]
+    heads = ("target", "latency", "estimates", "operators", "misplaced", "layers left in float")
+    return [*lines, *_table(heads, rows)]
+
+
+def _latency(variant: VariantRecord) -> str:
+    found = figures.latency(variant)
+    if found is None:
+        return "not measured"
+    if found.kind == "estimated":
+        return f"{figures.time_text(found.us)}, **estimated** by {plain(found.by)}"
+    by_batch = ", ".join(
+        f"batch {plain(batch)}: {figures.time_text(us)}" for batch, us in variant.latency_us.items()
+    )
+    return f"{by_batch}; measured, {plain(found.by)}"
+
+
+def _estimates(variant: VariantRecord) -> str:
+    others = [
+        f"{plain(name)} {figures.number(value)}"
+        for name, value in variant.estimate.items()
+        if name != "latency_us"
+    ]
+    return f"{', '.join(others)} ({plain(variant.estimated_by)})" if others else "none"
+
+
+def _pictures(evidence: Evidence) -> list[str]:
+    found = plots.planned(evidence)
+    if not found:
+        return []
+    lines = [line for plot in found for line in ("", f"![{plot.caption}]({plot.path})")]
+    return ["## Pictures", *lines]
+
+
+def _limits(evidence: Evidence) -> list[str]:
+    found = [plain(limit) for limit in card_limits.find(evidence)]
+    return ["## Known limits", "", *(f"- {limit}" for limit in found or ["None was found."])]
+
+
+def _origin(manifest: Manifest) -> list[str]:
+    made = manifest.provenance
+    dirty = {True: ", **with changes that are not in it**", False: "", None: ""}[made.code_dirty]
+    commit = f"{_code(made.code_commit)}{dirty}" if made.code_commit else "**not known**"
+    settings = ", ".join(f"{name} {value}" for name, value in made.settings.items())
+    tools = ", ".join(f"{name} {version}" for name, version in made.tools.items())
+    lines = [
+        "## What it was made of",
+        "",
+        *_table(
+            ("role", "data set", "rows", "from", "time span", "sha256"),
+            (_dataset(record) for record in manifest.datasets),
+        ),
+        "",
+        f"- Recipe: {plain(made.recipe)}, {_code(made.recipe_sha256[:16])}; seed {made.seed}; "
+        f"settings: {plain(settings) or 'none'}.",
+        f"- Code: commit {commit}.",
+        f"- Tools: {plain(tools)}; on {plain(made.machine)}.",
+        f"- Parent: {_parent(manifest)}.",
+        f"- Teacher: {_teacher(manifest)}.",
+    ]
+    again = {None: "nobody has tried yet", True: "yes", False: "**no**"}[manifest.reproducible]
+    return [*lines, f"- Rebuilt with the same bytes: {again}."]
+
+
+def _dataset(record: DatasetRecord) -> list[str]:
+    span = " to ".join(time for time in (record.first, record.last) if time)
+    return [
+        record.role,
+        plain(record.name),
+        str(record.rows),
+        f"{len(record.entities)} groups of {plain(record.source)}",
+        plain(span) or "none given",
+        _code(record.sha256[:16]),
+    ]
+
+
+def _parent(manifest: Manifest) -> str:
+    parent = manifest.parent
+    return f"{plain(parent.name)} ({_code(parent.digest[:16])})" if parent else "none"
+
+
+def _teacher(manifest: Manifest) -> str:
+    teacher = manifest.teacher
+    if teacher is None:
+        return "none"
+    known = "".join(f", {plain(name)} {value:.3f}" for name, value in teacher.metrics.items())
+    return (
+        f"{plain(teacher.name)} ({_code(teacher.digest[:16])}), temperature "
+        f"{teacher.temperature:g}, weight of true labels {teacher.hard_weight:g}{known}"
+    )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from converters import figures
 from converters.evidence import Evidence
-from converters.plots import BLUE, GREY, ORANGE
+from converters.plots import BLUE, ORANGE
 from edge_core.bundle.manifest import VariantRecord
 
 if TYPE_CHECKING:
@@ -92,23 +92,15 @@ def _panel(axes: "Axes", group: Measured, columns: int, most: int) -> None:
     axes.grid(axis="x", color="#E4E4E4", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.set_title(_title(group, columns), fontsize=9)
-    cut = len(group.errors) - len(ranked)
-    if cut:
-        axes.text(
-            0.98,
-            0.02,
-            f"{cut} layers with less are not shown",
-            transform=axes.transAxes,
-            ha="right",
-            color=GREY,
-        )
 
 
 def _title(group: Measured, columns: int) -> str:
     targets = ", ".join(variant.target for variant in group.variants)
     whole = figures.number(group.variants[0].numeric_error)
-    names = textwrap.wrap(targets, 84 // columns, max_lines=3, placeholder=" …")
-    return "\n".join([*names, f"whole model: {whole}"])
+    names = textwrap.wrap(targets, 78 // columns, max_lines=3, placeholder=" …")
+    cut = len(group.errors) - MAX_LAYERS
+    more = f", {cut} layers with less not shown" if cut > 0 else ""
+    return "\n".join([*names, f"whole model: {whole}{more}"])
 
 
 def _short(name: str) -> str:
