@@ -35,9 +35,18 @@ def of_slices(metrics: Mapping[str, float], metric: str) -> dict[str, float]:
     }
 
 
-def worst_slice(metrics: Mapping[str, float], metric: str) -> tuple[str, float] | None:
-    """The slice with the lowest figure; none where no slice has one."""
+def thin_slices(gates: Iterable[GateResult]) -> set[str]:
+    """Slices with too few rows for a gate."""
+    return {gate.slice for gate in gates if gate.slice and gate.outcome == "no_evidence"}
+
+
+def worst_slice(
+    metrics: Mapping[str, float], metric: str, thin: Iterable[str] = ()
+) -> tuple[str, float] | None:
+    """The slice with the lowest figure, ``thin`` ones left out; none where no slice is left."""
     found = of_slices(metrics, metric)
+    for name in thin:
+        found.pop(name, None)
     return min(found.items(), key=lambda item: (item[1], item[0]), default=None)
 
 
@@ -105,6 +114,11 @@ def verdict_text(gate: GateResult) -> str:
     if gate.detail:
         parts.append(gate.detail)
     return ", ".join(parts) or "no figures"
+
+
+def setting_text(value: object) -> str:
+    """A recipe's setting; lists without brackets."""
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def number(value: float | None) -> str:
