@@ -39,6 +39,8 @@ class ConsoleReport:
                 TimeElapsedColumn(),
                 console=self._console,
                 transient=True,
+                redirect_stdout=False,  # what tools print stays where `silenced` sends it
+                redirect_stderr=False,
             )
             self._live.start()
         return self

@@ -51,7 +51,7 @@ def _whole(manifest: Manifest) -> str:
 
 def _variants(console: Console, manifest: Manifest) -> None:
     wide = console.width >= WIDE
-    table = _table(2 if wide else 1)
+    table = _table(1 if wide else 0)
     columns = _columns(manifest, wide=wide)
     for column in columns:
         table.add_column(
@@ -149,9 +149,12 @@ def _gates(console: Console, manifest: Manifest, *, all_gates: bool) -> None:
     for waiver in manifest.waivers:
         where = f" on {waiver.slice}" if waiver.slice else ""
         _say(console, f"waived {waiver.gate}{where}: {waiver.reason}", style="yellow")
-    rest = len(manifest.gates) - len(passed)
-    text = f"{len(passed)} gates passed" + (f", {rest} did not" if rest else "")
-    _say(console, text, style="green" if not rest else "yellow")
+    waived = sum(gate.waived for gate in manifest.gates)
+    unwaived = len(figures.unwaived(manifest.gates))
+    text = f"{len(passed)} gates passed"
+    text += f", {waived} waived" if waived else ""
+    text += f", {unwaived} NOT PASSED" if unwaived else ""
+    _say(console, text, style="bold red" if unwaived else "yellow" if waived else "green")
 
 
 def _gate_table(gates: Sequence[GateResult]) -> Table:
