@@ -31,6 +31,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     """Why the two are not compared."""
 
+    @property
+    def target(self) -> str:
+        """Which variant it is about; empty where it is about the release."""
+        return self.name.rpartition(": ")[0]
+
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
     """Facts of one kind."""
@@ -242,7 +247,7 @@ def _gate(gate: GateResult | None) -> str | None:
     return f"{figures.outcome_text(gate)} ({figures.verdict_text(gate)})"
 
 
-def _contract(manifest: Manifest) -> dict[str, Value]:
+def _contract(manifest: Manifest) -> Mapping[str, Value]:
     budget = manifest.budget
     return {
         "takes": manifest.input,

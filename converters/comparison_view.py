@@ -10,8 +10,11 @@ from rich.text import Text
 from converters import figures
 from converters.comparing import Comparison, Row, Section, Value
 
-IN_FULL = ("metrics", "variants")
-"""Sections whose equal rows are shown, too."""
+WIDE = 110
+"""Columns from which the table has room for wider gaps."""
+
+FIGURES = ("share", "bytes", "us")
+"""Units of what is shown of a variant that differs, equal or not."""
 
 _DIGEST = re.compile(r"\b[0-9a-f]{40,64}\b")
 
@@ -22,7 +25,7 @@ def show(console: Console, comparison: Comparison, *, everything: bool = False) 
     for note in comparison.notes:
         _say(console, f"note: {note}", "yellow")
     for section in comparison.sections:
-        _section(console, section, everything=everything or section.name in IN_FULL)
+        _section(console, section, everything=everything or section.name == "metrics")
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
@@ -30,30 +33,45 @@ def _say(console: Console, text: str, style: str = "") -> None:
 
 
 def _section(console: Console, section: Section, *, everything: bool) -> None:
-    rows = section.rows if everything else section.differing
+    rows = section.rows if everything else _worth_showing(section)
     hidden = len(section.rows) - len(rows)
     console.print()
     if not rows:
         _say(console, f"{section.name}: all {hidden} facts are equal", "dim")
         return
-    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column(section.name, overflow="fold", ratio=None)
-    table.add_column("")
-    figures_shown = any(row.unit != "text" for row in rows)
-    for head in ("a", "b"):
-        table.add_column(head, overflow="fold", justify="right" if figures_shown else "left")
-    if figures_shown:
-        table.add_column("b - a", overflow="fold", justify="right")
-    group = ""
+    changes = any(row.unit != "text" for row in rows)
+    table = _table(section.name, changes=changes, gap=console.width >= WIDE)
+    target = ""
     for row in rows:
-        target, _, what = row.name.rpartition(": ")
-        if target != group:
-            group = target
+        if row.target != target:
+            target = row.target
             table.add_row(Text(target, style="bold"))
-        _add(table, row, f"  {what}" if target else what, changes=figures_shown)
+        name = f"  {row.name.removeprefix(target + ': ')}" if target else row.name
+        _add(table, row, name, changes=changes)
     console.print(table, soft_wrap=False)
     if hidden:
         _say(console, f"{hidden} more facts are equal", "dim")
+
+
+def _worth_showing(section: Section) -> list[Row]:
+    """What differs, and the figures of variants of which anything differs."""
+    differing = {row.target for row in section.rows if row.differs} - {""}
+    return [
+        row
+        for row in section.rows
+        if row.differs or (row.target in differing and row.unit in FIGURES)
+    ]
+
+
+def _table(name: str, *, changes: bool, gap: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, int(gap), 0, 0), pad_edge=False, show_edge=False)
+    table.add_column(name, overflow="fold")
+    table.add_column("")
+    for head in ("a", "b"):
+        table.add_column(head, overflow="fold", justify="right" if changes else "left")
+    if changes:
+        table.add_column("b - a", overflow="fold", justify="right")
+    return table
 
 
 def _add(table: Table, row: Row, name: str, *, changes: bool) -> None:
