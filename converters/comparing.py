@@ -190,7 +190,7 @@ def _latencies(a: VariantRecord, b: VariantRecord) -> list[Row]:
     """Measured ones of the smallest batch that both have."""
     batches = [batch for batch in a.latency_us if batch in b.latency_us]
     if batches:
-        batch = min(batches, key=int)
+        batch = figures.smallest_batch(batches)
         pair = (a.latency_us[batch], b.latency_us[batch])
         same = machine_kind(a) == machine_kind(b)
         reason = "" if same else f"{machine_kind(a)} against {machine_kind(b)}"

@@ -53,13 +53,18 @@ def worst_slice(
 def latency(variant: VariantRecord) -> Latency | None:
     """Measured where the file ran on hardware, else what the target's tool predicts, else none."""
     if variant.latency_us:
-        batch = min(variant.latency_us, key=lambda text: (len(text), text))
+        batch = smallest_batch(variant.latency_us)
         us = variant.latency_us[batch]
         return Latency(us=us, kind="measured", by=variant.measured_on, batch=batch)
     if "latency_us" in variant.estimate:
         us = variant.estimate["latency_us"]
         return Latency(us=us, kind="estimated", by=variant.estimated_by)
     return None
+
+
+def smallest_batch(batches: Iterable[str]) -> str:
+    """The smallest of one or more batch sizes, written as in the manifest."""
+    return min(batches, key=lambda text: (len(text), text))
 
 
 def size_bytes(manifest: Manifest, variant: VariantRecord) -> int:
