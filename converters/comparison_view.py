@@ -21,7 +21,8 @@ _DIGEST = re.compile(r"\b[0-9a-f]{40,64}\b")
 
 def show(console: Console, comparison: Comparison, *, everything: bool = False) -> None:
     """Print both sides with ``!=`` where they differ; ``everything`` shows equal facts, too."""
-    _say(console, f"a: {comparison.a}\nb: {comparison.b}", "bold")
+    _say(console, f"a: {comparison.a}", "bold")
+    _say(console, f"b: {comparison.b}", "bold")
     for note in comparison.notes:
         _say(console, f"note: {note}", "yellow")
     for section in comparison.sections:
@@ -29,7 +30,7 @@ def show(console: Console, comparison: Comparison, *, everything: bool = False) 
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style=style), soft_wrap=not console.is_terminal)
+    console.print(Text(figures.printable(text), style=style), soft_wrap=not console.is_terminal)
 
 
 def _section(console: Console, section: Section, *, everything: bool) -> None:
@@ -45,7 +46,7 @@ def _section(console: Console, section: Section, *, everything: bool) -> None:
     for row in rows:
         if row.target != target:
             target = row.target
-            table.add_row(Text(target, style="bold"))
+            table.add_row(Text(_short(target), style="bold"))
         name = f"  {row.name.removeprefix(target + ': ')}" if target else row.name
         _add(table, row, name, changes=changes)
     console.print(table, soft_wrap=False)
@@ -85,7 +86,7 @@ def _add(table: Table, row: Row, name: str, *, changes: bool) -> None:
 
 def _change(row: Row) -> Text:
     if row.note:
-        return Text(f"not compared: {row.note}", style="dim")
+        return Text(_short(f"not compared: {row.note}"), style="dim")
     if not row.change:
         return Text("")
     sign = "+" if row.change > 0 else "-"
@@ -112,5 +113,4 @@ def _number(value: float, row: Row) -> str:
 
 def _short(text: str) -> str:
     """One printable line, digests cut to 12 letters."""
-    kept = "".join(character if character.isprintable() else "?" for character in text)
-    return _DIGEST.sub(lambda found: found[0][:12], kept)
+    return _DIGEST.sub(lambda found: found[0][:12], figures.printable(text))

@@ -121,6 +121,11 @@ def verdict_text(gate: GateResult) -> str:
     return ", ".join(parts) or "no figures"
 
 
+def printable(text: str) -> str:
+    """Foreign text for a terminal: one line, nothing that moves the cursor."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def setting_text(value: object) -> str:
     """A recipe's setting; lists without brackets."""
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)

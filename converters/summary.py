@@ -35,7 +35,7 @@ def show(console: Console, manifest: Manifest, ref: ReleaseRef | None, *, all_ga
 
 def _say(console: Console, text: str, style: str = "") -> None:
     """One line on a pipe, wrapped at words on a terminal."""
-    shown = Text("".join(c if c.isprintable() else "?" for c in text), style=style)
+    shown = Text(figures.printable(text), style=style)
     console.print(shown, soft_wrap=not console.is_terminal)
 
 
@@ -61,7 +61,7 @@ def _variants(console: Console, manifest: Manifest) -> None:
             no_wrap=column.right,
         )
     for variant in manifest.variants:
-        table.add_row(*(Text(column.cell(variant)) for column in columns))
+        table.add_row(*(Text(figures.printable(column.cell(variant))) for column in columns))
     console.print(table, soft_wrap=False)
     notes = ["error: rms difference from fp32 over its standard deviation"]
     if any((t := figures.latency(v)) and t.kind == "estimated" for v in manifest.variants):
@@ -174,8 +174,10 @@ def _gate_table(gates: Sequence[GateResult]) -> Table:
             figures.number(gate.value),
             figures.number(gate.threshold),
         )
-        outcome = Text(figures.outcome_text(gate) + detail + rows, style=_style(gate))
-        table.add_row(*(Text(cell) for cell in cells), outcome)
+        outcome = Text(
+            figures.printable(figures.outcome_text(gate) + detail + rows), style=_style(gate)
+        )
+        table.add_row(*(Text(figures.printable(cell)) for cell in cells), outcome)
     return table
 
 

@@ -189,7 +189,11 @@ def test_an_inspected_bundle_shows_its_digest() -> None:
 
 def test_text_of_a_manifest_sends_nothing_to_the_terminal() -> None:
     console, file = piped()
-    odd = msgspec.structs.replace(manifest(), description="\x1b[2Jgone [red]x")
+    gates = [msgspec.structs.replace(gate, detail="\x1b[3J") for gate in manifest().gates]
+    variants = [msgspec.structs.replace(v, target=f"\x1b{v.target}") for v in manifest().variants]
+    odd = msgspec.structs.replace(
+        manifest(), description="\x1b[2Jgone [red]x", gates=gates, variants=variants
+    )
     progress.describe(console, odd, None)
     assert "?[2Jgone [red]x" in file.getvalue()
     assert "\x1b" not in file.getvalue()
