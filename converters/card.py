@@ -113,7 +113,7 @@ def _figures(evidence: Evidence) -> list[str]:
         rows.append(
             [
                 plain(name),
-                str(count) if count else "**none**",
+                str(count) if count else "**none**" if value is None else "not counted",
                 *(figures.share(side.get(key)) for side in sides),
                 f"{low:.3f} to {high:.3f}" if known else figures.UNKNOWN,
             ]
