@@ -1,5 +1,6 @@
 """The model card: what a person should know before using the release (Mitchell et al. 2019)."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from converters import card_limits, figures, plots
@@ -27,8 +28,7 @@ def render(evidence: Evidence) -> str:
 def plain(text: str) -> str:
     """Text for Markdown: one line that opens no table cell, tag, link or emphasis."""
     kept = "".join(character if character.isprintable() else " " for character in text)
-    for special in "\\`*_[]<>|":
-        kept = kept.replace(special, f"\\{special}")
+    kept = re.sub(r"([\\`*\[\]<>|]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", kept)
     return " ".join(kept.split())
 
 
@@ -113,7 +113,7 @@ def _figures(evidence: Evidence) -> list[str]:
         rows.append(
             [
                 plain(name),
-                str(count) if count else "**none**",
+                str(count) if count else "**none**" if value is None else "not counted",
                 *(figures.share(side.get(key)) for side in sides),
                 f"{low:.3f} to {high:.3f}" if known else figures.UNKNOWN,
             ]
@@ -139,9 +139,10 @@ def _variants(evidence: Evidence) -> list[str]:
         "worst slice",
         "ran on hardware",
     )
+    thin = figures.thin_slices(manifest.gates)
     rows = []
     for variant in manifest.variants:
-        worst = figures.worst_slice(variant.metrics, metric)
+        worst = figures.worst_slice(variant.metrics, metric, thin)
         size = figures.size_text(figures.size_bytes(manifest, variant))
         rows.append(
             [
@@ -234,7 +235,7 @@ def _origin(manifest: Manifest) -> list[str]:
     made = manifest.provenance
     dirty = {True: ", **with changes that are not in it**", False: "", None: ""}[made.code_dirty]
     commit = f"{_code(made.code_commit)}{dirty}" if made.code_commit else "**not known**"
-    settings = ", ".join(f"{name} {value}" for name, value in made.settings.items())
+    settings = ", ".join(f"{name} {figures.setting_text(v)}" for name, v in made.settings.items())
     tools = ", ".join(f"{name} {version}" for name, version in made.tools.items())
     lines = [
         "## What it was made of",

@@ -35,22 +35,36 @@ def of_slices(metrics: Mapping[str, float], metric: str) -> dict[str, float]:
     }
 
 
-def worst_slice(metrics: Mapping[str, float], metric: str) -> tuple[str, float] | None:
-    """The slice with the lowest figure; none where no slice has one."""
+def thin_slices(gates: Iterable[GateResult]) -> set[str]:
+    """Slices with too few rows for a gate."""
+    return {gate.slice for gate in gates if gate.slice and gate.outcome == "no_evidence"}
+
+
+def worst_slice(
+    metrics: Mapping[str, float], metric: str, thin: Iterable[str] = ()
+) -> tuple[str, float] | None:
+    """The slice with the lowest figure, ``thin`` ones left out; none where no slice is left."""
     found = of_slices(metrics, metric)
+    for name in thin:
+        found.pop(name, None)
     return min(found.items(), key=lambda item: (item[1], item[0]), default=None)
 
 
 def latency(variant: VariantRecord) -> Latency | None:
     """Measured where the file ran on hardware, else what the target's tool predicts, else none."""
     if variant.latency_us:
-        batch = min(variant.latency_us, key=lambda text: (len(text), text))
+        batch = smallest_batch(variant.latency_us)
         us = variant.latency_us[batch]
         return Latency(us=us, kind="measured", by=variant.measured_on, batch=batch)
     if "latency_us" in variant.estimate:
         us = variant.estimate["latency_us"]
         return Latency(us=us, kind="estimated", by=variant.estimated_by)
     return None
+
+
+def smallest_batch(batches: Iterable[str]) -> str:
+    """The smallest of one or more batch sizes, written as in the manifest."""
+    return min(batches, key=lambda text: (len(text), text))
 
 
 def size_bytes(manifest: Manifest, variant: VariantRecord) -> int:
@@ -105,6 +119,16 @@ def verdict_text(gate: GateResult) -> str:
     if gate.detail:
         parts.append(gate.detail)
     return ", ".join(parts) or "no figures"
+
+
+def printable(text: str) -> str:
+    """Foreign text for a terminal: one line, nothing that moves the cursor."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def setting_text(value: object) -> str:
+    """A recipe's setting; lists without brackets."""
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def number(value: float | None) -> str:
