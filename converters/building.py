@@ -114,7 +114,7 @@ def _fill(
                 chosen, own, built.scores.parent, built.scorer.slices
             )
         results = gates.apply_waivers(results, waivers)
-        _enforce(request, chosen, built, results)
+        _enforce(request, chosen, built, results, waivers)
         manifest = _write(folder, request, chosen, built, results, waivers)
     Cache(cache).prune()
     return manifest
@@ -199,7 +199,11 @@ def _scores(
 
 
 def _enforce(
-    request: BuildRequest, chosen: Recipe, built: _Built, results: list[GateResult]
+    request: BuildRequest,
+    chosen: Recipe,
+    built: _Built,
+    results: list[GateResult],
+    waivers: list[Waiver],
 ) -> None:
     """Refuse what failed, and tell CI either way."""
     refusal: RefusedByGate | None = None
@@ -211,13 +215,21 @@ def _enforce(
         verdicts = ci_report.Verdicts(
             model=chosen.model,
             version=chosen.version,
+            waivers=tuple(waivers),
             gates=tuple(results),
             variants=tuple(one.record for one in built.shown),
             refusal=str(refusal) if refusal else None,
         )
-        ci_report.write(request.reports, verdicts)
+        write_reports(request.reports, verdicts)
     if refusal is not None:
         raise refusal
+
+
+def write_reports(folder: Path, verdicts: ci_report.Verdicts) -> None:
+    """Write what CI reads: ``gates.json`` and ``junit.xml``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    durable.write_bytes(folder / "gates.json", ci_report.gates_json(verdicts))
+    durable.write_bytes(folder / "junit.xml", ci_report.junit_xml(verdicts))
 
 
 def _write(

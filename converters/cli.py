@@ -3,13 +3,16 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
 from edge_core.errors import SerinusError
+
+if TYPE_CHECKING:
+    from converters.quantising import Method
 
 WRONG_USE = 1
 BAD_INPUT = 2
@@ -23,6 +26,19 @@ app = typer.Typer(
 )
 console = Console(highlight=False, soft_wrap=True)
 
+Targets = Annotated[
+    str | None, typer.Option(help="Targets instead of the recipe's, with commas between.")
+]
+Waive = Annotated[
+    list[str] | None, typer.Option(help="GATE[:SLICE]=REASON; recorded in the manifest.")
+]
+Key = Annotated[Path | None, typer.Option(help="Statement key to sign with.")]
+Reports = Annotated[
+    Path | None, typer.Option(help="Folder for gates.json and junit.xml, also when refused.")
+]
+CacheFolder = Annotated[
+    Path | None, typer.Option(help="Folder of finished stages.", envvar="SERINUS_CACHE")
+]
 Bundle = Annotated[Path, typer.Argument(help="Bundle folder or archive.")]
 Repository = Annotated[Path, typer.Option(help="Folder of the release repository.")]
 Keys = Annotated[Path, typer.Option(help="Folder of the release team's keys.")]
@@ -33,21 +49,123 @@ def build(
     recipe: Annotated[Path, typer.Argument(help="Recipe folder, with recipe.toml in it.")],
     out: Annotated[Path, typer.Option(help="Where the bundle shall stand; must not exist.")],
     release: Annotated[str | None, typer.Option(help="Which of the recipe's releases.")] = None,
+    targets: Targets = None,
     parent: Annotated[Path | None, typer.Option(help="Bundle to be no worse than.")] = None,
-    waive: Annotated[
-        list[str] | None, typer.Option(help="GATE[:SLICE]=REASON; recorded in the manifest.")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(help="Statement key to sign with.")] = None,
+    waive: Waive = None,
+    key: Key = None,
+    reports: Reports = None,
+    cache: CacheFolder = None,
+    all_gates: Annotated[bool, typer.Option("--gates", help="Show passed gates, too.")] = False,
 ) -> None:
     """Train, convert, prove and sign one release."""
     from converters import building, progress
+    from converters.opening import opened_if
 
-    request = building.BuildRequest(
-        recipe=recipe, out=out, release=release, parent=parent, waive=tuple(waive or ()), key=key
+    with opened_if(parent) as before, progress.shown(console) as report:
+        request = building.BuildRequest(
+            recipe=recipe,
+            out=out,
+            release=release,
+            targets=_listed(targets),
+            parent=before,
+            waive=tuple(waive or ()),
+            key=key,
+            reports=reports,
+            cache=cache,
+        )
+        bundle = building.build(request, report)
+    progress.summarise(console, bundle, out, all_gates=all_gates)
+
+
+@app.command()
+def quantize(
+    model: Annotated[Path, typer.Argument(help="A .pt2, or weights for --factory.")],
+    calibration: Annotated[Path, typer.Option(help="Rows as .npz by input name, or one .npy.")],
+    targets: Annotated[str, typer.Option(help="Targets, with commas between.")],
+    out: Annotated[Path, typer.Option(help="Where the result shall stand; must not exist.")],
+    factory: Annotated[
+        str | None, typer.Option(help="FILE.py:FUNCTION that makes the module for the weights.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="Calibration: auto, min/max, percentile or entropy.")
+    ] = "auto",
+    weight_only: Annotated[bool, typer.Option(help="Quantise weights only.")] = False,
+    mixed: Annotated[
+        bool, typer.Option(help="Leave the fewest layers in float that pass --max-error.")
+    ] = False,
+    max_error: Annotated[
+        float, typer.Option(min=0.0, help="Largest rms error, over the output's deviation.")
+    ] = 0.05,
+    waive: Waive = None,
+    key: Key = None,
+    reports: Reports = None,
+    cache: CacheFolder = None,
+) -> None:
+    """Convert a trained model, with evidence, without a recipe."""
+    from converters import conversion, progress
+    from converters.variants import Choices
+
+    choices = Choices(
+        method=_method(method), mixed_below=max_error if mixed else 0.0, weight_only=weight_only
+    )
+    request = conversion.Request(
+        model=model,
+        calibration=calibration,
+        targets=_listed(targets),
+        out=out,
+        factory=factory,
+        choices=choices,
+        max_error=max_error,
+        waive=tuple(waive or ()),
+        key=key,
+        reports=reports,
+        cache=cache,
     )
     with progress.shown(console) as report:
-        bundle = building.build(request, report)
-    progress.summarise(console, bundle, out)
+        made = conversion.quantize(request, report)
+    progress.show_conversion(console, made, out)
+
+
+@app.command()
+def reproduce(
+    bundle: Bundle,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe folder; by default below firmware_bundles.")
+    ] = None,
+    parent: Annotated[Path | None, typer.Option(help="The parent's bundle, if it had one.")] = None,
+) -> None:
+    """Build a bundle's release again in a fresh process and compare every file."""
+    from converters import progress, reproducing
+    from converters.opening import opened, opened_if
+    from converters.refusal import RefusedByGate
+
+    with opened(bundle) as folder, opened_if(parent) as before:
+        with progress.shown(console) as report, report.step("build again"):
+            found = reproducing.reproduce(folder, recipe, before)
+        progress.show_reproduction(console, found)
+    if not found.holds:
+        raise RefusedByGate(f"{found.release} does not reproduce: see the files above")
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Bundle folder or archive.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show two bundles side by side: metrics, slices, size, latency, provenance."""
+    import msgspec
+
+    from converters import comparing, comparison_view
+    from converters.opening import opened
+    from edge_core.bundle import folder as bundle_folder
+
+    with opened(a) as first, opened(b) as second:
+        found = comparing.compare(bundle_folder.read(first), bundle_folder.read(second))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        comparison_view.show(console, found)
 
 
 @app.command()
@@ -136,6 +254,21 @@ def revoke(
 
     publishing.revoke(release, repository, keys, datetime.now(UTC))
     console.print(f"revoked {release}", markup=False)
+
+
+def _listed(targets: str | None) -> tuple[str, ...]:
+    return tuple(name for name in (targets or "").split(",") if name)
+
+
+def _method(text: str) -> "Method":
+    import typing
+
+    from converters.quantising import Method
+    from converters.refusal import WrongUse
+
+    if text not in typing.get_args(Method):
+        raise WrongUse(f"--method {text}: choose one of {', '.join(typing.get_args(Method))}")
+    return cast("Method", text)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from converters import (
     tensors,
     variants,
 )
+from converters.building import write_reports
 from converters.cache import Cache, default_folder
 from converters.converting import worst_error
 from converters.pipeline import Pipeline, Report
@@ -83,6 +84,15 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     gates: list[GateResult]
     waivers: list[Waiver]
     files: list[FileEntry]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """None: no labels are known."""
+        return {}
+
+    def file(self, path: str) -> FileEntry:
+        """The entry of one file; raise :class:`KeyError` where there is none."""
+        return {entry.path: entry for entry in self.files}[path]
 
 
 def quantize(request: Request, report: Report) -> Conversion:
@@ -146,7 +156,7 @@ def _fill(
         for gate in gates.judge_conversion(record, variant.profile.limits, request.max_error)
     ]
     results = gates.apply_waivers(results, waivers)
-    _enforce(request, records, results)
+    _enforce(request, records, results, waivers)
     files = {
         record.path: variant.compiled.data for record, variant in zip(records, made, strict=True)
     }
@@ -225,7 +235,12 @@ def _record(variant: Variant, reference: Feeds) -> VariantRecord:
     )
 
 
-def _enforce(request: Request, records: list[VariantRecord], results: list[GateResult]) -> None:
+def _enforce(
+    request: Request,
+    records: list[VariantRecord],
+    results: list[GateResult],
+    waivers: list[Waiver],
+) -> None:
     """Refuse what failed, and tell CI either way."""
     refusal: RefusedByGate | None = None
     try:
@@ -236,11 +251,12 @@ def _enforce(request: Request, records: list[VariantRecord], results: list[GateR
         verdicts = ci_report.Verdicts(
             model=request.model.stem,
             version="",
+            waivers=tuple(waivers),
             gates=tuple(results),
             variants=tuple(records),
             refusal=str(refusal) if refusal else None,
         )
-        ci_report.write(request.reports, verdicts)
+        write_reports(request.reports, verdicts)
     if refusal is not None:
         raise refusal
 

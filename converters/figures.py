@@ -2,14 +2,42 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
-from edge_core.bundle.manifest import GateResult, Manifest, VariantRecord, Waiver
+from edge_core.bundle.manifest import FileEntry, GateResult, VariantRecord, Waiver
 
 UNKNOWN = "-"
 SMALLEST_BATCH = "1"
+
+
+class Built(Protocol):
+    """What a build made: a release, or a conversion without one."""
+
+    @property
+    def variants(self) -> list[VariantRecord]:
+        """Every target's."""
+        ...
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Test-set figures; none where no labels are known."""
+        ...
+
+    @property
+    def gates(self) -> list[GateResult]:
+        """Every gate's outcome."""
+        ...
+
+    @property
+    def waivers(self) -> list[Waiver]:
+        """What people decided despite a gate."""
+        ...
+
+    def file(self, path: str) -> FileEntry:
+        """The entry of one file."""
+        ...
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +95,7 @@ def smallest_batch(batches: Iterable[str]) -> str:
     return min(batches, key=lambda text: (len(text), text))
 
 
-def size_bytes(manifest: Manifest, variant: VariantRecord) -> int:
+def size_bytes(manifest: "Built", variant: VariantRecord) -> int:
     """Bytes of the variant's model file."""
     return manifest.file(variant.path).size
 

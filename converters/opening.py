@@ -25,3 +25,13 @@ def opened(bundle: Path) -> Iterator[Path]:
             yield folder
     else:
         raise InvalidBundle(f"no bundle at {bundle}: name a bundle's folder or archive")
+
+
+@contextlib.contextmanager
+def opened_if(bundle: Path | None) -> Iterator[Path | None]:
+    """As :func:`opened`, where a bundle is named at all."""
+    if bundle is None:
+        yield None
+        return
+    with opened(bundle) as folder:
+        yield folder

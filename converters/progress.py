@@ -8,11 +8,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from converters import summary
+from converters.conversion import Conversion
+from converters.reproducing import Reproduction
 from edge_core.bundle.manifest import Manifest
 from edge_core.release import ReleaseRef
 
@@ -135,3 +140,28 @@ def describe(
 ) -> None:
     """Show what a bundle says about itself."""
     summary.show(console, manifest, ref, all_gates=all_gates)
+
+
+def show_conversion(console: Console, made: Conversion, out: Path) -> None:
+    """Show what a conversion made and where it stands."""
+    rows = f"{made.calibration_rows} rows calibrated, {made.held_out_rows} others measured"
+    summary.show_conversion(console, made, f"{made.name}: {rows}")
+    console.print(f"conversion in {out}", markup=False, highlight=False)
+
+
+def show_reproduction(console: Console, found: Reproduction) -> None:
+    """Show file by file whether a release came out the same again."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("file", "outcome", "detail"):
+        table.add_column(column, overflow="fold")
+    for file in found.files:
+        table.add_row(Text(file.path), Text(file.outcome), Text(file.detail))
+    console.print(table)
+    for difference in found.differences:
+        console.print(f"differs from the first build: {difference}", markup=False, highlight=False)
+    same = sum(file.outcome == "identical" for file in found.files)
+    console.print(
+        f"{found.release}: {same} of {len(found.files)} files are identical to the byte",
+        markup=False,
+        highlight=False,
+    )

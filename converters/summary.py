@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converters import figures
+from converters.figures import Built
 from edge_core.bundle.manifest import GateResult, Manifest, VariantRecord
 from edge_core.release import ReleaseRef
 
@@ -33,6 +34,13 @@ def show(console: Console, manifest: Manifest, ref: ReleaseRef | None, *, all_ga
     _gates(console, manifest, all_gates=all_gates)
 
 
+def show_conversion(console: Console, made: Built, title: str) -> None:
+    """Show a conversion without a release: its variants, its gates."""
+    _say(console, title, style="bold")
+    _variants(console, made)
+    _gates(console, made, all_gates=False)
+
+
 def _say(console: Console, text: str, style: str = "") -> None:
     """One line on a pipe, wrapped at words on a terminal."""
     shown = Text(figures.printable(text), style=style)
@@ -49,7 +57,7 @@ def _whole(manifest: Manifest) -> str:
     return ", ".join(told) or "no figures"
 
 
-def _variants(console: Console, manifest: Manifest) -> None:
+def _variants(console: Console, manifest: Built) -> None:
     wide = console.width >= WIDE
     table = _table(1 if wide else 0)
     columns = _columns(manifest, wide=wide)
@@ -79,7 +87,7 @@ def _table(gap: int) -> Table:
     return Table(box=SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False)
 
 
-def _columns(manifest: Manifest, *, wide: bool) -> list[_Column]:
+def _columns(manifest: Built, *, wide: bool) -> list[_Column]:
     metric = figures.main_metric(manifest.metrics)
     thin = figures.thin_slices(manifest.gates)
 
@@ -140,7 +148,7 @@ def _ran_wide(variant: VariantRecord) -> str:
     return figures.where_run(variant)
 
 
-def _gates(console: Console, manifest: Manifest, *, all_gates: bool) -> None:
+def _gates(console: Console, manifest: Built, *, all_gates: bool) -> None:
     passed = [gate for gate in manifest.gates if gate.outcome == "passed"]
     shown = [g for g in manifest.gates if all_gates or g.outcome != "passed"]
     if shown:
