@@ -69,17 +69,17 @@ def draw(evidence: Evidence) -> dict[str, bytes]:
         LAYERS: plot_layers.draw,
         CONFUSION: plot_confusion.draw,
     }
-    with _settled():
+    with settled():
         return {plot.path: _png(makers[plot.path](evidence)) for plot in planned(evidence)}
 
 
 @contextmanager
-def _settled() -> Iterator[None]:
+def settled() -> Iterator[None]:
     """The library's own defaults, whatever a person has configured; names are not formulas."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a class name may have letters that the font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a class's name
         matplotlib.rcdefaults()
         matplotlib.rcParams |= {
             "text.parse_math": False,

@@ -5,6 +5,7 @@ import hashlib
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import matplotlib
 import msgspec
@@ -22,6 +23,13 @@ from edge_core.bundle.manifest import VariantRecord
 from tests.converters.sample_evidence import evidence
 
 MAX_BYTES = 150_000
+
+
+@pytest.fixture(autouse=True)
+def as_drawn() -> Iterator[None]:
+    """Figures with the settings that files are drawn with."""
+    with plots.settled():
+        yield
 
 
 def with_variants(variants: list[VariantRecord]) -> Evidence:
