@@ -1,19 +1,228 @@
-"""From a trained torch module to float files: ONNX by dynamo, TFLite by litert-torch."""
+"""From a trained torch module to float files: ONNX by dynamo, TFLite by litert-torch.
 
+Tools print and warn a lot: call these inside :func:`converters.quiet.silenced`.
+"""
+
+import ast
+import re
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from converters import rewriting, tflite_naming
+from converters.capturing import ROOT, capture, example_rows, export_program, module_path, operator
+from converters.floating import FloatModel
+from converters.model_file import ModelFile
+from converters.refusal import StageFailed
+from edge_core.errors import quoted
+
 if TYPE_CHECKING:
     import torch
+    from torch.export import ExportedProgram
+    from torch.fx import GraphModule
 
 INPUT = "features"
 OUTPUT = "logits"
 
 Float32 = npt.NDArray[np.float32]
+
+_FAILED_NODE = re.compile(r"%(\w+) : .*?target=torch\.ops\.([\w.]+)", re.DOTALL)
+_SCOPES = "pkg.torch.onnx.name_scopes"
+MAX_FILE_BYTES = 2**31 - 2**20
+"""Neither protobuf nor flatbuffers hold more than 2 GiB."""
+
+
+def to_onnx(model: FloatModel) -> ModelFile:
+    """ONNX with a dynamic batch for every input, names from the specs, deterministic bytes.
+
+    Nodes are named after the torch module and operator that they came from; ``origins`` maps each
+    node to its module path.
+
+    Raises:
+        InvalidInput: a type that is not taken; see :func:`converters.capturing.check_types`.
+        StageFailed: the model cannot be captured, or the exporter lacks an operator; the line
+            names operator and module.
+    """
+    import onnx
+    import torch
+
+    graph = capture(model)
+    _check_size(graph)
+    rewriting.fold_batch_norms(graph)
+    program = export_program(graph, model)
+    try:
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=[spec.name for spec in model.inputs],
+            output_names=[spec.name for spec in model.outputs],
+            verbose=False,
+        )
+    except Exception as error:
+        raise StageFailed(_unsupported(error, program, "ONNX")) from error
+    assert made is not None
+    proto = onnx.load_model_from_string(made.model_proto.SerializeToString())
+    origins = _name_nodes(proto)
+    left = [node.name for node in proto.graph.node if node.op_type == "BatchNormalization"]
+    if left:
+        raise StageFailed(f"batch norm of module {origins[left[0]]} could not be folded")
+    _name_batch(proto)
+    return ModelFile(
+        format="onnx",
+        data=strip(proto),
+        inputs=model.inputs,
+        outputs=model.outputs,
+        origins=origins,
+    )
+
+
+def to_tflite(model: FloatModel) -> ModelFile:
+    """TFLite with a batch of 1, names from the specs, deterministic bytes.
+
+    Batch norms are folded and 1-D convolutions run as 2-D ones. Tensors are named after the
+    torch module and operator that they came from; ``origins`` maps each operator's first output
+    to its module path.
+
+    Raises:
+        InvalidInput: a type that is not taken; see :func:`converters.capturing.check_types`.
+        StageFailed: the model cannot be captured, or the converter or runtime lacks an
+            operator; the line names operator and module.
+    """
+    import litert_torch
+
+    graph = capture(model)
+    _check_size(graph)
+    rewriting.fold_batch_norms(graph)
+    rewriting.widen_conv1d(graph)
+    wide = any(spec.dtype == "int64" for spec in (*model.inputs, *model.outputs))
+    rows = example_rows(model, 1)
+    try:
+        data = litert_torch.convert(graph, rows, enable_x64=wide).model_content()
+    except Exception as error:
+        raise StageFailed(_unsupported(error, _small_program(graph, rows), "TFLite")) from error
+    named, origins = tflite_naming.rename(bytes(data), model, _locations(graph), _ends(graph))
+    return ModelFile(
+        format="tflite",
+        data=named,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        origins=origins,
+    )
+
+
+def _check_size(graph: "GraphModule") -> None:
+    held = sum(t.numel() * t.element_size() for t in graph.state_dict().values())
+    if held > MAX_FILE_BYTES:
+        raise StageFailed(
+            f"the weights take {held} bytes; a model file holds at most {MAX_FILE_BYTES}"
+        )
+
+
+def _name_nodes(proto: Any) -> dict[str, str]:
+    """Name each node after the torch module that it came from; give name -> module path."""
+    origins: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+    for node in proto.graph.node:
+        path = _scope(node)
+        plain = f"{path}/{node.op_type}"
+        seen[plain] += 1
+        node.name = plain if seen[plain] == 1 else f"{plain}#{seen[plain]}"
+        origins[node.name] = path
+    return origins
+
+
+def _scope(node: Any) -> str:
+    """The torch module path in what the exporter noted about an ONNX node."""
+    noted = {entry.key: entry.value for entry in node.metadata_props}
+    scopes = ast.literal_eval(noted.get(_SCOPES, "[]"))
+    path = scopes[-2] if len(scopes) > 1 else ""
+    return path if path and not path.startswith("_empty") else ROOT
+
+
+def _name_batch(proto: Any) -> None:
+    """Call the varying dimension ``batch``; torch numbers it by an internal counter."""
+    symbol = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    whole = re.compile(rf"\b{re.escape(symbol)}\b")
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = whole.sub("batch", dim.dim_param)
+
+
+def _small_program(
+    graph: "GraphModule", rows: "tuple[torch.Tensor, ...]"
+) -> "ExportedProgram | None":
+    import torch
+
+    try:
+        return torch.export.export(graph, rows)
+    except Exception:  # it only helps to name a module; the first error is what is told
+        return None
+
+
+def _locations(graph: "GraphModule") -> Mapping[str, str]:
+    """What litert-torch writes into tensor names -> torch module path."""
+    from litert_torch.backend.debuginfo import build_mlir_debuginfo
+
+    found = {}
+    for node in graph.graph.nodes:
+        location = build_mlir_debuginfo(node)
+        if location:
+            found[location.rstrip(";")] = module_path(node)
+    return found
+
+
+def _ends(graph: "GraphModule") -> tuple[str, ...]:
+    """Module path of what makes each output."""
+    answered: Any = graph.graph.output_node().args[0]
+    nodes = answered if isinstance(answered, tuple | list) else (answered,)
+    return tuple(module_path(node) for node in nodes)
+
+
+def _unsupported(error: Exception, program: "ExportedProgram | None", file: str) -> str:
+    """One line that names the operator and the module that the exporter stopped at."""
+    messages = _chain(error)
+    for text in messages:
+        match = _FAILED_NODE.search(text)
+        if match:
+            name, target = match.groups()
+            module = _module_of(program, name, target)
+            plain = target.removesuffix(".default")
+            return (
+                f"operator {plain} in module {module} has no counterpart in {file}; "
+                "replace it, or compute it outside of the model"
+            )
+    first = quoted(RuntimeError(" ".join(messages[-1].split())))
+    return f"{file} export failed: {type(error).__name__}: {first}"
+
+
+def _chain(error: BaseException | None) -> list[str]:
+    found = []
+    while error is not None:
+        found.append(str(error))
+        error = error.__cause__
+    return found
+
+
+def _module_of(program: "ExportedProgram | None", name: str, target: str) -> str:
+    """Exporters decompose before they translate, so look among the decomposed operators, too."""
+    if program is None:
+        return "(unknown)"
+    graphs = [program.graph]
+    try:
+        graphs.append(program.run_decompositions().graph)
+    except Exception:  # a custom operator without rules; the plain graph has it
+        pass
+    nodes = [node for graph in graphs for node in graph.nodes if node.op == "call_function"]
+    same = [node for node in nodes if operator(node) == target.removesuffix(".default")]
+    for node in (*(n for n in same if n.name == name), *same, *(n for n in nodes if n.name == name)):
+        return module_path(node)
+    return "(unknown)"
 
 
 def onnx_float(module: "torch.nn.Module", features: int) -> bytes:
