@@ -89,8 +89,7 @@ def _tflite(file: ModelFile) -> Runner:
     def answer(feeds: Feeds) -> dict[str, Array]:
         answered = [signature(**take(feeds, [row])) for row in range(rows_of(feeds))]
         return {
-            spec.name: np.concatenate([one[spec.name] for one in answered])
-            for spec in file.outputs
+            spec.name: np.concatenate([one[spec.name] for one in answered]) for spec in file.outputs
         }
 
     return answer

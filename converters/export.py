@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from converters import rewriting, tflite_naming
+from converters import rewriting, tflite_batch, tflite_naming
 from converters.capturing import ROOT, capture, example_rows, export_program, module_path, operator
 from converters.floating import FloatModel
 from converters.model_file import ModelFile
@@ -84,7 +84,7 @@ def to_onnx(model: FloatModel) -> ModelFile:
 def to_tflite(model: FloatModel) -> ModelFile:
     """TFLite with a batch of 1, names from the specs, deterministic bytes.
 
-    Batch norms are folded and 1-D convolutions run as 2-D ones. Tensors are named after the
+    The runtime can resize the batch where :func:`converters.tflite_batch.takes_batches`. Batch norms are folded and 1-D convolutions run as 2-D ones. Tensors are named after the
     torch module and operator that they came from; ``origins`` maps each operator's first output
     to its module path.
 
@@ -108,7 +108,7 @@ def to_tflite(model: FloatModel) -> ModelFile:
     named, origins = tflite_naming.rename(bytes(data), model, _locations(graph), _ends(graph))
     return ModelFile(
         format="tflite",
-        data=named,
+        data=tflite_batch.free(named, model),
         inputs=model.inputs,
         outputs=model.outputs,
         origins=origins,
@@ -220,7 +220,11 @@ def _module_of(program: "ExportedProgram | None", name: str, target: str) -> str
         pass
     nodes = [node for graph in graphs for node in graph.nodes if node.op == "call_function"]
     same = [node for node in nodes if operator(node) == target.removesuffix(".default")]
-    for node in (*(n for n in same if n.name == name), *same, *(n for n in nodes if n.name == name)):
+    for node in (
+        *(n for n in same if n.name == name),
+        *same,
+        *(n for n in nodes if n.name == name),
+    ):
         return module_path(node)
     return "(unknown)"
 

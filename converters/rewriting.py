@@ -176,9 +176,7 @@ def _lift_convolution(
         return None
     aten, graph = torch.ops.aten, graph_module.graph
     if given is None:
-        source: Any = node.args[0]
-        given = graph.call_function(aten.unsqueeze.default, (source, 2))
-        given.meta = _kept(node)
+        given = _widened(graph_module, node)
     wide = _constant(graph_module, f"wide_{node.name}", weight.detach().unsqueeze(2))
     bias = node.args[2] if len(node.args) > 2 else None
     stride, padding, dilation = (_pair(node, 3, 1), _pair(node, 4, 0), _pair(node, 5, 1))
@@ -188,6 +186,31 @@ def _lift_convolution(
         aten.conv2d.padding if named else aten.conv2d.default,
         (given, wide, bias, stride, padding, dilation, groups),
     )
+
+
+def _widened(graph_module: "GraphModule", node: "Node") -> "Node":
+    """A convolution's input [batch, channels, steps] as [batch, channels, 1, steps].
+
+    Windows often come as [batch, steps, channels]; runtimes want channels last, too, and two
+    turns that undo each other vanish only where the graph shows them as such.
+    """
+    import torch
+
+    aten, graph = torch.ops.aten, graph_module.graph
+    source: Any = node.args[0]
+    turned = source.target is aten.transpose.int and {place % 3 for place in source.args[1:]} == {
+        1,
+        2,
+    }
+    turned = turned or (source.target is aten.permute.default and source.args[1] == [0, 2, 1])
+    if not turned:
+        made = graph.call_function(aten.unsqueeze.default, (source, 2))
+        made.meta = _kept(node)
+        return made
+    tall = graph.call_function(aten.unsqueeze.default, (source.args[0], 1))
+    made = graph.call_function(aten.permute.default, (tall, [0, 3, 1, 2]))
+    tall.meta, made.meta = _kept(source), _kept(source)
+    return made
 
 
 def _lift_pool(graph_module: "GraphModule", node: "Node", given: "Node") -> "Node":
