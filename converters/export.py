@@ -1,65 +1,77 @@
 """From a trained torch module to float files: ONNX by dynamo, TFLite by litert-torch.
 
-Bytes depend on the model alone: what the tools write about themselves and this machine is taken
-off, because it leaks absolute paths and makes equal builds differ.
+Tools print and warn a lot: call these inside :func:`converters.quiet.silenced`.
 """
 
-import copy
+import ast
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from converters import tensors
+from converters import rewriting, tflite_batch, tflite_naming
+from converters.capturing import ROOT, capture, example_rows, export_program, module_path, operator
 from converters.floating import FloatModel
 from converters.model_file import ModelFile
 from converters.refusal import StageFailed
-from converters.tensors import Feeds, TensorSpec
-from edge_core.errors import InvalidInput
+from edge_core.errors import quoted
 
 if TYPE_CHECKING:
     import torch
+    from torch.export import ExportedProgram
+    from torch.fx import GraphModule
 
-LARGEST_BATCH = 65536
-EXAMPLE_BATCH = 8
-SAME = 1e-3
-"""Largest difference from torch, as a share of the reference's standard deviation, that the float
-kernels of another runtime may show."""
-_SCOPE = "pkg.torch.onnx.name_scopes"
-_MODULE = re.compile(r"/torch\.nn\.modules\.[\w.]+?_([\w.]+)|/[\w.]+?\.[A-Z]\w*_([\w.]+)")
+INPUT = "features"
+OUTPUT = "logits"
+
+Float32 = npt.NDArray[np.float32]
+
+_FAILED_NODE = re.compile(r"%(\w+) : .*?target=torch\.ops\.([\w.]+)", re.DOTALL)
+_SCOPES = "pkg.torch.onnx.name_scopes"
+MAX_FILE_BYTES = 2**31 - 2**20
+"""Neither protobuf nor flatbuffers hold more than 2 GiB."""
 
 
 def to_onnx(model: FloatModel) -> ModelFile:
-    """ONNX with a dynamic batch for every input.
+    """ONNX with a dynamic batch for every input, names from the specs, deterministic bytes.
+
+    Nodes are named after the torch module and operator that they came from; ``origins`` maps each
+    node to its module path.
 
     Raises:
-        StageFailed: an operator is not supported, or a shape depends on data; both are named.
+        InvalidInput: a type that is not taken; see :func:`converters.capturing.check_types`.
+        StageFailed: the model cannot be captured, or the exporter lacks an operator; the line
+            names operator and module.
     """
     import onnx
     import torch
 
-    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
-    examples = _examples(model, EXAMPLE_BATCH)
+    graph = capture(model)
+    _check_size(graph)
+    rewriting.fold_batch_norms(graph)
+    program = export_program(graph, model)
     try:
-        program = torch.onnx.export(
-            _ready(model),
-            examples,
+        made = torch.onnx.export(
+            program,
             dynamo=True,
             input_names=[spec.name for spec in model.inputs],
             output_names=[spec.name for spec in model.outputs],
-            dynamic_shapes=tuple({0: batch} for _ in model.inputs),
             verbose=False,
         )
     except Exception as error:
-        raise _refused("ONNX", error) from error
-    assert program is not None
-    proto = onnx.load_model_from_string(program.model_proto.SerializeToString())
-    _check_dynamic(proto, model)
-    origins = _onnx_origins(proto)
+        raise StageFailed(_unsupported(error, program, "ONNX")) from error
+    assert made is not None
+    proto = onnx.load_model_from_string(made.model_proto.SerializeToString())
+    origins = _name_nodes(proto)
+    left = [node.name for node in proto.graph.node if node.op_type == "BatchNormalization"]
+    if left:
+        raise StageFailed(f"batch norm of module {origins[left[0]]} could not be folded")
+    _name_batch(proto)
     return ModelFile(
         format="onnx",
         data=strip(proto),
@@ -70,147 +82,207 @@ def to_onnx(model: FloatModel) -> ModelFile:
 
 
 def to_tflite(model: FloatModel) -> ModelFile:
-    """TFLite with a batch of 1, which runtimes can resize.
+    """TFLite with a batch of 1, names from the specs, deterministic bytes.
 
-    The tool names inputs by their place: ``args_0`` and so on.
+    The runtime can resize the batch where :func:`converters.tflite_batch.takes_batches`. Batch norms are folded and 1-D convolutions run as 2-D ones. Tensors are named after the
+    torch module and operator that they came from; ``origins`` maps each operator's first output
+    to its module path.
 
     Raises:
-        StageFailed: an operator is not supported, or a shape depends on data; both are named.
+        InvalidInput: a type that is not taken; see :func:`converters.capturing.check_types`.
+        StageFailed: the model cannot be captured, or the converter or runtime lacks an
+            operator; the line names operator and module.
     """
     import litert_torch
 
+    graph = capture(model)
+    _check_size(graph)
+    rewriting.fold_batch_norms(graph)
+    rewriting.widen_conv1d(graph)
+    wide = any(spec.dtype == "int64" for spec in (*model.inputs, *model.outputs))
+    rows = example_rows(model, 1)
     try:
-        converted = litert_torch.convert(_ready(model), _examples(model, 1))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.tflite"
-            converted.export(str(path))
-            data = path.read_bytes()
-    except OSError:
-        raise
+        data = litert_torch.convert(graph, rows, enable_x64=wide).model_content()
     except Exception as error:
-        raise _refused("TFLite", error) from error
+        raise StageFailed(_unsupported(error, _small_program(graph, rows), "TFLite")) from error
+    named, origins = tflite_naming.rename(bytes(data), model, _locations(graph), _ends(graph))
     return ModelFile(
         format="tflite",
-        data=data,
+        data=tflite_batch.free(named, model),
         inputs=model.inputs,
         outputs=model.outputs,
-        origins=_tflite_origins(data),
+        origins=origins,
     )
 
 
-def strip(proto: Any) -> bytes:
-    """Deterministic bytes of an ONNX model without producer, metadata and comments."""
-    for holder in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info):
-        del holder.metadata_props[:]
-        holder.doc_string = ""
-    proto.producer_name = "serinus"
-    proto.producer_version = ""
-    del proto.functions[:]
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
+def _check_size(graph: "GraphModule") -> None:
+    held = sum(t.numel() * t.element_size() for t in graph.state_dict().values())
+    if held > MAX_FILE_BYTES:
+        raise StageFailed(
+            f"the weights take {held} bytes; a model file holds at most {MAX_FILE_BYTES}"
+        )
 
 
-def check_same(model: FloatModel, file: ModelFile, feeds: Feeds) -> None:
-    """Refuse a float file that answers otherwise than torch does.
-
-    Raises:
-        StageFailed: an output differs by more than the kernels' rounding explains.
-    """
-    from converters import host
-
-    if file.scaling is not None:
-        return  # it takes scaled rows; the quantised file is compared with the whole model
-    reference, answered = model.run(feeds), host.runner(file)(feeds)
-    for name, expected in reference.items():
-        spread = float(np.std(expected)) or 1.0
-        worst = float(np.abs(answered[name] - expected).max(initial=0.0))
-        if not worst <= SAME * max(spread, float(np.abs(expected).max(initial=0.0)) * 1e-2):
-            raise StageFailed(
-                f"the {file.format} file answers {name} otherwise than torch: off by {worst:.3g} "
-                f"at a standard deviation of {spread:.3g}; an operator is converted wrongly"
-            )
-
-
-def _ready(model: FloatModel) -> "torch.nn.Module":
-    """A copy of the module that the exporters may alter; refuses dtypes that they cannot take."""
-    import torch
-
-    for name, tensor in model.module.state_dict().items():
-        if tensor.is_complex() or tensor.dtype in (torch.float16, torch.bfloat16, torch.float64):
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise InvalidInput(f"{name} is {kind}; convert the model first: model.float()")
-    return copy.deepcopy(model.module).eval()
-
-
-def _examples(model: FloatModel, rows: int) -> "tuple[torch.Tensor, ...]":
-    import torch
-
-    return tuple(
-        torch.zeros(rows, *spec.shape, dtype=getattr(torch, spec.dtype)) for spec in model.inputs
-    )
-
-
-def _check_dynamic(proto: Any, model: FloatModel) -> None:
-    """Only the batch may vary, and it has to."""
-    for tensor, spec in zip(proto.graph.output, model.outputs, strict=True):
-        shape = [axis.dim_param or axis.dim_value for axis in tensor.type.tensor_type.shape.dim]
-        if not shape or not isinstance(shape[0], str):
-            raise StageFailed(
-                f"output {spec.name} has a fixed first dimension {shape[:1]}: the model mixes rows "
-                "of a batch; make it answer each row alone"
-            )
-        if tuple(shape[1:]) != spec.shape:
-            raise StageFailed(
-                f"output {spec.name} has shape {shape}; only the batch may vary, and the rest "
-                f"has to be {list(spec.shape)}"
-            )
-
-
-def _onnx_origins(proto: Any) -> dict[str, str]:
-    """Node name -> path of the module that it came from, where one is known."""
-    found = {}
+def _name_nodes(proto: Any) -> dict[str, str]:
+    """Name each node after the torch module that it came from; give name -> module path."""
+    origins: dict[str, str] = {}
+    seen: Counter[str] = Counter()
     for node in proto.graph.node:
-        for entry in node.metadata_props:
-            if entry.key == _SCOPE:
-                scopes = re.findall(r"'([^']*)'", entry.value)[:-1]
-                found[node.name] = next((scope for scope in reversed(scopes) if scope), "")
-    return {name: path for name, path in found.items() if path}
+        path = _scope(node)
+        plain = f"{path}/{node.op_type}"
+        seen[plain] += 1
+        node.name = plain if seen[plain] == 1 else f"{plain}#{seen[plain]}"
+        origins[node.name] = path
+    return origins
 
 
-def _tflite_origins(data: bytes) -> dict[str, str]:
-    """Tensor name -> path of the module that it came from, where one is known."""
-    from ai_edge_litert.interpreter import Interpreter
+def _scope(node: Any) -> str:
+    """The torch module path in what the exporter noted about an ONNX node."""
+    noted = {entry.key: entry.value for entry in node.metadata_props}
+    scopes = ast.literal_eval(noted.get(_SCOPES, "[]"))
+    path = scopes[-2] if len(scopes) > 1 else ""
+    return path if path and not path.startswith("_empty") else ROOT
 
-    interpreter = Interpreter(model_content=data, num_threads=1)
+
+def _name_batch(proto: Any) -> None:
+    """Call the varying dimension ``batch``; torch numbers it by an internal counter."""
+    symbol = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    whole = re.compile(rf"\b{re.escape(symbol)}\b")
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = whole.sub("batch", dim.dim_param)
+
+
+def _small_program(
+    graph: "GraphModule", rows: "tuple[torch.Tensor, ...]"
+) -> "ExportedProgram | None":
+    import torch
+
+    try:
+        return torch.export.export(graph, rows)
+    except Exception:  # it only helps to name a module; the first error is what is told
+        return None
+
+
+def _locations(graph: "GraphModule") -> Mapping[str, str]:
+    """What litert-torch writes into tensor names -> torch module path."""
+    from litert_torch.backend.debuginfo import build_mlir_debuginfo
+
     found = {}
-    for tensor in interpreter.get_tensor_details():
-        paths = [a or b for a, b in _MODULE.findall(tensor["name"])]
-        if paths:
-            found[tensor["name"]] = paths[-1]
+    for node in graph.graph.nodes:
+        location = build_mlir_debuginfo(node)
+        if location:
+            found[location.rstrip(";")] = module_path(node)
     return found
 
 
-def _refused(form: str, error: Exception) -> StageFailed:
-    """One line that names operator and module, as far as the exporter tells them."""
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) and len(chain) < 10:
-        chain.append(cause)
-    text = "\n".join(str(link) for link in chain)
-    operator = _first(r"(aten[.:\w]+|torch\.ops\.[\w.]+|prims\.\w+)", text)
-    module = _first(r"\(([\w.]+)\): [\w.]*modules|File \"[^\"]*\", line \d+, in forward", text)
-    dynamic = re.search(r"(?i)data-?dependent|unbacked|guard on|Constraints violated|dynamic", text)
-    told = " ".join(str(error).split())[:160]
-    where = f" in {module}" if module else ""
-    if operator:
-        return StageFailed(f"{form}: operator {operator}{where} cannot be exported ({told})")
-    if dynamic:
-        return StageFailed(
-            f"{form}: a shape{where} depends on data or on another dimension than the batch; make "
-            f"it fixed ({told})"
-        )
-    return StageFailed(f"{form}: the model cannot be exported{where}: {told}")
+def _ends(graph: "GraphModule") -> tuple[str, ...]:
+    """Module path of what makes each output."""
+    answered: Any = graph.graph.output_node().args[0]
+    nodes = answered if isinstance(answered, tuple | list) else (answered,)
+    return tuple(module_path(node) for node in nodes)
 
 
-def _first(pattern: str, text: str) -> str | None:
-    found = re.search(pattern, text)
-    return next((group for group in found.groups() if group), None) if found else None
+def _unsupported(error: Exception, program: "ExportedProgram | None", file: str) -> str:
+    """One line that names the operator and the module that the exporter stopped at."""
+    messages = _chain(error)
+    for text in messages:
+        match = _FAILED_NODE.search(text)
+        if match:
+            name, target = match.groups()
+            module = _module_of(program, name, target)
+            plain = target.removesuffix(".default")
+            return (
+                f"operator {plain} in module {module} has no counterpart in {file}; "
+                "replace it, or compute it outside of the model"
+            )
+    first = quoted(RuntimeError(" ".join(messages[-1].split())))
+    return f"{file} export failed: {type(error).__name__}: {first}"
+
+
+def _chain(error: BaseException | None) -> list[str]:
+    found = []
+    while error is not None:
+        found.append(str(error))
+        error = error.__cause__
+    return found
+
+
+def _module_of(program: "ExportedProgram | None", name: str, target: str) -> str:
+    """Exporters decompose before they translate, so look among the decomposed operators, too."""
+    if program is None:
+        return "(unknown)"
+    graphs = [program.graph]
+    try:
+        graphs.append(program.run_decompositions().graph)
+    except Exception:  # a custom operator without rules; the plain graph has it
+        pass
+    nodes = [node for graph in graphs for node in graph.nodes if node.op == "call_function"]
+    same = [node for node in nodes if operator(node) == target.removesuffix(".default")]
+    for node in (
+        *(n for n in same if n.name == name),
+        *same,
+        *(n for n in nodes if n.name == name),
+    ):
+        return module_path(node)
+    return "(unknown)"
+
+
+def onnx_float(module: "torch.nn.Module", features: int) -> bytes:
+    """ONNX with a dynamic batch, stripped of what the tools wrote about this machine.
+
+    Tool metadata holds absolute paths, which leak and make equal builds differ.
+    """
+    import onnx
+    import torch
+
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    program = torch.onnx.export(
+        module,
+        (torch.zeros(8, features),),
+        dynamo=True,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes={INPUT: {0: batch}},
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    return strip(onnx.load_model_from_string(model.SerializeToString()))
+
+
+def strip(model: "object") -> bytes:
+    """Deterministic bytes of an ONNX model without producer, metadata and comments."""
+    from onnx import ModelProto
+
+    assert isinstance(model, ModelProto)
+    for holder in (model, model.graph, *model.graph.node, *model.graph.value_info):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    model.producer_name = "serinus"
+    model.producer_version = ""
+    del model.functions[:]
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def tflite_float(module: "torch.nn.Module", features: int) -> bytes:
+    """TFLite with a batch of 1; the runtime resizes it."""
+    import litert_torch
+    import torch
+
+    model = litert_torch.convert(module, (), sample_kwargs={INPUT: torch.zeros(1, features)})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        model.export(str(path))
+        return path.read_bytes()
+
+
+def reference_logits(module: "torch.nn.Module", features: Float32) -> Float32:
+    """Run the fp32 module, float32 [rows, features] -> float32 [rows, classes]."""
+    import torch
+
+    with torch.no_grad():
+        logits: Float32 = module(torch.from_numpy(features)).numpy()
+    return logits
