@@ -242,9 +242,7 @@ def _write(
 ) -> Manifest:
     paths = {one.record.path: one.variant for one in built.shown}
     expected = {one.record.target: one.golden for one in built.shown if one.golden is not None}
-    content = bundling.files(
-        built.snapshot, built.trained, built.floating.train, paths, expected
-    )
+    content = bundling.files(built.snapshot, built.trained, built.floating.train, paths, expected)
     manifest = bundling.manifest(
         request.recipe,
         chosen,

@@ -47,7 +47,10 @@ def golden_rows(snapshot: Snapshot) -> Rows:
 
 
 def files(
-    snapshot: Snapshot, trained: Trained, scores: Float32, variants: dict[str, Variant],
+    snapshot: Snapshot,
+    trained: Trained,
+    scores: Float32,
+    variants: dict[str, Variant],
     expected: dict[str, Float32],
 ) -> dict[str, bytes]:
     """Every file but card and manifest, by its path in the bundle.

@@ -4,7 +4,6 @@ Nothing is known of labels, so the gates are numeric: how far the answers to row
 calibrate lie from the float32 model's. The folder can be signed as a bundle is.
 """
 
-import hashlib
 import tempfile
 import time
 from pathlib import Path
@@ -221,9 +220,7 @@ def _record(variant: Variant, reference: Feeds) -> VariantRecord:
     outputs = variant.tried.outputs
     if outputs is None:
         return record
-    logits = [
-        name for name, found in reference.items() if found.ndim == 2 and found.shape[1] > 1
-    ]
+    logits = [name for name, found in reference.items() if found.ndim == 2 and found.shape[1] > 1]
     return msgspec.structs.replace(
         record,
         numeric_error=worst_error(reference, outputs),

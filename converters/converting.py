@@ -19,7 +19,7 @@ from converters.quantising import Wanted
 from converters.refusal import StageFailed
 from converters.source import Source
 from converters.stage import StoredStage
-from converters.targets import open_target
+from converters.targets import int8_io
 from converters.targets.target import Compiled, Estimate, Placement, Ran, Target
 from converters.tensors import Array, Feeds
 from edge_core.bundle.manifest import InputScaling
@@ -83,7 +83,10 @@ class AnswerInFloat(StoredStage[Asked, Answers]):
     def ensures(self, given: Asked, made: Answers) -> None:
         """Answers have to be finite: all evidence is measured against them."""
         tensors.check(
-            made.feeds, given.model.floating.outputs, least_rows=1, what="the float32 model's answer"
+            made.feeds,
+            given.model.floating.outputs,
+            least_rows=1,
+            what="the float32 answer",
         )
 
     def pack(self, made: Answers) -> bytes:
@@ -120,9 +123,14 @@ class Export(StoredStage[Asked, ModelFile]):
 
     def ensures(self, given: Asked, made: ModelFile) -> None:
         """The file has to answer as torch does."""
-        from converters import export
+        from converters import agreement
 
-        export.check_same(given.model.floating, made, given.feeds)
+        model, rows = given.model.floating, dict(given.feeds)
+        if made.scaling is not None:  # the file takes scaled rows
+            model = model.without_scaling()
+            rows = {name: int8_io.scaled(row, made.scaling) for name, row in rows.items()}
+            made = msgspec.structs.replace(made, scaling=None)
+        agreement.check_same(model, made, rows)
 
     def pack(self, made: ModelFile) -> bytes:
         """See :class:`StoredStage`."""
@@ -146,7 +154,10 @@ class ToQuantise:
     def digest(self) -> str:
         """Of all."""
         return _joined(
-            self.file.digest(), tensors.digest(self.calibration), repr(self.wanted), repr(self.limit)
+            self.file.digest(),
+            tensors.digest(self.calibration),
+            repr(self.wanted),
+            repr(self.limit),
         )
 
 
@@ -219,7 +230,7 @@ class MeasureLayers(StoredStage[ToQuantise, LayerErrors]):
     def ensures(self, given: ToQuantise, made: LayerErrors) -> None:
         """Errors are finite and not negative."""
         if not all(0 <= error < float("inf") for error in made.errors.values()):
-            raise StageFailed("a layer's measured error is not a number; check the calibration rows")
+            raise StageFailed("a layer's measured error is no number; check the calibration rows")
 
     def pack(self, made: LayerErrors) -> bytes:
         """See :class:`StoredStage`."""
@@ -239,9 +250,7 @@ class ToCompile:
 
     def digest(self) -> str:
         """Of profile, tool and file: another tool makes another product."""
-        return _joined(
-            repr(self.target.profile), repr(self.target.tool()), self.file.digest()
-        )
+        return _joined(repr(self.target.profile), repr(self.target.tool()), self.file.digest())
 
 
 class Compile(StoredStage[ToCompile, Compiled]):

@@ -5,14 +5,9 @@ Tools print and warn a lot: call these inside :func:`converters.quiet.silenced`.
 
 import ast
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from converters import rewriting, tflite_batch, tflite_naming
 from converters.capturing import ROOT, capture, example_rows, export_program, module_path, operator
@@ -25,11 +20,6 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
-
-INPUT = "features"
-OUTPUT = "logits"
-
-Float32 = npt.NDArray[np.float32]
 
 _FAILED_NODE = re.compile(r"%(\w+) : .*?target=torch\.ops\.([\w.]+)", re.DOTALL)
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -229,29 +219,6 @@ def _module_of(program: "ExportedProgram | None", name: str, target: str) -> str
     return "(unknown)"
 
 
-def onnx_float(module: "torch.nn.Module", features: int) -> bytes:
-    """ONNX with a dynamic batch, stripped of what the tools wrote about this machine.
-
-    Tool metadata holds absolute paths, which leak and make equal builds differ.
-    """
-    import onnx
-    import torch
-
-    batch = torch.export.Dim("batch", min=1, max=65536)
-    program = torch.onnx.export(
-        module,
-        (torch.zeros(8, features),),
-        dynamo=True,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes={INPUT: {0: batch}},
-        verbose=False,
-    )
-    assert program is not None
-    model = program.model_proto
-    return strip(onnx.load_model_from_string(model.SerializeToString()))
-
-
 def strip(model: "object") -> bytes:
     """Deterministic bytes of an ONNX model without producer, metadata and comments."""
     from onnx import ModelProto
@@ -265,24 +232,3 @@ def strip(model: "object") -> bytes:
     del model.functions[:]
     data: bytes = model.SerializeToString(deterministic=True)
     return data
-
-
-def tflite_float(module: "torch.nn.Module", features: int) -> bytes:
-    """TFLite with a batch of 1; the runtime resizes it."""
-    import litert_torch
-    import torch
-
-    model = litert_torch.convert(module, (), sample_kwargs={INPUT: torch.zeros(1, features)})
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tflite"
-        model.export(str(path))
-        return path.read_bytes()
-
-
-def reference_logits(module: "torch.nn.Module", features: Float32) -> Float32:
-    """Run the fp32 module, float32 [rows, features] -> float32 [rows, classes]."""
-    import torch
-
-    with torch.no_grad():
-        logits: Float32 = module(torch.from_numpy(features)).numpy()
-    return logits

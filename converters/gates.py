@@ -36,9 +36,7 @@ def judge_variant(
     """Gates of one variant against the fp32 model and its target's limits."""
     target, own = record.target, record.metrics
     results = [
-        _judged(
-            "numeric_error", record.numeric_error, recipe.gates.numeric_error, target=target
-        ),
+        _judged("numeric_error", record.numeric_error, recipe.gates.numeric_error, target=target),
         _judged(
             "top1_agreement",
             record.top1_agreement,

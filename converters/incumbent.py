@@ -42,9 +42,7 @@ def logits(folder: Path, snapshot: Snapshot) -> Float32 | None:
     return answer(folder, manifest, variant, snapshot.rows["test"].samples)[:, order]
 
 
-def answer(
-    folder: Path, manifest: Manifest, variant: VariantRecord, samples: Float32
-) -> Float32:
+def answer(folder: Path, manifest: Manifest, variant: VariantRecord, samples: Float32) -> Float32:
     """Answer raw windows with a bundle's variant on this machine.
 
     Args:

@@ -129,9 +129,7 @@ def own_figures(shown: list[Shown]) -> dict[str, float]:
     return next((one.record.metrics for one in shown if one.record.metrics), {})
 
 
-def evidence(
-    manifest: Manifest, scorer: Scorer, shown: list[Shown], scores: Scores
-) -> Evidence:
+def evidence(manifest: Manifest, scorer: Scorer, shown: list[Shown], scores: Scores) -> Evidence:
     """For the card and its plots."""
     logits = next((one.test for one in shown if one.test is not None), None)
     return Evidence(

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from converters.export import strip
 from converters.dataset import Float32
-INPUT='features'
+from converters.export import strip
+
+INPUT = "features"
 
 SETTINGS: dict[str, str | bool | float] = {
     "scheme": "int8 static",
@@ -102,6 +103,8 @@ def float_products(placed: dict[str, int]) -> list[str]:
 def temp(floats, cal, wanted):
     return quantise(floats.data, cal)
 
+
 def placement(model):
     from converters.targets.target import Placement
+
     return Placement(operators=_plc(model.data))

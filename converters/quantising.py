@@ -26,10 +26,17 @@ LEAST_ROWS = 32
 
 def quantise(floats, calibration, wanted):
     import msgspec.structs as ms
+
     from converters import onnx_int8, tflite_int8
     from converters.targets import int8_io
+
     cal = {k: int8_io.scaled(v, floats.scaling) for k, v in calibration.items()}
     if wanted.scheme == "float32":
         return ms.replace(floats, settings={"scheme": "float32"})
     made = (onnx_int8 if floats.format == "onnx" else tflite_int8).temp(floats, cal, wanted)
-    return ms.replace(floats, data=made, scheme="int8 static", settings={"scheme": "int8 static", "calibration": "min/max"})
+    return ms.replace(
+        floats,
+        data=made,
+        scheme="int8 static",
+        settings={"scheme": "int8 static", "calibration": "min/max"},
+    )

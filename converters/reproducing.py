@@ -109,13 +109,9 @@ def _answers(
     )
 
 
-def _build(
-    manifest: Manifest, folder: Path, out: Path, parent: Path | None, cache: Path
-) -> None:
+def _build(manifest: Manifest, folder: Path, out: Path, parent: Path | None, cache: Path) -> None:
     """A fresh process: no module, seed or thread setting of this one can help or hurt."""
-    waivers = [
-        f"{w.gate}{f':{w.slice}' if w.slice else ''}={w.reason}" for w in manifest.waivers
-    ]
+    waivers = [f"{w.gate}{f':{w.slice}' if w.slice else ''}={w.reason}" for w in manifest.waivers]
     arguments: list[str] = ["--release", manifest.version, "--out", str(out)]
     arguments += ["--cache", str(cache)]
     arguments += ["--targets", ",".join(variant.target for variant in manifest.variants)]

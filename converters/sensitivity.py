@@ -1,4 +1,6 @@
 def layer_errors(floats, calibration, wanted):
     return {}
+
+
 def mixed(*a):
     raise NotImplementedError

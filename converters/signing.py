@@ -80,9 +80,7 @@ def sign_folder(folder: Path, key: Path) -> Path:
     return sign_files(folder, f"{manifest.model}-{manifest.version}", resources, MANIFEST, key)
 
 
-def sign_files(
-    folder: Path, name: str, resources: Mapping[str, str], head: str, key: Path
-) -> Path:
+def sign_files(folder: Path, name: str, resources: Mapping[str, str], head: str, key: Path) -> Path:
     """Sign files by their digests, and the file ``head`` that lists them; write ``model.sig``."""
     private = load_private_key(key)
     digest = sha256_file(folder / head, limit=MAX_MANIFEST_BYTES).sha256

@@ -60,9 +60,7 @@ class RecipeSource(Plain, frozen=True, kw_only=True):
 def input_spec(recipe: Recipe, definition: definitions.FeatureDefinition) -> TensorSpec:
     """What a recipe's network takes."""
     if recipe.input == "samples":
-        return TensorSpec(
-            name="samples", shape=(definition.window.samples, len(definition.inputs))
-        )
+        return TensorSpec(name="samples", shape=(definition.window.samples, len(definition.inputs)))
     return TensorSpec(name="features", shape=(len(definition.features),))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from converters.dataset import Float32
-INPUT='features'
+
+INPUT = "features"
 
 SETTINGS: dict[str, str | bool | float] = {
     "scheme": "int8 static",
@@ -91,7 +92,10 @@ def _interpreter(model: bytes, rows: int) -> Any:
 def temp(floats, cal, wanted):
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import qtyping, quantizer
-    i = Interpreter(model_content=floats.data, num_threads=1, experimental_preserve_all_tensors=True)
+
+    i = Interpreter(
+        model_content=floats.data, num_threads=1, experimental_preserve_all_tensors=True
+    )
     rows = len(next(iter(cal.values())))
     for d, s in zip(i.get_input_details(), floats.inputs):
         i.resize_tensor_input(d["index"], [rows, *d["shape"][1:]])
@@ -106,7 +110,10 @@ def temp(floats, cal, wanted):
                 v = i.get_tensor(d["index"])
             except ValueError:
                 continue
-            q[d["name"]] = {k: np.array(f(v)).reshape((1,) * v.ndim) for k, f in (("min", np.min), ("max", np.max))}
+            q[d["name"]] = {
+                k: np.array(f(v)).reshape((1,) * v.ndim)
+                for k, f in (("min", np.min), ("max", np.max))
+            }
     z = quantizer.Quantizer(floats.data)
     op = qtyping.TFLOperationName
     if wanted.io == "int8":
@@ -116,6 +123,8 @@ def temp(floats, cal, wanted):
         z.add_static_config(".*", op.CONV_2D, 8, 8)
     return bytes(z.quantize(q).quantized_model)
 
+
 def placement(model):
     from converters.targets.target import Placement
+
     return Placement(operators=_plc(model.data))

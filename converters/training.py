@@ -61,9 +61,7 @@ class Train(StoredStage[ToTrain, Trained]):
         """Every class needs rows to learn from."""
         rows = given.snapshot.rows["train"]
         seen = set(rows.labels.tolist())
-        absent = [
-            name for place, name in enumerate(given.snapshot.classes) if place not in seen
-        ]
+        absent = [name for place, name in enumerate(given.snapshot.classes) if place not in seen]
         if absent:
             raise InvalidInput(
                 f"the training rows hold no {', '.join(absent)}; offer some, or leave the class out"
@@ -76,14 +74,14 @@ class Train(StoredStage[ToTrain, Trained]):
         code = recipe_code.load(given.folder, given.recipe.entry)
         network = _network(given, code)
         rows, recipe = given.snapshot.rows["train"], given.recipe
-        code.train(network, rows, Evaluator(given.snapshot.definition), recipe.settings, recipe.seed)
+        code.train(
+            network, rows, Evaluator(given.snapshot.definition), recipe.settings, recipe.seed
+        )
         network.eval()
         classes = len(given.snapshot.classes)
         simple = fallback.fit(given.snapshot.definition, rows, classes, recipe.fallback)
         state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        return Trained(
-            weights=safetensors.torch.save(state), fallback=baseline.serialize(simple)
-        )
+        return Trained(weights=safetensors.torch.save(state), fallback=baseline.serialize(simple))
 
     def ensures(self, given: ToTrain, made: Trained) -> None:
         """The weights have to fit the network that the recipe makes."""

@@ -74,7 +74,8 @@ class Processor:
 
     def _emulated(self, compiled: Compiled, feeds: Feeds) -> dict[str, int8_io.Array]:
         source = compiled.source
-        given = {spec.name: feeds[spec.name] for spec in source.inputs}
+        taken, given = host.places(source)
+        rows = [feeds[name] for name in taken]
         suffix = SUFFIX[source.format]
-        answers = emulation.run(compiled.data, suffix, given, self._emulated_cpu())
-        return {spec.name: found for spec, found in zip(source.outputs, answers, strict=True)}
+        answers = emulation.run(compiled.data, suffix, rows, self._emulated_cpu())
+        return dict(zip(given, answers, strict=True))

@@ -15,12 +15,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from converters.refusal import StageFailed
 from converters.targets import places
-from converters.tensors import Array, Feeds, unpack_places
+from converters.tensors import Array, unpack_places
 from edge_core.errors import Unavailable
 
 Say = Callable[[str], None]
@@ -115,13 +115,13 @@ def install(say: Say) -> None:
     say(f"aarch64 runtimes in {places.folder(KIND)}")
 
 
-def run(model: bytes, suffix: str, feeds: Feeds, cpu: str) -> list[Array]:
+def run(model: bytes, suffix: str, rows: Sequence[Array], cpu: str) -> list[Array]:
     """Answer rows on an emulated processor.
 
     Args:
         model: bytes of the file.
         suffix: ``.onnx`` or ``.tflite``; it names the runtime.
-        feeds: arrays in the order of the model's inputs, int8 where the file wants it.
+        rows: arrays in the order of the file's inputs.
         cpu: qemu's name of the processor.
 
     Raises:
@@ -136,7 +136,7 @@ def run(model: bytes, suffix: str, feeds: Feeds, cpu: str) -> list[Array]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / f"model{suffix}").write_bytes(model)
-        np.savez(folder / "feeds.npz", **{str(i): a for i, a in enumerate(feeds.values())})
+        np.savez(folder / "feeds.npz", **{str(i): a for i, a in enumerate(rows)})
         command = [
             QEMU,
             *("-cpu", cpu, "-L", str(place / "root")),

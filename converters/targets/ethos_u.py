@@ -106,9 +106,7 @@ class Adapter:
 def _vela(arguments: list[str]) -> str:
     command = [sys.executable, "-c", START, *arguments]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise StageFailed(f"vela took more than {SECONDS:g} s") from error
     if done.returncode:

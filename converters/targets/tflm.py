@@ -75,21 +75,20 @@ class Adapter:
         if not tool.runs:
             return None
         answered = _answer(compiled.data, _quantised(compiled, feeds))
-        details = host.in_order(host.interpreter(compiled.data, 1).get_output_details())
+        details = host.interpreter(compiled.data, 1).get_output_details()
+        names = host.places(compiled.source)[1]
         outputs = {
-            spec.name: int8_io.dequantised(found, entry)
-            for spec, found, entry in zip(
-                compiled.source.outputs, answered.outputs, details, strict=True
-            )
+            name: int8_io.dequantised(found, entry)
+            for name, found, entry in zip(names, answered.outputs, details, strict=True)
         }
         return Ran(outputs=outputs, by=f"{tool.by} on this machine", on_hardware=False)
 
 
 def _quantised(compiled: Compiled, feeds: Feeds) -> list[Array]:
-    details = host.in_order(host.interpreter(compiled.data, 1).get_input_details())
+    details = host.interpreter(compiled.data, 1).get_input_details()
     return [
-        int8_io.quantised(int8_io.scaled(feeds[spec.name], compiled.source.scaling), entry)
-        for spec, entry in zip(compiled.source.inputs, details, strict=True)
+        int8_io.quantised(int8_io.scaled(feeds[name], compiled.source.scaling), entry)
+        for name, entry in zip(host.places(compiled.source)[0], details, strict=True)
     ]
 
 
@@ -113,9 +112,7 @@ def _answer(model: bytes, given: list[Array]) -> _Answered:
         said = done.stderr.decode(errors="replace")
         if done.returncode or not (total := _TOTAL.search(said)):
             raise _failure(done.returncode, said)
-        return _Answered(
-            unpack_places((folder / "answers.npz").read_bytes()), int(total.group(1))
-        )
+        return _Answered(unpack_places((folder / "answers.npz").read_bytes()), int(total.group(1)))
 
 
 def _failure(code: int, said: str) -> StageFailed | Unavailable:

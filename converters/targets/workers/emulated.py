@@ -1,7 +1,7 @@
 """Answers rows on an emulated processor: imports numpy and one runtime, nothing of Serinus.
 
-``python emulated.py MODEL FEEDS ANSWERS``: FEEDS is an ``.npz`` of inputs by their place (``0``,
-``1``, ...), ANSWERS one of outputs by theirs. The model's suffix names the runtime.
+``python emulated.py MODEL FEEDS ANSWERS``: FEEDS is an ``.npz`` of inputs by their place in the
+file (``0``, ``1``, ...), ANSWERS one of outputs by theirs. The suffix names the runtime.
 """
 
 import sys
@@ -26,17 +26,17 @@ def by_onnxruntime(model, given):
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
-    return session.run(None, dict(zip(names, given)))
+    return session.run(None, dict(zip(names, given, strict=True)))
 
 
 def by_litert(model, given):
     """All rows as one batch where the file can be resized, else row by row."""
-    rows = [len(array) for array in given][0]
+    rows = len(given[0])
     try:
         return invoked(model, given)
     except RuntimeError:
         parts = [invoked(model, [array[row : row + 1] for array in given]) for row in range(rows)]
-        return [np.concatenate(found) for found in zip(*parts)]
+        return [np.concatenate(found) for found in zip(*parts, strict=True)]
 
 
 def invoked(model, given):
@@ -44,25 +44,15 @@ def invoked(model, given):
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=model, num_threads=1)
-    inputs = in_order(interpreter.get_input_details())
-    for details, array in zip(inputs, given):
+    inputs = interpreter.get_input_details()
+    for details, array in zip(inputs, given, strict=True):
         interpreter.resize_tensor_input(details["index"], list(array.shape))
     interpreter.allocate_tensors()
-    for details, array in zip(inputs, given):
+    for details, array in zip(inputs, given, strict=True):
         interpreter.set_tensor(details["index"], array)
     interpreter.invoke()
-    outputs = in_order(interpreter.get_output_details())
+    outputs = interpreter.get_output_details()
     return [np.array(interpreter.get_tensor(details["index"])) for details in outputs]
-
-
-def in_order(details):
-    """Tensors in the order of the numbers in their names."""
-
-    def place(entry):
-        digits = [part for part in entry["name"].replace(":", "_").split("_") if part.isdigit()]
-        return int(digits[0]) if digits else 0
-
-    return sorted(details, key=place)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main():
         interpreter.invoke()
         rows.append(outputs(interpreter))
     interpreter.print_allocations()
-    found = [np.concatenate(parts) for parts in zip(*rows)]
+    found = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
     np.savez(answers, **{str(place): array for place, array in enumerate(found)})
 
 
