@@ -35,6 +35,7 @@ from converters.scoring import Scorer
 from converters.source import Source
 from converters.targets import open_target
 from converters.targets.profile import PROFILES
+from converters.tensors import Feeds
 from converters.training import ToTrain, Train, Trained
 from converters.variants import Choices, Job
 from edge_core import durable
@@ -136,7 +137,7 @@ def _make(
     train, test, kept = (
         _rows(chosen, rows) for rows in (snapshot.rows["train"], snapshot.rows["test"], golden)
     )
-    feeds = {chosen.input: np.concatenate([train, test, kept])}
+    feeds: Feeds = {str(chosen.input): np.concatenate([train, test, kept])}
     logits = variants.answer_in_float(source, feeds, pipeline)[bundling.OUTPUT]
     floating = Floating(
         train=logits[: len(train)],
@@ -171,14 +172,14 @@ def _jobs(
         mixed_below=chosen.gates.numeric_error if wanted.mixed else 0.0,
         weight_only=wanted.scheme == "int8 weight-only",
     )
-    calibration = {chosen.input: _rows(chosen, snapshot.rows["calibration"])}
+    name = str(chosen.input)
     return [
         Job(
             target=target,
             source=source,
             choices=choices,
-            calibration=calibration,
-            trial={chosen.input: trial},
+            calibration={name: _rows(chosen, snapshot.rows["calibration"])},
+            trial={name: trial},
             cache=cache,
             profiles=request.profiles,
         )

@@ -90,8 +90,14 @@ def _check_array(array: Array, spec: TensorSpec, what: str) -> None:
 def pack(feeds: Feeds) -> bytes:
     """The arrays as an uncompressed ``.npz``; equal arrays give equal bytes."""
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **{name: feeds[name] for name in sorted(feeds)})
+    arrays: dict[str, Any] = {name: feeds[name] for name in sorted(feeds)}
+    np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()
+
+
+def pack_places(arrays: Iterable[Array]) -> bytes:
+    """Arrays named by their place: ``0``, ``1``, and so on."""
+    return pack({str(place): array for place, array in enumerate(arrays)})
 
 
 def unpack(data: bytes) -> dict[str, Array]:
@@ -101,6 +107,6 @@ def unpack(data: bytes) -> dict[str, Array]:
 
 
 def unpack_places(data: bytes) -> list[Array]:
-    """Arrays that are named by their place: ``0``, ``1``, and so on."""
+    """The arrays that :func:`pack_places` was given, or a worker has written so."""
     found = unpack(data)
     return [found[str(place)] for place in range(len(found))]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from converters.refusal import StageFailed
 from converters.targets import places
-from converters.tensors import Array, unpack_places
+from converters.tensors import Array, pack_places, unpack_places
 from edge_core.errors import Unavailable
 
 Say = Callable[[str], None]
@@ -128,15 +128,13 @@ def run(model: bytes, suffix: str, rows: Sequence[Array], cpu: str) -> list[Arra
         Unavailable: the emulated side is not installed.
         StageFailed: the runtime failed or took too long.
     """
-    import numpy as np
-
     if lack := missing():
         raise Unavailable(lack)
     place = places.folder(KIND)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / f"model{suffix}").write_bytes(model)
-        np.savez(folder / "feeds.npz", **{str(i): a for i, a in enumerate(rows)})
+        (folder / "feeds.npz").write_bytes(pack_places(rows))
         command = [
             QEMU,
             *("-cpu", cpu, "-L", str(place / "root")),

@@ -16,7 +16,7 @@ from converters.refusal import StageFailed
 from converters.targets import int8_io
 from converters.targets.profile import Profile
 from converters.targets.target import Compiled, Estimate, Placement, Ran, Tool
-from converters.tensors import Array, Feeds, unpack_places
+from converters.tensors import Array, Feeds, pack_places, unpack_places
 from edge_core.errors import Unavailable
 
 PACKAGE = "tflite-micro"
@@ -97,7 +97,7 @@ def _answer(model: bytes, given: list[Array]) -> _Answered:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "model.tflite").write_bytes(model)
-        np.savez(folder / "feeds.npz", **{str(place): array for place, array in enumerate(given)})
+        (folder / "feeds.npz").write_bytes(pack_places(given))
         worker = Path(__file__).parent / "workers" / "micro.py"
         files = [str(folder / name) for name in ("model.tflite", "feeds.npz", "answers.npz")]
         try:

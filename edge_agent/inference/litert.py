@@ -37,7 +37,7 @@ class _Planned:
 class LitertSession:
     """One interpreter for each batch size of 1, 2, 4, ..., 64, made when it is first needed.
 
-    Resizing an interpreter plans its memory anew, which costs more than a second interpreter.
+    A file that cannot be resized answers row by row. Resizing an interpreter plans its memory anew, which costs more than a second interpreter.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -46,6 +46,7 @@ class LitertSession:
         self._planned = {1: one}
         self.runtime = f"{PACKAGE} {importlib.metadata.version(PACKAGE)} (XNNPACK on CPU)"
         names = [entry["op_name"] for entry in one.interpreter._get_ops_details()]
+        self._resizable = _resizable(model)
         delegated = names.count("DELEGATE")
         self.placement = {"operators": len(names) - delegated, "XNNPACK partitions": delegated}
 
@@ -57,7 +58,9 @@ class LitertSession:
             raise Unavailable(f"{PACKAGE} failed: {error}") from error
 
     def _run_bucket(self, given: Float32) -> Float32:
-        rows = len(given)
+        rows = len(given) if self._resizable else 1
+        if len(given) > rows:
+            return np.concatenate([self._run_bucket(row[None]) for row in given])
         size = bucket_for(rows)
         planned = self._planned.get(size)
         if planned is None:
@@ -68,6 +71,15 @@ class LitertSession:
         planned.interpreter.invoke()
         logits = planned.interpreter.get_tensor(planned.result)
         return np.asarray(logits[:rows], dtype=np.float32)
+
+
+def _resizable(model: bytes) -> bool:
+    """Whether the file takes more than one row; some hold a batch of one in a constant."""
+    try:
+        _Planned(model, 2)
+    except RuntimeError:
+        return False
+    return True
 
 
 def open_model(path: Path) -> LitertSession:

@@ -8,8 +8,11 @@ from ai_edge_litert import schema_py_generated as schema
 Float32 = npt.NDArray[np.float32]
 
 
-def tiny_tflite(weights: Float32, bias: Float32) -> bytes:
-    """Float32 [1, features] -> float32 [1, classes]; ``weights`` is [features, classes]."""
+def tiny_tflite(weights: Float32, bias: Float32, *, resizable: bool = True) -> bytes:
+    """Float32 [1, features] -> float32 [1, classes]; ``weights`` is [features, classes].
+
+    Where it is not ``resizable``, a RESHAPE to a constant [1, features] stands in front.
+    """
     features, classes = weights.shape
     graph = schema.SubGraphT()
     graph.tensors = [
@@ -24,15 +27,34 @@ def tiny_tflite(weights: Float32, bias: Float32) -> bytes:
     layer.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
     layer.builtinOptions = schema.FullyConnectedOptionsT()
     graph.operators = [layer]
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
-    code.version = 1
     model = schema.ModelT()
-    model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
+    model.version, model.subgraphs = 3, [graph]
+    model.operatorCodes = [_code(schema.BuiltinOperator.FULLY_CONNECTED)]
     model.buffers = [_buffer(b""), _buffer(weights.T.tobytes()), _buffer(bias.tobytes())]
+    if not resizable:
+        _reshape_first(model, graph, features)
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
+
+
+def _reshape_first(model: schema.ModelT, graph: schema.SubGraphT, features: int) -> None:
+    shape = _tensor(b"shape", [2], 3)
+    shape.type = schema.TensorType.INT32
+    graph.tensors += [shape, _tensor(b"rows", [1, features], 0)]
+    reshape = schema.OperatorT()
+    reshape.opcodeIndex, reshape.inputs, reshape.outputs = 1, [0, 4], [5]
+    graph.operators[0].inputs = [5, 1, 2]
+    graph.operators.insert(0, reshape)
+    model.operatorCodes.append(_code(schema.BuiltinOperator.RESHAPE))
+    model.buffers.append(_buffer(np.array([1, features], np.int32).tobytes()))
+
+
+def _code(operator: int) -> schema.OperatorCodeT:
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = operator
+    code.version = 1
+    return code
 
 
 def _tensor(name: bytes, shape: list[int], buffer: int) -> schema.TensorT:

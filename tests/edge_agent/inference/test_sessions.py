@@ -29,7 +29,17 @@ def _litert(folder: Path) -> Session:
     return open_session(path, msgspec.structs.replace(variant, runtime="litert"))
 
 
-@pytest.fixture(params=[_onnx, _litert], ids=["onnxruntime", "litert"])
+def _litert_of_one_row(folder: Path) -> Session:
+    variant = folders.read(tiny_bundle(folder)).variant(TARGET)
+    path = folder / "model.tflite"
+    path.write_bytes(tiny_tflite(WEIGHTS, BIAS, resizable=False))
+    return open_session(path, msgspec.structs.replace(variant, runtime="litert"))
+
+
+@pytest.fixture(
+    params=[_onnx, _litert, _litert_of_one_row],
+    ids=["onnxruntime", "litert", "litert-of-one-row"],
+)
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Session:
     opener: Opener = request.param
     return opener(tmp_path)
