@@ -21,7 +21,7 @@ from converters import (
     recipe,
     recipe_code,
     signing,
-    training,
+    training_stage,
     variants,
 )
 from converters.cache import Cache, default_folder
@@ -36,7 +36,7 @@ from converters.source import Source
 from converters.targets import open_target
 from converters.targets.profile import PROFILES
 from converters.tensors import Feeds
-from converters.training import ToTrain, Train, Trained
+from converters.training_stage import ToTrain, Train, Trained
 from converters.variants import Choices, Job
 from edge_core import durable
 from edge_core.bundle.manifest import GateResult, Manifest, Waiver
@@ -127,12 +127,12 @@ def _make(
     snapshot = pipeline.run(Cut(), ToCut(folder=request.recipe, recipe=chosen))
     given = ToTrain(
         folder=request.recipe,
-        recipe=training.without_targets(chosen),
+        recipe=training_stage.without_targets(chosen),
         code_sha256=recipe_code.digest(request.recipe, recipe.release_file(chosen)),
         snapshot=snapshot,
     )
     trained = pipeline.run(Train(), given)
-    source = training.source(given, trained)
+    source = training_stage.source(given, trained)
     golden = bundling.golden_rows(snapshot)
     train, test, kept = (
         _rows(chosen, rows) for rows in (snapshot.rows["train"], snapshot.rows["test"], golden)

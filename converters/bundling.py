@@ -10,7 +10,7 @@ from converters import card, plots, provenance, recipe, recipe_code
 from converters.dataset import Float32, Rows, Snapshot
 from converters.evidence import Evidence
 from converters.recipe import Recipe
-from converters.training import Trained
+from converters.training_stage import Trained
 from converters.variants import Variant
 from edge_core import outputs
 from edge_core.bundle import folder as folders
