@@ -26,6 +26,7 @@ from converters import (
     recipe_code,
     signing,
     tflite_int8,
+    training,
 )
 from converters.dataset import Rows, Snapshot
 from converters.export import Float32
@@ -47,7 +48,6 @@ from edge_core.bundle.manifest import (
 )
 from edge_core.errors import InvalidBundle, InvalidConfiguration
 from edge_core.features import definition as definitions
-from edge_core.features.evaluation import Evaluator
 from edge_core.release import ReleaseRef
 from edge_core.stats import histogram
 
@@ -113,6 +113,8 @@ def build(request: BuildRequest, report: Report) -> Manifest:
         raise InvalidConfiguration(
             f"unknown target {', '.join(sorted(unknown))}; known are {', '.join(TARGETS)}"
         )
+    if chosen.input != "features":
+        raise InvalidConfiguration(f"release {chosen.version} takes {chosen.input}; cannot build it")
     parent = folders.read(request.parent) if request.parent else None
     request.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
@@ -174,18 +176,9 @@ def _snapshot(folder: Path, chosen: Recipe, code: recipe_code.RecipeCode) -> Sna
 def _train(
     chosen: Recipe, code: recipe_code.RecipeCode, snapshot: Snapshot
 ) -> tuple[Any, baseline.LogisticBaseline]:
-    """Train in one thread with deterministic kernels, so that a seed fixes the weights."""
-    import torch
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(chosen.seed)
     definition, rows = snapshot.definition, snapshot.rows["train"]
-    network = code.network(definition, len(snapshot.classes), chosen.settings)
-    code.train(network, rows, Evaluator(definition), chosen.settings, chosen.seed)
-    network.eval()
-    simple = fallback.fit(definition, rows, len(snapshot.classes), chosen.fallback)
-    return network, simple
+    network = training.train(chosen, code, snapshot).network
+    return network, fallback.fit(definition, rows, len(snapshot.classes), chosen.fallback)
 
 
 def _variant(
