@@ -17,7 +17,6 @@ from converters import (
     gates,
     incumbent,
     judging,
-    metrics,
     recipe,
     recipe_code,
     signing,
@@ -36,6 +35,7 @@ from converters.source import Source
 from converters.targets import open_target
 from converters.targets.profile import PROFILES
 from converters.tensors import Feeds
+from converters.training import model_rows
 from converters.training_stage import ToTrain, Train, Trained
 from converters.variants import Choices, Job
 from edge_core import durable
@@ -114,6 +114,9 @@ def _fill(
             results += gates.judge_against_parent(
                 chosen, own, built.scores.parent, built.scorer.slices
             )
+        if built.trained.teacher is not None:
+            own, taught = judging.own_figures(built.shown), built.trained.teacher.metrics
+            results.append(gates.judge_against_teacher(chosen, own, taught))
         results = gates.apply_waivers(results, waivers)
         _enforce(request, chosen, built, results, waivers)
         manifest = _write(folder, request, chosen, built, results, waivers)
@@ -135,7 +138,7 @@ def _make(
     source = training_stage.source(given, trained)
     golden = bundling.golden_rows(snapshot)
     train, test, kept = (
-        _rows(chosen, rows) for rows in (snapshot.rows["train"], snapshot.rows["test"], golden)
+        model_rows(chosen, rows) for rows in (snapshot.rows["train"], snapshot.rows["test"], golden)
     )
     feeds: Feeds = {str(chosen.input): np.concatenate([train, test, kept])}
     logits = variants.answer_in_float(source, feeds, pipeline)[bundling.OUTPUT]
@@ -145,7 +148,7 @@ def _make(
         golden=logits[-len(kept) :],
     )
     scorer = Scorer(
-        metrics=metrics.chosen(request.recipe, chosen),
+        metrics=recipe_code.metrics(request.recipe, chosen.metrics),
         labels=snapshot.rows["test"].labels,
         slices=gates.slices_of(chosen, snapshot.rows["test"]),
     )
@@ -178,7 +181,7 @@ def _jobs(
             target=target,
             source=source,
             choices=choices,
-            calibration={name: _rows(chosen, snapshot.rows["calibration"])},
+            calibration={name: model_rows(chosen, snapshot.rows["calibration"])},
             trial={name: trial},
             cache=cache,
             profiles=request.profiles,
@@ -259,6 +262,3 @@ def _write(
     return bundling.write(folder, content, evidence)
 
 
-def _rows(chosen: Recipe, rows: Rows) -> Float32:
-    """What the model takes."""
-    return rows.features if chosen.input == "features" else rows.samples

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edge_core.bundle.manifest import DatasetRecord
 from edge_core.errors import InvalidInput, SerinusError
 from edge_core.features.definition import FeatureDefinition
+from edge_core.features.evaluation import Evaluator
 from edge_core.features.windowing import FeatureStream
 
 Role = Literal["train", "calibration", "test", "golden"]
@@ -152,7 +153,7 @@ def _rows(
     slices: Mapping[str, Sequence[str]],
     recordings: Sequence[LabelledRecording],
 ) -> Rows:
-    window = definition.window
+    window, evaluator = definition.window, Evaluator(definition)
     samples = [np.empty((0, window.samples, len(definition.inputs)), np.float32)]
     features = [np.empty((0, len(definition.features)), np.float32)]
     labels: list[int] = []
@@ -160,7 +161,7 @@ def _rows(
     for recording in recordings:
         times = np.arange(len(recording.samples)) * 1_000_000 / window.rate_hz
         try:
-            windows = FeatureStream(definition).push(
+            windows = FeatureStream(definition, evaluator).push(
                 np.rint(times).astype(np.int64), recording.samples
             )
         except SerinusError as error:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from converters.dataset import Rows
 from converters.recipe import Recipe
 from converters.refusal import RefusedByGate, WrongUse
+from converters.suspicion import FeatureScore
 from converters.targets.profile import Limits
 from edge_core.bundle.manifest import Budget, GateResult, VariantRecord, Waiver
 
@@ -116,6 +117,14 @@ def judge_release(
     ]
 
 
+def judge_against_teacher(
+    recipe: Recipe, own: Mapping[str, float], teacher: Mapping[str, float]
+) -> GateResult:
+    """How far a distilled student lies below its teacher."""
+    primary = recipe.metrics[0]
+    return _judged("below_teacher", teacher[primary] - own[primary], recipe.gates.below_teacher)
+
+
 def judge_against_parent(
     recipe: Recipe,
     own: Mapping[str, float],
@@ -148,24 +157,21 @@ def judge_against_parent(
 
 
 def judge_suspicion(
-    recipe: Recipe, own: Mapping[str, float], feature: str, alone: float
+    recipe: Recipe, own: Mapping[str, float], alone: FeatureScore
 ) -> list[GateResult]:
     """Results too good to be true: near perfect, or reached by one feature alone.
 
     Args:
         recipe: holds the thresholds.
         own: the release's figures.
-        feature: the best single feature.
-        alone: accuracy that this feature reaches alone.
+        alone: what the best single feature reaches.
     """
     limits = recipe.gates
     near = _judged("near_perfect", own[recipe.metrics[0]], limits.suspicious_score)
-    lead = own["accuracy"] - alone
+    lead = own["accuracy"] - alone.accuracy if "accuracy" in own else None
     single = _judged("single_feature", lead, limits.single_feature, least=True)
-    return [
-        near,
-        msgspec.structs.replace(single, detail=f"{feature} alone reaches {alone:.3f}"),
-    ]
+    detail = f"{alone.name} alone reaches an accuracy of {alone.accuracy:.3f}"
+    return [near, msgspec.structs.replace(single, detail=detail)]
 
 
 def apply_waivers(results: Sequence[GateResult], waivers: Sequence[Waiver]) -> list[GateResult]:

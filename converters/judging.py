@@ -117,11 +117,14 @@ def judge(
     own = own_figures(shown)
     results += gates.judge_release(recipe, own, scores.fallback, size)
     train, test = snapshot.rows["train"], snapshot.rows["test"]
-    place, alone = suspicion.single_feature(
-        train.features, train.labels, test.features, test.labels
+    alone = suspicion.single_feature(
+        train.features,
+        train.labels,
+        test.features,
+        test.labels,
+        names=snapshot.definition.feature_names,
     )
-    name = snapshot.definition.feature_names[place]
-    return results + gates.judge_suspicion(recipe, own, name, alone)
+    return results + gates.judge_suspicion(recipe, own, alone)
 
 
 def own_figures(shown: list[Shown]) -> dict[str, float]:

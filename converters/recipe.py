@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from converters.metrics import LOWER_IS_BETTER, METRICS
+from converters.model_file import Scheme
+from converters.quantising import Method
 from edge_core.bundle.manifest import Budget, ModelName
 from edge_core.errors import InvalidConfiguration
 from edge_core.release import VERSION_PATTERN
@@ -19,6 +22,12 @@ Setting = str | int | float | bool | list[str]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*$")]
 EntryPoint = Annotated[str, msgspec.Meta(pattern=r"^[a-z_][a-z0-9_]*:[a-z_][a-z0-9_]*$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+MetricName = Annotated[
+    str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*(:[a-z_][a-z0-9_]*)?$", max_length=64)
+]
+"""A built-in metric, or ``module:function`` in the recipe folder."""
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +40,10 @@ class EntryPoints(_Section, frozen=True, kw_only=True):
     recordings: EntryPoint
     network: EntryPoint
     train: EntryPoint
+    teacher_network: EntryPoint | None = None
+    teacher_train: EntryPoint | None = None
+    augment: EntryPoint | None = None
+    """Alters rows while the student is distilled."""
 
 
 class Output(_Section, frozen=True, kw_only=True):
@@ -47,6 +60,46 @@ class FallbackRecipe(_Section, frozen=True, kw_only=True):
     l2: Annotated[float, msgspec.Meta(ge=0)] = 1e-3
 
 
+class DistillationRecipe(_Section, frozen=True, kw_only=True):
+    """The student first goes through its own ``train``, then learns from the teacher."""
+
+    teacher: Literal["entry"] = "entry"
+    """``entry``: the recipe's own ``teacher_network``, trained by ``teacher_train``."""
+    temperature: Positive = 2.0
+    hard_weight: Share = 0.5
+    """1 learns from labels alone, 0 from the teacher alone."""
+    epochs: Count
+    learning_rate: Positive = 3e-3
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    batch: Count = 128
+    feature_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    student_layer: str = ""
+    """Module path of the hidden layer that learns to say what the teacher's says."""
+    teacher_layer: str = ""
+
+    def __post_init__(self) -> None:
+        if self.feature_weight and not (self.student_layer and self.teacher_layer):
+            raise ValueError("feature_weight needs student_layer and teacher_layer")
+
+
+class QatRecipe(_Section, frozen=True, kw_only=True):
+    """Quantisation-aware fine-tuning, used where static int8 fails its gates."""
+
+    epochs: Count
+    learning_rate: Positive = 1e-3
+
+
+class QuantisationRecipe(_Section, frozen=True, kw_only=True):
+    """How models are quantised where the target leaves a choice."""
+
+    scheme: Scheme = "int8 static"
+    method: Method = "auto"
+    """Calibration method."""
+    qat: QatRecipe | None = None
+    mixed: bool = False
+    """Whether layers may stay in float, the fewest that make the gates pass."""
+
+
 class GateLimits(_Section, frozen=True, kw_only=True):
     """Thresholds; differences are losses, so negative means better."""
 
@@ -56,19 +109,15 @@ class GateLimits(_Section, frozen=True, kw_only=True):
     top1_agreement: Share = 0.98
     below_baseline: Share = 0.0
     """How far accuracy may lie below the fallback's; above 0 only for a baseline release."""
+    below_teacher: Share = 0.05
+    """How far a distilled model may lie below its teacher."""
     below_parent: Share = 0.01
     below_parent_slice: Share = 0.02
-    suspicious_score: Share = 0.999
+    min_slice_rows: Count = 30
+    suspicious_score: Positive = 0.999
+    """A test score from here on stops the build until somebody explains it."""
     single_feature: Share = 0.01
-    min_slice_rows: Annotated[int, msgspec.Meta(ge=1)] = 30
-
-
-class Quantisation(_Section, frozen=True, kw_only=True):
-    """How variants are quantised; targets' profiles say the rest."""
-
-    scheme: Literal["int8 static", "int8 weight-only"] = "int8 static"
-    method: Literal["min/max", "percentile", "entropy", "auto"] = "auto"
-    mixed: bool = False
+    """One feature alone that comes this close to the model's accuracy stops it, too."""
 
 
 class Recipe(_Section, frozen=True, kw_only=True):
@@ -78,6 +127,8 @@ class Recipe(_Section, frozen=True, kw_only=True):
     version: Annotated[str, msgspec.Meta(pattern=VERSION_PATTERN)]
     description: str = ""
     features: str = "features.json"
+    input: Literal["features", "samples"] = "features"
+    """What the model takes: features [batch, features] or raw windows [batch, samples, inputs]."""
     targets: Annotated[list[str], msgspec.Meta(min_length=1)]
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
     label_delay_seconds: float = 0.0
@@ -86,12 +137,25 @@ class Recipe(_Section, frozen=True, kw_only=True):
     slices: dict[Name, list[str]] = {}
     budget: Budget
     fallback: FallbackRecipe
+    metrics: Annotated[list[MetricName], msgspec.Meta(min_length=1)] = ["accuracy"]
+    """The first is the one that gates watch; higher has to be better."""
+    distillation: DistillationRecipe | None = None
+    quantisation: QuantisationRecipe = QuantisationRecipe()
     gates: GateLimits = GateLimits()
-    input: Literal["features", "samples"] = "features"
-    quantisation: Quantisation = Quantisation()
-    metrics: list[str] = msgspec.field(default_factory=lambda: ["accuracy"])
     settings: dict[str, Setting] = {}
     """The recipe's own: its code checks them."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.metrics)) != len(self.metrics):
+            raise ValueError("metrics: one is named twice")
+        odd = [name for name in self.metrics if ":" not in name and name not in METRICS]
+        if odd:
+            raise ValueError(f"metrics: unknown {', '.join(odd)}; known are {', '.join(METRICS)}")
+        if self.metrics[0] in LOWER_IS_BETTER:
+            raise ValueError(f"metrics: {self.metrics[0]} falls as models improve; name it later")
+        entry = self.entry
+        if self.distillation and not (entry.teacher_network and entry.teacher_train):
+            raise ValueError("distillation needs entry.teacher_network and entry.teacher_train")
 
 
 def load(folder: Path, release: str | None) -> Recipe:

@@ -1,4 +1,4 @@
-"""The recipe folder's own Python: loaded as a package, called through three entry points."""
+"""The recipe folder's own Python: loaded as a package, called through its entry points."""
 
 import hashlib
 import importlib
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from converters.dataset import LabelledRecording, Rows
+from converters.metrics import METRICS, Metric
 from converters.recipe import EntryPoints, Setting
 from edge_core.errors import InvalidConfiguration
 from edge_core.features.definition import FeatureDefinition
@@ -32,7 +33,11 @@ class Recordings(Protocol):
 
 
 class NetworkFactory(Protocol):
-    """Makes an untrained network: ``features`` float32 [batch, f] -> logits [batch, classes]."""
+    """Makes an untrained network that answers logits float32 [batch, classes].
+
+    It takes what the recipe's ``input`` says: ``features`` float32 [batch, f], or ``samples``
+    float32 [batch, samples, inputs]. A teacher comes from a factory of the same kind.
+    """
 
     def __call__(
         self, definition: FeatureDefinition, classes: int, settings: Settings
@@ -42,7 +47,10 @@ class NetworkFactory(Protocol):
 
 
 class Trainer(Protocol):
-    """Trains a network in place."""
+    """Trains a network in place, on ``rows.features`` or ``rows.samples``.
+
+    Where the recipe distils, this comes first and has to leave the scaling fitted.
+    """
 
     def __call__(
         self,
@@ -56,13 +64,26 @@ class Trainer(Protocol):
         ...
 
 
+class Augment(Protocol):
+    """Alters rows while a student learns from its teacher."""
+
+    def __call__(
+        self, rows: "torch.Tensor", settings: Settings, draw: "torch.Generator"
+    ) -> "torch.Tensor":
+        """Float32 [batch, ...] -> the same shape; all chance comes from ``draw``."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecipeCode:
-    """The three functions of one recipe."""
+    """The functions of one recipe."""
 
     recordings: Recordings
     network: NetworkFactory
     train: Trainer
+    teacher_network: NetworkFactory | None = None
+    teacher_train: Trainer | None = None
+    augment: Augment | None = None
 
 
 def load(folder: Path, entry: EntryPoints) -> RecipeCode:
@@ -76,7 +97,27 @@ def load(folder: Path, entry: EntryPoints) -> RecipeCode:
         recordings=cast(Recordings, _function(folder, entry.recordings)),
         network=cast(NetworkFactory, _function(folder, entry.network)),
         train=cast(Trainer, _function(folder, entry.train)),
+        teacher_network=cast(NetworkFactory | None, _optional(folder, entry.teacher_network)),
+        teacher_train=cast(Trainer | None, _optional(folder, entry.teacher_train)),
+        augment=cast(Augment | None, _optional(folder, entry.augment)),
     )
+
+
+def metrics(folder: Path, names: Iterable[str]) -> dict[str, Metric]:
+    """The recipe's metrics, in order; one of its own is called by its function's name.
+
+    Call it after :func:`load`.
+
+    Raises:
+        InvalidConfiguration: an own metric is missing, or two have the same name.
+    """
+    found: dict[str, Metric] = {}
+    for name in names:
+        shown = name.rpartition(":")[2]
+        if shown in found or (shown != name and shown in METRICS):
+            raise InvalidConfiguration(f"{folder}: two metrics are called {shown}; rename one")
+        found[shown] = cast(Metric, _function(folder, name)) if shown != name else METRICS[name]
+    return found
 
 
 def recordings(folder: Path, entry: EntryPoints) -> Recordings:
@@ -104,6 +145,10 @@ def digest(folder: Path, release_file: str) -> str:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             found.update(f"{name}\0{content}\n".encode())
     return found.hexdigest()
+
+
+def _optional(folder: Path, entry: str | None) -> Any:
+    return None if entry is None else _function(folder, entry)
 
 
 def _function(folder: Path, entry: str) -> Any:

@@ -3,23 +3,18 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 import msgspec
 
-from converters import fallback, recipe_code
+from converters import fallback, gates, recipe_code, training
 from converters.dataset import Snapshot
 from converters.product import Plain
 from converters.recipe import Recipe
-from converters.source import RecipeSource
+from converters.scoring import Scorer
+from converters.source import RecipeSource, float_model
 from converters.stage import StoredStage
 from edge_core import baseline
 from edge_core.bundle.manifest import Teacher
 from edge_core.errors import InvalidInput
-from edge_core.features.evaluation import Evaluator
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +66,17 @@ class Train(StoredStage[ToTrain, Trained]):
         """Train network and baseline."""
         import safetensors.torch
 
-        code = recipe_code.load(given.folder, given.recipe.entry)
-        network = _network(given, code)
-        rows, recipe = given.snapshot.rows["train"], given.recipe
-        code.train(
-            network, rows, Evaluator(given.snapshot.definition), recipe.settings, recipe.seed
+        recipe, snapshot = given.recipe, given.snapshot
+        code = recipe_code.load(given.folder, recipe.entry)
+        found = training.train(recipe, code, snapshot)
+        rows, classes = snapshot.rows["train"], len(snapshot.classes)
+        simple = fallback.fit(snapshot.definition, rows, classes, recipe.fallback)
+        state = {name: value.contiguous() for name, value in found.network.state_dict().items()}
+        return Trained(
+            weights=safetensors.torch.save(state),
+            fallback=baseline.serialize(simple),
+            teacher=_teacher(given, found),
         )
-        network.eval()
-        classes = len(given.snapshot.classes)
-        simple = fallback.fit(given.snapshot.definition, rows, classes, recipe.fallback)
-        state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        return Trained(weights=safetensors.torch.save(state), fallback=baseline.serialize(simple))
 
     def ensures(self, given: ToTrain, made: Trained) -> None:
         """The weights have to fit the network that the recipe makes."""
@@ -111,12 +106,24 @@ def source(given: ToTrain, trained: Trained) -> RecipeSource:
     )
 
 
-def _network(given: ToTrain, code: recipe_code.RecipeCode) -> "torch.nn.Module":
-    import torch
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(given.recipe.seed)
-    return code.network(
-        given.snapshot.definition, len(given.snapshot.classes), given.recipe.settings
+def _teacher(given: ToTrain, found: training.Trained) -> Teacher | None:
+    """What the manifest says of the teacher; none where nothing was distilled."""
+    how = given.recipe.distillation
+    if how is None or found.teacher is None:
+        return None
+    model = float_model(given.recipe, given.snapshot.definition, found.teacher)
+    test = given.snapshot.rows["test"]
+    feeds = {str(given.recipe.input): training.model_rows(given.recipe, test)}
+    scorer = Scorer(
+        metrics=recipe_code.metrics(given.folder, given.recipe.metrics),
+        labels=test.labels,
+        slices=gates.slices_of(given.recipe, test),
+    )
+    return Teacher(
+        name=f"teacher of {given.recipe.model} {given.recipe.version}",
+        digest=model.digest(),
+        temperature=how.temperature,
+        hard_weight=how.hard_weight,
+        feature_weight=how.feature_weight,
+        metrics=scorer.score(model.run(feeds)["logits"]),
     )

@@ -1,0 +1,97 @@
+"""From a recipe's code and rows to its trained network, by way of a teacher where it names one."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from converters.dataset import Float32, Rows, Snapshot
+from converters.recipe import DistillationRecipe, Recipe
+from converters.recipe_code import RecipeCode
+from edge_core.features.evaluation import Evaluator
+
+if TYPE_CHECKING:
+    import torch
+
+    from converters.distillation import EpochLoss
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """What training made; modules are in evaluation mode."""
+
+    network: "torch.nn.Module"
+    teacher: "torch.nn.Module | None"
+    """The teacher, where the recipe distils."""
+    history: "tuple[EpochLoss, ...]"
+    """Losses of each epoch of distillation."""
+
+
+def model_rows(chosen: Recipe, rows: Rows) -> Float32:
+    """What the recipe's model takes: features [rows, f] or raw windows [rows, samples, inputs]."""
+    return rows.samples if chosen.input == "samples" else rows.features
+
+
+def train(chosen: Recipe, code: RecipeCode, snapshot: Snapshot) -> Trained:
+    """Train in one thread with deterministic kernels, so that a seed fixes the weights."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    definition, rows = snapshot.definition, snapshot.rows["train"]
+    classes, evaluator = len(snapshot.classes), Evaluator(definition)
+    torch.manual_seed(chosen.seed)
+    network = code.network(definition, classes, chosen.settings)
+    code.train(network, rows, evaluator, chosen.settings, chosen.seed)
+    network.eval()
+    if chosen.distillation is None:
+        return Trained(network=network, teacher=None, history=())
+    teacher = train_teacher(chosen, code, snapshot)
+    history = _distil(network, teacher, chosen, chosen.distillation, code, rows)
+    return Trained(network=network, teacher=teacher, history=tuple(history))
+
+
+def train_teacher(chosen: Recipe, code: RecipeCode, snapshot: Snapshot) -> "torch.nn.Module":
+    """The recipe's teacher, trained with the recipe's seed."""
+    import torch
+
+    # The recipe was checked to name both.
+    assert code.teacher_network is not None
+    assert code.teacher_train is not None
+    definition = snapshot.definition
+    torch.manual_seed(chosen.seed)
+    teacher = code.teacher_network(definition, len(snapshot.classes), chosen.settings)
+    evaluator = Evaluator(definition)
+    code.teacher_train(
+        teacher, snapshot.rows["train"], evaluator, chosen.settings, chosen.seed
+    )
+    return teacher.eval()
+
+
+def _distil(
+    network: "torch.nn.Module",
+    teacher: "torch.nn.Module",
+    chosen: Recipe,
+    how: DistillationRecipe,
+    code: RecipeCode,
+    rows: Rows,
+) -> "list[EpochLoss]":
+    import torch
+
+    from converters.distillation import HiddenLayers, distil
+
+    augment = code.augment
+    return distil(
+        network,
+        teacher,
+        torch.from_numpy(model_rows(chosen, rows)),
+        torch.from_numpy(rows.labels),
+        temperature=how.temperature,
+        hard_weight=how.hard_weight,
+        epochs=how.epochs,
+        batch=how.batch,
+        learning_rate=how.learning_rate,
+        seed=chosen.seed,
+        weight_decay=how.weight_decay,
+        feature_weight=how.feature_weight,
+        hidden=HiddenLayers(how.student_layer, how.teacher_layer) if how.feature_weight else None,
+        augment=augment and (lambda batch, draw: augment(batch, chosen.settings, draw)),
+    )
