@@ -25,7 +25,7 @@ from converters import (
 )
 from converters.cache import Cache, default_folder
 from converters.cutting import Cut, ToCut
-from converters.dataset import Float32, Rows, Snapshot
+from converters.dataset import Float32, Snapshot
 from converters.judging import Floating, Scores, Shown
 from converters.pipeline import Pipeline, Report
 from converters.recipe import Recipe
@@ -260,5 +260,3 @@ def _write(
     )
     evidence = judging.evidence(manifest, built.scorer, built.shown, built.scores)
     return bundling.write(folder, content, evidence)
-
-

@@ -60,9 +60,7 @@ def train_teacher(chosen: Recipe, code: RecipeCode, snapshot: Snapshot) -> "torc
     torch.manual_seed(chosen.seed)
     teacher = code.teacher_network(definition, len(snapshot.classes), chosen.settings)
     evaluator = Evaluator(definition)
-    code.teacher_train(
-        teacher, snapshot.rows["train"], evaluator, chosen.settings, chosen.seed
-    )
+    code.teacher_train(teacher, snapshot.rows["train"], evaluator, chosen.settings, chosen.seed)
     return teacher.eval()
 
 

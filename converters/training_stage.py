@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+
 import msgspec
 
 from converters import fallback, gates, recipe_code, training
