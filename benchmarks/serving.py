@@ -285,6 +285,7 @@ def default_bundle() -> Path:
     if not (bundle / "manifest.json").is_file():
         recipe = ROOT / "firmware_bundles" / "watch_activity"
         arguments = ["build", str(recipe), "--release", "1.1.0", "--out", str(bundle)]
+        arguments += ["--targets", TARGET]
         print("building watch_activity 1.1.0 (once) ...", flush=True)
         command = "import sys; from converters.cli import main; sys.exit(main())"
         done = subprocess.run([sys.executable, "-c", command, *arguments], check=False, cwd=ROOT)

@@ -174,7 +174,7 @@ GATES = [
         rows=171,
     ),
     GateResult(
-        gate="accuracy_drop",
+        gate="metric_drop",
         outcome="passed",
         target="cpu-x86_64-ort",
         slice="hand=left",
@@ -183,7 +183,7 @@ GATES = [
         rows=89,
     ),
     GateResult(
-        gate="accuracy_drop",
+        gate="metric_drop",
         outcome="no_evidence",
         target="cpu-x86_64-ort",
         slice="hand=both",
@@ -203,7 +203,7 @@ GATES = [
     GateResult(gate="size_bytes", outcome="passed", value=8816.0, threshold=262144.0),
 ]
 WAIVERS = [
-    Waiver(gate="accuracy_drop", slice="hand=both", reason="watch on both arms is a rare study"),
+    Waiver(gate="metric_drop", slice="hand=both", reason="watch on both arms is a rare study"),
     Waiver(gate="misplaced", reason="one clamp on the CPU costs less than 2 us"),
 ]
 

@@ -97,7 +97,7 @@ def test_a_slice_without_evidence_refuses_until_it_is_waived(tmp_path: Path) -> 
     assert "side=left has no evidence" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert list(tmp_path.iterdir()) == []
-    waiver = "accuracy_drop:side=left=only right wrists could be recorded"
+    waiver = "metric_drop:side=left=only right wrists could be recorded"
     assert (
         run("build", RECIPE, "--release", "1.2.0", "--out", out, "--waive", waiver).returncode == 0
     )
@@ -111,7 +111,7 @@ def test_a_slice_without_evidence_refuses_until_it_is_waived(tmp_path: Path) -> 
     [
         ({"release": "9.9.9"}, InvalidConfiguration, "9.9.9"),
         ({"recipe": Path("nowhere")}, InvalidConfiguration, "nowhere"),
-        ({"waive": ("accuracy_drop=short",)}, WrongUse, "reason"),
+        ({"waive": ("metric_drop=short",)}, WrongUse, "reason"),
         ({"out": Path()}, WrongUse, "exists already"),
     ],
 )

@@ -126,7 +126,7 @@ def test_gates_differ_by_outcome_waiver_and_limit_not_by_value() -> None:
     gates[3] = replace(gates[3], waived=False)
     differing = compare(manifest(), changed(gates=gates[:4])).section("gates").differing
     assert [row.name for row in differing] == [
-        "cpu-x86_64-ort accuracy_drop hand=left",
+        "cpu-x86_64-ort metric_drop hand=left",
         "gpu-webgpu-ort misplaced",
         "size_bytes",
     ]
@@ -160,7 +160,7 @@ def test_notes_tell_of_parents_and_waivers() -> None:
     parent = replace(manifest(), version="1.2.0", waivers=[])
     assert compare(parent, manifest()).notes == [
         "1.3.0 was gated against 1.2.0 as its parent.",
-        "watch-activity@1.3.0 has waived gates: accuracy_drop, misplaced.",
+        "watch-activity@1.3.0 has waived gates: metric_drop, misplaced.",
     ]
 
 

@@ -164,7 +164,7 @@ def with_an_extra_file(shop: Shop) -> Path:
 def failed_a_gate(shop: Shop) -> Path:
     bundle = shop.bundle()
     manifest = folders.read(bundle)
-    failed = GateResult(gate="accuracy_drop", slice="side=left", outcome="no_evidence")
+    failed = GateResult(gate="metric_drop", slice="side=left", outcome="no_evidence")
     rewritten: Manifest = msgspec.structs.replace(manifest, gates=[failed])
     (bundle / "manifest.json").write_bytes(manifests.serialize(rewritten))
     signing.sign_folder(bundle, shop.keys / signing.PRIVATE_KEY)
@@ -178,7 +178,7 @@ def failed_a_gate(shop: Shop) -> Path:
         (signed_by_another_key, UntrustedBundle, "key"),
         (altered, InvalidBundle, "altered"),
         (with_an_extra_file, InvalidBundle, "extra.py"),
-        (failed_a_gate, RefusedByGate, "accuracy_drop"),
+        (failed_a_gate, RefusedByGate, "metric_drop"),
     ],
 )
 def test_a_bundle_that_must_not_be_approved_leaves_the_list_as_it_was(

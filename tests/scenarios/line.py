@@ -21,6 +21,7 @@ from tests.simulators.watch_fleet import Counts, ReplayPlan, Wearer
 ROOT = Path(__file__).parent.parent.parent
 RECIPE = ROOT / "firmware_bundles" / "watch_activity"
 MODEL = "watch-activity"
+TARGETS = "cpu-x86_64-ort,cpu-x86_64-tflite"
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,6 +219,8 @@ class Line:
             RECIPE,
             "--release",
             version,
+            "--targets",
+            TARGETS,
             "--out",
             bundle,
             "--key",

@@ -12,7 +12,7 @@ from tests.simulators.processes import wait_for
 
 Json = dict[str, Any]
 
-WAIVER = "accuracy_drop:side=left=only right wrists could be recorded"
+WAIVER = "metric_drop:side=left=only right wrists could be recorded"
 
 
 class Failed(Exception):
