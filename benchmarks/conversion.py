@@ -135,10 +135,10 @@ def measure(release: str, targets: tuple[str, ...]) -> list[dict[str, Any]]:
         shutil.rmtree(folder, ignore_errors=True)
     with Memory() as memory:
         first, bundle = build(release, targets, cache)
+    ratio = weights_ratio(bundle / "variants" / "cpu-x86_64-ort" / "model.onnx")
     again, _ = build(release, targets, cache)
     build(release, targets[:1], trained)
     alone = one_by_one(release, targets, _only_training(trained))
-    ratio = weights_ratio(bundle / "variants" / "cpu-x86_64-ort" / "model.onnx")
     return [
         row(f"{release}: {len(targets)} targets, after training", first, "s", GOAL_SECONDS, alone),
         row(f"{release}: built again", again, "s", GOAL_AGAIN_SECONDS, first),
