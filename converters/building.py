@@ -114,7 +114,9 @@ def build(request: BuildRequest, report: Report) -> Manifest:
             f"unknown target {', '.join(sorted(unknown))}; known are {', '.join(TARGETS)}"
         )
     if chosen.input != "features":
-        raise InvalidConfiguration(f"release {chosen.version} takes {chosen.input}; cannot build it")
+        raise InvalidConfiguration(
+            f"release {chosen.version} takes {chosen.input}; cannot build it"
+        )
     parent = folders.read(request.parent) if request.parent else None
     request.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(

@@ -135,7 +135,9 @@ class Recipe(_Section, frozen=True, kw_only=True):
     slices: dict[Name, list[str]] = {}
     budget: Budget
     fallback: FallbackRecipe
-    metrics: Annotated[list[MetricName], msgspec.Meta(min_length=1)] = ["accuracy"]
+    metrics: Annotated[list[MetricName], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["accuracy"]
+    )
     """The first is the one that gates watch; higher has to be better."""
     distillation: DistillationRecipe | None = None
     quantisation: QuantisationRecipe = QuantisationRecipe()
