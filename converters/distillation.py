@@ -97,7 +97,9 @@ def distil(
         history = []
         for _ in range(epochs):
             found = []
-            for places in torch.randperm(len(labels), generator=draw).split(batch):
+            order = torch.randperm(len(labels), generator=draw)
+            for start in range(0, len(labels), batch):
+                places = order[start : start + batch]
                 chosen = augment(rows[places], draw) if augment else rows[places]
                 loss, parts = teaching.loss(chosen, labels[places])
                 optimiser.zero_grad()

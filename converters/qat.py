@@ -92,7 +92,7 @@ def fine_tune(
     draw = torch.Generator().manual_seed(seed)
     with _trainable(module) as weights, _one_thread():
         with rounding.doing("measure"), torch.no_grad():
-            for places in torch.arange(rows_of(rows)).split(batch):
+            for places in _batches(torch.arange(rows_of(rows)), batch):
                 goal.answers(places)
         if not rounding.layers:
             raise StageFailed(
@@ -103,7 +103,7 @@ def fine_tune(
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, epochs))
         for epoch in range(epochs):
             rounding.frozen = epoch >= FREEZE_AFTER * epochs
-            for places in torch.randperm(rows_of(rows), generator=draw).split(batch):
+            for places in _batches(torch.randperm(rows_of(rows), generator=draw), batch):
                 with rounding.doing("round"):
                     loss = goal.loss(places)
                 optimiser.zero_grad()
@@ -228,6 +228,11 @@ class _Goal:
         for own, wanted, spread in zip(answered, self._wanted or (), self._spread, strict=False):
             total = total + ((own - wanted[places]) ** 2).mean() / spread
         return total
+
+
+def _batches(order: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
+    for start in range(0, len(order), batch):
+        yield order[start : start + batch]
 
 
 def _settle(rounding: Rounding, module: torch.nn.Module) -> None:

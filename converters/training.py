@@ -76,7 +76,9 @@ def _distil(
 
     from converters.distillation import HiddenLayers, distil
 
-    augment = code.augment
+    def altered(batch: "torch.Tensor", draw: "torch.Generator") -> "torch.Tensor":
+        return code.augment(batch, chosen.settings, draw) if code.augment else batch
+
     return distil(
         network,
         teacher,
@@ -91,5 +93,5 @@ def _distil(
         weight_decay=how.weight_decay,
         feature_weight=how.feature_weight,
         hidden=HiddenLayers(how.student_layer, how.teacher_layer) if how.feature_weight else None,
-        augment=augment and (lambda batch, draw: augment(batch, chosen.settings, draw)),
+        augment=altered,
     )

@@ -17,7 +17,7 @@ LIMIT = 4.0
 def network(
     definition: FeatureDefinition, classes: int, settings: Mapping[str, object]
 ) -> nn.Module:
-    """Make an untrained classifier behind its scaling; ``hidden = 0`` makes it linear."""
+    """Make an untrained classifier: a small perceptron, or a linear layer for ``hidden = 0``."""
     hidden, dropout = settings.get("hidden", 64), settings.get("dropout", 0.3)
     assert isinstance(hidden, int)
     assert isinstance(dropout, float)
