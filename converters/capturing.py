@@ -95,9 +95,9 @@ def check_types(model: FloatModel) -> None:
         kind = str(tensor.dtype).removeprefix("torch.")
         if kind != "float32":
             raise InvalidInput(f"parameter {name} is {kind}; hand over a float32 model: .float()")
-    for name, tensor in model.module.named_buffers():
-        kind = str(tensor.dtype).removeprefix("torch.")
-        if (tensor.is_floating_point() or tensor.is_complex()) and kind != "float32":
+    for name, held in model.module.named_buffers():
+        kind = str(held.dtype).removeprefix("torch.")
+        if (held.is_floating_point() or held.is_complex()) and kind != "float32":
             raise InvalidInput(f"buffer {name} is {kind}; hand over a float32 model: .float()")
 
 
@@ -203,7 +203,7 @@ def _check_outputs(program: "ExportedProgram", model: FloatModel) -> None:
     first = next(node for node in program.graph.nodes if node.name in _fed(program))
     batch = first.meta["val"].shape[0]
     for node, spec in zip(nodes, model.outputs, strict=True):
-        value = getattr(node, "meta", {}).get("val")
+        value: Any = getattr(node, "meta", {}).get("val")
         shape = tuple(getattr(value, "shape", ()))
         if not shape or str(shape[0]) != str(batch):
             raise StageFailed(f"output {spec.name} has no row for each row of the batch")

@@ -4,6 +4,7 @@ Tools print and warn a lot: call these inside :func:`converters.quiet.silenced`.
 """
 
 import ast
+import contextlib
 import re
 import tempfile
 from collections import Counter
@@ -84,9 +85,10 @@ def to_onnx(model: FloatModel) -> ModelFile:
 def to_tflite(model: FloatModel) -> ModelFile:
     """TFLite with a batch of 1, names from the specs, deterministic bytes.
 
-    The runtime can resize the batch where :func:`converters.tflite_batch.takes_batches`. Batch norms are folded and 1-D convolutions run as 2-D ones. Tensors are named after the
-    torch module and operator that they came from; ``origins`` maps each operator's first output
-    to its module path.
+    The runtime can resize the batch where :func:`converters.tflite_batch.takes_batches`. Batch
+    norms are folded and 1-D convolutions run as 2-D ones. Tensors are named after the torch
+    module and operator that they came from; ``origins`` maps each operator's first output to its
+    module path.
 
     Raises:
         InvalidInput: a type that is not taken; see :func:`converters.capturing.check_types`.
@@ -214,10 +216,8 @@ def _module_of(program: "ExportedProgram | None", name: str, target: str) -> str
     if program is None:
         return "(unknown)"
     graphs = [program.graph]
-    try:
+    with contextlib.suppress(Exception):  # an operator without rules; the plain graph has it
         graphs.append(program.run_decompositions().graph)
-    except Exception:  # a custom operator without rules; the plain graph has it
-        pass
     nodes = [node for graph in graphs for node in graph.nodes if node.op == "call_function"]
     same = [node for node in nodes if operator(node) == target.removesuffix(".default")]
     for node in (

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 _OPERATOR = re.compile(
     r"torch\.ops\.\w+\.\w+(\.\w+)?|_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._C\._set_grad_enabled"
 )
+_SYMBOL = re.compile(r"Symbol\('\w+'")
 _EXPRESSION = re.compile(r"[\w\s+\-*/(),.<>=!&|~%]{1,1000}")
-_ATTRIBUTE = re.compile(r"__|[A-Za-z_]\w*\s*\.|\)\s*\.")
+_ACCESS = re.compile(r"__|[A-Za-z_]\w*\s*\.|\)\s*[.(]")
+_CALLED = re.compile(r"([A-Za-z_]\w*)\s*\(")
+_LOWER_FUNCTIONS = {"floor", "ceiling"}
+"""Functions of sizes are classes and begin with a capital; what Python brings does not."""
 MAX_ENTRIES = 100_000
 
 
@@ -91,9 +95,17 @@ def _screen_model(file: str, said: Any) -> None:
     for key, value in _strings(said):
         if key == "target" and not _OPERATOR.fullmatch(value):
             raise InvalidInput(f"{file} calls {value[:80]!r}, which is no operator of a model")
-        odd = not _EXPRESSION.fullmatch(value) or _ATTRIBUTE.search(value)
-        if key == "expr_str" and odd:
+        if key == "expr_str" and not _is_size(value):
             raise InvalidInput(f"{file} has the size {value[:80]!r}, which is no expression")
+
+
+def _is_size(text: str) -> bool:
+    """Whether a size is written with numbers, symbols and their functions only."""
+    text = _SYMBOL.sub("Symbol(s", text)
+    called = {name for name in _CALLED.findall(text) if not name[0].isupper()}
+    return bool(
+        _EXPRESSION.fullmatch(text) and not _ACCESS.search(text) and called <= _LOWER_FUNCTIONS
+    )
 
 
 def _strings(said: Any) -> Iterator[tuple[str, str]]:

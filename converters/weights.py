@@ -51,20 +51,16 @@ def read_pickled(source: Any, name: str) -> Any:
 
     try:
         return torch.load(source, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        needed = _GLOBAL.search(str(error))
-        if needed or "TorchScript" in str(error) or "Weights only load failed" in str(error):
-            what = f" ({needed[1]})" if needed else ""
-            raise InvalidInput(
-                f"{name} is damaged, or a pickle that needs code{what}, which could do anything: "
-                f"{SAFE_WAY}"
-                if not needed and "TorchScript" not in str(error)
-                else f"{name} is a pickle that needs code{what}, which could do anything: "
-                f"{SAFE_WAY}"
-            ) from error
-        raise InvalidInput(f"{name} is corrupted or truncated: {_first(error)}") from error
     except Exception as error:
-        raise InvalidInput(f"{name} is corrupted or truncated: {_first(error)}") from error
+        needed = _GLOBAL.search(str(error))
+        sure = needed or "TorchScript" in str(error)
+        if not sure and not isinstance(error, pickle.UnpicklingError):
+            raise InvalidInput(f"{name} is corrupted or truncated: {_first(error)}") from error
+        what = f" ({needed[1]})" if needed else ""
+        raise InvalidInput(
+            f"{name} is {'' if sure else 'damaged, or '}a pickle that needs code{what}, which "
+            f"could do anything: {SAFE_WAY}"
+        ) from error
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
