@@ -7,6 +7,7 @@ captured is refused with the module and the line of code where capturing stopped
 import contextlib
 import copy
 import linecache
+import operator as operators
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ TRACED_BATCH = 3
 """Any number but 0 and 1, which torch treats apart."""
 ROOT = "(root)"
 """Stands for the outermost module, whose path is empty."""
+CHANCE = ("rand", "bernoulli", "multinomial", "normal", "poisson", "uniform", "exponential")
+"""How the names of operators begin that draw random numbers."""
 WIDTHS = {"float32", "int32", "int64"}
 
 
@@ -42,6 +45,7 @@ def capture(model: FloatModel) -> "GraphModule":
     for node in program.graph.nodes:
         _refuse_sizes_from_data(node)
         _refuse_training(node)
+        _refuse_chance(node)
     _check_outputs(program, model)
     return program.module(check_guards=False)
 
@@ -79,6 +83,9 @@ def module_path(node: "Node") -> str:
 
 def operator(node: "Node") -> str:
     """A node's operator as torch calls it, such as ``aten.linalg_svd``."""
+    if node.target is operators.getitem and node.args:
+        source: Any = node.args[0]
+        return operator(source)
     return str(node.target).removesuffix(".default")
 
 
@@ -192,6 +199,14 @@ def _refuse_training(node: "Node") -> None:
         raise StageFailed(
             f"operator {name} in module {module_path(node)} is in training mode; "
             "call eval() before torch.export"
+        )
+
+
+def _refuse_chance(node: "Node") -> None:
+    if operator(node).removeprefix("aten.").startswith(CHANCE):
+        raise StageFailed(
+            f"operator {operator(node)} in module {module_path(node)} draws random numbers; "
+            "a release must answer the same rows the same way"
         )
 
 

@@ -157,7 +157,8 @@ def _lift(graph_module: "GraphModule", node: "Node", lifted: "dict[Node, Node]")
             )
         if not _same_in_4d(node, lifted):
             return None
-        arguments: Any = tuple(lifted.get(a, a) if _is_node(a) else a for a in node.args)
+        given_all: Any = node.args
+        arguments = tuple(lifted.get(a, a) if _is_node(a) else a for a in given_all)
         target: Any = node.target
         return graph.call_function(target, arguments, dict(node.kwargs))
 
