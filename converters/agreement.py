@@ -24,10 +24,12 @@ def check_same(model: FloatModel, file: ModelFile, feeds: Feeds) -> dict[str, fl
 
     Raises:
         StageFailed: the runtime refuses the file, or an output differs by more than
-            ``TOLERANCE``, or is not finite.
+            ``TOLERANCE``, or is not finite, or the model's answer to a row depends on the rows
+            beside it.
     """
     rows = take(feeds, range(min(rows_of(feeds), MAX_ROWS)))
     expected = model.run(rows)
+    _check_rows_apart(model, rows, expected)
     try:
         answered = (_onnx if file.format == "onnx" else _tflite)(file)(rows)
     except Exception as error:
@@ -40,6 +42,16 @@ def check_same(model: FloatModel, file: ModelFile, feeds: Feeds) -> dict[str, fl
                 f"its range, allowed is {TOLERANCE:g}; the exported model is not the trained one"
             )
     return found
+
+
+def _check_rows_apart(model: FloatModel, rows: Feeds, expected: dict[str, Array]) -> None:
+    alone = model.run(take(rows, [0]))
+    for name, array in alone.items():
+        if not _difference(expected[name][:1], array) <= TOLERANCE:
+            raise StageFailed(
+                f"the model answers {name} of a row differently beside other rows than alone; "
+                "devices choose batches as they come, so rows must not mix"
+            )
 
 
 def _difference(expected: Array, answered: Array) -> float:

@@ -7,6 +7,7 @@ captured is refused with the module and the line of code where capturing stopped
 import contextlib
 import copy
 import linecache
+import operator as operators
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ TRACED_BATCH = 3
 """Any number but 0 and 1, which torch treats apart."""
 ROOT = "(root)"
 """Stands for the outermost module, whose path is empty."""
+CHANCE = ("rand", "bernoulli", "multinomial", "normal", "poisson", "uniform", "exponential")
+"""How the names of operators begin that draw random numbers."""
 WIDTHS = {"float32", "int32", "int64"}
 
 
@@ -42,6 +45,7 @@ def capture(model: FloatModel) -> "GraphModule":
     for node in program.graph.nodes:
         _refuse_sizes_from_data(node)
         _refuse_training(node)
+        _refuse_chance(node)
     _check_outputs(program, model)
     return program.module(check_guards=False)
 
@@ -79,6 +83,9 @@ def module_path(node: "Node") -> str:
 
 def operator(node: "Node") -> str:
     """A node's operator as torch calls it, such as ``aten.linalg_svd``."""
+    if node.target is operators.getitem and node.args:
+        source: Any = node.args[0]
+        return operator(source)
     return str(node.target).removesuffix(".default")
 
 
@@ -95,9 +102,9 @@ def check_types(model: FloatModel) -> None:
         kind = str(tensor.dtype).removeprefix("torch.")
         if kind != "float32":
             raise InvalidInput(f"parameter {name} is {kind}; hand over a float32 model: .float()")
-    for name, tensor in model.module.named_buffers():
-        kind = str(tensor.dtype).removeprefix("torch.")
-        if (tensor.is_floating_point() or tensor.is_complex()) and kind != "float32":
+    for name, held in model.module.named_buffers():
+        kind = str(held.dtype).removeprefix("torch.")
+        if (held.is_floating_point() or held.is_complex()) and kind != "float32":
             raise InvalidInput(f"buffer {name} is {kind}; hand over a float32 model: .float()")
 
 
@@ -195,6 +202,14 @@ def _refuse_training(node: "Node") -> None:
         )
 
 
+def _refuse_chance(node: "Node") -> None:
+    if operator(node).removeprefix("aten.").startswith(CHANCE):
+        raise StageFailed(
+            f"operator {operator(node)} in module {module_path(node)} draws random numbers; "
+            "a release must answer the same rows the same way"
+        )
+
+
 def _check_outputs(program: "ExportedProgram", model: FloatModel) -> None:
     nodes = program.graph.output_node().args[0]
     assert isinstance(nodes, tuple | list)
@@ -203,7 +218,7 @@ def _check_outputs(program: "ExportedProgram", model: FloatModel) -> None:
     first = next(node for node in program.graph.nodes if node.name in _fed(program))
     batch = first.meta["val"].shape[0]
     for node, spec in zip(nodes, model.outputs, strict=True):
-        value = getattr(node, "meta", {}).get("val")
+        value: Any = getattr(node, "meta", {}).get("val")
         shape = tuple(getattr(value, "shape", ()))
         if not shape or str(shape[0]) != str(batch):
             raise StageFailed(f"output {spec.name} has no row for each row of the batch")

@@ -5,23 +5,27 @@ Tools print and warn a lot: call these inside :func:`converters.quiet.silenced`.
 
 import ast
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters import rewriting, tflite_batch, tflite_naming
-from converters.capturing import ROOT, capture, example_rows, export_program, module_path, operator
+import numpy as np
+import numpy.typing as npt
+
+from converters import blame, rewriting, tflite_batch, tflite_naming
+from converters.capturing import ROOT, capture, example_rows, export_program, module_path
 from converters.floating import FloatModel
 from converters.model_file import ModelFile
 from converters.refusal import StageFailed
-from edge_core.errors import quoted
 
 if TYPE_CHECKING:
     import torch
-    from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
-_FAILED_NODE = re.compile(r"%(\w+) : .*?target=torch\.ops\.([\w.]+)", re.DOTALL)
+
+
 _SCOPES = "pkg.torch.onnx.name_scopes"
 MAX_FILE_BYTES = 2**31 - 2**20
 """Neither protobuf nor flatbuffers hold more than 2 GiB."""
@@ -54,7 +58,7 @@ def to_onnx(model: FloatModel) -> ModelFile:
             verbose=False,
         )
     except Exception as error:
-        raise StageFailed(_unsupported(error, program, "ONNX")) from error
+        raise StageFailed(blame.unsupported(error, program, "ONNX")) from error
     assert made is not None
     proto = onnx.load_model_from_string(made.model_proto.SerializeToString())
     origins = _name_nodes(proto)
@@ -74,9 +78,10 @@ def to_onnx(model: FloatModel) -> ModelFile:
 def to_tflite(model: FloatModel) -> ModelFile:
     """TFLite with a batch of 1, names from the specs, deterministic bytes.
 
-    The runtime can resize the batch where :func:`converters.tflite_batch.takes_batches`. Batch norms are folded and 1-D convolutions run as 2-D ones. Tensors are named after the
-    torch module and operator that they came from; ``origins`` maps each operator's first output
-    to its module path.
+    The runtime can resize the batch where :func:`converters.tflite_batch.takes_batches`. Batch
+    norms are folded and 1-D convolutions run as 2-D ones. Tensors are named after the torch
+    module and operator that they came from; ``origins`` maps each operator's first output to its
+    module path.
 
     Raises:
         InvalidInput: a type that is not taken; see :func:`converters.capturing.check_types`.
@@ -91,11 +96,15 @@ def to_tflite(model: FloatModel) -> ModelFile:
     rewriting.widen_conv1d(graph)
     wide = any(spec.dtype == "int64" for spec in (*model.inputs, *model.outputs))
     rows = example_rows(model, 1)
+
+    def convert(part: "GraphModule", given: "tuple[torch.Tensor, ...]") -> bytes:
+        return bytes(litert_torch.convert(part, given, enable_x64=wide).model_content())
+
     try:
-        data = litert_torch.convert(graph, rows, enable_x64=wide).model_content()
+        data = convert(graph, rows)
     except Exception as error:
-        raise StageFailed(_unsupported(error, _small_program(graph, rows), "TFLite")) from error
-    named, origins = tflite_naming.rename(bytes(data), model, _locations(graph), _ends(graph))
+        raise StageFailed(blame.unsupported_part(error, graph, rows, convert, "TFLite")) from error
+    named, origins = tflite_naming.rename(data, model, _locations(graph), _ends(graph))
     return ModelFile(
         format="tflite",
         data=tflite_batch.free(named, model),
@@ -144,17 +153,6 @@ def _name_batch(proto: Any) -> None:
                 dim.dim_param = whole.sub("batch", dim.dim_param)
 
 
-def _small_program(
-    graph: "GraphModule", rows: "tuple[torch.Tensor, ...]"
-) -> "ExportedProgram | None":
-    import torch
-
-    try:
-        return torch.export.export(graph, rows)
-    except Exception:  # it only helps to name a module; the first error is what is told
-        return None
-
-
 def _locations(graph: "GraphModule") -> Mapping[str, str]:
     """What litert-torch writes into tensor names -> torch module path."""
     from litert_torch.backend.debuginfo import build_mlir_debuginfo
@@ -172,51 +170,6 @@ def _ends(graph: "GraphModule") -> tuple[str, ...]:
     answered: Any = graph.graph.output_node().args[0]
     nodes = answered if isinstance(answered, tuple | list) else (answered,)
     return tuple(module_path(node) for node in nodes)
-
-
-def _unsupported(error: Exception, program: "ExportedProgram | None", file: str) -> str:
-    """One line that names the operator and the module that the exporter stopped at."""
-    messages = _chain(error)
-    for text in messages:
-        match = _FAILED_NODE.search(text)
-        if match:
-            name, target = match.groups()
-            module = _module_of(program, name, target)
-            plain = target.removesuffix(".default")
-            return (
-                f"operator {plain} in module {module} has no counterpart in {file}; "
-                "replace it, or compute it outside of the model"
-            )
-    first = quoted(RuntimeError(" ".join(messages[-1].split())))
-    return f"{file} export failed: {type(error).__name__}: {first}"
-
-
-def _chain(error: BaseException | None) -> list[str]:
-    found = []
-    while error is not None:
-        found.append(str(error))
-        error = error.__cause__
-    return found
-
-
-def _module_of(program: "ExportedProgram | None", name: str, target: str) -> str:
-    """Exporters decompose before they translate, so look among the decomposed operators, too."""
-    if program is None:
-        return "(unknown)"
-    graphs = [program.graph]
-    try:
-        graphs.append(program.run_decompositions().graph)
-    except Exception:  # a custom operator without rules; the plain graph has it
-        pass
-    nodes = [node for graph in graphs for node in graph.nodes if node.op == "call_function"]
-    same = [node for node in nodes if operator(node) == target.removesuffix(".default")]
-    for node in (
-        *(n for n in same if n.name == name),
-        *same,
-        *(n for n in nodes if n.name == name),
-    ):
-        return module_path(node)
-    return "(unknown)"
 
 
 def strip(model: "object") -> bytes:

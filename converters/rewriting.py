@@ -133,7 +133,8 @@ def _statistics(graph_module: "GraphModule", norm: "Node") -> tuple[Any, Any, An
 
 
 def _grouped(node: "Node") -> bool:
-    return len(node.args) > 6 and node.args[6] != 1
+    groups: Any = _argument(node, 6)
+    return groups not in (None, 1)
 
 
 def _lift(graph_module: "GraphModule", node: "Node", lifted: "dict[Node, Node]") -> "Node | None":
@@ -141,7 +142,7 @@ def _lift(graph_module: "GraphModule", node: "Node", lifted: "dict[Node, Node]")
     import torch
 
     aten, graph = torch.ops.aten, graph_module.graph
-    given: Any = node.args[0] if node.args else None
+    given = _argument(node, 0)
     with graph.inserting_before(node):
         if node.target in (aten.conv1d.default, aten.conv1d.padding):
             return _lift_convolution(graph_module, node, lifted.get(given))
@@ -156,7 +157,8 @@ def _lift(graph_module: "GraphModule", node: "Node", lifted: "dict[Node, Node]")
             )
         if not _same_in_4d(node, lifted):
             return None
-        arguments: Any = tuple(lifted.get(a, a) if _is_node(a) else a for a in node.args)
+        given_all: Any = node.args
+        arguments = tuple(lifted.get(a, a) if _is_node(a) else a for a in given_all)
         target: Any = node.target
         return graph.call_function(target, arguments, dict(node.kwargs))
 

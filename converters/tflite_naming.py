@@ -100,7 +100,9 @@ def _kind(file: Any, step: Any) -> str:
     if code.customCode:
         return f"CUSTOM {code.customCode.decode()}"
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    names: dict[int, str] = {
+        v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)
+    }
     return names.get(number, str(number))
 
 
