@@ -146,7 +146,14 @@ def measure(release: str, targets: tuple[str, ...]) -> list[dict[str, Any]]:
     build(release, targets[:1], trained)
     alone = one_by_one(release, targets, _only_training(trained))
     return [
-        row(f"{release}: {len(targets)} targets, after training", first, "s", GOAL_SECONDS, "one by one", alone),
+        row(
+            f"{release}: {len(targets)} targets, after training",
+            first,
+            "s",
+            GOAL_SECONDS,
+            "one by one",
+            alone,
+        ),
         row(f"{release}: built again", again, "s", GOAL_AGAIN_SECONDS, "first build", first),
         row(f"{release}: resident memory", memory.peak, "bytes", GOAL_BYTES),
         row(f"{release}: int8 weights over fp32", ratio, "", GOAL_WEIGHTS),

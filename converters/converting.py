@@ -201,10 +201,7 @@ class Quantise(StoredStage[ToQuantise, ModelFile]):
         return ModelFile.unpack(data)
 
     def _error(self, given: ToQuantise, made: ModelFile) -> float:
-        from converters import host
-
-        floats, quantised = (host.runner(file)(given.calibration) for file in (given.file, made))
-        return worst_error(floats, quantised)
+        return quantising.error_of(given.file, made.data, given.calibration)
 
 
 class LayerErrors(Plain, frozen=True, kw_only=True):

@@ -5,14 +5,9 @@ Tools print and warn a lot: call these inside :func:`converters.quiet.silenced`.
 
 import ast
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from converters import blame, rewriting, tflite_batch, tflite_naming
 from converters.capturing import ROOT, capture, example_rows, export_program, module_path
@@ -23,7 +18,6 @@ from converters.refusal import StageFailed
 if TYPE_CHECKING:
     import torch
     from torch.fx import GraphModule
-
 
 
 _SCOPES = "pkg.torch.onnx.name_scopes"

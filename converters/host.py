@@ -55,11 +55,18 @@ def _tflite(model: ModelFile) -> Runner:
     return answer
 
 
-def interpreter(data: bytes, rows: int) -> Any:
-    """A LiteRT interpreter laid out for so many rows."""
-    from ai_edge_litert.interpreter import Interpreter
+def interpreter(data: bytes, rows: int, *, keep: bool = False) -> Any:
+    """A LiteRT interpreter laid out for so many rows; ``keep`` keeps all tensors readable."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    made = Interpreter(model_content=data, num_threads=1)
+    made = Interpreter(
+        model_content=data,
+        num_threads=1,
+        experimental_preserve_all_tensors=keep,
+        experimental_op_resolver_type=(
+            OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if keep else OpResolverType.AUTO
+        ),
+    )
     for details in made.get_input_details():
         made.resize_tensor_input(details["index"], [rows, *details["shape"][1:]])
     made.allocate_tensors()

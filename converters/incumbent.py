@@ -15,7 +15,8 @@ from edge_core.errors import InvalidBundle
 from edge_core.features import definition as definitions
 from edge_core.features.evaluation import Evaluator
 
-FORMATS = {"onnxruntime": "onnx", "litert": "tflite"}
+HOST = {"onnxruntime": "onnx", "litert": "tflite", "tflite-micro": "tflite"}
+"""Runtimes whose files this machine can run, and their format."""
 
 
 def logits(folder: Path, snapshot: Snapshot) -> Float32 | None:
@@ -35,25 +36,30 @@ def logits(folder: Path, snapshot: Snapshot) -> Float32 | None:
     )
     own = snapshot.definition
     same = definition.window == own.window and definition.input_names == own.input_names
-    variant = next((v for v in manifest.variants if v.runtime in FORMATS), None)
+    variant = next((v for v in manifest.variants if v.runtime in HOST), None)
     if not same or variant is None or set(snapshot.classes) - set(manifest.output.classes):
         return None
     order = [manifest.output.classes.index(name) for name in snapshot.classes]
-    return answer(folder, manifest, variant, snapshot.rows["test"].samples)[:, order]
+    found = answer(folder, manifest, variant, snapshot.rows["test"].samples)
+    return None if found is None else found[:, order]
 
 
-def answer(folder: Path, manifest: Manifest, variant: VariantRecord, samples: Float32) -> Float32:
+def answer(
+    folder: Path, manifest: Manifest, variant: VariantRecord, samples: Float32
+) -> Float32 | None:
     """Answer raw windows with a bundle's variant on this machine.
 
     Args:
         folder: the bundle's.
         manifest: its manifest.
-        variant: one that runs by onnxruntime or LiteRT.
+        variant: one of its variants.
         samples: float32 [rows, samples, inputs].
 
     Returns:
-        Logits, float32 [rows, classes].
+        Logits, float32 [rows, classes]; none where this machine cannot run the file.
     """
+    if variant.runtime not in HOST:
+        return None
     definition = definitions.parse(
         folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
     )
@@ -75,8 +81,6 @@ def model_file(
     folder: Path, manifest: Manifest, variant: VariantRecord, shape: tuple[int, ...]
 ) -> ModelFile:
     """A bundle's variant as a file that the host can run."""
-    if variant.runtime not in FORMATS:
-        raise InvalidBundle(f"{variant.target} runs by {variant.runtime}, not on this machine")
     data = folders.read_limited(folder / variant.path, manifests.MAX_FILE_BYTES)
     return ModelFile(
         format="onnx" if variant.runtime == "onnxruntime" else "tflite",

@@ -1,130 +1,128 @@
-"""Static int8 for LiteRT, calibrated with the true minimum and maximum.
+"""Int8 for LiteRT and TensorFlow Lite Micro, by the AI Edge Quantizer.
 
-The quantiser's stock calibration keeps a moving average of both, which cuts off what the last
-batches did not show.
+The quantiser's own calibration keeps a moving average of minimum and maximum, which cuts off what
+the last batches did not show; it gets ranges from ``converters.calibration`` instead.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from converters.dataset import Float32
+from converters import tflite_graph
+from converters.calibration import Ranges
+from converters.model_file import ModelFile
+from converters.refusal import StageFailed
+from converters.targets.target import Placement
 
-INPUT = "features"
-
-SETTINGS: dict[str, str | bool | float] = {
-    "scheme": "int8 static",
-    "format": "TFLite",
-    "per_channel": True,
-    "calibration": "min/max",
-}
+BITS = 8
+FLOAT = "FLOAT32"
 
 
-def quantise(model: bytes, calibration: Float32) -> bytes:
-    """Quantise float TFLite bytes with calibration rows, float32 [rows, features]."""
-    from ai_edge_quantizer import calibrator, qtyping, quantizer
-    from ai_edge_quantizer.utils import qsv_utils
+def static(floats: ModelFile, ranges: Ranges, *, whole: bool, keep_float: Collection[str]) -> bytes:
+    """Weights and activations in int8.
 
-    made = quantizer.Quantizer(model)
+    Args:
+        floats: the float file.
+        ranges: of its tensors.
+        whole: everything in int8, inputs and outputs included; otherwise what stands in front of
+            the first product stays in float: it scales raw values whose ranges differ too much.
+        keep_float: layers, by the name of their output, that stay in float.
+
+    Raises:
+        StageFailed: an operator has no int8 kernel.
+    """
+    from ai_edge_quantizer import qtyping
+
+    found = tflite_graph.steps(floats.data)
+    chosen = found if whole else tflite_graph.after_products(found)
+    names = [step.name for step in chosen if step.name not in keep_float]
+    made = _quantizer(floats)
+    operation = qtyping.TFLOperationName
+    if not names:
+        return floats.data
     made.add_static_config(
-        regex=".*",
-        operation_name=qtyping.TFLOperationName.FULLY_CONNECTED,
-        activation_num_bits=8,
-        weight_num_bits=8,
+        _exactly(names), operation.ALL_SUPPORTED, activation_num_bits=BITS, weight_num_bits=BITS
     )
-    measured = calibrator.Calibrator(model, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
-    rows = [{INPUT: row[None]} for row in calibration]
-    measured.calibrate({"serving_default": rows}, made._recipe_manager)
-    return bytes(made.quantize(measured.get_model_qsvs()).quantized_model)
+    if whole:
+        for end in (operation.INPUT, operation.OUTPUT):
+            made.add_static_config(".*", end, activation_num_bits=BITS, weight_num_bits=BITS)
+    return _finished(made, floats, _moving(floats, ranges))
 
 
-def run(model: bytes, features: Float32) -> Float32:
-    """Run with LiteRT, float32 [rows, features] -> logits float32 [rows, classes]."""
-    return runner(model)(features)
+def weight_only(floats: ModelFile, keep_float: Collection[str]) -> bytes:
+    """Weights in int8; the runtime multiplies in float."""
+    return _weights(floats, keep_float, bits=BITS, algorithm="min_max_uniform_quantize")
 
 
-def runner(model: bytes) -> Callable[[Float32], Float32]:
-    """Load once for each batch size, run often; see :func:`run`."""
-    interpreters: dict[int, Any] = {}
-
-    def answer(features: Float32) -> Float32:
-        rows = len(features)
-        if rows not in interpreters:
-            interpreters[rows] = _interpreter(model, rows)
-        interpreter = interpreters[rows]
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], features)
-        interpreter.invoke()
-        output = interpreter.get_output_details()[0]["index"]
-        return np.array(interpreter.get_tensor(output), dtype=np.float32)
-
-    return answer
+def half(floats: ModelFile) -> bytes:
+    """Weights in float16; GPU delegates compute with them."""
+    return _weights(floats, (), bits=16, algorithm="float_casting")
 
 
-def _plc(model: bytes) -> dict[str, int]:
-    """Operators by kind, and whether their tensors are int8 or float."""
-    interpreter = _interpreter(model, 1)
-    types = {t["index"]: np.dtype(t["dtype"]).name for t in interpreter.get_tensor_details()}
-    kinds = Counter(
-        f"{operator['op_name']}/{types.get(operator['inputs'][0], 'none')}"
-        for operator in interpreter._get_ops_details()
-        if operator["op_name"] != "DELEGATE"
+def layers(floats: ModelFile) -> list[str]:
+    """Layers with weights, by the name of their output, in the order of the graph."""
+    return [step.name for step in tflite_graph.steps(floats.data) if step.weighted]
+
+
+def placement(model: ModelFile) -> Placement:
+    """Operators by kind and element type; misplaced are products left in float."""
+    counted: Counter[str] = Counter()
+    floats = []
+    for step in tflite_graph.steps(model.data):
+        kind = next((t for t in step.types if t == FLOAT), step.types[0] if step.types else "none")
+        counted[f"{step.kind}/{kind.lower()}"] += 1
+        if step.kind in tflite_graph.PRODUCTS and kind == FLOAT:
+            floats.append(step.name)
+    integer = model.scheme in ("int8 static", "mixed")
+    misplaced = floats[len(model.float_layers) :] if integer else []
+    return Placement(operators=dict(sorted(counted.items())), misplaced=tuple(misplaced))
+
+
+def _quantizer(floats: ModelFile) -> Any:
+    from ai_edge_quantizer import quantizer
+
+    return quantizer.Quantizer(floats.data)
+
+
+def _weights(floats: ModelFile, keep_float: Collection[str], *, bits: int, algorithm: str) -> bytes:
+    from ai_edge_quantizer import qtyping
+
+    names = [name for name in layers(floats) if name not in keep_float]
+    if not names:
+        return floats.data
+    made = _quantizer(floats)
+    made.add_weight_only_config(
+        _exactly(names),
+        qtyping.TFLOperationName.ALL_SUPPORTED,
+        num_bits=bits,
+        algorithm_key=algorithm,
     )
-    return dict(sorted(kinds.items()))
+    return _finished(made, floats, {})
 
 
-def float_products(placed: dict[str, int]) -> list[str]:
-    """Matrix products that were left in float."""
-    return [name for name in placed if name.startswith("FULLY_CONNECTED/float")]
+def _finished(made: Any, floats: ModelFile, ranges: dict[str, dict[str, Any]]) -> bytes:
+    try:
+        return bytes(made.quantize(ranges).quantized_model)
+    except (ValueError, KeyError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:200]
+        origin = next((o for name, o in floats.origins.items() if name and name in told), "")
+        where = f" (module {origin})" if origin else ""
+        raise StageFailed(f"TFLite int8: {told}{where}") from error
 
 
-def _interpreter(model: bytes, rows: int) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=model, num_threads=1)
-    details = interpreter.get_input_details()[0]
-    interpreter.resize_tensor_input(details["index"], [rows, *details["shape"][1:]])
-    interpreter.allocate_tensors()
-    return interpreter
+def _exactly(names: Collection[str]) -> str:
+    """A pattern that matches these outputs; the quantiser joins names with semicolons."""
+    return "^(" + "|".join(re.escape(name) for name in names) + ");"
 
 
-def temp(floats, cal, wanted):
-    from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_quantizer import qtyping, quantizer
-
-    i = Interpreter(
-        model_content=floats.data, num_threads=1, experimental_preserve_all_tensors=True
-    )
-    rows = len(next(iter(cal.values())))
-    for d, s in zip(i.get_input_details(), floats.inputs):
-        i.resize_tensor_input(d["index"], [rows, *d["shape"][1:]])
-    i.allocate_tensors()
-    for d, s in zip(i.get_input_details(), floats.inputs):
-        i.set_tensor(d["index"], cal[s.name])
-    i.invoke()
-    q = {}
-    for d in i.get_tensor_details():
-        if d["dtype"] == np.float32 and d["name"]:
-            try:
-                v = i.get_tensor(d["index"])
-            except ValueError:
-                continue
-            q[d["name"]] = {
-                k: np.array(f(v)).reshape((1,) * v.ndim)
-                for k, f in (("min", np.min), ("max", np.max))
-            }
-    z = quantizer.Quantizer(floats.data)
-    op = qtyping.TFLOperationName
-    if wanted.io == "int8":
-        z.add_static_config(".*", op.ALL_SUPPORTED, 8, 8)
-    else:
-        z.add_static_config(".*", op.FULLY_CONNECTED, 8, 8)
-        z.add_static_config(".*", op.CONV_2D, 8, 8)
-    return bytes(z.quantize(q).quantized_model)
-
-
-def placement(model):
-    from converters.targets.target import Placement
-
-    return Placement(operators=_plc(model.data))
+def _moving(floats: ModelFile, ranges: Ranges) -> dict[str, dict[str, Any]]:
+    """Ranges as the quantiser takes them; those of weights it finds by channel itself."""
+    found = {}
+    for name, rank in tflite_graph.moving_ranks(floats.data).items():
+        if name in ranges:
+            low, high = (np.full((1,) * rank, value, np.float32) for value in ranges[name])
+            found[name] = {"min": low, "max": high}
+    return found
