@@ -33,12 +33,17 @@ WIDTHS = {"float32", "int32", "int64"}
 
 
 def capture(model: FloatModel) -> "GraphModule":
-    """The model as one graph of ATen operators, weights shared; the caller's module is untouched.
+    """The model as one graph of ATen operators, weights shared; see :func:`capture_program`."""
+    return capture_program(model).module(check_guards=False)
+
+
+def capture_program(model: FloatModel) -> "ExportedProgram":
+    """The model as torch.export has it, checked; the caller's module is untouched.
 
     Raises:
         InvalidInput: a parameter's or an input's type is not one that devices run.
         StageFailed: code that depends on values, a batch that cannot vary, an operator without
-            shape rules, or outputs other than declared.
+            shape rules or with random answers, or outputs other than declared.
     """
     check_types(model)
     program = export_program(_private_copy(model), model)
@@ -47,7 +52,7 @@ def capture(model: FloatModel) -> "GraphModule":
         _refuse_training(node)
         _refuse_chance(node)
     _check_outputs(program, model)
-    return program.module(check_guards=False)
+    return program
 
 
 def example_rows(model: FloatModel, rows: int) -> "tuple[torch.Tensor, ...]":
@@ -60,7 +65,7 @@ def example_rows(model: FloatModel, rows: int) -> "tuple[torch.Tensor, ...]":
 
 
 def export_program(module: "torch.nn.Module", model: FloatModel) -> "ExportedProgram":
-    """Run torch.export with a dynamic batch; see :func:`capture` for what is refused."""
+    """Run torch.export with a dynamic batch; see :func:`capture_program` for what is refused."""
     import torch
 
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
@@ -197,8 +202,8 @@ def _refuse_training(node: "Node") -> None:
     )
     if training:
         raise StageFailed(
-            f"operator {name} in module {module_path(node)} is in training mode; "
-            "call eval() before torch.export"
+            f"operator {name} in module {module_path(node)} is in training mode "
+            "or keeps no running statistics; call eval() before torch.export"
         )
 
 

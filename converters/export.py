@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from converters import blame, rewriting, tflite_batch, tflite_naming
-from converters.capturing import ROOT, capture, example_rows, export_program, module_path
+from converters.capturing import (
+    ROOT,
+    capture,
+    capture_program,
+    example_rows,
+    export_program,
+    module_path,
+)
 from converters.floating import FloatModel
 from converters.model_file import ModelFile
 from converters.refusal import StageFailed
@@ -39,10 +46,12 @@ def to_onnx(model: FloatModel) -> ModelFile:
     import onnx
     import torch
 
-    graph = capture(model)
-    _check_size(graph)
-    rewriting.fold_batch_norms(graph)
-    program = export_program(graph, model)
+    program = capture_program(model)
+    _check_size(program.state_dict)
+    if rewriting.has_batch_norms(program.graph):
+        graph = program.module(check_guards=False)
+        rewriting.fold_batch_norms(graph)
+        program = export_program(graph, model)
     try:
         made = torch.onnx.export(
             program,
@@ -85,7 +94,7 @@ def to_tflite(model: FloatModel) -> ModelFile:
     import litert_torch
 
     graph = capture(model)
-    _check_size(graph)
+    _check_size(graph.state_dict())
     rewriting.fold_batch_norms(graph)
     rewriting.widen_conv1d(graph)
     wide = any(spec.dtype == "int64" for spec in (*model.inputs, *model.outputs))
@@ -108,8 +117,8 @@ def to_tflite(model: FloatModel) -> ModelFile:
     )
 
 
-def _check_size(graph: "GraphModule") -> None:
-    held = sum(t.numel() * t.element_size() for t in graph.state_dict().values())
+def _check_size(weights: "Mapping[str, torch.Tensor]") -> None:
+    held = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
     if held > MAX_FILE_BYTES:
         raise StageFailed(
             f"the weights take {held} bytes; a model file holds at most {MAX_FILE_BYTES}"

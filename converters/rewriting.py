@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from torch.fx import GraphModule, Node
+    from torch.fx import Graph, GraphModule, Node
 
 LIFTABLE = (
     "relu",
@@ -27,6 +27,13 @@ LIFTABLE = (
     "dropout",
 )
 """Operators that do the same in four dimensions, where the third has size 1."""
+
+
+def has_batch_norms(graph: "Graph") -> bool:
+    """Whether there is anything to fold."""
+    import torch
+
+    return any(node.target is torch.ops.aten.batch_norm.default for node in graph.nodes)
 
 
 def fold_batch_norms(graph_module: "GraphModule") -> None:
@@ -88,7 +95,7 @@ def _fold_into_producer(graph_module: "GraphModule", norm: "Node") -> bool:
         return False
     weight, bias = (_tensor(graph_module, _argument(producer, place)) for place in (1, 2))
     mean, variance, scale, shift, epsilon = _statistics(graph_module, norm)
-    if weight is None or mean is None or (producer.target in turned and _grouped(producer)):
+    if weight is None or (producer.target in turned and _grouped(producer)):
         return False
     fuse: Callable[..., Any] = fusion.fuse_linear_bn_weights
     options = {}
@@ -113,8 +120,8 @@ def _fold_to_affine(graph_module: "GraphModule", norm: "Node") -> None:
     value = given.meta["val"]
     shape = (1, -1, *(1 for _ in range(value.dim() - 2)))
     with torch.no_grad():
-        gain = torch.rsqrt(variance + epsilon) * (1 if scale is None else scale)
-        offset = (0 if shift is None else shift) - mean * gain
+        gain = torch.rsqrt(variance + epsilon) * scale
+        offset = shift - mean * gain
     graph = graph_module.graph
     with graph.inserting_before(norm):
         factor = _constant(graph_module, f"gain_{norm.name}", gain.reshape(shape).detach())
@@ -127,8 +134,13 @@ def _fold_to_affine(graph_module: "GraphModule", norm: "Node") -> None:
 
 
 def _statistics(graph_module: "GraphModule", norm: "Node") -> tuple[Any, Any, Any, Any, Any]:
-    """Mean, variance, scale, shift and epsilon; scale and shift may be none."""
+    """Mean, variance, scale, shift and epsilon."""
+    import torch
+
     scale, shift, mean, variance = (_tensor(graph_module, norm.args[i]) for i in (1, 2, 3, 4))
+    assert mean is not None, "capturing refuses batch norms without statistics"
+    scale = torch.ones_like(mean) if scale is None else scale
+    shift = torch.zeros_like(mean) if shift is None else shift
     return mean, variance, scale, shift, norm.args[7]
 
 

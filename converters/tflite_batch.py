@@ -32,7 +32,11 @@ def free(data: bytes, model: FloatModel) -> bytes:
 
 
 def takes_batches(data: bytes, model: FloatModel) -> bool:
-    """Whether LiteRT answers several rows at once as it answers each alone."""
+    """Whether LiteRT answers several rows at once as it answers each alone.
+
+    ``data`` is a file of :func:`converters.export.to_tflite` or made from one, with float inputs
+    and outputs: its tensors are found by the specs' names.
+    """
     draw = np.random.default_rng(SEED)
     rows = {spec.name: _drawn(draw, spec) for spec in model.inputs}
     try:
@@ -77,7 +81,7 @@ def _free_constants(file: Any) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
     graph = file.subgraphs[0]
-    reshapes: dict[int, list[bool]] = {}  # buffer -> for each reader, whether it may be changed
+    readers: dict[int, list[bool]] = {}  # buffer -> for each reader, whether it may be changed
     for step in graph.operators:
         code = file.operatorCodes[step.opcodeIndex]
         kind = max(code.builtinCode, code.deprecatedBuiltinCode)
@@ -86,11 +90,11 @@ def _free_constants(file: Any) -> None:
         for order, tensor in enumerate(step.inputs):
             buffer = graph.tensors[tensor].buffer if tensor >= 0 else 0
             fits = order == place and _whole_first(file, step, reshape)
-            reshapes.setdefault(buffer, []).append(fits)
+            readers.setdefault(buffer, []).append(fits)
         if reshape and len(step.inputs) > 1:
             # Options repeat the constant, and some readers believe the options.
             step.builtinOptions, step.builtinOptionsType = None, 0
-    for number, fits_all in sorted(reshapes.items()):
+    for number, fits_all in sorted(readers.items()):
         if number and all(fits_all) and file.buffers[number].data is not None:
             sizes = _numbers(file.buffers[number])
             sizes[0] = REST

@@ -1,5 +1,8 @@
 import copy
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -129,6 +132,25 @@ def test_bytes_are_deterministic_and_the_module_is_untouched(name: str, export: 
     assert first.origins == second.origins
     assert (model.digest(), model.module.training) == (before, mode)
     assert not any(part._forward_hooks for part in model.module.modules())
+
+
+def test_another_process_elsewhere_makes_the_same_bytes(tmp_path: Path) -> None:
+    code = (
+        "import hashlib\n"
+        "from converters.export import to_onnx, to_tflite\n"
+        "from tests.converters.corpus import CORPUS\n"
+        "model = CORPUS['windows']().model\n"
+        "made = [to_tflite(model).data, to_onnx(model).data]\n"
+        "print('made', *(hashlib.sha256(data).hexdigest() for data in made))\n"
+    )
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": root, "PYTHONHASHSEED": "7"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    model = CORPUS["windows"]().model
+    ours = [hashlib.sha256(file.data).hexdigest() for file in (to_tflite(model), to_onnx(model))]
+    assert f"made {ours[0]} {ours[1]}" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def _settled(module: nn.Module) -> nn.Module:
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(part.running_mean, -1, 1)
             nn.init.uniform_(part.running_var, 0.5, 2)
-            nn.init.uniform_(part.weight, 0.5, 2)
+            if part.affine:
+                nn.init.uniform_(part.weight, 0.5, 2)
     return module.eval()
 
 
@@ -84,6 +85,7 @@ class Shared(nn.Module):
         (nn.Sequential(nn.Conv2d(2, 4, 3, groups=2, bias=False), nn.BatchNorm2d(4)), (2, 8, 8)),
         (nn.Sequential(nn.ConvTranspose2d(2, 4, 2, stride=2), nn.BatchNorm2d(4)), (2, 8, 8)),
         (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), (3,)),
+        (nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4, affine=False)), (3,)),
         (nn.Sequential(nn.Conv1d(2, 4, 3, padding="same"), nn.BatchNorm1d(4)), (2, 9)),
         (Shared(), (2, 9)),
     ],
