@@ -33,10 +33,10 @@ class Adapter(Processor):
         return runner(compiled.source)
 
 
-def placed(source: ModelFile, data: bytes) -> Placement:
+def placed(source: ModelFile, data: bytes, place: str = "CPU") -> Placement:
     """Count the file's operators by precision and kind, and name products left in float."""
     found = tflite_graph.operators(data)
-    kinds = Counter(f"CPU {entry.precision}/{entry.kind}" for entry in found)
+    kinds = Counter(f"{place} {entry.precision}/{entry.kind}" for entry in found)
     misplaced = tuple(
         f"{entry.kind} {called(source, entry.output)} "
         f"({'DEQUANTIZE not fused' if entry.dequantised else 'float32'})"

@@ -11,15 +11,19 @@ from converters.model_file import ModelFile
 from converters.quiet import silenced
 from converters.tensors import Array, TensorSpec
 
-Name = Literal["mlp", "cnn", "two ends"]
+Name = Literal["mlp", "cnn", "convolutions", "two ends", "sines"]
 INPUTS = {
     "mlp": (TensorSpec(name="features", shape=(12,)),),
     "cnn": (TensorSpec(name="image", shape=(1, 8, 8)),),
+    "convolutions": (TensorSpec(name="image", shape=(1, 8, 8)),),
+    "sines": (TensorSpec(name="features", shape=(12,)),),
     "two ends": (TensorSpec(name="wide", shape=(6,)), TensorSpec(name="narrow", shape=(3,))),
 }
 OUTPUTS = {
     "mlp": (TensorSpec(name="logits", shape=(4,)),),
     "cnn": (TensorSpec(name="logits", shape=(5,)),),
+    "convolutions": (TensorSpec(name="map", shape=(256,)),),
+    "sines": (TensorSpec(name="logits", shape=(4,)),),
     "two ends": (TensorSpec(name="sums", shape=(2,)), TensorSpec(name="shares", shape=(7,))),
 }
 PRODUCTS = ["Conv", "Gemm", "MatMul"]
@@ -162,7 +166,19 @@ def _module(name: Name) -> Any:
             sums = self.sums(wide)
             return sums, self.shares(narrow) + self.mixed(sums)
 
+    class Sines(nn.Module):
+        """With an operator that int8 kernels lack."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(12, 16), nn.Linear(16, 4)
+
+        def forward(self, features: Any) -> Any:
+            return self.two(torch.sin(self.one(features)))
+
     torch.manual_seed(1)
+    if name == "sines":
+        return Sines().eval()
     if name == "mlp":
         return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
     if name == "two ends":
@@ -170,6 +186,6 @@ def _module(name: Name) -> Any:
     layers = [
         *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 16, 1), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(256, 5)),
+        nn.Flatten(),
     ]
-    return nn.Sequential(*layers).eval()
+    return nn.Sequential(*layers, *([nn.Linear(256, 5)] if name == "cnn" else [])).eval()
