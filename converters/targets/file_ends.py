@@ -12,6 +12,7 @@ from converters.model_file import ModelFile
 from converters.refusal import StageFailed
 from converters.targets import tflite_graph
 from converters.tensors import TensorSpec
+from edge_core.errors import InvalidInput
 
 _NUMBER = re.compile(r"(\d+)(?:_|$)")
 
@@ -29,6 +30,7 @@ def inputs(model: ModelFile) -> list[End]:
     """The file's inputs in the order of ``model.inputs``.
 
     Raises:
+        InvalidInput: the file is damaged.
         StageFailed: number, names or sizes do not fit.
     """
     if model.format == "onnx":
@@ -47,7 +49,10 @@ def _onnx(model: ModelFile, kind: str, specs: Sequence[TensorSpec]) -> list[End]
     """By name: ONNX keeps them."""
     import onnx
 
-    graph = onnx.load_model_from_string(model.data).graph
+    try:
+        graph = onnx.load_model_from_string(model.data).graph
+    except Exception as error:  # protobuf's own; which one depends on its version
+        raise InvalidInput("the ONNX file is cut off or damaged; quantise it again") from error
     fixed = {tensor.name for tensor in graph.initializer}
     names = [tensor.name for tensor in getattr(graph, kind) if tensor.name not in fixed]
     if sorted(names) != sorted(spec.name for spec in specs):

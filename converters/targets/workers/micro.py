@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tflite_micro.python.tflite_micro import runtime
+from tflite_micro.python.tflite_micro import runtime  # type: ignore[import-untyped]  # no stubs
 
 ALIGNMENT = 16
 LEAST_ARENA = 1024
@@ -32,7 +32,7 @@ def main() -> None:
         invoke(interpreter, [array[row : row + 1] for array in given])
         rows.append([np.array(interpreter.get_output(place)) for place in range(int(outputs))])
     interpreter.print_allocations()
-    found = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+    found: Arrays = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
     np.savez(answers, **{str(place): array for place, array in enumerate(found)})
     if sys.argv[6:] == ["smallest"]:
         print(smallest_arena(data, [array[:1] for array in given], int(arena)))

@@ -27,9 +27,10 @@ OUTPUTS = {
     "two ends": (TensorSpec(name="sums", shape=(2,)), TensorSpec(name="shares", shape=(7,))),
 }
 PRODUCTS = ["Conv", "Gemm", "MatMul"]
-QUANTISED = (
-    "FULLY_CONNECTED CONV_2D DEPTHWISE_CONV_2D MAX_POOL_2D RESHAPE TRANSPOSE ADD RELU".split()
-)
+QUANTISED = [
+    *("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D"),
+    *("RESHAPE", "TRANSPOSE", "ADD", "RELU"),
+]
 
 
 def rows(name: Name, count: int, seed: int) -> dict[str, Array]:
@@ -134,6 +135,11 @@ def tflite_int8(name: Name, io: Literal["float32", "int8"], leave: str = "") -> 
     return _file(name, "tflite", quantised, "int8 static")
 
 
+def cpu_files(name: Name) -> dict[str, ModelFile]:
+    """What the processor targets take, by the end of their names."""
+    return {"ort": onnx_int8(name), "tflite": tflite_int8(name, "float32")}
+
+
 def reference(name: Name, feeds: dict[str, Array]) -> dict[str, Array]:
     """Answers of the torch module."""
     import torch
@@ -189,3 +195,19 @@ def _module(name: Name) -> Any:
         nn.Flatten(),
     ]
     return nn.Sequential(*layers, *([nn.Linear(256, 5)] if name == "cnn" else [])).eval()
+
+
+def with_operator(model: ModelFile, kind: str, other: str) -> ModelFile:
+    """A file that calls its operators of one kind by the name of another."""
+    import flatbuffers
+    import msgspec
+    from ai_edge_litert import schema_py_generated as schema
+
+    proto = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model.data, 0))
+    for code in proto.operatorCodes:
+        if code.builtinCode == getattr(schema.BuiltinOperator, kind):
+            code.builtinCode = getattr(schema.BuiltinOperator, other)
+            code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+    builder = flatbuffers.Builder(len(model.data))
+    builder.Finish(proto.Pack(builder), b"TFL3")
+    return msgspec.structs.replace(model, data=bytes(builder.Output()))
