@@ -8,7 +8,6 @@ detection crash.
 
 import functools
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -20,16 +19,22 @@ from pathlib import Path
 
 from converters.refusal import StageFailed
 from converters.targets import places
-from converters.tensors import Array, pack_places, unpack_places
+from converters.targets.by_place import load_places, save_places
+from converters.tensors import Array
 from edge_core.errors import Unavailable
 
 Say = Callable[[str], None]
 KIND = "aarch64"
+CPU = "neoverse-n1"
+"""Newer processor models of qemu 7.2 compute int8 wrongly."""
 QEMU = "qemu-aarch64-static"
 PYTHON = "3.11"
 """The version that Debian 12 has; the emulated side need not have the host's."""
 COMMAND = "serinus-convert install-target cpu-aarch64-ort"
 SECONDS = 300.0
+"""For one model under emulation."""
+INSTALL_SECONDS = 600.0
+"""For one command of the installation."""
 DEBIAN = (
     f"python{PYTHON}-minimal",
     f"libpython{PYTHON}-minimal",
@@ -115,43 +120,61 @@ def install(say: Say) -> None:
     say(f"aarch64 runtimes in {places.folder(KIND)}")
 
 
-def run(model: bytes, suffix: str, rows: Sequence[Array], cpu: str) -> list[Array]:
+def run(model: bytes, suffix: str, given: Sequence[Array], cpu: str) -> list[Array]:
     """Answer rows on an emulated processor.
 
     Args:
         model: bytes of the file.
         suffix: ``.onnx`` or ``.tflite``; it names the runtime.
-        rows: arrays in the order of the file's inputs.
+        given: arrays in the order of the file's inputs, int8 where it wants that.
         cpu: qemu's name of the processor.
 
     Raises:
         Unavailable: the emulated side is not installed.
         StageFailed: the runtime failed or took too long.
     """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        feeds, answers = folder / "feeds.npz", folder / "answers.npz"
+        (folder / f"model{suffix}").write_bytes(model)
+        save_places(feeds, given)
+        _worker(cpu, folder / f"model{suffix}", feeds, answers)
+        return load_places(answers)
+
+
+def optimised(model: bytes, cpu: str) -> bytes:
+    """The graph that onnxruntime runs of an ONNX file on an emulated processor, as ONNX.
+
+    Raises:
+        Unavailable: the emulated side is not installed.
+        StageFailed: onnxruntime refuses the file, or it took too long.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        source, made = Path(temporary) / "model.onnx", Path(temporary) / "optimised.onnx"
+        source.write_bytes(model)
+        _worker(cpu, source, made)
+        return made.read_bytes()
+
+
+def _worker(cpu: str, *files: Path) -> None:
+    """One process of the emulated Python on a model; see ``workers/emulated.py``."""
     if lack := missing():
         raise Unavailable(lack)
     place = places.folder(KIND)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / f"model{suffix}").write_bytes(model)
-        (folder / "feeds.npz").write_bytes(pack_places(rows))
-        command = [
-            QEMU,
-            *("-cpu", cpu, "-L", str(place / "root")),
-            str(place / "root" / "usr" / "bin" / f"python{PYTHON}"),
-            str(Path(__file__).parent / "workers" / "emulated.py"),
-            *(str(folder / name) for name in (f"model{suffix}", "feeds.npz", "answers.npz")),
-        ]
-        environment = {"PYTHONPATH": str(place / "site"), "PATH": os.environ["PATH"]}
-        _ended(command, environment)
-        return unpack_places((folder / "answers.npz").read_bytes())
+    command = [
+        shutil.which(QEMU) or QEMU,
+        *("-cpu", cpu, "-L", str(place / "root")),
+        *("-E", f"PYTHONPATH={place / 'site'}"),
+        str(place / "root" / "usr" / "bin" / f"python{PYTHON}"),
+        str(Path(__file__).parent / "workers" / "emulated.py"),
+        *(str(file) for file in files),
+    ]
+    _ended(command)
 
 
-def _ended(command: list[str], environment: dict[str, str]) -> None:
+def _ended(command: list[str]) -> None:
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, timeout=SECONDS, check=False
-        )
+        done = subprocess.run(command, env={}, capture_output=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise StageFailed(f"the emulated runtime took more than {SECONDS:g} s") from error
     if done.returncode:
@@ -172,6 +195,7 @@ def _debian(root: Path) -> None:
             "APT::Architecture": "arm64",
             "APT::Architectures": "arm64",
             "APT::Sandbox::User": "root",
+            "APT::Update::Error-Mode": "any",
             "Dir::State::Lists": str(folder / "lists"),
             "Dir::State::status": str(folder / "status"),
             "Dir::Cache": str(folder),
@@ -197,17 +221,47 @@ def _wheels(site: Path) -> None:
 
 def _tool(command: list[str], folder: Path) -> None:
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_SECONDS,
+            check=False,
+        )
     except FileNotFoundError as error:
-        raise Unavailable(f"{command[0]} is missing; emulation needs a Debian host") from error
+        raise Unavailable(f"{command[0]} is missing; emulation needs Debian 12") from error
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(
+            f"{command[0]} took more than {INSTALL_SECONDS:g} s; check the network, then run "
+            f"{COMMAND} again"
+        ) from error
     if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise Unavailable(f"{command[0]} failed: {lines[-1] if lines else done.returncode}")
+        raise Unavailable(
+            f"{Path(command[0]).name} failed: {_reason(done.stderr or done.stdout)}; emulation "
+            f"needs Debian 12 and its package server and the wheels within reach: then run "
+            f"{COMMAND} again"
+        )
+
+
+def _reason(said: str) -> str:
+    """The first line that a tool calls an error, else the last one."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("E:", "ERROR:"))]
+    return (errors or lines[-1:] or ["it said nothing"])[0]
 
 
 def _pins() -> list[str]:
     """The versions that are installed here, so that both sides run the same code."""
-    return [f"{name}=={importlib.metadata.version(name)}" for name in WHEELS]
+    return [_pin(name) for name in WHEELS]
+
+
+def _pin(name: str) -> str:
+    """What this side does not have may have any version."""
+    try:
+        return f"{name}=={importlib.metadata.version(name)}"
+    except importlib.metadata.PackageNotFoundError:
+        return name
 
 
 def _wanted() -> str:

@@ -1,7 +1,7 @@
 """Arm Ethos-U NPUs through the vela compiler.
 
 Vela leaves what the NPU cannot do to the processor beside it and still ends with 0, so the file
-that it wrote is read again: everything but the ``ethos-u`` operator is misplaced.
+that it wrote is read again: everything in it but the ``ethos-u`` operator is misplaced.
 """
 
 import csv
@@ -14,22 +14,31 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from converters import host
 from converters.model_file import ModelFile
 from converters.refusal import StageFailed
+from converters.targets import int8_io, litert, tflite_graph
+from converters.targets.floating_left import called
 from converters.targets.profile import Profile
 from converters.targets.target import Compiled, Estimate, Placement, Ran, Tool
 from converters.tensors import Feeds
-from edge_core.errors import Unavailable
+from edge_core.errors import InvalidConfiguration, Unavailable, quoted
 
 PACKAGE = "ethos-u-vela"
-INSTALL = "pip install 'serinus[convert]'"
-START = "import sys; from ethosu.vela.vela import main; sys.exit(main(sys.argv[1:]))"
-"""In a process of its own: vela keeps state between two models and ends the process on errors."""
+INSTALL = "pip install ethos-u-vela==5.2.0"
 SECONDS = 300.0
 NPU_OPERATOR = "ethos-u"
 KIB = 1024.0
-_ON_NPU = re.compile(r"NPU operators = (\d+)")
+SETTINGS = {
+    "accelerator": "--accelerator-config",
+    "config": "--config",
+    "system": "--system-config",
+    "memory": "--memory-mode",
+    "optimise": "--optimise",
+}
+"""Options of a profile, and vela's names for them."""
+NEEDED = ("accelerator", "config", "system", "memory")
+_REFUSED = re.compile(r"operator: \w+, ofm: '([^']*)'\nReason: ([^(\n]*[^(\n ])")
+"""Output tensor, and why its operator stays on the processor, without other tensors' names."""
 
 
 class Adapter:
@@ -48,84 +57,112 @@ class Adapter:
         return Tool(compiles=True, runs=False, by=f"vela {version}")
 
     def compile(self, model: ModelFile) -> Compiled:
-        """Compile an int8 TFLite file."""
-        if not self.tool().compiles:
-            raise Unavailable(self.tool().missing)
+        """Compile an int8 TFLite file, in a process of its own: damaged files end it.
+
+        Raises:
+            InvalidConfiguration: the profile lacks an option.
+            InvalidInput: the file is damaged.
+            StageFailed: vela refuses the file.
+            Unavailable: vela is not installed.
+        """
+        tool = self.tool()
+        if not tool.compiles:
+            raise Unavailable(tool.missing)
+        if model.format != "tflite":
+            raise StageFailed(f"{self.profile.target} takes tflite files, not {model.format}")
+        int8_io.Ends(model)
         with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            source = folder / "model.tflite"
+            source, made = Path(temporary) / "model.tflite", Path(temporary) / "made"
             source.write_bytes(model.data)
-            said = _vela([*self._options(), "--output-dir", str(folder / "out"), str(source)])
-            summaries = list((folder / "out").glob("*_summary_*.csv"))
-            written = folder / "out" / "model_vela.tflite"
-            if len(summaries) != 1 or not written.is_file():
-                raise StageFailed(f"vela wrote no summary or file for {self.profile.target}")
-            report = {"summary": summaries[0].read_text(), "said": said}
-            return Compiled(data=written.read_bytes(), source=model, report=report)
+            said = _vela([str(source), f"--output-dir={made}", *self._options()])
+            report = {
+                "summary": _only(made, "*_summary_*.csv").read_text(),
+                "layers": _only(made, "*_per-layer.csv").read_text(),
+                "refused": "\n".join(f"{name}\t{why}" for name, why in _REFUSED.findall(said)),
+            }
+            data = _only(made, "*_vela.tflite").read_bytes()
+        return Compiled(data=data, source=model, report=report)
 
     def placement(self, compiled: Compiled) -> Placement:
-        """Operators on the NPU as vela counts them, the others as its file holds them."""
-        on_cpu = Counter(name for name in _operators(compiled.data) if name != NPU_OPERATOR)
-        counted = _ON_NPU.search(compiled.report["said"])
-        operators = {f"CPU/{name}": count for name, count in sorted(on_cpu.items())}
-        if counted:
-            operators["NPU/operators"] = int(counted.group(1))
-        return Placement(operators=operators, misplaced=tuple(sorted(on_cpu)))
+        """What vela's file leaves to the processor, and what its report puts on the NPU."""
+        left = [op for op in tflite_graph.operators(compiled.data) if op.kind != NPU_OPERATOR]
+        rows = csv.DictReader(io.StringIO(compiled.report["layers"]))
+        there = Counter(f"NPU/{row['NNG Operator']}" for row in rows if row["Target"] == "NPU")
+        here = Counter(f"CPU/{entry.kind}" for entry in left)
+        lines = compiled.report["refused"].splitlines()
+        reasons = dict(line.split("\t", 1) for line in lines)
+        misplaced = tuple(
+            f"{entry.kind} {called(compiled.source, entry.output)} on the CPU"
+            + (f" ({reasons[entry.output]})" if entry.output in reasons else "")
+            for entry in left
+        )
+        return Placement(operators=dict(sorted((there + here).items())), misplaced=misplaced)
 
     def estimate(self, compiled: Compiled) -> Estimate:
-        """From vela's summary: its cycle model, not a measurement."""
+        """Vela's own model of the hardware, not a measurement; flash holds the whole file.
+
+        SRAM and DRAM are those of the NPU alone. Where nothing is on the NPU, there is no time.
+        """
         row = next(csv.DictReader(io.StringIO(compiled.report["summary"])))
-        flash = float(row["on_chip_flash_memory_used"]) + float(row["off_chip_flash_memory_used"])
         figures = {
-            "cycles": float(row["cycles_total"]),
-            "latency_us": float(row["inference_time"]) * 1e6,
-            "inferences_per_second": float(row["inferences_per_second"]),
             "sram_bytes": float(row["sram_memory_used"]) * KIB,
             "dram_bytes": float(row["dram_memory_used"]) * KIB,
-            "flash_bytes": flash * KIB,
-            "macs": float(row["nn_macs"]),
+            "flash_bytes": float(len(compiled.data)),
         }
-        return Estimate(figures=figures, by=f"{self.tool().by}, cycle model")
+        cycles = float(row["cycles_total"])
+        if cycles > 0:
+            figures["cycles"] = cycles
+            figures["latency_us"] = float(row["inference_time"]) * 1e6
+            figures["inferences_per_second"] = float(row["inferences_per_second"])
+            figures["macs"] = float(row["nn_macs"])
+        return Estimate(figures=figures, by=f"{self.tool().by}, {row['system_config']}")
 
     def run(self, compiled: Compiled, feeds: Feeds, *, measure: bool) -> Ran | None:
-        """Answer with the int8 file before compilation: there is no simulator here."""
-        version = importlib.metadata.version("ai-edge-litert")
-        by = f"ai-edge-litert {version}: the int8 file before compilation"
-        return Ran(outputs=host.runner(compiled.source)(feeds), by=by, on_hardware=False)
+        """Answer with the int8 file before compilation: there is no simulator here.
+
+        By the kernels that define the arithmetic, which the NPU keeps to.
+        """
+        by = f"{litert.version()}, reference kernels: the int8 file before compilation"
+        answer = litert.runner(compiled.source, reference=True)
+        return Ran(outputs=answer(feeds), by=by, on_hardware=False)
 
     def _options(self) -> list[str]:
         options = self.profile.options
-        return [
-            *("--accelerator-config", str(options["accelerator"])),
-            *("--system-config", str(options["system"])),
-            *("--memory-mode", str(options["memory"])),
-            *("--config", str(options["config"])),
-        ]
+        if lacking := [name for name in NEEDED if name not in options]:
+            raise InvalidConfiguration(
+                f"profile {self.profile.target} lacks options.{', options.'.join(lacking)}"
+            )
+        given = [f"{SETTINGS[name]}={options[name]}" for name in SETTINGS if name in options]
+        if sram := self.profile.limits.sram_bytes:
+            given.append(f"--arena-cache-size={sram}")
+        return [*given, "--verbose-performance"]
 
 
 def _vela(arguments: list[str]) -> str:
-    command = [sys.executable, "-c", START, *arguments]
+    """What vela said.
+
+    Raises:
+        StageFailed: it failed.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "ethosu.vela", *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise StageFailed(f"vela took more than {SECONDS:g} s") from error
     if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise StageFailed(f"vela ended with {done.returncode}: {lines[-1] if lines else 'no word'}")
-    return done.stdout
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+        raise StageFailed(f"vela ended with {done.returncode}: {quoted(ValueError(lines[-1]))}")
+    return done.stdout + done.stderr
 
 
-def _operators(data: bytes) -> list[str]:
-    """Names of a TFLite file's operators, custom ones by their own."""
-    from ai_edge_litert.schema_py_generated import BuiltinOperator
-    from ai_edge_quantizer.utils import tfl_flatbuffer_utils
-
-    names = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
-    model = tfl_flatbuffer_utils.read_model(bytearray(data))
-    found = []
-    for graph in model.subgraphs:
-        for operator in graph.operators:
-            code = model.operatorCodes[operator.opcodeIndex]
-            custom = code.customCode
-            found.append(custom.decode() if custom else names[code.builtinCode])
-    return found
+def _only(folder: Path, pattern: str) -> Path:
+    found = list(folder.glob(pattern))
+    if len(found) != 1:
+        raise StageFailed(f"vela wrote {len(found)} files {pattern}; is it another version?")
+    return found[0]

@@ -1,0 +1,18 @@
+"""Which layers may stay in float: those that the quantiser left there on purpose."""
+
+from converters.model_file import ModelFile
+
+FLOAT_SCHEMES = frozenset({"float32", "fp16", "int8 weight-only"})
+"""Schemes whose products compute in float by their meaning."""
+
+
+def allowed(model: ModelFile, layer: str) -> bool:
+    """Whether a layer of the file, by its name there, may compute in float."""
+    if model.scheme in FLOAT_SCHEMES:
+        return True
+    return layer in model.float_layers or model.origins.get(layer) in model.float_layers
+
+
+def called(model: ModelFile, layer: str) -> str:
+    """The layer by the module that it came from where that is known, else as the file says."""
+    return model.origins.get(layer, layer)
