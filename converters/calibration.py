@@ -168,10 +168,10 @@ class _TfliteTensors:
         return {name: np.concatenate([part[name].ravel() for part in parts]) for name in parts[0]}
 
     def _run(self, feeds: Feeds) -> dict[str, Array]:
-        from converters import host
+        from converters.targets import int8_io, litert
 
-        made = host.interpreter(self._file.data, rows_of(feeds), keep=True)
-        host.invoke(made, self._file, feeds)
+        made = litert.interpreter(self._file.data, rows_of(feeds), keep=True)
+        litert.invoke(made, int8_io.Ends(self._file).given(feeds))
         found = {}
         for details in made.get_tensor_details():
             if details["dtype"] != np.float32 or not details["name"]:

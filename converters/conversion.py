@@ -209,9 +209,15 @@ def _source(request: Request, calibration: Feeds) -> FileSource:
         path=str(request.model.resolve()),
         sha256=sha256_file(request.model, limit=MAX_MODEL_BYTES).sha256,
         factory=request.factory,
-        factory_sha256=loading.factory_digest(request.factory),
+        factory_sha256=_factory_digest(request.factory),
         example=tensors.pack(tensors.take(calibration, [0, 1])),
     )
+
+
+def _factory_digest(factory: str | None) -> str:
+    """Of the factory's file, so that an edited one is not taken for the old; empty for none."""
+    place = Path((factory or "").rpartition(":")[0])
+    return sha256_file(place, limit=MAX_MODEL_BYTES).sha256 if place.is_file() else ""
 
 
 def _record(variant: Variant, reference: Feeds) -> VariantRecord:

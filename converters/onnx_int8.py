@@ -7,7 +7,6 @@ saves.
 """
 
 import tempfile
-from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from converters.calibration import Ranges
 from converters.export import strip
 from converters.model_file import ModelFile
 from converters.refusal import StageFailed
-from converters.targets.target import Placement
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 RECURRENT = ("GRU", "LSTM", "RNN")
@@ -39,8 +37,6 @@ FOLLOWING = (
     "Unsqueeze",
 )
 """What keeps int8 between two products; everything else runs in float between them."""
-INTEGER = ("QGemm", "QLinearMatMul", "QLinearConv")
-INTEGER_PARTS = ("Integer", "NBits", "DynamicQuantize")
 
 
 def static(
@@ -135,51 +131,6 @@ def layers(floats: ModelFile) -> list[str]:
     proto = onnx.load_model_from_string(floats.data)
     constants = {entry.name: entry for entry in proto.graph.initializer}
     return [node.name for node in proto.graph.node if _weight(node, constants)]
-
-
-def placement(model: ModelFile) -> Placement:
-    """Operators of the graph that onnxruntime really runs, by provider and kind.
-
-    Misplaced are products left in float, and integers widened right in front of a product: both
-    mean that a pattern was not fused.
-    """
-    graph = _optimised(model.data).graph
-    kinds = Counter(f"CPUExecutionProvider/{node.op_type}" for node in graph.node)
-    widened = {
-        output
-        for node in graph.node
-        if node.op_type == "DequantizeLinear"
-        for output in node.output
-    }
-    floats = [node for node in graph.node if _is_float_product(node.op_type)]
-    unfused = [node.name for node in floats if widened.intersection(node.input)]
-    plain = [node.name for node in floats if not widened.intersection(node.input)]
-    integer = model.scheme in ("int8 static", "mixed")
-    # A layer that was left in float may well take widened rows.
-    misplaced = (unfused + plain)[len(model.float_layers) :] if integer else []
-    return Placement(operators=dict(sorted(kinds.items())), misplaced=tuple(misplaced))
-
-
-def _optimised(data: bytes) -> Any:
-    """The graph after onnxruntime's own optimisations on this machine."""
-    import onnx
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimised.onnx"
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.optimized_model_filepath = str(path)
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        return onnx.load(str(path))
-
-
-def _is_float_product(kind: str) -> bool:
-    """Fused ones such as FusedGemm count, too."""
-    if kind in INTEGER or any(part in kind for part in INTEGER_PARTS):
-        return False
-    return kind in RECURRENT or kind.endswith(PRODUCTS) or kind in ("Attention", "NhwcFusedConv")
 
 
 def _after_products(proto: Any) -> list[Any]:

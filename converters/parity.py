@@ -1,15 +1,8 @@
 """Measures a quantised model against the float one. No thresholds."""
 
-import time
-
 import numpy as np
 
 from converters.dataset import Float32
-from converters.model_file import Runner
-from converters.tensors import Feeds, rows_of, take
-
-BATCHES = (1, 16, 64)
-REPEATS = 50
 
 
 def numeric_error(reference: Float32, logits: Float32) -> float:
@@ -27,18 +20,3 @@ def top1_agreement(reference: Float32, logits: Float32) -> float:
 def golden_tolerance(expected: Float32) -> float:
     """Difference of a golden logit that another machine may show: a few int8 steps."""
     return max(1e-4, 0.03 * float(np.ptp(expected)))
-
-
-def latency_us(run: Runner, feeds: Feeds) -> dict[str, float]:
-    """Median microseconds by batch size."""
-    found = {}
-    for batch in BATCHES:
-        rows = take(feeds, np.arange(batch) % rows_of(feeds))
-        run(rows)  # memory is laid out for this size
-        taken = []
-        for _ in range(REPEATS):
-            started = time.perf_counter()
-            run(rows)
-            taken.append((time.perf_counter() - started) * 1e6)
-        found[str(batch)] = round(float(np.median(taken)), 1)
-    return found

@@ -47,11 +47,12 @@ def quantise(floats: ModelFile, calibration: Feeds, wanted: Wanted) -> ModelFile
     if wanted.scheme in ("float32", "fp16", "int8 weight-only"):
         return _without_ranges(floats, wanted)
     rows = {name: int8_io.scaled(array, floats.scaling) for name, array in calibration.items()}
-    errors: dict[str, float] = {}
-    method = wanted.method
-    if method == "auto":
+    errors: dict[RangeMethod, float] = {}
+    if wanted.method == "auto":
         errors = method_errors(floats, rows, wanted)
         method = min(RANGE_METHODS, key=lambda name: errors[name])
+    else:
+        method = wanted.method
     data = _static(floats, Observation(floats, rows).ranges(method), wanted)
     settings: dict[str, str | bool | float] = {
         "scheme": wanted.scheme,

@@ -5,20 +5,17 @@ the last batches did not show; it gets ranges from ``converters.calibration`` in
 """
 
 import re
-from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from converters import tflite_graph
+from converters import tflite_layers
 from converters.calibration import Ranges
 from converters.model_file import ModelFile
 from converters.refusal import StageFailed
-from converters.targets.target import Placement
 
 BITS = 8
-FLOAT = "FLOAT32"
 
 
 def static(floats: ModelFile, ranges: Ranges, *, whole: bool, keep_float: Collection[str]) -> bytes:
@@ -36,8 +33,8 @@ def static(floats: ModelFile, ranges: Ranges, *, whole: bool, keep_float: Collec
     """
     from ai_edge_quantizer import qtyping
 
-    found = tflite_graph.steps(floats.data)
-    chosen = found if whole else tflite_graph.after_products(found)
+    found = tflite_layers.steps(floats.data)
+    chosen = found if whole else tflite_layers.after_products(found)
     names = [step.name for step in chosen if step.name not in keep_float]
     made = _quantizer(floats)
     operation = qtyping.TFLOperationName
@@ -64,21 +61,7 @@ def half(floats: ModelFile) -> bytes:
 
 def layers(floats: ModelFile) -> list[str]:
     """Layers with weights, by the name of their output, in the order of the graph."""
-    return [step.name for step in tflite_graph.steps(floats.data) if step.weighted]
-
-
-def placement(model: ModelFile) -> Placement:
-    """Operators by kind and element type; misplaced are products left in float."""
-    counted: Counter[str] = Counter()
-    floats = []
-    for step in tflite_graph.steps(model.data):
-        kind = next((t for t in step.types if t == FLOAT), step.types[0] if step.types else "none")
-        counted[f"{step.kind}/{kind.lower()}"] += 1
-        if step.kind in tflite_graph.PRODUCTS and kind == FLOAT:
-            floats.append(step.name)
-    integer = model.scheme in ("int8 static", "mixed")
-    misplaced = floats[len(model.float_layers) :] if integer else []
-    return Placement(operators=dict(sorted(counted.items())), misplaced=tuple(misplaced))
+    return [step.name for step in tflite_layers.steps(floats.data) if step.weighted]
 
 
 def _quantizer(floats: ModelFile) -> Any:
@@ -121,7 +104,7 @@ def _exactly(names: Collection[str]) -> str:
 def _moving(floats: ModelFile, ranges: Ranges) -> dict[str, dict[str, Any]]:
     """Ranges as the quantiser takes them; those of weights it finds by channel itself."""
     found = {}
-    for name, rank in tflite_graph.moving_ranks(floats.data).items():
+    for name, rank in tflite_layers.moving_ranks(floats.data).items():
         if name in ranges:
             low, high = (np.full((1,) * rank, value, np.float32) for value in ranges[name])
             found[name] = {"min": low, "max": high}

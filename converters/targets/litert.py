@@ -100,26 +100,45 @@ class _Session:
             except RuntimeError:
                 self._batches = False
             else:
-                return _invoke(planned, given)
+                return invoke(planned, given)
         try:
             one = self._of(1)
         except RuntimeError as error:
             raise StageFailed(f"LiteRT cannot lay out the model: {quoted(error)}") from error
-        parts = [_invoke(one, [array[row : row + 1] for array in given]) for row in range(rows)]
+        parts = [invoke(one, [array[row : row + 1] for array in given]) for row in range(rows)]
         return [np.concatenate(found) for found in zip(*parts, strict=True)]
 
     def _of(self, rows: int) -> Any:
         if rows not in self._planned:
-            self._planned[rows] = _interpreter(self._data, rows, self._reference)
+            self._planned[rows] = interpreter(self._data, rows, reference=self._reference)
         return self._planned[rows]
 
 
-def _interpreter(data: bytes, rows: int, reference: bool) -> Any:
+def interpreter(data: bytes, rows: int, *, reference: bool = False, keep: bool = False) -> Any:
+    """An interpreter laid out for so many rows.
+
+    Args:
+        data: the file.
+        rows: of every input.
+        reference: see :func:`runner`.
+        keep: keep every tensor readable after a run; delegates would not.
+
+    Raises:
+        StageFailed: LiteRT refuses the file.
+        RuntimeError: the file cannot be resized.
+    """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+    if keep:
+        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        made = Interpreter(model_content=data, num_threads=1, experimental_op_resolver_type=kernels)
+        made = Interpreter(
+            model_content=data,
+            num_threads=1,
+            experimental_op_resolver_type=kernels,
+            experimental_preserve_all_tensors=keep,
+        )
     except ValueError as error:
         raise StageFailed(f"LiteRT refuses the model: {quoted(error)}") from error
     for details in made.get_input_details():
@@ -129,7 +148,8 @@ def _interpreter(data: bytes, rows: int, reference: bool) -> Any:
     return made
 
 
-def _invoke(planned: Any, given: list[Array]) -> list[Array]:
+def invoke(planned: Any, given: list[Array]) -> list[Array]:
+    """Feed, run and read an interpreter; arrays in the file's order."""
     for details, array in zip(planned.get_input_details(), given, strict=True):
         planned.set_tensor(details["index"], array)
     planned.invoke()

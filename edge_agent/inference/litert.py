@@ -37,7 +37,8 @@ class _Planned:
 class LitertSession:
     """One interpreter for each batch size of 1, 2, 4, ..., 64, made when it is first needed.
 
-    A file that cannot be resized answers row by row. Resizing an interpreter plans its memory anew, which costs more than a second interpreter.
+    A file that cannot be resized answers row by row. Resizing an interpreter plans its memory
+    anew, which costs more than a second one.
     """
 
     def __init__(self, model: bytes) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 LARGEST_BATCH = 256
 ERRORS_ONLY = 3
+UNWANTED = ["WeightBiasQuantization"]  # as in converters.targets.ort
 
 Arrays = list[Any]
 
@@ -54,7 +55,9 @@ def onnx_session(model: str, optimised: str = "") -> Any:
     options.log_severity_level = ERRORS_ONLY
     if optimised:
         options.optimized_model_filepath = optimised
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNWANTED
+    )
 
 
 def by_litert(model: str) -> Callable[[Arrays], Arrays]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tflite_micro.python.tflite_micro import runtime  # type: ignore[import-untyped]  # no stubs
+from tflite_micro.python.tflite_micro import runtime  # no stubs
 
 ALIGNMENT = 16
 LEAST_ARENA = 1024

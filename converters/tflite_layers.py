@@ -1,8 +1,8 @@
-"""What a TFLite file holds: operators, their tensors, which of them carry weights."""
+"""How the operators of a TFLite file hang together, and which of them carry weights."""
 
 from typing import Any, NamedTuple
 
-PRODUCTS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL"}
+from converters.targets.tflite_graph import PRODUCTS
 
 
 class Step(NamedTuple):
@@ -16,17 +16,14 @@ class Step(NamedTuple):
     """Of the first output."""
     weighted: bool
     """Whether it multiplies with a constant."""
-    types: tuple[str, ...]
-    """Element types of inputs that are no constants, and of outputs."""
 
 
 def steps(data: bytes) -> list[Step]:
     """The operators in order."""
-    from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffer
 
     kinds = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
-    types = {code: name for name, code in vars(TensorType).items() if isinstance(code, int)}
     model = flatbuffer.read_model(bytearray(data))
     graph = model.subgraphs[0]
 
@@ -40,14 +37,12 @@ def steps(data: bytes) -> list[Step]:
         kind = custom.decode() if custom else kinds[code.builtinCode]
         inputs = tuple(int(place) for place in operator.inputs if place >= 0)
         outputs = tuple(int(place) for place in operator.outputs)
-        moving = [place for place in (*inputs, *outputs) if not constant(place)]
         return Step(
             kind=kind,
             inputs=inputs,
             outputs=outputs,
             name=graph.tensors[outputs[0]].name.decode(),
             weighted=kind in PRODUCTS and any(constant(place) for place in inputs[1:2]),
-            types=tuple(types[graph.tensors[place].type] for place in moving),
         )
 
     return [step(operator) for operator in graph.operators]
