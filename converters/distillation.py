@@ -202,7 +202,7 @@ class _Teaching:
 
 
 def _layer(who: str, module: nn.Module, path: str) -> nn.Module:
-    layers = dict(module.named_modules())
+    layers: dict[str, nn.Module] = dict(module.named_modules())
     if path not in layers:
         known = ", ".join(name for name in layers if name)
         raise InvalidConfiguration(f"the {who} has no layer {path!r}; it has {known}")

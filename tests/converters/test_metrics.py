@@ -25,7 +25,9 @@ def test_they_agree_with_scikit_learn(seed: int, rows: int) -> None:
     logits, labels = drawn(seed, rows)
     best = logits.argmax(axis=1)
     assert metrics.accuracy(logits, labels) == pytest.approx((best == labels).mean())
-    assert metrics.macro_f1(logits, labels) == pytest.approx(f1_score(labels, best, average="macro"))
+    assert metrics.macro_f1(logits, labels) == pytest.approx(
+        f1_score(labels, best, average="macro")
+    )
     recall = recall_score(labels, best, labels=np.unique(labels), average="macro")
     assert metrics.balanced_accuracy(logits, labels) == pytest.approx(recall)
     shares = np.exp(logits.astype(np.float64))

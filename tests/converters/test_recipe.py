@@ -35,7 +35,7 @@ size_bytes = 1
 features = ["f"]
 MORE
 """
-CODE = '''
+CODE = """
 def recordings(settings): ...
 def network(definition, classes, settings): ...
 def train(network, rows, evaluator, settings, seed): ...
@@ -46,7 +46,7 @@ def first_class(logits, labels):
     return float((labels == 0).mean())
 def accuracy(logits, labels):
     return 0.5
-'''
+"""
 TEACHER = 'teacher_network = "code:teacher_network"\nteacher_train = "code:teacher_train"'
 
 
