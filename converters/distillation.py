@@ -106,6 +106,7 @@ def distil(
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 optimiser.step()
                 found.append(parts * len(places))
+            optimiser.zero_grad()
             schedule.step()
             history.append(EpochLoss(*(torch.stack(found).sum(0) / len(labels)).tolist()))
         student.eval()
@@ -142,23 +143,22 @@ class _Teaching:
         if self._feature_weight and self._hidden:
             if not isinstance(self._teacher, nn.Module):
                 raise InvalidConfiguration("feature_weight needs a teacher that is a module")
-            self._listen("student", self._student, self._hidden.student)
-            self._listen("teacher", self._teacher, self._hidden.teacher)
+            layers = {
+                "student": _layer("student", self._student, self._hidden.student),
+                "teacher": _layer("teacher", self._teacher, self._hidden.teacher),
+            }
+            for who, layer in layers.items():
+                self._listen(who, layer)
 
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
 
-    def _listen(self, who: str, module: nn.Module, path: str) -> None:
-        layers = dict(module.named_modules())
-        if path not in layers:
-            known = ", ".join(name for name in layers if name)
-            raise InvalidConfiguration(f"the {who} has no layer {path!r}; it has {known}")
-
+    def _listen(self, who: str, layer: nn.Module) -> None:
         def keep(_module: nn.Module, _given: object, answer: torch.Tensor) -> None:
             self._heard[who] = answer
 
-        self._hooks.append(layers[path].register_forward_hook(keep))
+        self._hooks.append(layer.register_forward_hook(keep))
 
     def adapt(self, rows: torch.Tensor) -> None:
         """Make the adapter: linear over the channels (dimension 1) of both layers."""
@@ -199,6 +199,14 @@ class _Teaching:
             return torch.zeros_like(like)
         own = self._adapter(self._heard["student"].movedim(1, -1))
         return nn.functional.mse_loss(own, self._heard["teacher"].movedim(1, -1))
+
+
+def _layer(who: str, module: nn.Module, path: str) -> nn.Module:
+    layers: dict[str, nn.Module] = dict(module.named_modules())
+    if path not in layers:
+        known = ", ".join(name for name in layers if name)
+        raise InvalidConfiguration(f"the {who} has no layer {path!r}; it has {known}")
+    return layers[path]
 
 
 def soft_loss(answered: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -11,6 +11,8 @@ modules and exported programs, and the module is left as it was but for its weig
 """
 
 import copy
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -27,6 +29,8 @@ KEPT = 0.9
 """Share of the old range that the moving minimum and maximum keep at each batch."""
 FREEZE_AFTER = 0.5
 """Share of the epochs after which ranges stand still, so that weights settle."""
+
+DIVERGED = "quantisation-aware training diverged; lower its learning_rate"
 
 _ATEN = torch.ops.aten
 PRODUCTS: frozenset[object] = frozenset(
@@ -85,7 +89,10 @@ def fine_tune(
     """
     if labels is None and teacher is None:
         raise ValueError("fine-tuning needs labels, a teacher's answers, or both")
-    module = copy.deepcopy(model.module)
+    with warnings.catch_warnings():
+        # Copying an exported program meets torch's own deprecated names.
+        warnings.simplefilter("ignore", FutureWarning)
+        module = copy.deepcopy(model.module)
     tuned = FloatModel(module=module, inputs=model.inputs, outputs=model.outputs)
     goal = _Goal(tuned, rows, labels, teacher)
     rounding = Rounding(weight_bits)
@@ -189,6 +196,8 @@ class Rounding(TorchFunctionMode):
     def input(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """A product's input on its affine int8 grid, which always holds 0."""
         low, high = self.layers[id(weight)][1].tolist()
+        if not math.isfinite(high - low):
+            raise StageFailed(DIVERGED)
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max((high - low) / 255, 1e-8)
         zero = int(np.clip(round(-128 - low / scale), -128, 127))
@@ -241,7 +250,7 @@ def _settle(rounding: Rounding, module: torch.nn.Module) -> None:
         for weight, _ in rounding.layers.values():
             weight.copy_(rounding.weight(weight))
     if not all(bool(w.isfinite().all()) for w in module.parameters()):
-        raise StageFailed("quantisation-aware training diverged; lower its learning_rate")
+        raise StageFailed(DIVERGED)
 
 
 @contextmanager

@@ -76,7 +76,8 @@ def pooled(pixels: Float32) -> Float32:
     """MNIST rows float32 [images, 784] of 0..255 -> float32 [images, 8, 8] of whole 0..16."""
     middle = pixels.reshape(-1, 28, 28)[:, 2:-2, 2:-2]
     blocks = middle.reshape(-1, SIDE, 3, SIDE, 3).mean(axis=(2, 4))
-    return np.rint(blocks * (GREY / 255)).astype(np.float32)
+    steps: Float32 = np.rint(blocks * (GREY / 255)).astype(np.float32)
+    return steps
 
 
 def recordings(settings: Mapping[str, object]) -> Iterable[LabelledRecording]:

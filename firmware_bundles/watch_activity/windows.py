@@ -89,12 +89,10 @@ class Teacher(nn.Module):
 def network(
     definition: FeatureDefinition, classes: int, settings: Mapping[str, object]
 ) -> nn.Module:
-    """Make the untrained student; ``widths`` are its channels."""
-    widths = settings["widths"]
-    assert isinstance(widths, list)
-    dropout = _number(settings, "dropout")
-    inputs = len(definition.inputs)
-    body = Convolutions(inputs, classes, [int(width) for width in widths], dropout)
+    """Make the untrained student; ``width`` is the first convolution's number of channels."""
+    width, inputs = round(_number(settings, "width")), len(definition.inputs)
+    widths = (width, width * 3 // 2, width * 2)
+    body = Convolutions(inputs, classes, widths, _number(settings, "dropout"))
     return Scaled(Standardise((1, inputs), LIMIT), body)
 
 
