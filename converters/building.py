@@ -26,6 +26,7 @@ from converters import (
 from converters.cache import Cache, default_folder
 from converters.cutting import Cut, ToCut
 from converters.dataset import Float32, Snapshot
+from converters.fine_tuning import FineTune, ToFineTune
 from converters.judging import Floating, Scores, Shown
 from converters.pipeline import Pipeline, Report
 from converters.recipe import Recipe
@@ -117,6 +118,9 @@ def _fill(
         if built.trained.teacher is not None:
             own, taught = judging.own_figures(built.shown), built.trained.teacher.metrics
             results.append(gates.judge_against_teacher(chosen, own, taught))
+        tuned = built.trained.fine_tuning
+        if tuned is not None and tuned.needed:
+            results += gates.judge_fine_tuning(chosen, tuned.after)
         results = gates.apply_waivers(results, waivers)
         _enforce(request, chosen, built, results, waivers)
         manifest = _write(folder, request, chosen, built, results, waivers)
@@ -135,6 +139,14 @@ def _make(
         snapshot=snapshot,
     )
     trained = pipeline.run(Train(), given)
+    scorer = Scorer(
+        metrics=recipe_code.metrics(request.recipe, chosen.metrics),
+        labels=snapshot.rows["test"].labels,
+        slices=gates.slices_of(chosen, snapshot.rows["test"]),
+    )
+    if chosen.quantisation.qat is not None:
+        asked = ToFineTune(given=given, trained=trained, scorer=scorer)
+        trained = pipeline.run(FineTune(), asked)
     source = training_stage.source(given, trained)
     golden = bundling.golden_rows(snapshot)
     train, test, kept = (
@@ -146,11 +158,6 @@ def _make(
         train=logits[: len(train)],
         test=logits[len(train) : -len(kept)],
         golden=logits[-len(kept) :],
-    )
-    scorer = Scorer(
-        metrics=recipe_code.metrics(request.recipe, chosen.metrics),
-        labels=snapshot.rows["test"].labels,
-        slices=gates.slices_of(chosen, snapshot.rows["test"]),
     )
     jobs = _jobs(chosen, source, snapshot, np.concatenate([test, kept]), request, cache)
     shown = [

@@ -112,6 +112,7 @@ def manifest(
         label_delay_seconds=chosen.label_delay_seconds,
         input=chosen.input,
         teacher=trained.teacher,
+        fine_tuning=trained.fine_tuning,
         files=entries(content),
     )
 

@@ -117,6 +117,23 @@ def judge_release(
     ]
 
 
+def judge_fine_tuning(recipe: Recipe, after: Mapping[str, float]) -> list[GateResult]:
+    """What int8 costs against the model as it was before fine-tuning, which moves the float one.
+
+    Args:
+        recipe: holds the thresholds.
+        after: ``metric_drop`` overall and by slice.
+    """
+    limits = recipe.gates
+    results = []
+    for name, drop in after.items():
+        _, _, slice_ = name.partition("/")
+        limit = limits.metric_drop_slice if slice_ else limits.metric_drop
+        result = _judged("drop_before_tuning", drop, limit)
+        results.append(msgspec.structs.replace(result, slice=slice_ or None))
+    return results
+
+
 def judge_against_teacher(
     recipe: Recipe, own: Mapping[str, float], teacher: Mapping[str, float]
 ) -> GateResult:

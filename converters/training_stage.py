@@ -14,7 +14,7 @@ from converters.scoring import Scorer
 from converters.source import RecipeSource, float_model
 from converters.stage import StoredStage
 from edge_core import baseline
-from edge_core.bundle.manifest import Teacher
+from edge_core.bundle.manifest import FineTuning, Teacher
 from edge_core.errors import InvalidInput
 
 
@@ -41,6 +41,7 @@ class Trained(Plain, frozen=True, kw_only=True):
     fallback: bytes
     """The baseline, as in ``fallback.json``."""
     teacher: Teacher | None = None
+    fine_tuning: FineTuning | None = None
 
     @property
     def baseline(self) -> baseline.LogisticBaseline:

@@ -189,6 +189,16 @@ class Teacher(_Record, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
 
 
+class FineTuning(_Record, frozen=True, kw_only=True):
+    """Quantisation-aware training, asked for by the recipe."""
+
+    needed: bool
+    """Whether static int8 missed its gates without it; if not, nothing was changed."""
+    before: dict[str, float]
+    """Metric drop of static int8, overall and by slice."""
+    after: dict[str, float]
+
+
 class Manifest(_Record, frozen=True, kw_only=True):
     """Everything that a release claims about itself. See the module's docstring."""
 
@@ -215,6 +225,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     input: Literal["features", "samples"] = "features"
     """What the model takes: float32 [batch, features], or raw windows [batch, samples, inputs]."""
     teacher: Teacher | None = None
+    fine_tuning: FineTuning | None = None
     files: Annotated[list[FileEntry], msgspec.Meta(min_length=1, max_length=MAX_FILES)]
 
     def __post_init__(self) -> None:
