@@ -18,8 +18,6 @@ from edge_core.features.evaluation import Evaluator
 LIMIT = 4.0
 """Scaled samples are clipped here, so that a rare shock does not widen the int8 range."""
 BATCH = 128
-TEACHER_WIDTHS = (32, 48, 64)
-TEACHER_HIDDEN = 128
 MIRROR = (-1.0, 1.0, 1.0, 1.0, -1.0, -1.0)
 """The other wrist: x turns round, and with it rotation about y and z (an axial vector)."""
 
@@ -48,60 +46,26 @@ class Convolutions(nn.Module):
         return logits
 
 
-class Statistics(nn.Module):
-    """A perceptron on seven statistics of each channel, which see what convolutions do not."""
-
-    def __init__(self, inputs: int, classes: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(7 * inputs, affine=False)
-        self.layers = nn.Sequential(
-            nn.Linear(7 * inputs, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, classes),
-        )
-
-    def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        """Float32 [batch, samples, inputs] -> logits float32 [batch, classes]."""
-        low, high = samples.amin(1), samples.amax(1)
-        below = samples < 0
-        crossings = (below[:, 1:] != below[:, :-1]).float().mean(1)
-        energy = samples.square().mean(1).sqrt()
-        found = [samples.mean(1), samples.std(1), low, high, high - low, energy, crossings]
-        logits: torch.Tensor = self.layers(self.norm(torch.cat(found, 1)).clamp(-LIMIT, LIMIT))
-        return logits
-
-
-class Teacher(nn.Module):
-    """The sum of both kinds."""
-
-    def __init__(self, inputs: int, classes: int, dropout: float) -> None:
-        super().__init__()
-        self.convolutions = Convolutions(inputs, classes, TEACHER_WIDTHS, dropout)
-        self.statistics = Statistics(inputs, classes, TEACHER_HIDDEN, dropout)
-
-    def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        """Float32 [batch, samples, inputs] -> logits float32 [batch, classes]."""
-        logits: torch.Tensor = self.convolutions(samples) + self.statistics(samples)
-        return logits
-
-
 def network(
     definition: FeatureDefinition, classes: int, settings: Mapping[str, object]
 ) -> nn.Module:
     """Make the untrained student; ``width`` is the first convolution's number of channels."""
-    width, inputs = round(_number(settings, "width")), len(definition.inputs)
-    widths = (width, width * 3 // 2, width * 2)
-    body = Convolutions(inputs, classes, widths, _number(settings, "dropout"))
-    return Scaled(Standardise((1, inputs), LIMIT), body)
+    return _network(definition, classes, settings, round(_number(settings, "width")))
 
 
 def teacher_network(
     definition: FeatureDefinition, classes: int, settings: Mapping[str, object]
 ) -> nn.Module:
-    """Make the untrained teacher."""
+    """Make the untrained teacher: the same form, ``teacher_width`` wide."""
+    return _network(definition, classes, settings, round(_number(settings, "teacher_width")))
+
+
+def _network(
+    definition: FeatureDefinition, classes: int, settings: Mapping[str, object], width: int
+) -> nn.Module:
     inputs = len(definition.inputs)
-    body = Teacher(inputs, classes, _number(settings, "dropout"))
+    widths = (width, width * 3 // 2, width * 2)
+    body = Convolutions(inputs, classes, widths, _number(settings, "dropout"))
     return Scaled(Standardise((1, inputs), LIMIT), body)
 
 
