@@ -60,10 +60,10 @@ class FineTune(StoredStage[ToFineTune, Trained]):
             )
         rows = given.given.snapshot.rows["train"]
         feeds = _feeds(recipe, model_rows(recipe, rows))
+        # Its own answers, not the labels: the aim is the same model on the int8 grid.
         after = qat.fine_tune(
             before,
             feeds,
-            labels=rows.labels,
             teacher=before.run(feeds),
             epochs=how.epochs,
             learning_rate=how.learning_rate,
