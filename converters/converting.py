@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from converters import quantising, sensitivity, tensors
 from converters.floating import FloatModel
@@ -19,7 +20,7 @@ from converters.quantising import Wanted
 from converters.refusal import StageFailed
 from converters.source import Source
 from converters.stage import StoredStage
-from converters.targets import int8_io
+from converters.targets import file_ends, int8_io
 from converters.targets.target import Compiled, Estimate, Placement, Ran, Target
 from converters.tensors import Array, Feeds
 from edge_core.bundle.manifest import InputScaling
@@ -188,9 +189,16 @@ class Quantise(StoredStage[ToQuantise, ModelFile]):
         )
 
     def ensures(self, given: ToQuantise, made: ModelFile) -> None:
-        """Inputs and outputs keep their names and shapes."""
+        """Inputs and outputs keep names and shapes, and have the types that were asked for."""
         if (made.inputs, made.outputs) != (given.file.inputs, given.file.outputs):
             raise StageFailed("the quantiser changed the model's inputs or outputs")
+        if given.wanted.io == "float32":
+            sides = (file_ends.inputs(made), made.inputs), (file_ends.outputs(made), made.outputs)
+            for ends, specs in sides:
+                for end, spec in zip(ends, specs, strict=True):
+                    kind = np.dtype(end.details["dtype"]).name
+                    if spec.dtype == "float32" and kind != "float32":
+                        raise StageFailed(f"the quantiser left {spec.name} in {kind}, not float32")
 
     def pack(self, made: ModelFile) -> bytes:
         """See :class:`StoredStage`."""

@@ -43,9 +43,11 @@ def static(floats: ModelFile, ranges: Ranges, *, whole: bool, keep_float: Collec
     made.add_static_config(
         _exactly(names), operation.ALL_SUPPORTED, activation_num_bits=BITS, weight_num_bits=BITS
     )
-    if whole:
-        for end in (operation.INPUT, operation.OUTPUT):
+    for end in (operation.INPUT, operation.OUTPUT):
+        if whole:
             made.add_static_config(".*", end, activation_num_bits=BITS, weight_num_bits=BITS)
+        else:
+            made.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
     return _finished(made, floats, _moving(floats, ranges))
 
 

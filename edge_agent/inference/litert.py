@@ -31,6 +31,12 @@ class _Planned:
         self.interpreter = interpreter
         self.source: int = details["index"]
         self.result: int = interpreter.get_output_details()[0]["index"]
+        for end in (details, interpreter.get_output_details()[0]):
+            if end["dtype"] != np.float32:
+                kind = np.dtype(end["dtype"]).name
+                raise ValueError(
+                    f"{end['name']} is {kind}; a bundle's models take and give float32"
+                )
         self.given: Float32 = np.zeros((rows, *details["shape"][1:]), np.float32)
 
 
