@@ -2,7 +2,8 @@
 
 Four subjects are few: what one wears and how one moves differs more among people than among a
 person's windows. So every batch is turned, mirrored and warped as another wearer might be. How
-much was chosen on subjects 1 to 4, each left out once; subject 5 was kept for the test.
+much, and how wide the networks are, was chosen on subjects 1 to 4, each left out once. Subject 5
+was measured a few times on the way, so that its figure is a little hopeful.
 """
 
 from collections.abc import Mapping, Sequence

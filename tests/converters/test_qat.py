@@ -170,8 +170,8 @@ def test_it_regains_what_static_int8_loses(
     )
     regained = digits.accuracy(really_quantised(tuned, digits, tmp_path))
     print(f"float {floating:.4f} static int8 {static:.4f} fine-tuned int8 {regained:.4f}")
-    assert static < floating - 0.04
-    assert regained > floating - 0.02
+    assert static < floating - 0.1
+    assert regained > floating - 0.05
 
 
 def test_the_simulation_answers_as_the_runtime_does(

@@ -186,6 +186,17 @@ def test_the_watch_student_fits_a_microcontroller(watch: Case) -> None:
     assert weights(teacher) > 1.5 * weights(student)
 
 
+def test_the_watch_student_beats_the_perceptron_and_keeps_near_its_teacher(watch: Case) -> None:
+    trained = training.train(watch.chosen, watch.code, watch.snapshot)
+    assert trained.teacher is not None
+    student, teacher = watch.metrics(trained.network), watch.metrics(trained.teacher)
+    print("watch student", student, "teacher", teacher, "fallback", watch.baseline())
+    assert student["accuracy"] >= 0.86  # the perceptron's, 1.1.0: 0.825
+    assert student["accuracy"] > teacher["accuracy"] - 0.05
+    assert student["accuracy"] > watch.baseline()
+    assert_scaling_can_be_cut(watch, trained.network)
+
+
 def test_a_short_distillation_gives_the_same_network_again(watch: Case) -> None:
     assert watch.chosen.distillation is not None
     short = msgspec.structs.replace(
