@@ -256,6 +256,32 @@ def revoke(
     console.print(f"revoked {release}", markup=False)
 
 
+@app.command()
+def targets(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List targets: what this machine can compile and run for each, and what is missing."""
+    import msgspec
+
+    from converters import target_commands
+
+    found = target_commands.describe()
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        target_commands.show(console, found)
+
+
+@app.command()
+def install_target(
+    target: Annotated[str, typer.Argument(help="As 'serinus-convert targets' lists it.")],
+) -> None:
+    """Install what a target needs beside Serinus, in a folder of its own."""
+    from converters import target_commands
+
+    target_commands.install(target, lambda line: console.print(line, markup=False))
+
+
 def _listed(targets: str | None) -> tuple[str, ...]:
     return tuple(name for name in (targets or "").split(",") if name)
 
