@@ -45,7 +45,7 @@ def judge_variant(
             target=target,
             least=True,
         ),
-        _judged("misplaced", float(len(record.misplaced)), 0.0, target=target),
+        _judged("misplaced", _misplaced(record), 0.0, target=target),
         *_costs(record, limits, recipe.budget),
     ]
     primary = recipe.metrics[0]
@@ -97,7 +97,7 @@ def judge_conversion(record: VariantRecord, limits: Limits, error: float) -> lis
     target = record.target
     return [
         _judged("numeric_error", record.numeric_error, error, target=target),
-        _judged("misplaced", float(len(record.misplaced)), 0.0, target=target),
+        _judged("misplaced", _misplaced(record), 0.0, target=target),
         *_costs(record, limits, None),
     ]
 
@@ -228,7 +228,7 @@ def describe(result: GateResult) -> str:
     if result.outcome == "no_evidence" and result.rows is not None:
         return f"gate {result.gate}{where} has no evidence ({result.rows} test rows)"
     if result.outcome == "no_evidence":
-        return f"gate {result.gate}{target} has no evidence: nothing here ran it"
+        return f"gate {result.gate}{target} has no evidence: nothing here showed it"
     return f"gate {result.gate}{target}{where}: {result.value:.4g}, limit {result.threshold:.4g}"
 
 
@@ -266,6 +266,11 @@ def _judged(
         within = value >= threshold - ROUNDING if least else value <= threshold + ROUNDING
         outcome = "passed" if within else "failed"
     return GateResult(gate=gate, outcome=outcome, target=target, value=value, threshold=threshold)
+
+
+def _misplaced(record: VariantRecord) -> float | None:
+    """How many operators run elsewhere; none where no tool tells."""
+    return float(len(record.misplaced)) if record.placement else None
 
 
 def _loss(before: Mapping[str, float], own: Mapping[str, float], key: str) -> float | None:

@@ -5,7 +5,18 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-TOOLS = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-quantizer", "numpy", "serinus")
+TOOLS = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "litert-torch",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "ethos-u-vela",
+    "tflite-micro",
+    "numpy",
+    "serinus",
+)
 
 
 def tools() -> dict[str, str]:

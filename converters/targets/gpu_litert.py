@@ -3,7 +3,6 @@
 import importlib.metadata
 
 from converters.model_file import ModelFile
-from converters.targets import litert
 from converters.targets.profile import Profile
 from converters.targets.target import Compiled, Estimate, Placement, Ran, Tool
 from converters.tensors import Feeds
@@ -28,8 +27,8 @@ class Adapter:
         return Compiled(data=model.data, source=model)
 
     def placement(self, compiled: Compiled) -> Placement:
-        """Operators of the file; where the delegate puts them only the device can tell."""
-        return litert.placed(compiled.source, compiled.data, "GPU (not verified)")
+        """Not known: where the delegate puts operators only the device can tell."""
+        return Placement(operators={})
 
     def estimate(self, compiled: Compiled) -> Estimate:
         """Nothing is known without the device."""

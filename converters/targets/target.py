@@ -27,7 +27,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where each operator of the compiled model runs."""
 
     operators: Mapping[str, int]
-    """``place/kind`` -> count, such as ``CPUExecutionProvider/QLinearConv``."""
+    """``place/kind`` -> count, such as ``CPUExecutionProvider/QLinearConv``; empty: not known."""
     misplaced: tuple[str, ...] = ()
     """Operators that do not run where the profile wants them, or stayed in float."""
 

@@ -62,7 +62,10 @@ class Vendor:
             )
 
     def placement(self, compiled: Compiled) -> Placement:
-        """Operators by where the vendor's runtime put them; anything elsewhere is misplaced."""
+        """Operators by where the vendor's runtime put them; anything elsewhere is misplaced.
+
+        Empty where the vendor's tool does not tell.
+        """
         counted: dict[str, int] = json.loads(compiled.report["placement"])
         wanted = str(self.profile.options["place"])
         odd = sorted(name for name in counted if not name.startswith(f"{wanted}/"))

@@ -31,7 +31,9 @@ def main() -> None:
 
 def compile_to(model: str, out: str, placement: str, options: dict[str, str]) -> None:
     """Write the context binary inside an ONNX file, and where each operator went."""
-    made = session(model, options, out)
+    context = Path(out).with_suffix(".onnx")  # the provider takes other paths for folders
+    made = session(model, options, str(context))
+    context.replace(out)
     counted: Counter[str] = Counter()
     for part in made.get_provider_graph_assignment_info():
         place = "HTP" if part.ep_name == PROVIDER else part.ep_name

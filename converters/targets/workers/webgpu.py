@@ -1,7 +1,7 @@
 """Places and answers by onnxruntime's WebGPU provider: imports numpy and onnxruntime only.
 
 ``python webgpu.py compile MODEL FILE PLACEMENT OPTION...`` or ``run MODEL FEEDS ANSWERS
-OPTION...``. Where there is no device, operators are placed as ``unknown``.
+OPTION...``. Where there is no device, nothing is known of placement.
 """
 
 import json
@@ -31,8 +31,11 @@ def main() -> None:
 
 def placed(model: str) -> dict[str, int]:
     """Operators by provider."""
+    made = session(model)
+    if made is None:
+        return {}
     counted: Counter[str] = Counter()
-    for part in session(model).get_provider_graph_assignment_info():
+    for part in made.get_provider_graph_assignment_info():
         counted.update(f"{part.ep_name}/{node.op_type}" for node in part.get_nodes())
     return dict(sorted(counted.items()))
 
@@ -40,6 +43,8 @@ def placed(model: str) -> dict[str, int]:
 def answer(model: str, feeds: str, answers: str) -> None:
     """Answer in batches."""
     made = session(model)
+    if made is None:
+        sys.exit("no WebGPU device: install a Vulkan driver")
     names = [entry.name for entry in made.get_inputs()]
     with np.load(feeds, allow_pickle=False) as arrays:
         given = [arrays[str(place)] for place in range(len(arrays.files))]
@@ -53,14 +58,12 @@ def answer(model: str, feeds: str, answers: str) -> None:
 
 
 def session(model: str) -> Any:
-    """A session on the GPU."""
+    """A session on the GPU; none where there is no device."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     made = onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
-    if PROVIDER not in made.get_providers():
-        sys.exit("no WebGPU device: install a Vulkan driver")
-    return made
+    return made if PROVIDER in made.get_providers() else None
 
 
 if __name__ == "__main__":
