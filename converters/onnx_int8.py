@@ -1,97 +1,154 @@
-"""Static int8 for onnxruntime: QDQ, per-channel weights, one bit of headroom.
+"""Static int8 for onnxruntime: QDQ, per-channel weights, ranges from :mod:`converters.calibration`.
 
 On x86 without VNNI, products of 8-bit values saturate a 16-bit sum; ``reduce_range`` keeps
-weights to 7 bits, so that they cannot. Only products are quantised: scaling raw features, whose
-ranges differ a thousandfold, through one int8 tensor would cost more than it saves.
+weights to 7 bits, so that they cannot. Scaling raw features, whose ranges differ a thousandfold,
+through one int8 tensor would cost more than it saves: what stands before the first product stays
+in float. Between products values stay int8, or DequantizeLinear would run on its own.
 """
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from converters.export import INPUT, Float32, strip
+import numpy as np
 
-SETTINGS: dict[str, str | bool | float] = {
-    "scheme": "int8 static",
-    "format": "QDQ",
-    "per_channel": True,
-    "reduce_range": True,
-    "calibration": "min/max",
-}
-PRODUCTS = {"Gemm", "MatMul", "Conv"}
+from converters import graph, onnx_graph
+from converters.calibration import Range
+from converters.export import strip
+from converters.model_file import ModelFile
+from converters.refusal import StageFailed
+from converters.targets.target import Placement
+
+if TYPE_CHECKING:
+    import onnx
+
+FLOAT_PRODUCTS = frozenset(
+    {
+        "Conv",
+        "ConvTranspose",
+        "FusedConv",
+        "FusedGemm",
+        "FusedMatMul",
+        "FusedMatMulActivation",
+        "GRU",
+        "Gemm",
+        "LSTM",
+        "MatMul",
+        "MatMulNBits",
+        "RNN",
+        "TransposeMatMul",
+    }
+)
+"""Products as onnxruntime calls them where they run in float."""
 
 
-def quantise(model: bytes, calibration: Float32) -> bytes:
-    """Quantise float ONNX bytes with calibration rows, float32 [rows, features]."""
+def quantise(
+    proto: "onnx.ModelProto",
+    ranges: Mapping[str, Range],
+    products: Collection[str],
+    *,
+    reduce_range: bool,
+) -> bytes:
+    """Quantise some products of a float graph and what carries int8 between them.
+
+    Args:
+        proto: float graph with shapes; stays as it is.
+        ranges: of every float tensor.
+        products: names of the nodes to quantise.
+        reduce_range: weights of 7 bits.
+
+    Raises:
+        StageFailed: there is nothing to quantise.
+    """
     import onnx
     from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime.quantization.calibrate import TensorData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    class Rows(quantization.CalibrationDataReader):  # type: ignore[misc]  # untyped package
-        """All calibration rows as one batch, once."""
-
-        def __init__(self) -> None:
-            self._rows: Iterator[dict[str, Float32]] = iter([{INPUT: calibration}])
-
-        def get_next(self) -> dict[str, Float32] | None:
-            """The next batch; none at the end."""
-            return next(self._rows, None)
-
-    with tempfile.TemporaryDirectory() as folder:
-        source, prepared, made = (Path(folder) / name for name in ("f", "p", "q"))
-        source.write_bytes(model)
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        quantization.quantize_static(
-            str(prepared),
-            str(made),
-            Rows(),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=sorted(PRODUCTS),
-            per_channel=True,
-            reduce_range=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-        )
-        return strip(onnx.load(str(made)))
-
-
-def run(model: bytes, features: Float32) -> Float32:
-    """Run with onnxruntime, float32 [rows, features] -> logits float32 [rows, classes]."""
-    return runner(model)(features)
+    chosen = graph.between_products(onnx_graph.steps(proto), onnx_graph.KINDS, products)
+    if not chosen:
+        raise StageFailed("the ONNX graph has no product that int8 could serve; use float32")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    given = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in ranges.items()
+    }
+    kinds = {node.op_type for node in copy.graph.node if node.name in chosen}
+    quantizer = QDQQuantizer(
+        copy,
+        per_channel=True,
+        reduce_range=reduce_range,
+        weight_qType=quantization.QuantType.QInt8,
+        activation_qType=quantization.QuantType.QUInt8,
+        tensors_range=quantization.calibrate.TensorsData(
+            quantization.CalibrationMethod.MinMax, given
+        ),
+        nodes_to_quantize=chosen,
+        nodes_to_exclude=[],
+        op_types_to_quantize=sorted(kinds),
+        extra_options={},
+    )
+    quantizer.quantize_model()
+    return strip(quantizer.model.model)
 
 
-def runner(model: bytes) -> Callable[[Float32], Float32]:
-    """Load once, run often; see :func:`run`."""
-    import onnxruntime
+def float_weights(data: bytes) -> set[str]:
+    """Names of the nodes whose weights are float32 in a file."""
+    import onnx
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    def answer(features: Float32) -> Float32:
-        logits: Float32 = session.run(None, {INPUT: features})[0]
-        return logits
-
-    return answer
+    proto = onnx.load_model_from_string(data)
+    return {step.name for step in onnx_graph.steps(proto) if step.weights}
 
 
-def placement(model: bytes) -> dict[str, int]:
-    """Operators of the graph that onnxruntime really runs, by provider and kind."""
+def placement(data: bytes, keep_float: Collection[str] = ()) -> Placement:
+    """Operators of the graph that onnxruntime really runs, by provider and kind.
+
+    Misplaced are products that run in float, and a DequantizeLinear that was not fused into the
+    product behind it.
+
+    Args:
+        data: a quantised file.
+        keep_float: names of nodes that stayed in float on purpose.
+    """
+    proto = optimised(data)
+    nodes = proto.graph.node
+    kinds = Counter(node.op_type for node in nodes)
+    makers = {name: node for node in nodes for name in node.output}
+    misplaced = []
+    for node in nodes:
+        if node.op_type not in FLOAT_PRODUCTS or _kept(node.name, keep_float):
+            continue
+        misplaced.append(f"{node.op_type} {node.name} in float".replace("  ", " "))
+        if any(_dequantises(makers.get(name)) for name in node.input):
+            misplaced.append(f"DequantizeLinear unfused before {node.op_type} {node.name}")
+    return Placement(
+        operators={f"CPUExecutionProvider/{kind}": kinds[kind] for kind in sorted(kinds)},
+        misplaced=tuple(misplaced),
+    )
+
+
+def optimised(data: bytes) -> "onnx.ModelProto":
+    """The graph as onnxruntime rewrites it for this machine's CPU."""
     import onnx
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimised.onnx"
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         options.optimized_model_filepath = str(path)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        kinds = Counter(node.op_type for node in onnx.load(str(path)).graph.node)
-    return {f"CPUExecutionProvider/{kind}": count for kind, count in sorted(kinds.items())}
+        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnx.load(str(path))
 
 
-def float_products(placed: dict[str, int]) -> list[str]:
-    """Matrix products that were left in float."""
-    return [name for name in placed if name.split("/")[1] in PRODUCTS]
+def _dequantises(node: Any) -> bool:
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
+def _kept(name: str, keep_float: Collection[str]) -> bool:
+    """Whether a node is one that may stay in float; the optimiser puts words after names."""
+    return any(name == kept or name.startswith((f"{kept}_", f"{kept}/")) for kept in keep_float)
