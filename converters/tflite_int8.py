@@ -1,87 +1,155 @@
-"""Static int8 for LiteRT, calibrated with the true minimum and maximum.
+"""Static int8 for TFLite: per-channel weights, ranges from :mod:`converters.calibration`.
 
-The quantiser's stock calibration keeps a moving average of both, which cuts off what the last
-batches did not show.
+The quantiser's stock calibration keeps a moving average of minimum and maximum, which cuts off
+what the last rows did not show; it is given our ranges instead.
+
+With float32 inputs and outputs, what stands before the first product or after the last stays in
+float. With int8 ones, every operator is int8, or the file is refused.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
-from converters.export import INPUT, Float32
+from converters import graph, tflite_graph
+from converters.calibration import Range
+from converters.model_file import ModelFile
+from converters.refusal import StageFailed
+from converters.targets.target import Placement
 
-SETTINGS: dict[str, str | bool | float] = {
-    "scheme": "int8 static",
-    "format": "TFLite",
-    "per_channel": True,
-    "calibration": "min/max",
-}
+FLOATS = ("FLOAT32", "FLOAT16")
 
 
-def quantise(model: bytes, calibration: Float32) -> bytes:
-    """Quantise float TFLite bytes with calibration rows, float32 [rows, features]."""
-    from ai_edge_quantizer import calibrator, qtyping, quantizer
-    from ai_edge_quantizer.utils import qsv_utils
+def quantise(
+    floats: ModelFile,
+    ranges: Mapping[str, Range],
+    products: Collection[str],
+    *,
+    io: Literal["float32", "int8"] = "float32",
+) -> bytes:
+    """Quantise some products of a float file and what carries int8 between them.
 
-    made = quantizer.Quantizer(model)
+    Args:
+        floats: the float file.
+        ranges: of every computed float tensor.
+        products: names of the operators to quantise; ``int8`` quantises all.
+        io: type of inputs and outputs.
+
+    Raises:
+        StageFailed: there is nothing to quantise; or, for int8, an operator has no int8 form.
+    """
+    steps = tflite_graph.steps(floats.data)
+    everything = [step.name for step in steps]
+    chosen = everything
+    if io == "float32":
+        chosen = graph.between_products(steps, tflite_graph.KINDS, products)
+    if not chosen:
+        raise StageFailed("the TFLite graph has no product that int8 could serve; use float32")
+    made = _quantizer(floats.data, steps, set(everything) - set(chosen), io)
+    data = bytes(made.quantize(_statistics(ranges), enable_progress_report=False).quantized_model)
+    if io == "int8":
+        _refuse_float(data, floats)
+    return data
+
+
+def weight_only(floats: ModelFile, kept: Collection[str]) -> bytes:
+    """Store weights in int8, per channel; computation stays in float."""
+    from ai_edge_quantizer import qtyping, quantizer
+
+    made = quantizer.Quantizer(floats.data)
+    made.add_weight_only_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, num_bits=8)
+    _leave(made, tflite_graph.steps(floats.data), set(kept))
+    return bytes(made.quantize(enable_progress_report=False).quantized_model)
+
+
+def float_weights(data: bytes) -> set[str]:
+    """Names of the operators whose weights are float32 in a file."""
+    return {step.name for step in tflite_graph.steps(data) if step.weights}
+
+
+def placement(data: bytes, keep_float: Collection[str] = ()) -> Placement:
+    """Operators by kind, and whether they work on int8 or float.
+
+    Misplaced are products that run in float. Names are those of their outputs.
+
+    Args:
+        data: a quantised file.
+        keep_float: names of operators that stayed in float on purpose.
+    """
+    found = [(operator, _type(operator)) for operator in tflite_graph.operators(data)]
+    kinds = Counter(f"{kind}/{operator.kind}" for operator, kind in found)
+    return Placement(
+        operators={kind: kinds[kind] for kind in sorted(kinds)},
+        misplaced=tuple(
+            f"{operator.kind} {operator.name} in float"
+            for operator, kind in found
+            if operator.kind in tflite_graph.KINDS.products
+            and kind == "float"
+            and operator.name not in keep_float
+        ),
+    )
+
+
+def _quantizer(
+    data: bytes, steps: Iterable[graph.Step], left: set[str], io: Literal["float32", "int8"]
+) -> Any:
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
+
+    made = quantizer.Quantizer(data)
     made.add_static_config(
-        regex=".*",
-        operation_name=qtyping.TFLOperationName.FULLY_CONNECTED,
+        ".*",
+        qtyping.TFLOperationName.ALL_SUPPORTED,
         activation_num_bits=8,
         weight_num_bits=8,
     )
-    measured = calibrator.Calibrator(model, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
-    rows = [{INPUT: row[None]} for row in calibration]
-    measured.calibrate({"serving_default": rows}, made._recipe_manager)
-    return bytes(made.quantize(measured.get_model_qsvs()).quantized_model)
+    if io == "float32":
+        for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            made.update_quantization_recipe(
+                ".*", end, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+            )
+    _leave(made, steps, left)
+    return made
 
 
-def run(model: bytes, features: Float32) -> Float32:
-    """Run with LiteRT, float32 [rows, features] -> logits float32 [rows, classes]."""
-    return runner(model)(features)
+def _leave(made: Any, steps: Iterable[graph.Step], left: set[str]) -> None:
+    """Have the quantiser leave operators as they are, by the names of their outputs."""
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
+    scopes = [re.escape("".join(f"{n};" for n in s.outputs)) for s in steps if s.name in left]
+    if scopes:
+        made.update_quantization_recipe(
+            f"^(?:{'|'.join(scopes)})$",
+            qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE,
+        )
 
 
-def runner(model: bytes) -> Callable[[Float32], Float32]:
-    """Load once for each batch size, run often; see :func:`run`."""
-    interpreters: dict[int, Any] = {}
-
-    def answer(features: Float32) -> Float32:
-        rows = len(features)
-        if rows not in interpreters:
-            interpreters[rows] = _interpreter(model, rows)
-        interpreter = interpreters[rows]
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], features)
-        interpreter.invoke()
-        output = interpreter.get_output_details()[0]["index"]
-        return np.array(interpreter.get_tensor(output), dtype=np.float32)
-
-    return answer
+def _statistics(ranges: Mapping[str, Range]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"min": np.float32([[low]]), "max": np.float32([[high]])}
+        for name, (low, high) in ranges.items()
+    }
 
 
-def placement(model: bytes) -> dict[str, int]:
-    """Operators by kind, and whether their tensors are int8 or float."""
-    interpreter = _interpreter(model, 1)
-    types = {t["index"]: np.dtype(t["dtype"]).name for t in interpreter.get_tensor_details()}
-    kinds = Counter(
-        f"{operator['op_name']}/{types.get(operator['inputs'][0], 'none')}"
-        for operator in interpreter._get_ops_details()
-        if operator["op_name"] != "DELEGATE"
-    )
-    return dict(sorted(kinds.items()))
+def _type(operator: tflite_graph.Operator) -> str:
+    """``int8`` where the operator's data are int8, ``float``, ``convert`` between them, ``other``."""
+    if operator.kind in ("QUANTIZE", "DEQUANTIZE"):
+        return "convert"
+    types = [t.dtype for t in operator.outputs] + [t.dtype for t in operator.inputs[:1]]
+    if any(kind in FLOATS for kind in types):
+        return "float"
+    return "int8" if "INT8" in types else "other"
 
 
-def float_products(placed: dict[str, int]) -> list[str]:
-    """Matrix products that were left in float."""
-    return [name for name in placed if name.startswith("FULLY_CONNECTED/float")]
-
-
-def _interpreter(model: bytes, rows: int) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=model, num_threads=1)
-    details = interpreter.get_input_details()[0]
-    interpreter.resize_tensor_input(details["index"], [rows, *details["shape"][1:]])
-    interpreter.allocate_tensors()
-    return interpreter
+def _refuse_float(data: bytes, floats: ModelFile) -> None:
+    for operator in tflite_graph.operators(data):
+        tensors = (*operator.inputs, *operator.outputs)
+        if any(tensor.dtype in FLOATS for tensor in tensors):
+            path = floats.origins.get(operator.name) or operator.name
+            raise StageFailed(
+                f"operator {operator.kind} of {path} has no int8 form, and the target takes no "
+                "float; replace it in the model, or build for a target that takes float32"
+            )
