@@ -93,6 +93,19 @@ def operators(data: bytes) -> list[Operator]:
     return found
 
 
+def signature(data: bytes) -> tuple[dict[str, int], dict[str, int]]:
+    """Inputs and outputs as people named them -> the tensor's place in the file."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    file = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+    found = file.signatureDefs[0]
+    inputs, outputs = (
+        {entry.name.decode(): int(entry.tensorIndex) for entry in entries}
+        for entries in (found.inputs, found.outputs)
+    )
+    return inputs, outputs
+
+
 def steps(data: bytes) -> list[Step]:
     """The file's operators as plain steps."""
     return [
