@@ -26,7 +26,7 @@ HELD_OUT = 4
 BINS = 4096
 """Of a histogram from -largest to largest magnitude."""
 PERCENTILE = 0.9999
-CANDIDATES = 128
+CANDIDATES = 64
 """Thresholds that entropy tries."""
 
 Single = Literal["min/max", "percentile", "entropy"]

@@ -31,15 +31,16 @@ class Kinds(msgspec.Struct, frozen=True, kw_only=True):
     """Part of the product before them once quantised."""
 
 
-def layers(file: ModelFile, steps: Iterable[Step]) -> dict[str, tuple[str, ...]]:
-    """Layers with weights, in order: torch module path, or step name -> names of the steps."""
+def layers(file: ModelFile, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Steps, by name and in order, gathered by the torch module that they came from.
+
+    A step whose module is not known, or is the outermost, is a layer of its own.
+    """
     found: dict[str, list[str]] = {}
-    for step in steps:
-        if step.weights:
-            path = file.origins.get(step.name, "")
-            known = path and not path.startswith("(")
-            found.setdefault(path if known else step.name, []).append(step.name)
-    return {name: tuple(parts) for name, parts in found.items()}
+    for name in names:
+        path = file.origins.get(name, "")
+        found.setdefault(path if path and not path.startswith("(") else name, []).append(name)
+    return {path: tuple(parts) for path, parts in found.items()}
 
 
 def kept_steps(file: ModelFile, steps: Sequence[Step], names: Iterable[str]) -> set[str]:
@@ -48,12 +49,15 @@ def kept_steps(file: ModelFile, steps: Sequence[Step], names: Iterable[str]) -> 
     Raises:
         InvalidInput: there is no such layer; the message has those that there are.
     """
-    known = layers(file, steps)
+    known = layers(file, (step.name for step in steps))
     plain = {step.name for step in steps}
     found: set[str] = set()
     for name in names:
         if name not in known and name not in plain:
-            raise InvalidInput(f"no layer {name} to leave in float; layers are {', '.join(known)}")
+            weighted = layers(file, (step.name for step in steps if step.weights))
+            raise InvalidInput(
+                f"no layer {name} to leave in float; layers are {', '.join(weighted)}"
+            )
         found.update(known.get(name, (name,)))
     return found
 

@@ -63,8 +63,8 @@ def scaled(rows: Feeds, scaling: InputScaling | None) -> dict[str, Array]:
         return dict(rows)
     if len(rows) != 1:
         raise InvalidInput("only a model with one input can have its scaling cut off")
-    mean = np.float32(scaling.mean).reshape(scaling.shape)
-    gain = np.float32(scaling.gain).reshape(scaling.shape)
+    mean = np.asarray(scaling.mean, np.float32).reshape(scaling.shape)
+    gain = np.asarray(scaling.gain, np.float32).reshape(scaling.shape)
     limit = np.float32(scaling.limit)
     return {
         name: np.clip((array - mean) * gain, -limit, limit).astype(np.float32)
@@ -148,11 +148,12 @@ def _to_int8(rows: Array, detail: Any) -> Array:
     if detail["dtype"] != np.int8:
         return rows
     scale, zero = detail["quantization"]
-    return np.clip(np.round(rows / np.float32(scale)) + zero, -128, 127).astype(np.int8)
+    steps = np.round(rows / np.float32(scale)) + zero
+    return np.asarray(np.clip(steps, -128, 127), np.int8)
 
 
 def _from_int8(answered: Array, detail: Any) -> Array:
     if detail["dtype"] != np.int8:
         return np.array(answered)
     scale, zero = detail["quantization"]
-    return (answered.astype(np.float32) - zero) * np.float32(scale)
+    return np.asarray((answered.astype(np.float32) - zero) * np.float32(scale), np.float32)

@@ -17,7 +17,6 @@ import numpy as np
 from converters import graph, onnx_graph
 from converters.calibration import Range
 from converters.export import strip
-from converters.model_file import ModelFile
 from converters.refusal import StageFailed
 from converters.targets.target import Placement
 

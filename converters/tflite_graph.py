@@ -115,9 +115,7 @@ def steps(data: bytes) -> list[Step]:
             inputs=tuple(t.name for t in operator.inputs if _computed(t)),
             outputs=tuple(tensor.name for tensor in operator.outputs),
             weights=tuple(
-                t.name
-                for t in operator.inputs
-                if operator.kind in KINDS.products and _is_weight(t)
+                t.name for t in operator.inputs if operator.kind in KINDS.products and _is_weight(t)
             ),
         )
         for operator in operators(data)

@@ -61,7 +61,7 @@ def weight_only(floats: ModelFile, kept: Collection[str]) -> bytes:
 
     made = quantizer.Quantizer(floats.data)
     made.add_weight_only_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, num_bits=8)
-    _leave(made, tflite_graph.steps(floats.data), set(kept))
+    leave(made, tflite_graph.steps(floats.data), set(kept))
     return bytes(made.quantize(enable_progress_report=False).quantized_model)
 
 
@@ -73,7 +73,7 @@ def float_weights(data: bytes) -> set[str]:
 def placement(data: bytes, keep_float: Collection[str] = ()) -> Placement:
     """Operators by kind, and whether they work on int8 or float.
 
-    Misplaced are products that run in float. Names are those of their outputs.
+    Misplaced are products that run in float; looking up a table is none. Names are those of their outputs.
 
     Args:
         data: a quantised file.
@@ -86,7 +86,7 @@ def placement(data: bytes, keep_float: Collection[str] = ()) -> Placement:
         misplaced=tuple(
             f"{operator.kind} {operator.name} in float"
             for operator, kind in found
-            if operator.kind in tflite_graph.KINDS.products
+            if operator.kind in tflite_graph.KINDS.products - {"EMBEDDING_LOOKUP"}
             and kind == "float"
             and operator.name not in keep_float
         ),
@@ -105,16 +105,18 @@ def _quantizer(
         activation_num_bits=8,
         weight_num_bits=8,
     )
+    # Tables have no static form: their rows are looked up in int8 and turned to float32.
+    made.add_dynamic_config(".*", qtyping.TFLOperationName.EMBEDDING_LOOKUP, num_bits=8)
     if io == "float32":
         for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
             made.update_quantization_recipe(
                 ".*", end, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
             )
-    _leave(made, steps, left)
+    leave(made, steps, left)
     return made
 
 
-def _leave(made: Any, steps: Iterable[graph.Step], left: set[str]) -> None:
+def leave(made: Any, steps: Iterable[graph.Step], left: set[str]) -> None:
     """Have the quantiser leave operators as they are, by the names of their outputs."""
     from ai_edge_quantizer import algorithm_manager, qtyping
 
@@ -129,13 +131,13 @@ def _leave(made: Any, steps: Iterable[graph.Step], left: set[str]) -> None:
 
 def _statistics(ranges: Mapping[str, Range]) -> dict[str, dict[str, Any]]:
     return {
-        name: {"min": np.float32([[low]]), "max": np.float32([[high]])}
+        name: {"min": np.full((1, 1), low, np.float32), "max": np.full((1, 1), high, np.float32)}
         for name, (low, high) in ranges.items()
     }
 
 
 def _type(operator: tflite_graph.Operator) -> str:
-    """``int8`` where the operator's data are int8, ``float``, ``convert`` between them, ``other``."""
+    """``int8`` or ``float`` as the operator's data are, ``convert`` between them, or ``other``."""
     if operator.kind in ("QUANTIZE", "DEQUANTIZE"):
         return "convert"
     types = [t.dtype for t in operator.outputs] + [t.dtype for t in operator.inputs[:1]]
