@@ -10,7 +10,8 @@ from converters.tensors import Array, Feeds, rows_of
 if TYPE_CHECKING:
     import onnx
 
-BATCH = 64
+MAX_BYTES = 64 * 2**20
+"""Of all tensors of one batch that is watched."""
 WEIGHT_INPUTS = {"GRU": (1, 2), "LSTM": (1, 2), "RNN": (1, 2), "Gather": (0,)}
 """Where weights stand; everywhere else at place 1, or 0 and 1 for products of two tensors."""
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", *WEIGHT_INPUTS})
@@ -108,10 +109,14 @@ def watch(proto: "onnx.ModelProto", rows: Feeds) -> Iterator[dict[str, Array]]:
         if name not in answered
     )
     session = open_session(shown.SerializeToString())
-    for start in range(0, rows_of(rows), BATCH):
-        batch = {name: array[start : start + BATCH] for name, array in rows.items()}
+    start, size = 0, 1
+    while start < rows_of(rows):
+        batch = {name: array[start : start + size] for name, array in rows.items()}
         values = dict(zip(wanted, session.run(wanted, batch), strict=True))
-        yield values | {n: a for n, a in batch.items() if a.dtype == np.float32}
+        values |= {n: a for n, a in batch.items() if a.dtype == np.float32}
+        yield values
+        start += size
+        size = max(1, size * MAX_BYTES // max(1, sum(array.nbytes for array in values.values())))
 
 
 def open_session(data: bytes) -> Any:

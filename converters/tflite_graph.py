@@ -10,7 +10,8 @@ from converters.graph import Kinds, Step
 from converters.model_file import ModelFile
 from converters.tensors import Array, Feeds, rows_of, take
 
-BATCH = 64
+MAX_BYTES = 64 * 2**20
+"""Of all tensors of the rows that are shown at once."""
 KINDS = Kinds(
     products=frozenset(
         {
@@ -138,13 +139,15 @@ def watch(file: ModelFile, rows: Feeds) -> Iterator[dict[str, Array]]:
         if detail["name"] in wanted
     }
     gathered: dict[str, list[Array]] = {name: [] for name in places}
+    held = 0
     for row in range(rows_of(rows)):
         signature(**take(rows, [row]))
         for name, place in places.items():
             gathered[name].append(interpreter.get_tensor(place))
-        if row % BATCH == BATCH - 1 or row == rows_of(rows) - 1:
+            held += gathered[name][-1].nbytes
+        if held > MAX_BYTES or row == rows_of(rows) - 1:
             yield {name: np.stack(values) for name, values in gathered.items()}
-            gathered = {name: [] for name in places}
+            gathered, held = {name: [] for name in places}, 0
 
 
 def open_interpreter(data: bytes, *, preserve: bool = False) -> Any:

@@ -73,11 +73,12 @@ def float_weights(data: bytes) -> set[str]:
 def placement(data: bytes, keep_float: Collection[str] = ()) -> Placement:
     """Operators by kind, and whether they work on int8 or float.
 
-    Misplaced are products that run in float; looking up a table is none. Names are those of their outputs.
+    Misplaced are products that run in float, named by their outputs; looking up a table is no
+    product.
 
     Args:
         data: a quantised file.
-        keep_float: names of operators that stayed in float on purpose.
+        keep_float: names of operators or modules that stayed in float on purpose.
     """
     found = [(operator, _type(operator)) for operator in tflite_graph.operators(data)]
     kinds = Counter(f"{kind}/{operator.kind}" for operator, kind in found)
@@ -88,7 +89,7 @@ def placement(data: bytes, keep_float: Collection[str] = ()) -> Placement:
             for operator, kind in found
             if operator.kind in tflite_graph.KINDS.products - {"EMBEDDING_LOOKUP"}
             and kind == "float"
-            and operator.name not in keep_float
+            and not graph.is_part(operator.name, keep_float)
         ),
     )
 
