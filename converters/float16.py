@@ -5,6 +5,7 @@ nothing of arithmetic; a GPU delegate computes in fp16, a CPU in fp32.
 """
 
 from collections.abc import Collection
+from typing import Any
 
 from converters import onnx_graph, tflite_graph, tflite_int8
 from converters.export import strip
@@ -28,10 +29,31 @@ def _onnx(floats: ModelFile, kept: Collection[str]) -> bytes:
     made = convert_float_to_float16(
         onnx_graph.load(floats), keep_io_types=True, node_block_list=sorted(kept)
     )
+    _drop_needless_casts(made.graph)
     model = OnnxModel(made)
     # The casts at the inputs come last otherwise, and the standard wants makers before readers.
     model.topological_sort(is_deterministic=True)
     return strip(model.model)
+
+
+def _drop_needless_casts(graph: Any) -> None:
+    """Feed float32 weights of kept nodes without the Cast to float32 that the tool puts there."""
+    import onnx
+
+    floats = {t.name for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
+    casts = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "Cast"
+        and node.input[0] in floats
+        and node.attribute[0].i == onnx.TensorProto.FLOAT
+    }
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in casts:
+                node.input[place] = casts[name].input[0]
+    for node in casts.values():
+        graph.node.remove(node)
 
 
 def _tflite(floats: ModelFile, kept: Collection[str]) -> bytes:

@@ -42,6 +42,8 @@ FLOAT_PRODUCTS = frozenset(
 )
 """Products as onnxruntime calls them where they run in float."""
 
+FUSED = "fused "
+"""What onnxruntime puts before the name of a product that it fused with an activation."""
 SELF_QUANTISED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 """Products whose float weights onnxruntime quantises on its own."""
 
@@ -147,11 +149,12 @@ def placement(data: bytes, keep_float: Collection[str] = ()) -> Placement:
     makers = {name: node for node in nodes for name in node.output}
     misplaced = []
     for node in nodes:
-        if node.op_type not in FLOAT_PRODUCTS or graph.is_part(node.name, keep_float):
+        name = node.name.removeprefix(FUSED)
+        if node.op_type not in FLOAT_PRODUCTS or graph.is_part(name, keep_float):
             continue
-        misplaced.append(f"{node.op_type} {node.name} in float".replace("  ", " "))
-        if any(_dequantises(makers.get(name)) for name in node.input):
-            misplaced.append(f"DequantizeLinear unfused before {node.op_type} {node.name}")
+        misplaced.append(f"{node.op_type} {name} in float")
+        if any(_dequantises(makers.get(given)) for given in node.input):
+            misplaced.append(f"DequantizeLinear unfused before {node.op_type} {name}")
     return Placement(
         operators={f"CPUExecutionProvider/{kind}": kinds[kind] for kind in sorted(kinds)},
         misplaced=tuple(misplaced),

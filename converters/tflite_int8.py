@@ -21,6 +21,7 @@ from converters.refusal import StageFailed
 from converters.targets.target import Placement
 
 FLOATS = ("FLOAT32", "FLOAT16")
+CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
 def quantise(
@@ -139,7 +140,7 @@ def _statistics(ranges: Mapping[str, Range]) -> dict[str, dict[str, Any]]:
 
 def _type(operator: tflite_graph.Operator) -> str:
     """``int8`` or ``float`` as the operator's data are, ``convert`` between them, or ``other``."""
-    if operator.kind in ("QUANTIZE", "DEQUANTIZE"):
+    if operator.kind in CONVERSIONS:
         return "convert"
     types = [t.dtype for t in operator.outputs] + [t.dtype for t in operator.inputs[:1]]
     if any(kind in FLOATS for kind in types):
@@ -148,11 +149,15 @@ def _type(operator: tflite_graph.Operator) -> str:
 
 
 def _refuse_float(data: bytes, floats: ModelFile) -> None:
-    for operator in tflite_graph.operators(data):
-        tensors = (*operator.inputs, *operator.outputs)
-        if any(tensor.dtype in FLOATS for tensor in tensors):
-            path = floats.origins.get(operator.name) or operator.name
-            raise StageFailed(
-                f"operator {operator.kind} of {path} has no int8 form, and the target takes no "
-                "float; replace it in the model, or build for a target that takes float32"
-            )
+    floating = [
+        operator
+        for operator in tflite_graph.operators(data)
+        if any(tensor.dtype in FLOATS for tensor in (*operator.inputs, *operator.outputs))
+    ]
+    # What turns int8 to float and back stands around the operator that asked for it.
+    for operator in sorted(floating, key=lambda found: found.kind in CONVERSIONS):
+        path = floats.origins.get(operator.name) or operator.name
+        raise StageFailed(
+            f"operator {operator.kind} of {path} has no int8 form, and the target takes no "
+            "float; replace it in the model, or build for a target that takes float32"
+        )
