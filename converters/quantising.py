@@ -31,8 +31,9 @@ def quantise(floats: ModelFile, calibration: Feeds, wanted: Wanted) -> ModelFile
     """Quantise a float file.
 
     Static int8 measures ranges on the calibration rows. ``auto`` tries every method on three of
-    four rows and keeps the file with the least numeric error on the rest; the errors stand in
-    ``settings`` as ``error min/max`` and so on. ``int8 weight-only`` and ``fp16`` need no rows.
+    four rows, takes the one with the least numeric error on the rest, and lets it measure all
+    rows; the errors of that trial stand in ``settings`` as ``error min/max`` and so on.
+    ``int8 weight-only`` and ``fp16`` need no rows.
 
     Args:
         floats: the float file; where its scaling was cut off, ``scaling`` is set.
@@ -74,13 +75,8 @@ class Static:
         calibration.check_rows(rows, floats.inputs)
         self.opened = opened
         self.wanted = wanted
-        learned, self.held = calibration.split(rows)
-        self.learned = learned if wanted.method == "auto" else dict(rows)
-        self._spreads: dict[str, Spread] = calibration.spreads(
-            opened.watch,
-            host.scaled(self.learned, floats.scaling),
-            counted=wanted.method != "min/max",
-        )
+        self._rows = rows
+        self._learned, self.held = calibration.split(rows)
         self._ranges: dict[Single, dict[str, Range]] = {}
         self.expected = host.runner(floats)(self.held)
 
@@ -88,34 +84,46 @@ class Static:
         """Quantise all products but ``kept``, by step name, with the method that was wanted."""
         if self.wanted.method != "auto":
             return self.by(self.wanted.method, kept)
-        tried = {method: self.by(method, kept) for method in METHODS}
-        errors = {method: self.error(file) for method, file in tried.items()}
-        best = min(METHODS, key=lambda method: errors[method])
+        errors = self._compete(kept)
+        made = self.by(min(METHODS, key=lambda method: errors[method]), kept)
         told = {f"error {method}": round(error, 6) for method, error in errors.items()}
         return msgspec.structs.replace(
-            tried[best], settings={**tried[best].settings, "calibration_choice": "auto", **told}
+            made, settings={**made.settings, "calibration_choice": "auto", **told}
         )
 
     def by(self, method: Single, kept: Collection[str]) -> ModelFile:
         """Quantise all products but ``kept`` with ranges by one method."""
-        products = [name for name in self.opened.products if name not in kept]
-        return self.only(method, products)
+        return self.only(method, [name for name in self.opened.products if name not in kept])
 
     def only(self, method: Single, products: Collection[str]) -> ModelFile:
         """Quantise just these products; with none, the float file comes back."""
+        if method not in self._ranges:
+            found = self._spreads(self._rows, counted=method != "min/max")
+            self._ranges[method] = calibration.ranges(found, method)
+        return self._made(method, products, self._ranges[method])
+
+    def _compete(self, kept: Collection[str]) -> dict[Single, float]:
+        """Each method's error on held-out rows, with ranges from the other rows."""
+        found = self._spreads(self._learned, counted=True)
+        products = [name for name in self.opened.products if name not in kept]
+        return {
+            method: self.error(self._made(method, products, calibration.ranges(found, method)))
+            for method in METHODS
+        }
+
+    def _spreads(self, rows: Feeds, *, counted: bool) -> dict[str, Spread]:
+        scaled = host.scaled(rows, self.opened.floats.scaling)
+        return calibration.spreads(self.opened.watch, scaled, counted=counted)
+
+    def _made(
+        self, method: Single, products: Collection[str], ranges: Mapping[str, Range]
+    ) -> ModelFile:
         data = self.opened.floats.data
         if products or not self.opened.products:
-            data = self.opened.static(
-                self.ranges(method), products, self.wanted.io, self.wanted.reduce_range
-            )
-        told = {"calibration": method, "calibration_rows": float(rows_of(self.learned))}
+            wanted = self.wanted
+            data = self.opened.static(ranges, products, wanted.io, wanted.reduce_range)
+        told = {"calibration": method, "calibration_rows": float(rows_of(self._rows))}
         return made(self.opened, data, self.wanted, told)
-
-    def ranges(self, method: Single) -> dict[str, Range]:
-        """Every float tensor's range; worked out once."""
-        if method not in self._ranges:
-            self._ranges[method] = calibration.ranges(self._spreads, method)
-        return self._ranges[method]
 
     def error(self, file: ModelFile) -> float:
         """Numeric error on held-out rows."""
