@@ -25,9 +25,9 @@ from converters import (
 )
 from converters.building import write_reports
 from converters.cache import Cache, default_folder
-from converters.converting import worst_error
+from converters.calibration import LEAST_ROWS
+from converters.quantising import largest_error
 from converters.pipeline import Pipeline, Report
-from converters.quantising import LEAST_ROWS
 from converters.refusal import RefusedByGate, WrongUse
 from converters.source import FileSource
 from converters.targets import open_target
@@ -229,7 +229,7 @@ def _record(variant: Variant, reference: Feeds) -> VariantRecord:
     logits = [name for name, found in reference.items() if found.ndim == 2 and found.shape[1] > 1]
     return msgspec.structs.replace(
         record,
-        numeric_error=worst_error(reference, outputs),
+        numeric_error=largest_error(reference, outputs),
         top1_agreement=min(
             (parity.top1_agreement(reference[name], outputs[name]) for name in logits),
             default=None,

@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 
 from converters import quantising, sensitivity, tensors
+from converters.calibration import LEAST_ROWS
 from converters.floating import FloatModel
 from converters.model_file import ModelFile
-from converters.parity import numeric_error
 from converters.product import Plain
 from converters.quantising import Wanted
 from converters.refusal import StageFailed
@@ -172,7 +172,7 @@ class Quantise(StoredStage[ToQuantise, ModelFile]):
         tensors.check(
             given.calibration,
             given.file.inputs,
-            least_rows=quantising.LEAST_ROWS,
+            least_rows=LEAST_ROWS,
             what="the calibration data",
         )
 
@@ -209,7 +209,10 @@ class Quantise(StoredStage[ToQuantise, ModelFile]):
         return ModelFile.unpack(data)
 
     def _error(self, given: ToQuantise, made: ModelFile) -> float:
-        return quantising.error_of(given.file, made.data, given.calibration)
+        from converters import host
+
+        floats, quantised = (host.runner(file)(given.calibration) for file in (given.file, made))
+        return quantising.largest_error(floats, quantised)
 
 
 class LayerErrors(Plain, frozen=True, kw_only=True):
@@ -371,11 +374,6 @@ def scaling_of(model: FloatModel) -> InputScaling:
         gain=scaling.gain.flatten().tolist(),
         limit=scaling.limit,
     )
-
-
-def worst_error(reference: Feeds, outputs: Feeds) -> float:
-    """The largest numeric error of any output."""
-    return max(numeric_error(reference[name], outputs[name]) for name in reference)
 
 
 def _joined(*parts: str) -> str:

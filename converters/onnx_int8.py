@@ -1,179 +1,180 @@
-"""Int8 for onnxruntime: QDQ, per-channel weights, one bit of headroom where the target needs it.
+"""Static int8 for onnxruntime: QDQ, per-channel weights, ranges from :mod:`converters.calibration`.
 
 On x86 without VNNI, products of 8-bit values saturate a 16-bit sum; ``reduce_range`` keeps
-weights to 7 bits, so that they cannot. Quantised are products and what follows them: scaling raw
-features, whose ranges differ a thousandfold, through one int8 tensor would cost more than it
-saves.
+weights to 7 bits, so that they cannot. Scaling raw features, whose ranges differ a thousandfold,
+through one int8 tensor would cost more than it saves: what stands before the first product stays
+in float. Between products values stay int8, or DequantizeLinear would run on its own.
 """
 
 import tempfile
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.calibration import Ranges
+from converters import graph, onnx_graph
+from converters.calibration import Range
 from converters.export import strip
-from converters.model_file import ModelFile
 from converters.refusal import StageFailed
+from converters.targets.target import Placement
 
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-RECURRENT = ("GRU", "LSTM", "RNN")
-FOLLOWING = (
-    "Add",
-    "AveragePool",
-    "Clip",
-    "Concat",
-    "Flatten",
-    "GlobalAveragePool",
-    "MaxPool",
-    "Mul",
-    "Pad",
-    "Relu",
-    "Reshape",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
+if TYPE_CHECKING:
+    import onnx
+
+FLOAT_PRODUCTS = frozenset(
+    {
+        "Conv",
+        "ConvTranspose",
+        "FusedConv",
+        "FusedGemm",
+        "FusedMatMul",
+        "FusedMatMulActivation",
+        "GRU",
+        "Gemm",
+        "LSTM",
+        "MatMul",
+        "MatMulNBits",
+        "RNN",
+        "TransposeMatMul",
+    }
 )
-"""What keeps int8 between two products; everything else runs in float between them."""
+"""Products as onnxruntime calls them where they run in float."""
+
+FUSED = "fused "
+"""What onnxruntime puts before the name of a product that it fused with an activation."""
+SELF_QUANTISED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+"""Products whose float weights onnxruntime quantises on its own."""
 
 
-def static(
-    floats: ModelFile, ranges: Ranges, *, reduce_range: bool, keep_float: Collection[str]
+def quantise(
+    proto: "onnx.ModelProto",
+    ranges: Mapping[str, Range],
+    products: Collection[str],
+    *,
+    reduce_range: bool,
 ) -> bytes:
-    """Weights and activations in int8.
+    """Quantise some products of a float graph and what carries int8 between them.
 
     Args:
-        floats: the float file.
-        ranges: of its tensors.
+        proto: float graph with shapes; stays as it is.
+        ranges: of every float tensor.
+        products: names of the nodes to quantise.
         reduce_range: weights of 7 bits.
-        keep_float: layers, by node name, that stay in float.
 
     Raises:
-        StageFailed: an operator has no int8 kernel; it is named with its module.
+        StageFailed: there is nothing to quantise.
     """
     import onnx
     from onnxruntime import quantization
-    from onnxruntime.quantization import calibrate
+    from onnxruntime.quantization.calibrate import TensorData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    proto = onnx.load_model_from_string(floats.data)
-    _refuse_recurrent(proto, floats)
-    chosen = [node.name for node in _after_products(proto) if node.name not in keep_float]
+    chosen = graph.between_products(onnx_graph.steps(proto), onnx_graph.KINDS, products)
     if not chosen:
-        return floats.data
-    held = {n: tuple(np.array(v, np.float32) for v in limits) for n, limits in ranges.items()}
-    measured = calibrate.TensorsData(quantization.CalibrationMethod.MinMax, held)
+        raise StageFailed("the ONNX graph has no product that int8 could serve; use float32")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    given = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in ranges.items()
+    }
+    kinds = {node.op_type for node in copy.graph.node if node.name in chosen}
+    quantizer = QDQQuantizer(
+        copy,
+        per_channel=True,
+        reduce_range=reduce_range,
+        weight_qType=quantization.QuantType.QInt8,
+        activation_qType=quantization.QuantType.QUInt8,
+        tensors_range=quantization.calibrate.TensorsData(
+            quantization.CalibrationMethod.MinMax, given
+        ),
+        nodes_to_quantize=chosen,
+        nodes_to_exclude=[],
+        op_types_to_quantize=sorted(kinds),
+        extra_options={},
+    )
+    quantizer.quantize_model()
+    _shield(quantizer.model.model)
+    quantizer.model.topological_sort()
+    return strip(quantizer.model.model)
+
+
+def _shield(proto: "onnx.ModelProto") -> None:
+    """Put something between int8 values and products that stay in float.
+
+    Between DequantizeLinear and QuantizeLinear, onnxruntime quantises the weights of a float
+    product itself, per tensor, when it loads the file. A maximum of one value changes nothing and
+    is in no pattern that it knows.
+    """
+    import onnx
+
+    weighted = {step.name for step in onnx_graph.steps(proto) if step.weights}
+    dequantised = {n for node in proto.graph.node if _dequantises(node) for n in node.output}
+    for node in list(proto.graph.node):
+        if (
+            node.op_type in SELF_QUANTISED
+            and node.name in weighted
+            and node.input[0] in dequantised
+        ):
+            name = f"{node.name}/InFloat"
+            proto.graph.node.append(
+                onnx.helper.make_node("Max", [node.input[0]], [name], name=name)
+            )
+            node.input[0] = name
+
+
+def float_weights(data: bytes) -> set[str]:
+    """Names of the nodes whose weights are float32 in a file."""
+    import onnx
+
+    proto = onnx.load_model_from_string(data)
+    return {step.name for step in onnx_graph.steps(proto) if step.weights}
+
+
+def placement(data: bytes, keep_float: Collection[str] = ()) -> Placement:
+    """Operators of the graph that onnxruntime really runs, by provider and kind.
+
+    Misplaced are products that run in float, and a DequantizeLinear that was not fused into the
+    product behind it.
+
+    Args:
+        data: a quantised file.
+        keep_float: names of nodes or modules that stayed in float on purpose.
+    """
+    proto = optimised(data)
+    nodes = proto.graph.node
+    kinds = Counter(node.op_type for node in nodes)
+    makers = {name: node for node in nodes for name in node.output}
+    misplaced = []
+    for node in nodes:
+        name = node.name.removeprefix(FUSED)
+        if node.op_type not in FLOAT_PRODUCTS or graph.is_part(name, keep_float):
+            continue
+        misplaced.append(f"{node.op_type} {name} in float")
+        if any(_dequantises(makers.get(given)) for given in node.input):
+            misplaced.append(f"DequantizeLinear unfused before {node.op_type} {name}")
+    return Placement(
+        operators={f"CPUExecutionProvider/{kind}": kinds[kind] for kind in sorted(kinds)},
+        misplaced=tuple(misplaced),
+    )
+
+
+def optimised(data: bytes) -> "onnx.ModelProto":
+    """The graph as onnxruntime rewrites it for this machine's CPU."""
+    import onnx
+    import onnxruntime
+
     with tempfile.TemporaryDirectory() as folder:
-        source, known, made = (Path(folder) / name for name in ("f.onnx", "ranges", "q.onnx"))
-        source.write_bytes(floats.data)
-        calibrate.save_tensors_data(measured, known)
-        try:
-            quantization.quantize_static(
-                str(source),
-                str(made),
-                calibration_data_reader=None,
-                calibration_cache_path=str(known),
-                quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=[*PRODUCTS, *FOLLOWING],
-                nodes_to_quantize=chosen,
-                per_channel=True,
-                reduce_range=reduce_range,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-            )
-        except (ValueError, RuntimeError, NotImplementedError) as error:
-            told = " ".join(str(error).split())[:200]
-            raise StageFailed(f"ONNX int8: {told}") from error
-        return strip(onnx.load(str(made)))
+        path = Path(folder) / "optimised.onnx"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = str(path)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnx.load(str(path))
 
 
-def weight_only(floats: ModelFile, keep_float: Collection[str]) -> bytes:
-    """Weights in int8 by channel, widened when the model is loaded; products run in float."""
-    import onnx
-    from onnx import helper, numpy_helper
-
-    proto = onnx.load_model_from_string(floats.data)
-    constants = {entry.name: entry for entry in proto.graph.initializer}
-    nodes: list[Any] = []
-    done: set[str] = set()
-    for node in proto.graph.node:
-        weight = _weight(node, constants)
-        if weight and node.name not in keep_float and weight not in done:
-            done.add(weight)
-            array = numpy_helper.to_array(constants[weight])
-            axis = _channels(node)
-            values, scales = _by_channel(array, axis)
-            proto.graph.initializer.remove(constants[weight])
-            for name, held in ((f"{weight}/int8", values), (f"{weight}/scale", scales)):
-                proto.graph.initializer.append(numpy_helper.from_array(held, name))
-            names = [f"{weight}/int8", f"{weight}/scale"]
-            nodes.append(helper.make_node("DequantizeLinear", names, [weight], axis=axis))
-        nodes.append(node)
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
-    return strip(proto)
-
-
-def half(floats: ModelFile) -> bytes:
-    """Weights and products in float16; inputs and outputs stay float32."""
-    import onnx
-    from onnxruntime.transformers import float16
-
-    proto = onnx.load_model_from_string(floats.data)
-    return strip(float16.convert_float_to_float16(proto, keep_io_types=True))
-
-
-def layers(floats: ModelFile) -> list[str]:
-    """Layers with weights, by node name, in the order of the graph."""
-    import onnx
-
-    proto = onnx.load_model_from_string(floats.data)
-    constants = {entry.name: entry for entry in proto.graph.initializer}
-    return [node.name for node in proto.graph.node if _weight(node, constants)]
-
-
-def _after_products(proto: Any) -> list[Any]:
-    """Products and what follows them; what stands in front only prepares the input."""
-    reached: set[str] = set()
-    kept = []
-    for node in proto.graph.node:
-        if node.op_type in PRODUCTS or reached.intersection(node.input):
-            reached.update(node.output)
-            if node.op_type in PRODUCTS or node.op_type in FOLLOWING:
-                kept.append(node)
-    return kept
-
-
-def _refuse_recurrent(proto: Any, floats: ModelFile) -> None:
-    for node in proto.graph.node:
-        if node.op_type in RECURRENT:
-            module = floats.origins.get(node.name) or node.name
-            raise StageFailed(
-                f"operator {node.op_type} of module {module} has no static int8 kernel in "
-                "onnxruntime; quantise its weights only (--weight-only), or build it for LiteRT"
-            )
-
-
-def _weight(node: Any, constants: dict[str, Any]) -> str | None:
-    """Name of the constant that a product multiplies with."""
-    if node.op_type in PRODUCTS and len(node.input) > 1 and node.input[1] in constants:
-        return str(node.input[1])
-    return None
-
-
-def _channels(node: Any) -> int:
-    """Axis of the weight that holds output channels."""
-    if node.op_type == "Conv":
-        return 0
-    transposed = any(a.name == "transB" and a.i for a in node.attribute)
-    return 0 if node.op_type == "Gemm" and transposed else 1
-
-
-def _by_channel(array: Any, axis: int) -> tuple[Any, Any]:
-    """Symmetric int8 values and one scale for each channel."""
-    others = tuple(place for place in range(array.ndim) if place != axis)
-    largest = np.abs(array).max(axis=others, keepdims=True)
-    scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    values = np.clip(np.rint(array / scales), -127, 127).astype(np.int8)
-    return values, scales.ravel()
+def _dequantises(node: Any) -> bool:
+    return node is not None and node.op_type == "DequantizeLinear"

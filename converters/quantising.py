@@ -1,24 +1,18 @@
 """Float file in, quantised file out: picks the format's quantiser and the calibration method."""
 
-from collections.abc import Collection
-from types import ModuleType
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import msgspec
-import numpy as np
 
-from converters.calibration import RANGE_METHODS, Observation, RangeMethod, Ranges
+from converters import calibration, graph, host, parity
+from converters.calibration import METHODS, Range, Single, Spread
 from converters.model_file import ModelFile, Scheme
+from converters.quantisers import Quantiser, open_quantiser
 from converters.refusal import StageFailed
-from converters.targets import int8_io
-from converters.tensors import Feeds, rows_of, take
+from converters.tensors import Array, Feeds, rows_of
 
 Method = Literal["min/max", "percentile", "entropy", "auto"]
-
-LEAST_ROWS = 32
-"""Calibration rows below which ranges are guesswork."""
-HELD_OUT = 4
-"""Every fourth calibration row measures the methods, the others calibrate them."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,115 +30,151 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 def quantise(floats: ModelFile, calibration: Feeds, wanted: Wanted) -> ModelFile:
     """Quantise a float file.
 
+    Static int8 measures ranges on the calibration rows. ``auto`` tries every method on three of
+    four rows, takes the one with the least numeric error on the rest, and lets it measure all
+    rows; the errors of that trial stand in ``settings`` as ``error min/max`` and so on.
+    ``int8 weight-only`` and ``fp16`` need no rows.
+
     Args:
-        floats: the float file; where its scaling was cut off it takes scaled rows.
-        calibration: unscaled rows, at least 32.
-        wanted: scheme and method.
+        floats: the float file; where its scaling was cut off, ``scaling`` is set.
+        calibration: unscaled rows by input name.
+        wanted: how.
+
+    Returns:
+        The file; scheme ``mixed`` where ``keep_float`` left layers in float.
 
     Raises:
-        StageFailed: an operator cannot be quantised; it is named.
+        InvalidInput: unfit calibration rows, or a layer to keep that is not there.
+        StageFailed: the format or an operator cannot be quantised as wanted.
     """
-    if wanted.scheme in ("float32", "fp16", "int8 weight-only"):
-        return _without_ranges(floats, wanted)
-    rows = {name: int8_io.scaled(array, floats.scaling) for name, array in calibration.items()}
-    errors: dict[RangeMethod, float] = {}
-    if wanted.method == "auto":
-        errors = method_errors(floats, rows, wanted)
-        method = min(RANGE_METHODS, key=lambda name: errors[name])
-    else:
-        method = wanted.method
-    data = _static(floats, Observation(floats, rows).ranges(method), wanted)
-    settings: dict[str, str | bool | float] = {
-        "scheme": wanted.scheme,
-        "format": "QDQ" if floats.format == "onnx" else "TFLite",
-        "per_channel": True,
-        "calibration": method,
-        "io": wanted.io,
-    }
-    if floats.format == "onnx":
-        settings["reduce_range"] = wanted.reduce_range
-    settings |= {f"error of {name}": round(error, 6) for name, error in errors.items()}
-    return msgspec.structs.replace(
-        floats,
-        data=data,
-        scheme="mixed" if wanted.keep_float else wanted.scheme,
-        settings=settings | ({"scheme": "mixed"} if wanted.keep_float else {}),
-        float_layers=origins(floats, wanted.keep_float),
-    )
+    opened = open_quantiser(floats)
+    kept = graph.kept_steps(floats, opened.steps, wanted.keep_float)
+    if wanted.scheme == "float32":
+        return made(opened, floats.data, wanted, {})
+    if wanted.scheme in ("fp16", "int8 weight-only"):
+        data = opened.float16(kept) if wanted.scheme == "fp16" else opened.weight_only(kept)
+        return made(opened, data, wanted, {})
+    return Static(opened, calibration, wanted).file(kept)
 
 
-def method_errors(floats: ModelFile, rows: Feeds, wanted: Wanted) -> dict[RangeMethod, float]:
-    """Numeric error of each calibration method on rows that did not calibrate it.
+class Static:
+    """Static int8 of one file: calibrates once, then quantises as often as asked."""
 
-    Args:
-        floats: the float file.
-        rows: as the file takes them.
-        wanted: everything but the method.
-    """
-    places = np.arange(rows_of(rows))
-    measures = places % HELD_OUT == HELD_OUT - 1
-    observed = Observation(floats, take(rows, places[~measures]))
-    held_out = take(rows, places[measures])
-    plain = msgspec.structs.replace(floats, scaling=None)  # these rows are scaled already
-    return {
-        method: error_of(plain, _static(floats, observed.ranges(method), wanted), held_out)
-        for method in RANGE_METHODS
-    }
+    def __init__(self, opened: Quantiser, rows: Feeds, wanted: Wanted) -> None:
+        """Check and run the calibration rows.
 
+        Raises:
+            InvalidInput: they are unfit.
+            StageFailed: the format cannot be as wanted.
+        """
+        floats = opened.floats
+        if wanted.io == "int8" and floats.format == "onnx":
+            raise StageFailed("ONNX files take float32; ask for io float32, or for TFLite")
+        if wanted.io == "int8" and wanted.keep_float:
+            raise StageFailed("a target that takes int8 only leaves no layer in float")
+        calibration.check_rows(rows, floats.inputs)
+        self.opened = opened
+        self.wanted = wanted
+        self._rows = rows
+        self._learned, self.held = calibration.split(rows)
+        self._ranges: dict[Single, dict[str, Range]] = {}
+        self.expected = host.runner(floats)(self.held)
 
-def error_of(floats: ModelFile, data: bytes, rows: Feeds) -> float:
-    """Largest numeric error of any output of a quantised file, measured on this machine."""
-    from converters import host, parity
-
-    reference = host.runner(floats)(rows)
-    answered = host.runner(msgspec.structs.replace(floats, data=data))(rows)
-    return max(parity.numeric_error(reference[name], answered[name]) for name in reference)
-
-
-def layers(floats: ModelFile) -> list[str]:
-    """Layers with weights, in the order of the graph."""
-    found: list[str] = _tool(floats).layers(floats)
-    return found
-
-
-def origins(floats: ModelFile, names: Collection[str]) -> tuple[str, ...]:
-    """Layers by the module that they came from, where it is known."""
-    return tuple(floats.origins.get(name) or name for name in names)
-
-
-def _static(floats: ModelFile, ranges: Ranges, wanted: Wanted) -> bytes:
-    from converters import onnx_int8, tflite_int8
-
-    if floats.format == "tflite":
-        return tflite_int8.static(
-            floats, ranges, whole=wanted.io == "int8", keep_float=wanted.keep_float
+    def file(self, kept: Collection[str]) -> ModelFile:
+        """Quantise all products but ``kept``, by step name, with the method that was wanted."""
+        if self.wanted.method != "auto":
+            return self.by(self.wanted.method, kept)
+        errors = self._compete(kept)
+        made = self.by(min(METHODS, key=lambda method: errors[method]), kept)
+        told = {f"error {method}": round(error, 6) for method, error in errors.items()}
+        return msgspec.structs.replace(
+            made, settings={**made.settings, "calibration_choice": "auto", **told}
         )
-    if wanted.io == "int8":
-        raise StageFailed("int8 inputs and outputs need a TFLite file; this target takes ONNX")
-    return onnx_int8.static(
-        floats, ranges, reduce_range=wanted.reduce_range, keep_float=wanted.keep_float
-    )
+
+    def by(self, method: Single, kept: Collection[str]) -> ModelFile:
+        """Quantise all products but ``kept`` with ranges by one method."""
+        return self.only(method, [name for name in self.opened.products if name not in kept])
+
+    def only(self, method: Single, products: Collection[str]) -> ModelFile:
+        """Quantise just these products; with none, the float file comes back."""
+        if method not in self._ranges:
+            found = self._spreads(self._rows, counted=method != "min/max")
+            self._ranges[method] = calibration.ranges(found, method)
+        return self._made(method, products, self._ranges[method])
+
+    def _compete(self, kept: Collection[str]) -> dict[Single, float]:
+        """Each method's error on held-out rows, with ranges from the other rows."""
+        found = self._spreads(self._learned, counted=True)
+        products = [name for name in self.opened.products if name not in kept]
+        return {
+            method: self.error(self._made(method, products, calibration.ranges(found, method)))
+            for method in METHODS
+        }
+
+    def _spreads(self, rows: Feeds, *, counted: bool) -> dict[str, Spread]:
+        scaled = host.scaled(rows, self.opened.floats.scaling)
+        return calibration.spreads(self.opened.watch, scaled, counted=counted)
+
+    def _made(
+        self, method: Single, products: Collection[str], ranges: Mapping[str, Range]
+    ) -> ModelFile:
+        data = self.opened.floats.data
+        if products or not self.opened.products:
+            wanted = self.wanted
+            data = self.opened.static(ranges, products, wanted.io, wanted.reduce_range)
+        told = {"calibration": method, "calibration_rows": float(rows_of(self._rows))}
+        return made(self.opened, data, self.wanted, told)
+
+    def error(self, file: ModelFile) -> float:
+        """Numeric error on held-out rows."""
+        return largest_error(self.expected, host.runner(file)(self.held))
 
 
-def _without_ranges(floats: ModelFile, wanted: Wanted) -> ModelFile:
-    tool = _tool(floats)
-    settings: dict[str, str | bool | float] = {"scheme": wanted.scheme}
-    data = floats.data
-    if wanted.scheme == "fp16":
-        data = tool.half(floats)
-    elif wanted.scheme == "int8 weight-only":
-        data = tool.weight_only(floats, wanted.keep_float)
+def largest_error(expected: Mapping[str, Array], answered: Mapping[str, Array]) -> float:
+    """The largest numeric error (:func:`converters.parity.numeric_error`) of any output."""
+    return max(parity.numeric_error(expected[name], answered[name]) for name in expected)
+
+
+def made(
+    opened: Quantiser, data: bytes, wanted: Wanted, told: Mapping[str, str | float]
+) -> ModelFile:
+    """The file with its record: scheme, settings, layers that stayed in float."""
+    floats = opened.floats
+    layers = graph.layers(floats, (step.name for step in opened.steps if step.weights))
+    still = opened.float_weights(data)
+    in_float = tuple(name for name, parts in layers.items() if still.intersection(parts))
+    mixed = bool(wanted.keep_float) and wanted.scheme != "float32"
+    scheme: Scheme = "mixed" if mixed else wanted.scheme
+    settings: dict[str, str | bool | float] = {"scheme": scheme, "io": wanted.io, **told}
+    if wanted.scheme not in ("float32", "fp16"):
         settings["per_channel"] = True
+    if wanted.scheme in ("int8 static", "mixed"):
+        settings["format"] = opened.label
+        settings["reduce_range"] = wanted.reduce_range and floats.format == "onnx"
     return msgspec.structs.replace(
         floats,
-        data=data,
-        scheme=wanted.scheme,
+        data=one_row(data) if wanted.batch == "one" and floats.format == "onnx" else data,
+        scheme=scheme,
         settings=settings,
-        float_layers=origins(floats, wanted.keep_float),
+        float_layers=() if scheme == "float32" else in_float,
     )
 
 
-def _tool(floats: ModelFile) -> ModuleType:
-    from converters import onnx_int8, tflite_int8
+def one_row(data: bytes) -> bytes:
+    """An ONNX file whose batch is fixed to one row, for compilers that want fixed shapes."""
+    import onnx
+    from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 
-    return onnx_int8 if floats.format == "onnx" else tflite_int8
+    from converters.export import strip
+
+    proto = onnx.load_model_from_string(data)
+    for name in sorted(
+        {
+            value.type.tensor_type.shape.dim[0].dim_param
+            for value in proto.graph.input
+            if value.type.tensor_type.shape.dim
+        }
+        - {""}
+    ):
+        make_dim_param_fixed(proto.graph, name, 1)
+    return strip(proto)

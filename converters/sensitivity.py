@@ -1,84 +1,133 @@
-"""Which layers int8 hurts: each alone, and the fewest that have to stay in float."""
+"""Which layers int8 hurts, and which to leave in float so that a gate passes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from converters import quantising
+from converters import graph
+from converters.calibration import Single
 from converters.model_file import ModelFile
-from converters.quantising import Wanted
+from converters.quantisers import open_quantiser
+from converters.quantising import Static, Wanted
 from converters.refusal import StageFailed
-from converters.targets import int8_io
 from converters.tensors import Feeds
 
 
 def layer_errors(floats: ModelFile, calibration: Feeds, wanted: Wanted) -> dict[str, float]:
-    """Numeric error that quantising each layer alone adds, worst first.
+    """Numeric error that quantising each layer alone adds, all others in float32; largest first.
 
-    Args:
-        floats: the float file.
-        calibration: unscaled rows.
-        wanted: as for the whole file; ``auto`` is measured once, for the whole file.
+    A layer is a torch module with products in it, by path, or a node where that is not known.
+    Errors are measured on held-out calibration rows, with the method that is best for the whole
+    file where ``wanted`` says ``auto``.
 
-    Returns:
-        Module path (or the file's own name) -> rms difference over the output's deviation.
+    Raises:
+        InvalidInput: unfit calibration rows.
     """
-    names = quantising.layers(floats)
-    rows = {name: int8_io.scaled(array, floats.scaling) for name, array in calibration.items()}
-    plain = msgspec.structs.replace(floats, scaling=None)
-    method = quantising.quantise(plain, rows, wanted).settings.get("calibration", "min/max")
-    found: dict[str, float] = {}
-    for name in names:
-        alone = msgspec.structs.replace(
-            wanted,
-            method=method,
-            io="float32",  # the ends stay as they are: only this layer changes
-            keep_float=tuple(other for other in names if other != name),
-        )
-        made = quantising.quantise(plain, rows, alone)
-        module = quantising.origins(floats, [name])[0]
-        error = quantising.error_of(plain, made.data, rows)
-        found[module] = max(error, found.get(module, 0.0))
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    return _Search(floats, calibration, wanted).errors()
 
 
 def mixed(
-    floats: ModelFile,
-    calibration: Feeds,
-    wanted: Wanted,
-    passes: Callable[[ModelFile], bool],
+    floats: ModelFile, calibration: Feeds, wanted: Wanted, passes: Callable[[ModelFile], bool]
 ) -> ModelFile:
-    """Leave the fewest layers in float that make ``passes`` true.
+    """Leave few layers in float: enough that ``passes`` agrees.
 
-    The most sensitive go first, until it passes; then each is tried in int8 again, the least
-    sensitive first, so that none stays in float for nothing.
+    The most sensitive layers stay in float, as many as it takes (found by halving); then each of
+    them is tried in int8 again, the least sensitive first. No layer that is left in float could be
+    quantised alone without failing; another choice with fewer layers may exist.
+
+    Args:
+        floats: the float file.
+        calibration: unscaled rows by input name.
+        wanted: as for :func:`converters.quantising.quantise`; ``keep_float`` stays in any case.
+        passes: judges a file, such as by the numeric gate; asked about ``2 + log2(layers)`` times,
+            and once more for each layer left in float.
+
+    Returns:
+        Scheme ``mixed`` with ``float_layers``, or ``int8 static`` where no layer need be left.
 
     Raises:
-        StageFailed: it does not pass even with every layer in float.
+        InvalidInput: unfit calibration rows.
+        StageFailed: even the float file fails, or the target takes int8 only.
     """
-    errors = layer_errors(floats, calibration, wanted)
-    names = sorted(
-        quantising.layers(floats),
-        key=lambda name: -errors[quantising.origins(floats, [name])[0]],
-    )
+    search = _Search(floats, calibration, wanted)
+    whole = search.file(())
+    if passes(whole):
+        return whole
+    if wanted.io == "int8":
+        raise StageFailed(
+            "static int8 fails its gate, and a target that takes int8 only leaves no layer in "
+            "float; train the quantised model, or give it more calibration rows"
+        )
+    order = list(search.errors())
+    if not passes(search.file(order)):
+        raise StageFailed(
+            "even with every layer in float the gate fails; int8 is not what it lacks: "
+            "look at the gate and at the float model"
+        )
+    return search.file(_take_back(search, _fewest(search, order, passes), passes))
 
-    def keeping(kept: list[str]) -> ModelFile:
-        chosen = msgspec.structs.replace(wanted, keep_float=tuple(kept))
-        return quantising.quantise(floats, calibration, chosen)
 
-    for count in range(1, len(names) + 1):
-        if passes(keeping(names[:count])):
-            return keeping(_needed(names[:count], lambda kept: passes(keeping(kept))))
-    raise StageFailed(
-        "no mixture of int8 and float passes: even with every layer in float the limit is missed; "
-        "look at the calibration rows, or at what stands between the layers"
-    )
+class _Search:
+    """Files of one float model with some layers quantised."""
+
+    def __init__(self, floats: ModelFile, calibration: Feeds, wanted: Wanted) -> None:
+        opened = open_quantiser(floats)
+        self._static = Static(opened, calibration, wanted)
+        always = graph.kept_steps(floats, opened.steps, wanted.keep_float)
+        self._layers = graph.layers(
+            floats, (name for name in opened.products if name not in always)
+        )
+        self._always = always
+        self._wanted = wanted
+        whole = self._static.file(always)
+        self._method: Single = _method(whole.settings)
+        self._whole = whole
+
+    def errors(self) -> dict[str, float]:
+        """Numeric error of each layer alone; largest first."""
+        found = {
+            layer: self._static.error(self._static.only(self._method, steps))
+            for layer, steps in self._layers.items()
+        }
+        return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+
+    def file(self, kept: Collection[str]) -> ModelFile:
+        """All layers quantised but ``kept``."""
+        if not kept:
+            return self._whole
+        left = {step for layer in kept for step in self._layers[layer]}
+        made = self._static.by(self._method, left | self._always)
+        return msgspec.structs.replace(
+            made, scheme="mixed", settings={**made.settings, "scheme": "mixed"}
+        )
 
 
-def _needed(kept: list[str], passes: Callable[[list[str]], bool]) -> list[str]:
-    """Drop every layer without which it still passes."""
-    for name in reversed(kept[:-1]):
-        fewer = [other for other in kept if other != name]
-        if passes(fewer):
+def _method(settings: Mapping[str, str | bool | float]) -> Single:
+    found: dict[str | bool | float, Single] = {
+        "min/max": "min/max",
+        "percentile": "percentile",
+        "entropy": "entropy",
+    }
+    return found[settings["calibration"]]
+
+
+def _fewest(search: _Search, order: list[str], passes: Callable[[ModelFile], bool]) -> list[str]:
+    """The shortest start of ``order`` that passes; none fails and all pass, as was asked before."""
+    fails, does = 0, len(order)
+    while does - fails > 1:
+        middle = (fails + does) // 2
+        if passes(search.file(order[:middle])):
+            does = middle
+        else:
+            fails = middle
+    return order[:does]
+
+
+def _take_back(search: _Search, kept: list[str], passes: Callable[[ModelFile], bool]) -> list[str]:
+    """Quantise layers again that need not be in float, the least sensitive first."""
+    # Without the last one it failed: that is how many were found.
+    for layer in reversed(kept[:-1]):
+        fewer = [other for other in kept if other != layer]
+        if passes(search.file(fewer)):
             kept = fewer
     return kept

@@ -1,113 +1,163 @@
-"""Int8 for LiteRT and TensorFlow Lite Micro, by the AI Edge Quantizer.
+"""Static int8 for TFLite: per-channel weights, ranges from :mod:`converters.calibration`.
 
-The quantiser's own calibration keeps a moving average of minimum and maximum, which cuts off what
-the last batches did not show; it gets ranges from ``converters.calibration`` instead.
+The quantiser's stock calibration keeps a moving average of minimum and maximum, which cuts off
+what the last rows did not show; it is given our ranges instead.
+
+With float32 inputs and outputs, what stands before the first product or after the last stays in
+float. With int8 ones, every operator is int8, or the file is refused.
 """
 
 import re
-from collections.abc import Collection
-from typing import Any
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
-from converters import tflite_layers
-from converters.calibration import Ranges
+from converters import graph, tflite_graph
+from converters.calibration import Range
 from converters.model_file import ModelFile
 from converters.refusal import StageFailed
+from converters.targets.target import Placement
 
-BITS = 8
+FLOATS = ("FLOAT32", "FLOAT16")
+CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
-def static(floats: ModelFile, ranges: Ranges, *, whole: bool, keep_float: Collection[str]) -> bytes:
-    """Weights and activations in int8.
+def quantise(
+    floats: ModelFile,
+    ranges: Mapping[str, Range],
+    products: Collection[str],
+    *,
+    io: Literal["float32", "int8"] = "float32",
+) -> bytes:
+    """Quantise some products of a float file and what carries int8 between them.
 
     Args:
         floats: the float file.
-        ranges: of its tensors.
-        whole: everything in int8, inputs and outputs included; otherwise what stands in front of
-            the first product stays in float: it scales raw values whose ranges differ too much.
-        keep_float: layers, by the name of their output, that stay in float.
+        ranges: of every computed float tensor.
+        products: names of the operators to quantise; ``int8`` quantises all.
+        io: type of inputs and outputs.
 
     Raises:
-        StageFailed: an operator has no int8 kernel.
+        StageFailed: there is nothing to quantise; or, for int8, an operator has no int8 form.
     """
-    from ai_edge_quantizer import qtyping
+    steps = tflite_graph.steps(floats.data)
+    everything = [step.name for step in steps]
+    chosen = everything
+    if io == "float32":
+        chosen = graph.between_products(steps, tflite_graph.KINDS, products)
+    if not chosen:
+        raise StageFailed("the TFLite graph has no product that int8 could serve; use float32")
+    made = _quantizer(floats.data, steps, set(everything) - set(chosen), io)
+    data = bytes(made.quantize(_statistics(ranges), enable_progress_report=False).quantized_model)
+    if io == "int8":
+        _refuse_float(data, floats)
+    return data
 
-    found = tflite_layers.steps(floats.data)
-    chosen = found if whole else tflite_layers.after_products(found)
-    names = [step.name for step in chosen if step.name not in keep_float]
-    made = _quantizer(floats)
-    operation = qtyping.TFLOperationName
-    if not names:
-        return floats.data
+
+def weight_only(floats: ModelFile, kept: Collection[str]) -> bytes:
+    """Store weights in int8, per channel; computation stays in float."""
+    from ai_edge_quantizer import qtyping, quantizer
+
+    made = quantizer.Quantizer(floats.data)
+    made.add_weight_only_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, num_bits=8)
+    leave(made, tflite_graph.steps(floats.data), set(kept))
+    return bytes(made.quantize(enable_progress_report=False).quantized_model)
+
+
+def float_weights(data: bytes) -> set[str]:
+    """Names of the operators whose weights are float32 in a file."""
+    return {step.name for step in tflite_graph.steps(data) if step.weights}
+
+
+def placement(data: bytes, keep_float: Collection[str] = ()) -> Placement:
+    """Operators by kind, and whether they work on int8 or float.
+
+    Misplaced are products that run in float, named by their outputs; looking up a table is no
+    product.
+
+    Args:
+        data: a quantised file.
+        keep_float: names of operators or modules that stayed in float on purpose.
+    """
+    found = [(operator, _type(operator)) for operator in tflite_graph.operators(data)]
+    kinds = Counter(f"{kind}/{operator.kind}" for operator, kind in found)
+    return Placement(
+        operators={kind: kinds[kind] for kind in sorted(kinds)},
+        misplaced=tuple(
+            f"{operator.kind} {operator.name} in float"
+            for operator, kind in found
+            if operator.kind in tflite_graph.KINDS.products - {"EMBEDDING_LOOKUP"}
+            and kind == "float"
+            and not graph.is_part(operator.name, keep_float)
+        ),
+    )
+
+
+def _quantizer(
+    data: bytes, steps: Iterable[graph.Step], left: set[str], io: Literal["float32", "int8"]
+) -> Any:
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
+
+    made = quantizer.Quantizer(data)
     made.add_static_config(
-        _exactly(names), operation.ALL_SUPPORTED, activation_num_bits=BITS, weight_num_bits=BITS
-    )
-    for end in (operation.INPUT, operation.OUTPUT):
-        if whole:
-            made.add_static_config(".*", end, activation_num_bits=BITS, weight_num_bits=BITS)
-        else:
-            made.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
-    return _finished(made, floats, _moving(floats, ranges))
-
-
-def weight_only(floats: ModelFile, keep_float: Collection[str]) -> bytes:
-    """Weights in int8; the runtime multiplies in float."""
-    return _weights(floats, keep_float, bits=BITS, algorithm="min_max_uniform_quantize")
-
-
-def half(floats: ModelFile) -> bytes:
-    """Weights in float16; GPU delegates compute with them."""
-    return _weights(floats, (), bits=16, algorithm="float_casting")
-
-
-def layers(floats: ModelFile) -> list[str]:
-    """Layers with weights, by the name of their output, in the order of the graph."""
-    return [step.name for step in tflite_layers.steps(floats.data) if step.weighted]
-
-
-def _quantizer(floats: ModelFile) -> Any:
-    from ai_edge_quantizer import quantizer
-
-    return quantizer.Quantizer(floats.data)
-
-
-def _weights(floats: ModelFile, keep_float: Collection[str], *, bits: int, algorithm: str) -> bytes:
-    from ai_edge_quantizer import qtyping
-
-    names = [name for name in layers(floats) if name not in keep_float]
-    if not names:
-        return floats.data
-    made = _quantizer(floats)
-    made.add_weight_only_config(
-        _exactly(names),
+        ".*",
         qtyping.TFLOperationName.ALL_SUPPORTED,
-        num_bits=bits,
-        algorithm_key=algorithm,
+        activation_num_bits=8,
+        weight_num_bits=8,
     )
-    return _finished(made, floats, {})
+    # Tables have no static form: their rows are looked up in int8 and turned to float32.
+    made.add_dynamic_config(".*", qtyping.TFLOperationName.EMBEDDING_LOOKUP, num_bits=8)
+    if io == "float32":
+        for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            made.update_quantization_recipe(
+                ".*", end, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+            )
+    leave(made, steps, left)
+    return made
 
 
-def _finished(made: Any, floats: ModelFile, ranges: dict[str, dict[str, Any]]) -> bytes:
-    try:
-        return bytes(made.quantize(ranges).quantized_model)
-    except (ValueError, KeyError, RuntimeError) as error:
-        told = " ".join(str(error).split())[:200]
-        origin = next((o for name, o in floats.origins.items() if name and name in told), "")
-        where = f" (module {origin})" if origin else ""
-        raise StageFailed(f"TFLite int8: {told}{where}") from error
+def leave(made: Any, steps: Iterable[graph.Step], left: set[str]) -> None:
+    """Have the quantiser leave operators as they are, by the names of their outputs."""
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
+    scopes = [re.escape("".join(f"{n};" for n in s.outputs)) for s in steps if s.name in left]
+    if scopes:
+        made.update_quantization_recipe(
+            f"^(?:{'|'.join(scopes)})$",
+            qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE,
+        )
 
 
-def _exactly(names: Collection[str]) -> str:
-    """A pattern that matches these outputs; the quantiser joins names with semicolons."""
-    return "^(" + "|".join(re.escape(name) for name in names) + ");"
+def _statistics(ranges: Mapping[str, Range]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"min": np.full((1, 1), low, np.float32), "max": np.full((1, 1), high, np.float32)}
+        for name, (low, high) in ranges.items()
+    }
 
 
-def _moving(floats: ModelFile, ranges: Ranges) -> dict[str, dict[str, Any]]:
-    """Ranges as the quantiser takes them; those of weights it finds by channel itself."""
-    found = {}
-    for name, rank in tflite_layers.moving_ranks(floats.data).items():
-        if name in ranges:
-            low, high = (np.full((1,) * rank, value, np.float32) for value in ranges[name])
-            found[name] = {"min": low, "max": high}
-    return found
+def _type(operator: tflite_graph.Operator) -> str:
+    """``int8`` or ``float`` as the operator's data are, ``convert`` between them, or ``other``."""
+    if operator.kind in CONVERSIONS:
+        return "convert"
+    types = [t.dtype for t in operator.outputs] + [t.dtype for t in operator.inputs[:1]]
+    if any(kind in FLOATS for kind in types):
+        return "float"
+    return "int8" if "INT8" in types else "other"
+
+
+def _refuse_float(data: bytes, floats: ModelFile) -> None:
+    floating = [
+        operator
+        for operator in tflite_graph.operators(data)
+        if any(tensor.dtype in FLOATS for tensor in (*operator.inputs, *operator.outputs))
+    ]
+    # What turns int8 to float and back stands around the operator that asked for it.
+    for operator in sorted(floating, key=lambda found: found.kind in CONVERSIONS):
+        path = floats.origins.get(operator.name) or operator.name
+        raise StageFailed(
+            f"operator {operator.kind} of {path} has no int8 form, and the target takes no "
+            "float; replace it in the model, or build for a target that takes float32"
+        )

@@ -28,9 +28,6 @@ BLOCKED = "_nchwc"
 """What onnxruntime appends to a convolution's name when it lays float tensors out in blocks."""
 MOVES = frozenset({"ReorderInput", "ReorderOutput", "Transpose", "Reshape"})
 ERRORS_ONLY = 3
-UNWANTED = ["WeightBiasQuantization"]
-"""Optimisers that are switched off, on devices too: this one quantises layers that were left in
-float on purpose, with weights of all 8 bits."""
 LARGEST_BATCH = 256
 
 
@@ -112,8 +109,7 @@ def _session(data: bytes, options: Any) -> Any:
 
     try:
         return onnxruntime.InferenceSession(
-            data, options, providers=[PROVIDER], disabled_optimizers=UNWANTED
-        )
+            data, options, providers=[PROVIDER] )
     except Exception as error:  # its error classes have no public base
         raise StageFailed(f"onnxruntime refuses the model: {quoted(error)}") from error
 

@@ -12,8 +12,6 @@ from edge_core.errors import InvalidBundle, Unavailable
 
 ERRORS_ONLY = 3
 PROVIDER = "CPUExecutionProvider"
-UNWANTED = ["WeightBiasQuantization"]
-"""This optimiser would quantise layers that the converter left in float on purpose."""
 
 
 class _Bound:
@@ -42,8 +40,7 @@ class OnnxSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         self._session = onnxruntime.InferenceSession(
-            path, options, providers=[PROVIDER], disabled_optimizers=UNWANTED
-        )
+            path, options, providers=[PROVIDER] )
         self._shape: tuple[int, ...] = tuple(self._session.get_inputs()[0].shape[1:])
         self._bound: dict[int, _Bound] = {}
         self.runtime = f"onnxruntime {onnxruntime.__version__} ({PROVIDER})"

@@ -13,7 +13,6 @@ import numpy as np
 
 LARGEST_BATCH = 256
 ERRORS_ONLY = 3
-UNWANTED = ["WeightBiasQuantization"]  # as in converters.targets.ort
 
 Arrays = list[Any]
 
@@ -56,8 +55,7 @@ def onnx_session(model: str, optimised: str = "") -> Any:
     if optimised:
         options.optimized_model_filepath = optimised
     return onnxruntime.InferenceSession(
-        model, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNWANTED
-    )
+        model, options, providers=["CPUExecutionProvider"] )
 
 
 def by_litert(model: str) -> Callable[[Arrays], Arrays]:

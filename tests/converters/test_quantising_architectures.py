@@ -1,0 +1,68 @@
+"""Ordinary architectures in static int8: error, placement, what stays in float."""
+
+import pytest
+
+from converters import host, onnx_int8, quantising, tflite_int8
+from converters.quantising import Wanted, largest_error
+from converters.quiet import silenced
+from tests.converters import small
+
+STATIC = Wanted(scheme="int8 static", method="min/max")
+
+
+def quantised(name, form, wanted=STATIC):
+    floats = small.from_corpus(name, form)
+    with silenced():
+        made = quantising.quantise(floats, small.rows(floats), wanted)
+        rows = small.rows(floats, seed=8)
+        return made, largest_error(host.runner(floats)(rows), host.runner(made)(rows))
+
+
+@pytest.mark.parametrize("name", ["residual", "windows", "two-inputs", "transformer"])
+def test_in_onnx_every_product_runs_in_int8(name):
+    made, error = quantised(name, "onnx")
+    assert error <= 0.05
+    assert made.float_layers == ()
+    placed = onnx_int8.placement(made.data)
+    assert placed.misplaced == ()
+    assert not any(kind.endswith("/Conv") for kind in placed.operators)
+
+
+@pytest.mark.parametrize("name", ["residual", "windows", "two-inputs", "transformer"])
+@pytest.mark.parametrize("io", ["float32", "int8"])
+def test_in_tflite_every_product_runs_in_int8(name, io):
+    made, error = quantised(name, "tflite", Wanted(scheme="int8 static", method="min/max", io=io))
+    assert error <= 0.05
+    assert made.float_layers == ()
+    placed = tflite_int8.placement(made.data)
+    assert placed.misplaced == ()
+    if io == "int8":
+        assert all(kind.startswith("int8/") for kind in placed.operators)
+
+
+def test_residual_sums_and_pools_stay_in_int8():
+    kinds = onnx_int8.placement(quantised("residual", "onnx")[0].data).operators
+    assert kinds["CPUExecutionProvider/QLinearAdd"] == 2
+    # In at the input, and around the mean at the end, which has no int8 kernel.
+    assert kinds["CPUExecutionProvider/QuantizeLinear"] == 2
+    assert kinds["CPUExecutionProvider/DequantizeLinear"] == 2
+
+
+def test_a_gru_stays_in_float_in_onnx_and_is_named():
+    made, error = quantised("gru", "onnx")
+    assert error <= 0.05
+    assert made.float_layers == ("cells",)
+    assert onnx_int8.placement(made.data).misplaced == ("GRU cells/GRU in float",)
+
+
+def test_a_gru_runs_in_int8_in_tflite():
+    made, error = quantised("gru", "tflite")
+    assert error <= 0.05
+    assert made.float_layers == ()
+
+
+@pytest.mark.parametrize("form", ["onnx", "tflite"])
+def test_an_embedding_is_stored_in_int8(form):
+    made, error = quantised("tokens", form)
+    assert error <= 0.05
+    assert made.float_layers == ()
