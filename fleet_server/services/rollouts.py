@@ -90,6 +90,7 @@ class Rollouts:
                     f"{', '.join(sorted(found.targets))}"
                 )
             rollouts.add(connection, row)
+            stages.close_older(connection, row, now)
             text = f"rollout {row.rollout} started by {by}"
             journal.add_event(connection, now, "rollout", found.ref.name, text)
             stages.begin(connection, course, now)

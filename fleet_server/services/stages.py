@@ -77,6 +77,13 @@ def eligible(connection: sa.Connection, course: Course) -> list[Device]:
     return [device for device in devices.every(connection) if fits(device)]
 
 
+def close_older(connection: sa.Connection, row: StoredRollout, now_ms: int) -> None:
+    """Close what earlier rollouts of the model left for a person: now another order stands."""
+    for alert in journal.open_alerts(connection, ATTENTION):
+        if alert.detail.get("model") == row.model:
+            journal.close_alert(connection, now_ms, ATTENTION, alert.subject)
+
+
 def begin(connection: sa.Connection, course: Course, now_ms: int) -> None:
     """Begin the present stage: draw roles and write what each device should run."""
     row = course.row
@@ -148,17 +155,22 @@ def move(
     """Take a transition: store it, tell it, and order what it means for the devices."""
     row, state = course.row, transition.state
     next_stage = transition.stage != row.stage
-    values = {"state": state, "stage": transition.stage, "reason": transition.reason}
+    values = {
+        "state": state,
+        "stage": transition.stage,
+        "reason": transition.reason,
+        "deadline_from_ms": now_ms,
+    }
     if verdict is not None:
         values["decided_by"] = verdict
     if next_stage:
         values["stage_started_ms"] = now_ms
         values["reason"] = ""
-    if next_stage or transition.event is Event.RESUME:
-        values["deadline_from_ms"] = now_ms
     if state in FINISHED:
         values["finished_ms"] = now_ms
         values["reason"] = row.reason or transition.reason
+    if transition.event is Event.STRANDED:
+        values["reason"] = f"{row.reason}; {transition.reason}"
     rollouts.change(connection, row.rollout, **values)
     outcome = _STAGE_OUTCOME.get(transition.event)
     if outcome is not None:
@@ -243,11 +255,16 @@ def _tell(
 ) -> None:
     """Open an alert for what a person should know of."""
     row = course.row
-    detail = {"rollout": row.rollout, "release": course.name, "verdict": verdict}
+    detail = {
+        "rollout": row.rollout,
+        "model": row.model,
+        "release": course.name,
+        "verdict": verdict,
+    }
     if transition.event in (Event.WORSE, Event.ROLL_BACK):
         title = f"{course.name} is rolled back: {transition.reason}"
         journal.open_alert(connection, now_ms, ROLLBACK, row.rollout, title, detail)
-    elif transition.event is Event.DEADLINE:
+    elif transition.event in (Event.DEADLINE, Event.STRANDED):
         title = f"rollout of {course.name} needs a person: {transition.reason}"
         journal.open_alert(connection, now_ms, ATTENTION, row.rollout, title, detail)
     else:

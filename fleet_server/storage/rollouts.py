@@ -24,7 +24,7 @@ class StoredRollout(msgspec.Struct, frozen=True, kw_only=True):
     stage: int
     stage_started_ms: int
     deadline_from_ms: int
-    """When the stage began, or was last resumed."""
+    """When it last moved."""
     created_ms: int
     created_by: str
     finished_ms: int | None = None

@@ -125,6 +125,27 @@ def test_a_rollout_ends_when_every_device_that_is_heard_has_confirmed(
     assert "1 silent" in silent.reason
 
 
+def test_a_device_that_cannot_go_back_is_named_and_holds_up_nobody() -> None:
+    stuck = member(4, confirmed=False, refused=True)
+    moved = step("rolling_back", members=[*THERE, stuck])
+    assert moved is not None
+    assert (moved.event, moved.state) == (Event.STRANDED, "rolled_back")
+    assert "d4" in moved.reason
+    many = [member(place, confirmed=False) for place in range(20)]
+    late = step("rolling_back", members=many, elapsed=DEFAULT_PLAN.deadline_seconds + 1)
+    assert late is not None
+    assert (late.event, late.state) == (Event.STRANDED, "rolled_back")
+    assert "d4 and 15 more" in late.reason
+
+
+def test_a_promotion_that_does_not_end_asks_a_person_and_goes_on() -> None:
+    late = DEFAULT_PLAN.deadline_seconds + 1
+    for members in ([*THERE, member(4, confirmed=False)], []):
+        moved = step("promoting", members=members, elapsed=late)
+        assert moved is not None
+        assert (moved.event, moved.state) == (Event.DEADLINE, "promoting")
+
+
 def test_a_promotion_that_nobody_confirms_does_not_end() -> None:
     assert step("promoting", members=[]) is None
     assert step("promoting", members=[member(0, silent=True, confirmed=False)]) is None

@@ -1,0 +1,76 @@
+"""Rollouts step by step: services on a real database, devices that say what a test lets them."""
+
+from typing import Any
+
+import pytest
+
+from edge_core.release import ReleaseRef
+from fleet_server.domain.plan import DEFAULT_PLAN
+from fleet_server.services.errors import Conflict
+from tests.simulators.spoken_fleet import SpokenFleet
+
+DEVICES = [f"d{number}" for number in range(6)]
+
+
+@pytest.fixture
+def old(fleet: SpokenFleet, repository: Any) -> ReleaseRef:
+    ref = fleet.approve(repository.publish("1.0.0"))
+    fleet.produce(ref, DEVICES)
+    return ref
+
+
+@pytest.fixture
+def new(fleet: SpokenFleet, repository: Any, old: ReleaseRef) -> ReleaseRef:
+    ref: ReleaseRef = fleet.approve(repository.publish("1.1.0", seed=1))
+    return ref
+
+
+def started(fleet: SpokenFleet, ref: ReleaseRef) -> str:
+    rollout = fleet.services.rollouts.start(ref.name, None, "me").rollout
+    fleet.obey()
+    return rollout
+
+
+def test_a_device_that_cannot_go_back_does_not_hold_up_the_rollback(
+    fleet: SpokenFleet, new: ReleaseRef
+) -> None:
+    rollout = started(fleet, new)
+    fleet.services.rollouts.roll_back(rollout, "me", "bad")
+    fleet.obey(but=["d0"])
+    fleet.decide()
+    assert fleet.services.rollouts.one(rollout).state == "rolling_back"
+    revision = fleet.wishes()["d0"].revision
+    fleet.report("d0", active=new, update="failed", revision=revision, reason="cannot read slot")
+    fleet.decide()
+    ended = fleet.services.rollouts.one(rollout)
+    assert ended.state == "rolled_back"
+    assert "bad" in ended.reason
+    assert "d0" in ended.reason
+    (title,) = fleet.alerts("rollout")
+    assert "d0" in title
+    assert not fleet.alerts("rollback")
+    started(fleet, new)
+    assert not fleet.alerts("rollout")
+
+
+def test_the_way_back_ends_at_the_deadline_and_names_who_is_missing(
+    fleet: SpokenFleet, new: ReleaseRef
+) -> None:
+    rollout = started(fleet, new)
+    fleet.clock.now += round(DEFAULT_PLAN.deadline_seconds * 1000) - 1000
+    fleet.obey()
+    fleet.services.rollouts.roll_back(rollout, "me", "bad")
+
+    def wait(seconds: float) -> str:
+        fleet.clock.now += round(seconds * 1000)
+        fleet.obey(but=["d0"])
+        fleet.report("d0", active=new, update="downloading")
+        fleet.decide()
+        return fleet.services.rollouts.one(rollout).state
+
+    assert wait(DEFAULT_PLAN.deadline_seconds) == "rolling_back"
+    with pytest.raises(Conflict, match="has not ended"):
+        fleet.services.rollouts.start(new.name, None, "me")
+    assert wait(2) == "rolled_back"
+    assert "not back by the deadline: d0" in fleet.services.rollouts.one(rollout).reason
+    assert len(fleet.alerts("rollout")) == 1
