@@ -24,6 +24,7 @@ State = Literal[
 ]
 STATES: Final[tuple[State, ...]] = get_args(State)
 FINISHED: Final[frozenset[State]] = frozenset({"promoted", "rolled_back"})
+REVOKED: Final = "the release is no longer approved"
 MOST_NAMES = 5
 """Devices that a reason names."""
 
@@ -137,6 +138,7 @@ def step(
     stages: Sequence[Stage],
     verdict: Verdict | None,
     members: Sequence[Member],
+    approved: bool,
     waited_seconds: float,
 ) -> Transition | None:
     """Decide whether the rollout moves now; none when it stays where it is.
@@ -148,9 +150,12 @@ def step(
         stages: the stages that this rollout goes through.
         verdict: the newest judgement of the stage, until it is left.
         members: what became of every device's order, role included.
+        approved: whether the repository lists the candidate now.
         waited_seconds: time since the rollout last moved.
     """
     event, reason = _event(state, stage, plan, stages, verdict, members, waited_seconds)
+    if not approved and apply(state, Event.WORSE) is not None:
+        event, reason = Event.WORSE, REVOKED
     following = apply(state, event) if event else None
     if event is None or following is None:
         return None

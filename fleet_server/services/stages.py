@@ -18,7 +18,7 @@ from fleet_server.domain.evidence import Member
 from fleet_server.domain.plan import Plan, Stage
 from fleet_server.domain.rollout import FINISHED, Event, State, Transition
 from fleet_server.domain.verdict import Verdict, judge
-from fleet_server.services import desired, evidence, verdicts
+from fleet_server.services import desired, evidence, standing, verdicts
 from fleet_server.services.catalog import Release
 from fleet_server.services.desired import Wanted
 from fleet_server.services.verdicts import Inputs
@@ -139,6 +139,7 @@ def advance(connection: sa.Connection, course: Course, now_ms: int) -> None:
         stages=course.stages,
         verdict=verdict,
         members=members,
+        approved=releases.listing(connection)[row.digest],
         waited_seconds=(now_ms - row.deadline_from_ms) / 1000,
     )
     if transition is not None:
@@ -198,6 +199,7 @@ def move(
                 verdict=row.decided_by,
             ),
         )
+        standing.watch(connection, now_ms)
     order(connection, moved, eligible(connection, moved), now_ms)
 
 

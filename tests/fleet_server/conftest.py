@@ -47,6 +47,10 @@ class Repository:
         )
         return publishing.publish(bundle, self.folder, self.keys, datetime.now(UTC))
 
+    def revoke(self, ref: ReleaseRef) -> None:
+        """Take a release off the list."""
+        publishing.revoke(ref.name, self.folder, self.keys, datetime.now(UTC))
+
 
 @pytest.fixture
 def clock() -> Clock:

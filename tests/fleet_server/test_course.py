@@ -74,3 +74,33 @@ def test_the_way_back_ends_at_the_deadline_and_names_who_is_missing(
     assert wait(2) == "rolled_back"
     assert "not back by the deadline: d0" in fleet.services.rollouts.one(rollout).reason
     assert len(fleet.alerts("rollout")) == 1
+
+
+def test_a_release_that_is_revoked_while_it_is_rolled_out_is_rolled_back(
+    fleet: SpokenFleet, repository: Any, new: ReleaseRef
+) -> None:
+    rollout = started(fleet, new)
+    assert {wish.shadow for wish in fleet.wishes().values()} == {new.digest}
+    repository.revoke(new)
+    fleet.watch.look()
+    fleet.decide(10)
+    row = fleet.services.rollouts.one(rollout)
+    assert (row.state, "no longer approved" in row.reason) == ("rolling_back", True)
+    assert {wish.shadow for wish in fleet.wishes().values()} == {None}
+    assert "no longer approved" in fleet.alerts("rollback")[0]
+
+
+def test_a_revoked_release_in_production_is_told_and_given_to_no_new_device(
+    fleet: SpokenFleet, repository: Any, old: ReleaseRef
+) -> None:
+    fleet.report("early")
+    assert fleet.wishes()["early"].active == old.digest
+    repository.revoke(old)
+    fleet.watch.look()
+    (title,) = fleet.alerts("approval")
+    assert old.name in title
+    fleet.report("late")
+    assert "late" not in fleet.wishes()
+    repository.publish("1.0.0")
+    fleet.watch.look()
+    assert not fleet.alerts("approval")

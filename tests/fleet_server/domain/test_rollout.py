@@ -34,6 +34,7 @@ def step(
     stage: int = 0,
     members: list[Member] | None = None,
     elapsed: float = 60.0,
+    approved: bool = True,
 ) -> Transition | None:
     return rollout.step(
         state=state,
@@ -42,6 +43,7 @@ def step(
         stages=STAGES,
         verdict=None if decision is None else Verdict(decision=decision, reason="because"),
         members=THERE if members is None else members,
+        approved=approved,
         waited_seconds=elapsed,
     )
 
@@ -84,6 +86,18 @@ def test_a_worse_release_is_rolled_back_from_every_state_it_serves_in(state: Sta
     moved = step(state, "rollback")
     assert moved is not None
     assert (moved.event, moved.state) == (Event.WORSE, "rolling_back")
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "inconclusive", "promoting"])
+def test_a_revoked_release_is_rolled_back_whatever_its_figures_say(state: State) -> None:
+    moved = step(state, "promote", approved=False)
+    assert moved is not None
+    assert (moved.event, moved.state) == (Event.WORSE, "rolling_back")
+    assert "no longer approved" in moved.reason
+    assert step("promoted", "promote", approved=False) is None
+    back = step("rolling_back", approved=False)
+    assert back is not None
+    assert back.state == "rolled_back"
 
 
 @pytest.mark.parametrize("state", ["paused", "inconclusive"])
@@ -180,6 +194,7 @@ def test_many_refusals_in_the_last_spread_roll_back() -> None:
                 max_size=4,
             ),
             st.sampled_from([0.0, 60.0, 1e9]),
+            st.booleans(),
         ),
         max_size=20,
     )
@@ -188,8 +203,10 @@ def test_no_walk_leaves_the_table_or_an_end(walk: list[Any]) -> None:
     """A restart between any two steps changes nothing, because all state is in the values."""
     state: State = "running"
     stage = 0
-    for decision, steered, members, elapsed in walk:
-        moved = step(state, decision, stage=stage, members=members, elapsed=elapsed)
+    for decision, steered, members, elapsed, approved in walk:
+        moved = step(
+            state, decision, stage=stage, members=members, elapsed=elapsed, approved=approved
+        )
         if moved is not None:
             assert state not in FINISHED
             assert TABLE[state][moved.event] == moved.state
