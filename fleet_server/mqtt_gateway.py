@@ -145,7 +145,11 @@ class MqttGateway:
 
     def _on_message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         received = _Received(
-            Inbound(topic=message.topic, payload=bytes(message.payload)),
+            Inbound(
+                topic=message.topic,
+                payload=bytes(message.payload),
+                retained=bool(message.retain),
+            ),
             message.mid,
             message.qos,
             self._connection,

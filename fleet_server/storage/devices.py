@@ -65,17 +65,15 @@ class ParityCounts(msgspec.Struct, frozen=True, kw_only=True):
 _DEVICE_COLUMNS = [devices.c[name] for name in Device.__struct_fields__]
 
 
-def seen(connection: sa.Connection, device: str, at_ms: int) -> bool:
-    """Note that a device spoke; whether it is new."""
-    done = connection.execute(
-        devices.update().where(devices.c.device == device).values(last_seen_ms=at_ms)
-    )
+def seen(connection: sa.Connection, device: str, at_ms: int, *, alive: bool) -> bool:
+    """Note a device; whether it is new. ``alive`` when it spoke at that time itself."""
+    row = {"device": device, "first_seen_ms": at_ms, "last_seen_ms": at_ms}
+    done = connection.execute(insert(devices).values(row).on_conflict_do_nothing())
     if done.rowcount:
-        return False
-    connection.execute(
-        devices.insert().values(device=device, first_seen_ms=at_ms, last_seen_ms=at_ms)
-    )
-    return True
+        return True
+    if alive:
+        change(connection, device, last_seen_ms=at_ms)
+    return False
 
 
 def change(connection: sa.Connection, device: str, **values: Any) -> None:

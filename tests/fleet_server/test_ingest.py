@@ -222,6 +222,33 @@ def test_presence_is_kept(ingest: Ingest, database: Database) -> None:
         assert device.online is online
 
 
+def test_only_what_a_device_says_itself_now_is_a_sign_of_life(
+    ingest: Ingest, clock: Any, database: Database
+) -> None:
+    def last_seen() -> int:
+        with database.read() as connection:
+            device = devices.one(connection, "d1")
+        assert device is not None
+        return device.last_seen_ms
+
+    def tell(message: Online | ReportedState, kind: Any, *, retained: bool) -> None:
+        clock.now += 60_000
+        topic = topics.up("d1", kind)
+        ingest.take([Inbound(topic=topic, payload=codec.encode(message), retained=retained)])
+
+    state = ReportedState(device="d1", at_ms=clock(), target=TARGET, runtime="none")
+    tell(state, "state", retained=True)
+    first = clock()
+    assert last_seen() == first
+    tell(state, "state", retained=True)
+    tell(Online(device="d1", online=True), "online", retained=True)
+    tell(Online(device="d1", online=False), "online", retained=False)
+    assert last_seen() == first
+    for message, kind in ((state, "state"), (Online(device="d1", online=True), "online")):
+        tell(message, kind, retained=False)
+        assert last_seen() == clock()
+
+
 def sample(release: ReleaseRef, clock: Any, change: float = 0.0) -> Inbound:
     rng = np.random.default_rng(1)
     rows = rng.normal(0, 1, (1, DEFINITION.window.samples, 2)).astype("<f4")

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import paho.mqtt.client as mqtt
@@ -13,7 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_core.errors import Unavailable
 from edge_core.messages import codec, topics
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import StatsWindow
+from edge_core.messages.telemetry import ReportedState, StatsWindow
 from edge_core.release import ReleaseRef
 from fleet_server.broker import Broker
 from fleet_server.config import MqttConfig
@@ -187,6 +187,43 @@ def test_a_desired_state_arrives_retained_and_is_noted_once_the_broker_has_it(
     wait_for(lambda: bool(got), seconds=5, what="the retained state")
     state = codec.decode(DesiredState, got[0].payload)
     assert (state.active, state.revision) == (release, 1)
+
+
+def test_what_the_broker_repeats_is_told_apart_from_what_a_device_says(
+    mqtt_config: MqttConfig,
+    broker: Broker,
+    device: mqtt.Client,
+    database: Database,
+    catalog: Catalog,
+    clock: Any,
+) -> None:
+    def seen() -> int:
+        with database.read() as connection:
+            found = devices.one(connection, "d1")
+        return found.last_seen_ms if found is not None else 0
+
+    class Counting(Ingest):
+        retained: ClassVar[list[bool]] = []
+
+        def take(self, batch: Any) -> None:
+            super().take(batch)
+            self.retained += [message.retained for message in batch]
+
+    settings: dict[str, Any] = {"drift_period_seconds": 10, "future_seconds": 600}
+    payload = codec.encode(ReportedState(device="d1", at_ms=0, target=TARGET, runtime="none"))
+    for start in range(2):
+        ingest = Counting(database, catalog, clock, **settings)
+        gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15))
+        gateway.start()
+        try:
+            if start == 1:
+                wait_for(lambda: True in Counting.retained, seconds=10, what="the broker's copy")
+                assert seen() < clock()
+            device.publish(topics.up("d1", "state"), payload, qos=1, retain=True)
+            wait_for(lambda: seen() == clock(), seconds=10, what="the device's state")
+        finally:
+            gateway.stop()
+        clock.now += 3_600_000
 
 
 def test_an_unanswered_desired_state_is_sent_again_at_a_bounded_rate(
