@@ -17,7 +17,7 @@ from fleet_server.domain.cohort import DeviceFacts, Role
 from fleet_server.domain.evidence import Member
 from fleet_server.domain.plan import Plan, Stage
 from fleet_server.domain.rollout import FINISHED, Event, State, Transition
-from fleet_server.domain.verdict import Verdict, judge
+from fleet_server.domain.verdict import judge
 from fleet_server.services import desired, evidence, standing, verdicts
 from fleet_server.services.catalog import Release
 from fleet_server.services.desired import Wanted
@@ -27,7 +27,6 @@ from fleet_server.storage.devices import Device
 from fleet_server.storage.releases import InProduction
 from fleet_server.storage.rollouts import StoredRollout, StoredStage
 
-HOLD_EVERY_MS = 10_000
 ROLLBACK = "rollback"
 ATTENTION = "rollout"
 
@@ -129,9 +128,10 @@ def advance(connection: sa.Connection, course: Course, now_ms: int) -> None:
     _assign(connection, course, fleet, now_ms)
     order(connection, course, fleet, now_ms)
     members = evidence.members_of(connection, row, course.plan, fleet, now_ms)
-    verdict, number = None, None
+    inputs, verdict, number = None, None, None
     if course.state in ("running", "paused", "inconclusive"):
-        verdict, number = _judge(connection, course, members, fleet, now_ms)
+        inputs = _inputs(connection, course, members, fleet, now_ms)
+        verdict = judge(inputs.stage, inputs.plan, inputs.evidence)
     transition = table.step(
         state=course.state,
         stage=row.stage,
@@ -142,6 +142,11 @@ def advance(connection: sa.Connection, course: Course, now_ms: int) -> None:
         approved=releases.listing(connection)[row.digest],
         waited_seconds=(now_ms - row.deadline_from_ms) / 1000,
     )
+    if inputs is not None and verdict is not None:
+        moves = transition is not None
+        number = verdicts.store(connection, row, inputs, verdict, now_ms, moves=moves)
+        latest = msgspec.json.encode(verdict)
+        rollouts.change(connection, row.rollout, latest=latest, latest_ms=now_ms)
     if transition is not None:
         move(connection, course, transition, number, now_ms)
 
@@ -224,28 +229,23 @@ def _assign(connection: sa.Connection, course: Course, fleet: list[Device], now_
             rollouts.assign(connection, row.rollout, row.stage, device, role, now_ms)
 
 
-def _judge(
+def _inputs(
     connection: sa.Connection,
     course: Course,
     members: list[Member],
     fleet: list[Device],
     now_ms: int,
-) -> tuple[Verdict, int | None]:
-    row = course.row
+) -> Inputs:
     seen = evidence.gather(
         connection,
-        row,
+        course.row,
         course.stage.kind,
         members,
         fleet,
         course.candidate.manifest.slices,
         now_ms,
     )
-    verdict = judge(course.stage, course.plan, seen)
-    inputs = Inputs(stage=course.stage, plan=course.plan, evidence=seen)
-    number = verdicts.store(connection, row, inputs, verdict, now_ms, every_ms=HOLD_EVERY_MS)
-    rollouts.change(connection, row.rollout, latest=msgspec.json.encode(verdict), latest_ms=now_ms)
-    return verdict, number
+    return Inputs(stage=course.stage, plan=course.plan, evidence=seen)
 
 
 def _tell(

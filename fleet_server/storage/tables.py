@@ -132,7 +132,7 @@ windows = Table(
     Column("wrong", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
-"""Windows as they came; ``body`` is the whole message."""
+"""Windows as they came; ``body`` is the whole message, empty once it is old."""
 
 epochs = Table(
     "epochs",

@@ -103,6 +103,15 @@ def add_window(connection: sa.Connection, window: StoredWindow) -> bool:
     return bool(done.rowcount)
 
 
+def empty_bodies(connection: sa.Connection, after_ms: int, before_ms: int) -> None:
+    """Drop the bodies of windows received in [after, before); their rows stay."""
+    connection.execute(
+        windows.update()
+        .where(windows.c.received_ms >= after_ms, windows.c.received_ms < before_ms)
+        .values(body=b"")
+    )
+
+
 def known(connection: sa.Connection, device: str, epoch: str, sequence: int) -> bool:
     """Whether a window was stored before."""
     query = sa.select(windows.c.sequence).where(
