@@ -86,7 +86,8 @@ class Rollouts:
             course = Course.of(row, found, self._incumbent_ref(connection, incumbent))
             if not stages.eligible(connection, course):
                 raise Conflict(
-                    f"no device could run {found.ref.name}: none has reported a target of "
+                    f"no device could run {found.ref.name}: none that runs no other model and is "
+                    "in no other rollout has reported a target of "
                     f"{', '.join(sorted(found.targets))}"
                 )
             rollouts.add(connection, row)

@@ -64,12 +64,19 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def eligible(connection: sa.Connection, course: Course) -> list[Device]:
-    """Devices that the candidate has a variant for and that run nothing of another model."""
+    """Devices that the candidate has a variant for and that run nothing of another model.
+
+    One that another rollout has taken stays with it until that has ended, or the two would undo
+    each other's orders for ever.
+    """
     ours = {ref.digest for ref in _of_model(connection, course.row.model)}
     wanted = devices.desired_of(connection)
+    others = {row.rollout for row in rollouts.unfinished(connection)} - {course.row.rollout}
 
     def fits(device: Device) -> bool:
         wish = wanted.get(device.device)
+        if wish is not None and wish.rollout in others:
+            return False
         present = wish.active if wish is not None else device.active
         return device.target in course.candidate.targets and (present is None or present in ours)
 

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from edge_core.release import ReleaseRef
 from fleet_server.domain.plan import DEFAULT_PLAN
 from fleet_server.services.errors import Conflict
+from fleet_server.storage import releases
 from tests.simulators.spoken_fleet import SpokenFleet
 
 DEVICES = [f"d{number}" for number in range(6)]
@@ -104,3 +106,26 @@ def test_a_revoked_release_in_production_is_told_and_given_to_no_new_device(
     repository.publish("1.0.0")
     fleet.watch.look()
     assert not fleet.alerts("approval")
+
+
+def test_two_first_rollouts_do_not_fight_over_a_device(fleet: SpokenFleet, repository: Any) -> None:
+    ref = fleet.approve(repository.publish("1.0.0"))
+    database = fleet.services.database
+    with database.write() as connection:  # the same bytes as a release of another model
+        stored = releases.one(connection, ref.digest)
+        assert stored is not None
+        releases.add(
+            connection, msgspec.structs.replace(stored, model="other-motion", digest="b" * 64)
+        )
+    for name in DEVICES:
+        fleet.report(name)
+    fleet.services.rollouts.start(ref.name, None, "me")
+    with pytest.raises(Conflict, match="in no other rollout"):
+        fleet.services.rollouts.start("other-motion@1.0.0", None, "me")
+    fleet.report("d6")
+    second = fleet.services.rollouts.start("other-motion@1.0.0", None, "me").rollout
+    before = fleet.wishes()
+    assert {name for name, wish in before.items() if wish.rollout == second} == {"d6"}
+    for _ in range(3):
+        fleet.decide(2)
+    assert fleet.wishes() == before
