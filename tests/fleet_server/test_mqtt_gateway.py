@@ -152,6 +152,40 @@ def test_a_message_that_breaks_ingest_does_not_stop_the_others(
     assert row.reason == "cannot be taken in"
 
 
+def test_a_failure_that_nobody_foresaw_does_not_end_the_storing(
+    mqtt_config: MqttConfig,
+    broker: Broker,
+    device: mqtt.Client,
+    database: Database,
+    catalog: Catalog,
+    clock: Any,
+    release: ReleaseRef,
+) -> None:
+    class Failing(Ingest):
+        failures = 0
+        well = False
+
+        def take(self, batch: Any) -> None:
+            if not self.well:
+                raise RuntimeError("a bug")
+            super().take(batch)
+
+        def reject(self, message: Any, reason: str, detail: str) -> None:
+            self.failures += 1
+            raise RuntimeError("another bug")
+
+    ingest = Failing(database, catalog, clock, drift_period_seconds=10, future_seconds=600)
+    gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15))
+    gateway.start()
+    try:
+        send_windows(device, release, clock)
+        wait_for(lambda: ingest.failures > 0, seconds=10, what="a failure")
+        ingest.well = True
+        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
+    finally:
+        gateway.stop()
+
+
 def test_a_desired_state_arrives_retained_and_is_noted_once_the_broker_has_it(
     mqtt_config: MqttConfig,
     broker: Broker,
