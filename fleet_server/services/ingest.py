@@ -122,7 +122,7 @@ class _Batch:
         rejection = screening.window_rejection(window, release, before, self._latest)
         if rejection is not None:
             place = (device, window.epoch, window.sequence)
-            windows.count_sequence(self._connection, *place, only_newer=True)
+            windows.pass_sequence(self._connection, *place)
             return rejection
         self._seen(device)
         self._store(window, payload)

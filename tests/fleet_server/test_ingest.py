@@ -1,10 +1,12 @@
 """Messages into a real database: nothing twice, nothing untrue, nothing that breaks the server."""
 
+import hashlib
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ from edge_core.release import ReleaseRef
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.ingest import Inbound, Ingest
-from fleet_server.storage import devices, journal, windows
+from fleet_server.storage import devices, journal, tables, windows
 from fleet_server.storage.database import Database
 from tests.simulators.tiny_bundle import DEFINITION, TARGET
 
@@ -162,6 +164,36 @@ def test_a_release_that_nobody_approved_is_refused(
     renamed = msgspec.structs.replace(release, version="9.0.0")
     ingest.take([stats(window(unknown, clock)), stats(window(renamed, clock))])
     assert reasons(database) == {"unknown release": 2}
+
+
+def test_rejected_windows_leave_only_their_counts(
+    ingest: Ingest, release: ReleaseRef, clock: Any, database: Database
+) -> None:
+    def rows() -> dict[str, int]:
+        with database.read() as connection:
+            found = {
+                table.name: connection.execute(sa.select(sa.func.count()).select_from(table))
+                for table in tables.metadata.sorted_tables
+            }
+            return {name: result.scalar_one() for name, result in found.items()}
+
+    before = rows()
+    for number in range(50):
+        digest = hashlib.sha256(bytes([number])).hexdigest()
+        unknown = ReleaseRef(model="made-up", version="1.0.0", digest=digest)
+        ingest.take([stats(window(unknown, clock, epoch=f"e{number}"))])
+    assert rows() == before | {"rejected": 1}
+
+
+def test_a_rejected_window_is_not_a_lost_one(
+    ingest: Ingest, release: ReleaseRef, clock: Any, database: Database
+) -> None:
+    ingest.take([stats(window(release, clock, sequence=s)) for s in (1, 2)])
+    for _ in range(2):
+        ingest.take([stats(window(release, clock, sequence=3, target="other"))])
+    ingest.take([stats(window(release, clock, sequence=4))])
+    with database.read() as connection:
+        assert windows.lost_windows(connection) == {"d1": 0}
 
 
 def test_more_labels_than_rows_are_refused(
