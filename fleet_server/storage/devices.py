@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from fleet_server.storage.rows import record
-from fleet_server.storage.tables import desired, devices, parity, refusals
+from fleet_server.storage.tables import desired, devices, parity, refusals, samples
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +156,27 @@ def every_refusal(connection: sa.Connection) -> list[StoredRefusal]:
     """All refusals, newest first."""
     rows = connection.execute(sa.select(refusals).order_by(refusals.c.at_ms.desc())).mappings()
     return [record(row, StoredRefusal) for row in rows]
+
+
+def new_sample(
+    connection: sa.Connection, device: str, prediction: str, digest: str, keep: int
+) -> bool:
+    """Remember a sample, and only the last ``keep`` of the device; False where it is known."""
+    newest = connection.execute(
+        sa.select(sa.func.max(samples.c.number)).where(samples.c.device == device)
+    ).scalar()
+    number = (newest or 0) + 1
+    done = connection.execute(
+        insert(samples)
+        .values(device=device, prediction=prediction, digest=digest, number=number)
+        .on_conflict_do_nothing()
+    )
+    if not done.rowcount:
+        return False
+    connection.execute(
+        samples.delete().where(samples.c.device == device, samples.c.number <= number - keep)
+    )
+    return True
 
 
 def add_parity(

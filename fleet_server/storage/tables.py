@@ -274,6 +274,17 @@ parity = Table(
     Column("detail", Text, nullable=False),
 )
 
+samples = Table(
+    "samples",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("prediction", String(64), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    sa.Index("samples_in_order", "device", "number"),
+)
+"""The last samples of each device, so that none is compared twice; ``number`` rises."""
+
 tokens = Table(
     "tokens",
     metadata,

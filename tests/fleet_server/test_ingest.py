@@ -281,14 +281,14 @@ def test_only_what_a_device_says_itself_now_is_a_sign_of_life(
         assert last_seen() == clock()
 
 
-def sample(release: ReleaseRef, clock: Any, change: float = 0.0) -> Inbound:
+def sample(release: ReleaseRef, clock: Any, change: float = 0.0, prediction: str = "p") -> Inbound:
     rng = np.random.default_rng(1)
     rows = rng.normal(0, 1, (1, DEFINITION.window.samples, 2)).astype("<f4")
     features = evaluation.evaluate(DEFINITION, evaluation.quantise(DEFINITION, rows))
     features = features + np.float32(change)
     message = Sample(
         device="d1",
-        prediction_id="p",
+        prediction_id=prediction,
         at_ms=clock(),
         release=release,
         target=TARGET,
@@ -303,13 +303,41 @@ def sample(release: ReleaseRef, clock: Any, change: float = 0.0) -> Inbound:
 def test_samples_are_computed_again_bit_for_bit(
     ingest: Ingest, release: ReleaseRef, clock: Any, database: Database
 ) -> None:
-    ingest.take([sample(release, clock), sample(release, clock, change=1e-6)])
+    ingest.take([sample(release, clock), sample(release, clock, change=1e-6, prediction="q")])
     with database.read() as connection:
         (row,) = devices.every_parity(connection)
         alerts = journal.open_alerts(connection, "parity")
     assert (row.compared, row.mismatches) == (2, 1)
     assert "ax_mean" in row.detail
     assert len(alerts) == 1
+
+
+def test_a_sample_is_compared_once_however_often_it_comes(
+    ingest: Ingest, release: ReleaseRef, clock: Any, database: Database
+) -> None:
+    def compared() -> int:
+        with database.read() as connection:
+            (row,) = devices.every_parity(connection)
+        return row.compared
+
+    ingest.take([sample(release, clock), sample(release, clock)])
+    ingest.take([sample(release, clock)])
+    assert compared() == 1
+    more = [sample(release, clock, prediction=f"p{number}") for number in range(5)]
+    ingest.take(more)
+    ingest.take(more)
+    assert compared() == 6
+
+
+def test_only_the_last_samples_of_a_device_are_remembered(database: Database) -> None:
+    with database.write() as connection:
+        for number in range(20):
+            for device in ("d1", "d2"):
+                assert devices.new_sample(connection, device, f"p{number}", "0" * 64, keep=5)
+        assert not devices.new_sample(connection, "d1", "p15", "0" * 64, keep=5)
+        assert devices.new_sample(connection, "d1", "p15", "1" * 64, keep=5)
+        kept = connection.execute(sa.select(sa.func.count()).select_from(tables.samples))
+        assert kept.scalar_one() == 10
 
 
 def test_random_bytes_are_counted_and_nothing_else(ingest: Ingest, database: Database) -> None:
