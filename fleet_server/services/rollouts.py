@@ -69,6 +69,11 @@ class Rollouts:
             now = self._clock()
             found = self._catalog.by_name(connection, release)
             incumbent = self._incumbent(connection, found)
+            if not plans.stages_for(plan, has_incumbent=incumbent is not None):
+                raise InvalidRequest(
+                    f"{found.ref.name} is its model's first release and has nothing to run in the "
+                    "shadow of: add a canary or ramp stage to the plan"
+                )
             row = StoredRollout(
                 rollout=f"r{rollouts.count(connection) + 1}",
                 model=found.ref.model,

@@ -7,7 +7,7 @@ import pytest
 
 from edge_core.release import ReleaseRef
 from fleet_server.domain.plan import DEFAULT_PLAN
-from fleet_server.services.errors import Conflict
+from fleet_server.services.errors import Conflict, InvalidRequest
 from fleet_server.storage import releases
 from tests.simulators.spoken_fleet import SpokenFleet
 
@@ -129,3 +129,13 @@ def test_two_first_rollouts_do_not_fight_over_a_device(fleet: SpokenFleet, repos
     for _ in range(3):
         fleet.decide(2)
     assert fleet.wishes() == before
+
+
+def test_a_first_release_needs_a_stage_in_which_it_serves(
+    fleet: SpokenFleet, repository: Any
+) -> None:
+    ref = fleet.approve(repository.publish("1.0.0"))
+    fleet.report("d0")
+    with pytest.raises(InvalidRequest, match="add a canary or ramp stage"):
+        fleet.services.rollouts.start(ref.name, {"stages": [{"kind": "shadow", "share": 1}]}, "me")
+    assert fleet.services.rollouts.every() == []

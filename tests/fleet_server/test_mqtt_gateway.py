@@ -20,7 +20,7 @@ from fleet_server.config import MqttConfig
 from fleet_server.mqtt_gateway import MqttGateway
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.catalog import Catalog
-from fleet_server.services.desired import DesiredStates, Wanted, want
+from fleet_server.services.desired import MOST_AT_ONCE, DesiredStates, Wanted, want
 from fleet_server.services.ingest import Ingest
 from fleet_server.storage import devices, journal, windows
 from fleet_server.storage.database import Database
@@ -275,6 +275,22 @@ def test_an_unanswered_desired_state_is_sent_again_at_a_bounded_rate(
     assert len(desired.to_send()) == 1
     desired.sent(due)
     assert desired.to_send() == []
+
+
+def test_devices_that_never_answer_do_not_crowd_out_others(database: Database, clock: Any) -> None:
+    desired = DesiredStates(database, clock, 15)
+    with database.write() as connection:
+        silent = {f"a{number:04}": Wanted(active=None) for number in range(MOST_AT_ONCE)}
+        want(connection, silent, [], clock())
+    desired.sent(desired.to_send())
+    clock.now += 60_000
+    with database.write() as connection:
+        want(connection, {"z": Wanted(active=None)}, [], clock())
+    due = desired.to_send()
+    assert due[0].device == "z"
+    desired.sent(due)
+    left = desired.to_send()
+    assert [message.device for message in left] == [f"a{MOST_AT_ONCE - 1:04}"]
 
 
 def test_no_broker_is_one_clear_line(database: Database, catalog: Catalog, clock: Any) -> None:
