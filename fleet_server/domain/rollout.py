@@ -208,9 +208,10 @@ def _arrived(
     if waiting and not late:
         return None, ""
     silent = len(members) - len(heard)
+    failed = "refused the release" if state == "promoting" else "could not go back"
     missing = (
         (waiting, f"; not back by the deadline: {_names(waiting)}"),
-        (refused, f"; {len(refused)} refused the release: {_names(refused)}"),
+        (refused, f"; {len(refused)} {failed}: {_names(refused)}"),
         (silent, f"; {silent} silent ones will follow"),
     )
     text = f"{confirmed} devices confirmed" + "".join(text for holds, text in missing if holds)

@@ -144,7 +144,7 @@ def test_a_device_that_cannot_go_back_is_named_and_holds_up_nobody() -> None:
     moved = step("rolling_back", members=[*THERE, stuck])
     assert moved is not None
     assert (moved.event, moved.state) == (Event.STRANDED, "rolled_back")
-    assert "d4" in moved.reason
+    assert "1 could not go back: d4" in moved.reason
     many = [member(place, confirmed=False) for place in range(20)]
     late = step("rolling_back", members=many, elapsed=DEFAULT_PLAN.deadline_seconds + 1)
     assert late is not None
