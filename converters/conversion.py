@@ -26,8 +26,8 @@ from converters import (
 from converters.building import write_reports
 from converters.cache import Cache, default_folder
 from converters.calibration import LEAST_ROWS
-from converters.quantising import largest_error
 from converters.pipeline import Pipeline, Report
+from converters.quantising import largest_error
 from converters.refusal import RefusedByGate, WrongUse
 from converters.source import FileSource
 from converters.targets import open_target

@@ -151,6 +151,11 @@ def _signed(metadata: AnyMetadata, *signers: CryptoSigner) -> bytes:
 
 
 def _check_gates(manifest: Manifest) -> None:
+    if not manifest.gates:
+        raise RefusedByGate(
+            f"{manifest.model}@{manifest.version}: no gate ever judged it; build it with "
+            "serinus-convert build"
+        )
     for result in manifest.gates:
         if result.outcome != "passed" and not result.waived:
             where = f" ({result.slice})" if result.slice else ""
@@ -163,11 +168,14 @@ def _check_gates(manifest: Manifest) -> None:
 def _check_statement(bundle: Path, keys: Path) -> None:
     if not (bundle / SIGNATURE).exists():
         raise UntrustedBundle(f"{bundle} is not signed: build it with --key STATEMENT.pem")
-    if (keys / PUBLIC_KEY).exists():
-        key = load_public_key(trusted_list.read(keys / PUBLIC_KEY), str(keys / PUBLIC_KEY))
-        trust.accept(
-            trusted_list.read(bundle / MANIFEST), trusted_list.read(bundle / SIGNATURE), [key]
+    public = keys / PUBLIC_KEY
+    if not public.exists():
+        raise InvalidConfiguration(
+            f"no {public} to check the bundle's signature with: copy the public half of the "
+            "statement key there; serinus-convert keygen made it"
         )
+    key = load_public_key(trusted_list.read(public), str(public))
+    trust.accept(trusted_list.read(bundle / MANIFEST), trusted_list.read(bundle / SIGNATURE), [key])
 
 
 def _check_immutable(repository: Path, ref: ReleaseRef) -> None:

@@ -21,12 +21,16 @@ def releases(repository: Path, pinned: Path) -> Targets:
     """Newest list of releases, signed by the key that the targets role delegates to.
 
     Raises:
-        UntrustedBundle: a signature is missing or made by another key.
+        UntrustedBundle: a signature is missing or made by another key, or a file's name gives
+            another version than its signed content.
         Unavailable: a file cannot be read.
     """
-    path = _newest(repository / "metadata", RELEASES)
+    metadata = repository / "metadata"
+    version = _newest(metadata, RELEASES)
+    path = metadata / f"{version}.{RELEASES}.json"
     listed = _parsed(path, Targets)
     _verify(targets(repository, pinned), RELEASES, listed, path)
+    _check_version(listed.signed, version, path)
     return listed.signed
 
 
@@ -40,10 +44,13 @@ def targets(repository: Path, pinned: Path) -> Targets:
         newer = _parsed(path, Root)
         _verify(root.signed, Root.type, newer, path)
         _verify(newer.signed, Root.type, newer, path)
+        _check_version(newer.signed, root.signed.version + 1, path)
         root = newer
-    path = _newest(metadata, Targets.type)
+    version = _newest(metadata, Targets.type)
+    path = metadata / f"{version}.{Targets.type}.json"
     found = _parsed(path, Targets)
     _verify(root.signed, Targets.type, found, path)
+    _check_version(found.signed, version, path)
     return found.signed
 
 
@@ -55,10 +62,16 @@ def read(path: Path) -> bytes:
         raise Unavailable(f"cannot read {path}: {error.strerror}") from error
 
 
-def _newest(metadata: Path, role: str) -> Path:
+def _newest(metadata: Path, role: str) -> int:
     names = (re.match(rf"^(\d+)\.{role}\.json$", path.name) for path in metadata.iterdir())
     versions = [int(match[1]) for match in names if match]
-    return metadata / f"{max(versions, default=1)}.{role}.json"
+    return max(versions, default=1)
+
+
+def _check_version(signed: Root | Targets, version: int, path: Path) -> None:
+    """An old list under a new name would bring back what was revoked since."""
+    if signed.version != version:
+        raise UntrustedBundle(f"{path} says that it is version {signed.version}")
 
 
 def _parsed(path: Path, kind: type[S]) -> Metadata[S]:

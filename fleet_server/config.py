@@ -69,6 +69,15 @@ class RepositoryConfig(_Section, frozen=True, kw_only=True):
     timestamp_days: Annotated[float, msgspec.Meta(gt=0)] = 1.0
 
 
+class RetentionConfig(_Section, frozen=True, kw_only=True):
+    """How long the database remembers; sums, verdicts and rollouts are kept for good."""
+
+    window_days: Annotated[float, msgspec.Meta(ge=1)] = 30.0
+    """Bodies of statistics windows; what they add up to is kept."""
+    event_days: Annotated[float, msgspec.Meta(ge=1)] = 180.0
+    """Events and closed alerts."""
+
+
 class ServerConfig(_Section, frozen=True, kw_only=True):
     """Everything that can be set."""
 
@@ -79,6 +88,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     windows: WindowsConfig = WindowsConfig()
     devices: DevicesConfig = DevicesConfig()
     repository: RepositoryConfig = RepositoryConfig()
+    retention: RetentionConfig = RetentionConfig()
 
     @property
     def data(self) -> Path:

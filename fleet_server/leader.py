@@ -48,6 +48,7 @@ class Leader:
             self._guarded("drift", self._services.drift.observe)
             self._guarded("rollouts", self._services.rollouts.decide)
             self._guarded("desired states", self._send)
+            self._guarded("retention", self._services.retention.prune)
             changed.wait(self._config.windows.decide_every_seconds)
 
     def _send(self) -> None:

@@ -8,6 +8,7 @@ broker keeps what was not acknowledged for the server's persistent session.
 import queue
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -145,7 +146,11 @@ class MqttGateway:
 
     def _on_message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         received = _Received(
-            Inbound(topic=message.topic, payload=bytes(message.payload)),
+            Inbound(
+                topic=message.topic,
+                payload=bytes(message.payload),
+                retained=bool(message.retain),
+            ),
             message.mid,
             message.qos,
             self._connection,
@@ -163,14 +168,22 @@ class MqttGateway:
         self._confirmed.put(mid)
 
     def _run(self) -> None:
+        """Store until the end; nothing but stop() ends this thread, or nobody would notice."""
         while not self._stop.is_set():
-            batch = self._next_batch()
-            self._note_forgetting()
-            if batch:
-                self._store(batch)
-            confirmed = self._next_confirmed()
-            if confirmed:
-                self._persist(partial(self._desired.delivered, confirmed))
+            try:
+                self._step()
+            except Exception:
+                traceback.print_exc()
+                self._stop.wait(RETRY_SECONDS)
+
+    def _step(self) -> None:
+        batch = self._next_batch()
+        self._note_forgetting()
+        if batch:
+            self._store(batch)
+        confirmed = self._next_confirmed()
+        if confirmed:
+            self._persist(partial(self._desired.delivered, confirmed))
 
     def _note_forgetting(self) -> None:
         """A broker without our session has lost the retained states as well: send them again."""
@@ -225,14 +238,20 @@ class MqttGateway:
                 self._take([message])
 
     def _persist(self, action: Callable[[], None]) -> bool:
-        """Do it as soon as the database can be written; False where the server ends before."""
+        """Do it as soon as the database can be written; False where the server ends before.
+
+        What fails for a reason that nobody foresaw is tried again, too: the messages would be
+        lost otherwise.
+        """
         complained = False
         while True:
             try:
                 action()
-            except SerinusError as error:
+            except Exception as error:
                 if not complained:
                     print(f"ingest: waiting: {error}", file=sys.stderr, flush=True)
+                    if not isinstance(error, SerinusError):
+                        traceback.print_exc()
                     complained = True
                 if self._stop.wait(RETRY_SECONDS):
                     return False

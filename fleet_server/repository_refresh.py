@@ -66,17 +66,26 @@ class Refresher:
         """
         root = reader.verified_root(self._folder, self._pinned_root)
         snapshot = self._current(root, SNAPSHOT, Snapshot, self._newest_snapshot())
+        least = self._least(root)
         refused: dict[str, str] = {}
-        targets = self._newest(root, "targets", _listed(snapshot, "targets"), now, refused)
+        targets = self._newest(root, "targets", least.get("targets.json", 1), now, refused)
         if targets is None:
             raise UntrustedBundle(
                 "the repository has no targets metadata that the root's keys signed: "
                 + ("; ".join(refused.values()) or "run serinus-convert init-repository")
             )
-        least = _listed(snapshot, reader.RELEASES)
-        releases = self._newest(targets, reader.RELEASES, least, now, refused)
+        at_least = least.get(f"{reader.RELEASES}.json", 1)
+        releases = self._newest(targets, reader.RELEASES, at_least, now, refused)
+        if releases is None:
+            reason = "it was listed before and is missing now; copy it into the repository again"
+            refused.setdefault(f"{at_least}.{reader.RELEASES}.json", reason)
+        found = {"targets.json": targets.version}
+        if releases is not None:
+            found[f"{reader.RELEASES}.json"] = releases.version
         try:
-            self._renew(root, snapshot, targets, releases, now)
+            # What was listed once stays listed, usable or not: without its version in the
+            # snapshot, devices and this server would take an older list for the newest.
+            self._renew(root, snapshot, least | found, now)
         except SerinusError as error:
             return Listing(
                 targets=targets, releases=None, refused=refused, renewal_problem=str(error)
@@ -114,13 +123,9 @@ class Refresher:
         self,
         root: Root,
         snapshot: Snapshot | None,
-        targets: Targets,
-        releases: Targets | None,
+        wanted: dict[str, int],
         now: datetime,
     ) -> None:
-        wanted = {"targets.json": targets.version}
-        if releases is not None:
-            wanted[f"{reader.RELEASES}.json"] = releases.version
         have = {} if snapshot is None else {n: f.version for n, f in snapshot.meta.items()}
         if snapshot is None or wanted != have or _aged(snapshot, self._snapshot_life, now):
             snapshot = Snapshot(
@@ -166,7 +171,7 @@ class Refresher:
     def _current(
         self, root: Root, role: str, kind: type[OnlineRole], version: int | None
     ) -> OnlineRole | None:
-        """Return the signed file that devices see now; none where it is absent or not valid."""
+        """Return one of our signed files; none where it is absent or not valid."""
         name = f"{role}.json" if version is None else f"{version}.{role}.json"
         if not (self._metadata / name).exists():
             return None
@@ -176,6 +181,15 @@ class Refresher:
         except (SerinusError, RepositoryError):
             return None
         return metadata.signed
+
+    def _least(self, root: Root) -> dict[str, int]:
+        """File name -> newest version that any snapshot with a valid signature ever listed."""
+        least: dict[str, int] = {}
+        for version in self._versions(SNAPSHOT):
+            snapshot = self._current(root, SNAPSHOT, Snapshot, version)
+            for name, entry in snapshot.meta.items() if snapshot is not None else ():
+                least[name] = max(entry.version, least.get(name, 0))
+        return least
 
     def _newest_snapshot(self) -> int:
         return max(self._versions(SNAPSHOT), default=0)
@@ -221,11 +235,6 @@ def state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
         status = path.stat()
         found.append((path.name, status.st_size, status.st_mtime_ns))
     return tuple(found)
-
-
-def _listed(snapshot: Snapshot | None, role: str) -> int:
-    entry = snapshot.meta.get(f"{role}.json") if snapshot is not None else None
-    return entry.version if entry is not None else 1
 
 
 def _aged(signed: Snapshot | Timestamp, life: timedelta, now: datetime) -> bool:

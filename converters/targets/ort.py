@@ -108,8 +108,7 @@ def _session(data: bytes, options: Any) -> Any:
     import onnxruntime
 
     try:
-        return onnxruntime.InferenceSession(
-            data, options, providers=[PROVIDER] )
+        return onnxruntime.InferenceSession(data, options, providers=[PROVIDER])
     except Exception as error:  # its error classes have no public base
         raise StageFailed(f"onnxruntime refuses the model: {quoted(error)}") from error
 

@@ -39,8 +39,7 @@ class OnnxSession:
         # A spinning thread pool would keep a small device's core busy between requests.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        self._session = onnxruntime.InferenceSession(
-            path, options, providers=[PROVIDER] )
+        self._session = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
         self._shape: tuple[int, ...] = tuple(self._session.get_inputs()[0].shape[1:])
         self._bound: dict[int, _Bound] = {}
         self.runtime = f"onnxruntime {onnxruntime.__version__} ({PROVIDER})"

@@ -87,9 +87,9 @@ def rollback(
 
 
 @router.get("/verdicts/{rollout}")
-def verdicts(rollout: str, services: ServicesOf, _token: Viewer) -> Response:
-    """List the stored verdicts of a rollout, oldest first."""
-    return items(services.verdicts.of_rollout(rollout))
+def verdicts(rollout: str, services: ServicesOf, _token: Viewer, limit: Limit = 200) -> Response:
+    """List the newest stored verdicts of a rollout, oldest first."""
+    return items(services.verdicts.of_rollout(rollout, limit))
 
 
 @router.post("/verdicts/{verdict}/replay")

@@ -59,6 +59,8 @@ class DriftState(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered between periods. Counts are flat, for all channels."""
 
     v: int = DRIFT_VERSION
+    judged: int = -1
+    """Last period that had enough rows to say something."""
     learned: int = 0
     """Number of periods learned from."""
     usual: list[int] = []
@@ -122,7 +124,7 @@ def observe(
     if rows < settings.min_rows:
         return state, None
     counts: Int64 = np.sum([seen for _, seen in arms.values()], axis=0)
-    state = _remember(state, counts, rows)
+    state = msgspec.structs.replace(_remember(state, counts, rows), judged=period)
     if not state.margins:
         return _learn(state, channels, counts, rows, settings), None
     usual = np.array(state.usual)
@@ -166,7 +168,7 @@ def _learn(
     merged = [every[end - MERGED_PERIODS : end].sum(axis=0) for end in _ends(len(every))]
     wandering = np.array([_distances(channels, total - some, some) for some in merged])
     margins = MARGIN_FACTOR * wandering.max(axis=0) + MARGIN_FLOOR
-    return _at_rest(msgspec.structs.replace(state, margins=margins.tolist()))
+    return at_rest(msgspec.structs.replace(state, margins=margins.tolist()))
 
 
 def _ends(periods: int) -> range:
@@ -180,7 +182,7 @@ def _learned(state: DriftState, counts: Int64, rows: int) -> DriftState:
     )
 
 
-def _at_rest(state: DriftState) -> DriftState:
+def at_rest(state: DriftState) -> DriftState:
     """No capital, no drift."""
     return msgspec.structs.replace(
         state,
@@ -259,7 +261,7 @@ def _watch_end(
     state = msgspec.structs.replace(state, quiet=state.quiet + 1 if usual_again else 0)
     if state.quiet < CLEAR_PERIODS:
         return state, None
-    return _at_rest(state), _finding(state, seen, settings, opened=False)
+    return at_rest(state), _finding(state, seen, settings, opened=False)
 
 
 def _finding(state: DriftState, seen: _Period, settings: Settings, *, opened: bool) -> DriftFinding:

@@ -89,6 +89,8 @@ def parse(data: bytes) -> Plan:
 
 
 def stages_for(plan: Plan, *, has_incumbent: bool) -> list[Stage]:
-    """Stages that make sense: a first release has nothing to run in the shadow of."""
-    stages = [stage for stage in plan.stages if has_incumbent or stage.kind != "shadow"]
-    return stages or plan.stages
+    """Stages that make sense: a first release has nothing to run in the shadow of.
+
+    None are left of a plan for a first release that has only shadow stages.
+    """
+    return [stage for stage in plan.stages if has_incumbent or stage.kind != "shadow"]

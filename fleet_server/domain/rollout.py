@@ -24,6 +24,9 @@ State = Literal[
 ]
 STATES: Final[tuple[State, ...]] = get_args(State)
 FINISHED: Final[frozenset[State]] = frozenset({"promoted", "rolled_back"})
+REVOKED: Final = "the release is no longer approved"
+MOST_NAMES = 5
+"""Devices that a reason names."""
 
 
 class Event(StrEnum):
@@ -34,6 +37,8 @@ class Event(StrEnum):
     WORSE = "worse"
     DEADLINE = "deadline"
     CONFIRMED = "confirmed"
+    STRANDED = "stranded"
+    """Going back ends without some devices that can be heard."""
     PAUSE = "pause"
     RESUME = "resume"
     ROLL_BACK = "roll_back"
@@ -49,6 +54,7 @@ TABLE: Final[dict[State, dict[Event, State | None]]] = {
         Event.WORSE: "rolling_back",
         Event.DEADLINE: "inconclusive",
         Event.CONFIRMED: REFUSED,
+        Event.STRANDED: REFUSED,
         Event.PAUSE: "paused",
         Event.RESUME: REFUSED,
         Event.ROLL_BACK: "rolling_back",
@@ -59,6 +65,7 @@ TABLE: Final[dict[State, dict[Event, State | None]]] = {
         Event.WORSE: "rolling_back",
         Event.DEADLINE: REFUSED,
         Event.CONFIRMED: REFUSED,
+        Event.STRANDED: REFUSED,
         Event.PAUSE: REFUSED,
         Event.RESUME: "running",
         Event.ROLL_BACK: "rolling_back",
@@ -69,6 +76,7 @@ TABLE: Final[dict[State, dict[Event, State | None]]] = {
         Event.WORSE: "rolling_back",
         Event.DEADLINE: REFUSED,
         Event.CONFIRMED: REFUSED,
+        Event.STRANDED: REFUSED,
         Event.PAUSE: REFUSED,
         Event.RESUME: "running",
         Event.ROLL_BACK: "rolling_back",
@@ -77,14 +85,19 @@ TABLE: Final[dict[State, dict[Event, State | None]]] = {
         Event.STAGE_PASSED: REFUSED,
         Event.LAST_PASSED: REFUSED,
         Event.WORSE: "rolling_back",
-        Event.DEADLINE: REFUSED,
+        Event.DEADLINE: "promoting",
         Event.CONFIRMED: "promoted",
+        Event.STRANDED: REFUSED,
         Event.PAUSE: REFUSED,
         Event.RESUME: REFUSED,
         Event.ROLL_BACK: "rolling_back",
     },
     "promoted": dict.fromkeys(Event, REFUSED),
-    "rolling_back": {**dict.fromkeys(Event, REFUSED), Event.CONFIRMED: "rolled_back"},
+    "rolling_back": {
+        **dict.fromkeys(Event, REFUSED),
+        Event.CONFIRMED: "rolled_back",
+        Event.STRANDED: "rolled_back",
+    },
     "rolled_back": dict.fromkeys(Event, REFUSED),
 }
 """Nothing else is remembered between steps, so after a restart every state goes on by itself."""
@@ -125,6 +138,7 @@ def step(
     stages: Sequence[Stage],
     verdict: Verdict | None,
     members: Sequence[Member],
+    approved: bool,
     waited_seconds: float,
 ) -> Transition | None:
     """Decide whether the rollout moves now; none when it stays where it is.
@@ -136,9 +150,12 @@ def step(
         stages: the stages that this rollout goes through.
         verdict: the newest judgement of the stage, until it is left.
         members: what became of every device's order, role included.
-        waited_seconds: time since the stage began, or was last resumed.
+        approved: whether the repository lists the candidate now.
+        waited_seconds: time since the rollout last moved.
     """
     event, reason = _event(state, stage, plan, stages, verdict, members, waited_seconds)
+    if not approved and apply(state, Event.WORSE) is not None:
+        event, reason = Event.WORSE, REVOKED
     following = apply(state, event) if event else None
     if event is None or following is None:
         return None
@@ -156,7 +173,7 @@ def _event(
     waited_seconds: float,
 ) -> tuple[Event | None, str]:
     if state in ("promoting", "rolling_back"):
-        return _arrived(state, plan, members)
+        return _arrived(state, plan, members, waited_seconds)
     if state in FINISHED or verdict is None:
         return None, ""
     if verdict.decision == "rollback":
@@ -171,22 +188,40 @@ def _event(
     return None, ""
 
 
-def _arrived(state: State, plan: Plan, members: Sequence[Member]) -> tuple[Event | None, str]:
-    """Every device that can be heard has to confirm; silent ones get their orders later."""
+def _arrived(
+    state: State, plan: Plan, members: Sequence[Member], waited_seconds: float
+) -> tuple[Event | None, str]:
+    """Every device that can be heard has to confirm; silent ones get their orders later.
+
+    The way back always ends: what cannot go back is named, and holds up nobody else.
+    """
     heard = [member for member in members if not member.silent]
-    refused = sum(member.refused for member in heard)
-    if state == "promoting" and refused > plan.max_lost_share * len(heard):
-        return Event.WORSE, f"{refused} of {len(heard)} devices refused the release"
+    refused = [member.device for member in heard if member.refused]
+    if state == "promoting" and len(refused) > plan.max_lost_share * len(heard):
+        return Event.WORSE, f"{len(refused)} of {len(heard)} devices refused the release"
     confirmed = sum(member.confirmed for member in heard)
-    waiting = any(not member.confirmed and not member.refused for member in heard)
-    if waiting or (state == "promoting" and not confirmed):
+    waiting = [m.device for m in heard if not m.confirmed and not m.refused]
+    late = waited_seconds > plan.deadline_seconds
+    if state == "promoting" and (waiting or not confirmed):
+        asked = f"not every device runs the release by the deadline ({_names(waiting)} to come)"
+        return (Event.DEADLINE, asked) if late else (None, "")
+    if waiting and not late:
         return None, ""
+    silent = len(members) - len(heard)
+    failed = "refused the release" if state == "promoting" else "could not go back"
     missing = (
-        (refused, f"; {refused} refused the release"),
-        (len(members) - len(heard), f"; {len(members) - len(heard)} silent ones will follow"),
+        (waiting, f"; not back by the deadline: {_names(waiting)}"),
+        (refused, f"; {len(refused)} {failed}: {_names(refused)}"),
+        (silent, f"; {silent} silent ones will follow"),
     )
-    late = "".join(text for count, text in missing if count)
-    return Event.CONFIRMED, f"{confirmed} devices confirmed{late}"
+    text = f"{confirmed} devices confirmed" + "".join(text for holds, text in missing if holds)
+    stranded = state == "rolling_back" and (waiting or refused)
+    return (Event.STRANDED if stranded else Event.CONFIRMED), text
+
+
+def _names(devices: Sequence[str]) -> str:
+    more = f" and {len(devices) - MOST_NAMES} more" if len(devices) > MOST_NAMES else ""
+    return ", ".join(devices[:MOST_NAMES]) + more or "none"
 
 
 def wanted(

@@ -14,6 +14,7 @@ from edge_core.features.definition import FeatureDefinition
 from edge_core.release import ReleaseRef
 from edge_core.stats import histogram
 from edge_core.stats.histogram import Layout, Reference
+from fleet_server.services import standing
 from fleet_server.services.clock import Clock
 from fleet_server.services.errors import InvalidRequest, NotFound
 from fleet_server.storage import journal, releases
@@ -73,6 +74,7 @@ class Catalog:
                     releases.revoke(connection, digest, now)
                     name = releases.names(connection)[digest]
                     journal.add_event(connection, now, "release", name, "no longer approved")
+            standing.watch(connection, now)
         with self._lock:
             self._parsed.clear()
 

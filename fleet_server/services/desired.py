@@ -94,6 +94,8 @@ class DesiredStates:
                 if self._due(row, answered.get(row.device, 0), now)
             ]
             refs = {ref.digest: ref for ref in releases.identities(connection)} if due else {}
+        # Those that wait longest come first, or devices that never answer would crowd out others.
+        due.sort(key=lambda row: -1 if row.sent_ms is None else row.sent_ms)
         return [_packed(row, refs) for row in due[:MOST_AT_ONCE]]
 
     def _due(self, row: Desired, answered: int, now_ms: int) -> bool:

@@ -16,8 +16,9 @@ from fleet_server.storage.windows import PeriodCounts
 
 KEPT_PERIODS = 500
 STALE_PERIODS = 10
-"""A detector that saw nothing for so long has no say: nobody runs its release any more."""
+"""A detector that could judge nothing for so long has no say: hardly anyone runs its release."""
 UNWATCHED = ("fallback",)
+GONE = "no release that still runs sees it any more"
 
 
 class DriftWatch:
@@ -32,6 +33,7 @@ class DriftWatch:
         self._period_ms = round(period_seconds * 1000)
         self._settings = Settings()
         self._seen: int | None = None
+        self._first: int | None = None
 
     def observe(self) -> None:
         """Take in every period that has ended since the last call."""
@@ -45,6 +47,7 @@ class DriftWatch:
                 release = self._catalog.get(connection, digest)
                 if release is not None:
                     self._watch(connection, release, found, states.get(digest), now)
+            self._settle(connection, current, now)
             windows.forget_periods(connection, current - KEPT_PERIODS)
         self._seen = current
 
@@ -100,20 +103,39 @@ class DriftWatch:
             "since_ms": finding.since * self._period_ms,
         }
         if not finding.open:
-            if not self._still_open(connection, model) and journal.close_alert(
-                connection, now_ms, DRIFT, model
-            ):
-                journal.add_event(connection, now_ms, DRIFT, model, finding.summary)
+            if model not in self._drifting(connection):
+                self._close(connection, model, finding.summary, now_ms)
         elif journal.open_alert(connection, now_ms, DRIFT, model, finding.summary, detail):
             journal.add_event(connection, now_ms, DRIFT, model, finding.summary, detail)
 
-    def _still_open(self, connection: sa.Connection, model: str) -> bool:
-        """Whether another release of the model that still runs sees the same drift."""
-        oldest = self._clock() // self._period_ms - STALE_PERIODS
+    def _settle(self, connection: sa.Connection, current: int, now_ms: int) -> None:
+        """Let go of drifts that nobody is left to see the end of, and close their alerts.
+
+        A server that was down has heard nobody, so silence counts from its first look only.
+        """
+        if self._first is None:
+            self._first = current
+        oldest = current - STALE_PERIODS
         for digest, (stored, period) in windows.drift_states(connection).items():
+            state = msgspec.json.decode(stored, type=DriftState)
+            if state.since is not None and max(state.judged, self._first) < oldest:
+                rested = msgspec.json.encode(detector.at_rest(state))
+                windows.put_drift_state(connection, digest, rested, period)
+        drifting = self._drifting(connection)
+        for alert in journal.open_alerts(connection, DRIFT):
+            if alert.subject not in drifting:
+                self._close(connection, alert.subject, GONE, now_ms)
+
+    def _close(self, connection: sa.Connection, model: str, text: str, now_ms: int) -> None:
+        if journal.close_alert(connection, now_ms, DRIFT, model):
+            journal.add_event(connection, now_ms, DRIFT, model, text)
+
+    def _drifting(self, connection: sa.Connection) -> set[str]:
+        """Models of which a release sees a drift that has not ended."""
+        found = set()
+        for digest, (stored, _) in windows.drift_states(connection).items():
             release = self._catalog.get(connection, digest)
-            if release is not None and release.ref.model == model and period >= oldest:
-                state = msgspec.json.decode(stored, type=DriftState)
-                if state.since is not None:
-                    return True
-        return False
+            state = msgspec.json.decode(stored, type=DriftState)
+            if release is not None and state.since is not None:
+                found.add(release.ref.model)
+        return found

@@ -9,6 +9,7 @@ from edge_core.messages.telemetry import Arm
 from fleet_server.domain.cohort import Role
 from fleet_server.domain.evidence import Baseline, Cell, Evidence, Member
 from fleet_server.domain.plan import Plan, StageKind
+from fleet_server.domain.rollout import known
 from fleet_server.storage import devices, journal, rollouts, windows
 from fleet_server.storage.devices import Desired, Device, StoredRefusal
 from fleet_server.storage.rollouts import StoredRollout
@@ -86,12 +87,16 @@ def _refused(
 ) -> bool:
     """Whether it would not install the candidate for this rollout, or recovered from it.
 
-    The device's own clock is not compared with ours: it has answered the order that stands, and
-    says that this order failed.
+    On the way back, whether it cannot go back. The device's own clock is not compared with ours:
+    it has answered the order that stands, and says that this order failed.
     """
-    if wish is None or row.digest not in (wish.active, wish.shadow):
+    if wish is None:
         return False
     failed = device.desired_revision == wish.revision and device.update_state == "failed"
+    if known(row.state) == "rolling_back":
+        return failed
+    if row.digest not in (wish.active, wish.shadow):
+        return False
     return failed and (refusal is not None or device.active != wish.active)
 
 

@@ -24,12 +24,13 @@ class Fold:
         self._connection = connection
         self._period = period
         self._totals: dict[tuple[str, str, str], Totals] = {}
+        self._changed: set[tuple[str, str, str]] = set()
         self._cells: dict[CellKey, CellCounts] = {}
         self._periods: dict[tuple[str, str], tuple[int, Int64]] = {}
 
     def totals(self, window: StatsWindow) -> Totals:
         """Sums of the window's device, release and arm, this batch's earlier windows included."""
-        key = (window.device, window.release.digest, window.arm)
+        key = _totals_key(window)
         if key not in self._totals:
             self._totals[key] = windows.totals_of(self._connection, *key)
         return self._totals[key]
@@ -37,6 +38,7 @@ class Fold:
     def add(self, window: StatsWindow, place: tuple[str, int]) -> None:
         """Add one window that was stored now for the first time; ``place`` is (rollout, stage)."""
         right, wrong = screening.labelled(window)
+        self._changed.add(_totals_key(window))
         totals = self.totals(window)
         totals.rows += window.rows
         totals.errors += window.errors
@@ -54,13 +56,17 @@ class Fold:
             self._periods[(digest, window.arm)] = (rows + window.rows, merged)
 
     def write(self) -> None:
-        """Add the batch to what is stored."""
-        for (device, digest, arm), totals in self._totals.items():
-            windows.put_totals(self._connection, device, digest, arm, totals)
-        for key, cell in self._cells.items():
-            windows.add_to_cell(self._connection, key, cell)
+        """Add the batch to what is stored; what was only looked at leaves no row."""
+        for key in self._changed:
+            windows.put_totals(self._connection, *key, self._totals[key])
+        for place, cell in self._cells.items():
+            windows.add_to_cell(self._connection, place, cell)
         for (digest, arm), (rows, counts) in self._periods.items():
             windows.add_to_period(self._connection, digest, arm, self._period, rows, counts)
+
+
+def _totals_key(window: StatsWindow) -> tuple[str, str, str]:
+    return window.device, window.release.digest, window.arm
 
 
 def _cell(window: StatsWindow, right: int, wrong: int, paired: PairedCounts) -> CellCounts:

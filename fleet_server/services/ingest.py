@@ -26,6 +26,8 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
 
     topic: str
     payload: bytes
+    retained: bool = False
+    """The broker kept it and says it again: it proves nothing about now."""
 
 
 class Ingest:
@@ -83,6 +85,7 @@ class _Batch:
         self._latest = latest_ms
         self._fold = Fold(connection, now_ms // period_ms)
         self._places = placement.Places(connection)
+        self._retained = False
         self._kinds: dict[str, Callable[[str, bytes], Rejection | None]] = {
             "stats": self._stats,
             "samples": self._sample,
@@ -93,6 +96,7 @@ class _Batch:
     def take(self, message: Inbound) -> None:
         """Take in one message, or count why not."""
         device, kind = _sender(message.topic)
+        self._retained = message.retained
         try:
             topic = topics.parse_up(message.topic)
             rejection = self._kinds[topic.kind](topic.device, message.payload)
@@ -118,7 +122,7 @@ class _Batch:
         rejection = screening.window_rejection(window, release, before, self._latest)
         if rejection is not None:
             place = (device, window.epoch, window.sequence)
-            windows.count_sequence(self._connection, *place, only_newer=True)
+            windows.pass_sequence(self._connection, *place)
             return rejection
         self._seen(device)
         self._store(window, payload)
@@ -163,7 +167,7 @@ class _Batch:
         presence = codec.decode(Online, payload)
         if presence.device != device:
             return _foreign(presence.device)
-        self._seen(device)
+        self._seen(device, alive=presence.online)  # the broker says the last will, not the device
         devices.change(self._connection, device, online=presence.online)
         return None
 
@@ -227,8 +231,10 @@ class _Batch:
             {"release": row.name, "digest": row.digest, "devices": refusing},
         )
 
-    def _seen(self, device: str) -> None:
-        if devices.seen(self._connection, device, self._now):
+    def _seen(self, device: str, *, alive: bool = True) -> None:
+        """Note a device, and that it lives where it said so itself just now."""
+        now_alive = alive and not self._retained
+        if devices.seen(self._connection, device, self._now, alive=now_alive):
             journal.add_event(self._connection, self._now, "device", device, "first seen")
 
 

@@ -9,6 +9,9 @@ from edge_core.messages.telemetry import Sample
 from fleet_server.services.catalog import Release
 from fleet_server.storage import devices, journal
 
+KEPT_SAMPLES = 1000
+"""Of each device; a broker sends again what it had under way, some hundreds of all devices."""
+
 
 def compare(sample: Sample, release: Release) -> str | None:
     """Say which features differ in any bit; none where they agree. Lengths are checked before."""
@@ -31,11 +34,16 @@ def compare(sample: Sample, release: Release) -> str | None:
 
 
 def record(connection: sa.Connection, sample: Sample, release: Release, now_ms: int) -> None:
-    """Compare one sample and keep the counts; a difference opens an alert."""
+    """Compare one sample and keep the counts; a difference opens an alert.
+
+    One that comes again, because its acknowledgement was lost, is left out.
+    """
+    digest = release.ref.digest
+    place = (sample.device, sample.prediction_id, digest)
+    if not devices.new_sample(connection, *place, keep=KEPT_SAMPLES):
+        return
     difference = compare(sample, release)
-    devices.add_parity(
-        connection, sample.device, release.ref.digest, difference is not None, difference or ""
-    )
+    devices.add_parity(connection, sample.device, digest, difference is not None, difference or "")
     if difference is None:
         return
     subject = f"{sample.device}/{release.ref.name}"

@@ -44,16 +44,18 @@ class Places:
 def place_new_device(connection: sa.Connection, catalog: Catalog, device: str, now_ms: int) -> None:
     """Give a device that reports for the first time what is in production for its target.
 
-    Where several models would fit, nobody but an operator can know which one it is for.
+    A release that was revoked is given to nobody. Where several models would fit, nobody but an
+    operator can know which one it is for.
     """
     known = devices.every(connection)
     if device in devices.desired_of(connection):
         return
     target = next((d.target for d in known if d.device == device), None)
+    listed = releases.listing(connection)
     fitting = [
         row.digest
         for row in releases.in_production(connection).values()
-        if target in catalog.require(connection, row.digest).targets
+        if listed[row.digest] and target in catalog.require(connection, row.digest).targets
     ]
     if len(fitting) == 1:
         desired.want(connection, {device: Wanted(active=fitting[0])}, known, now_ms)

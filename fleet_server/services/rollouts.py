@@ -69,6 +69,11 @@ class Rollouts:
             now = self._clock()
             found = self._catalog.by_name(connection, release)
             incumbent = self._incumbent(connection, found)
+            if not plans.stages_for(plan, has_incumbent=incumbent is not None):
+                raise InvalidRequest(
+                    f"{found.ref.name} is its model's first release and has nothing to run in the "
+                    "shadow of: add a canary or ramp stage to the plan"
+                )
             row = StoredRollout(
                 rollout=f"r{rollouts.count(connection) + 1}",
                 model=found.ref.model,
@@ -86,10 +91,12 @@ class Rollouts:
             course = Course.of(row, found, self._incumbent_ref(connection, incumbent))
             if not stages.eligible(connection, course):
                 raise Conflict(
-                    f"no device could run {found.ref.name}: none has reported a target of "
+                    f"no device could run {found.ref.name}: none that runs no other model and is "
+                    "in no other rollout has reported a target of "
                     f"{', '.join(sorted(found.targets))}"
                 )
             rollouts.add(connection, row)
+            stages.close_older(connection, row, now)
             text = f"rollout {row.rollout} started by {by}"
             journal.add_event(connection, now, "rollout", found.ref.name, text)
             stages.begin(connection, course, now)

@@ -17,8 +17,8 @@ from fleet_server.domain.cohort import DeviceFacts, Role
 from fleet_server.domain.evidence import Member
 from fleet_server.domain.plan import Plan, Stage
 from fleet_server.domain.rollout import FINISHED, Event, State, Transition
-from fleet_server.domain.verdict import Verdict, judge
-from fleet_server.services import desired, evidence, verdicts
+from fleet_server.domain.verdict import judge
+from fleet_server.services import desired, evidence, standing, verdicts
 from fleet_server.services.catalog import Release
 from fleet_server.services.desired import Wanted
 from fleet_server.services.verdicts import Inputs
@@ -27,7 +27,6 @@ from fleet_server.storage.devices import Device
 from fleet_server.storage.releases import InProduction
 from fleet_server.storage.rollouts import StoredRollout, StoredStage
 
-HOLD_EVERY_MS = 10_000
 ROLLBACK = "rollback"
 ATTENTION = "rollout"
 
@@ -65,16 +64,30 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def eligible(connection: sa.Connection, course: Course) -> list[Device]:
-    """Devices that the candidate has a variant for and that run nothing of another model."""
+    """Devices that the candidate has a variant for and that run nothing of another model.
+
+    One that another rollout has taken stays with it until that has ended, or the two would undo
+    each other's orders for ever.
+    """
     ours = {ref.digest for ref in _of_model(connection, course.row.model)}
     wanted = devices.desired_of(connection)
+    others = {row.rollout for row in rollouts.unfinished(connection)} - {course.row.rollout}
 
     def fits(device: Device) -> bool:
         wish = wanted.get(device.device)
+        if wish is not None and wish.rollout in others:
+            return False
         present = wish.active if wish is not None else device.active
         return device.target in course.candidate.targets and (present is None or present in ours)
 
     return [device for device in devices.every(connection) if fits(device)]
+
+
+def close_older(connection: sa.Connection, row: StoredRollout, now_ms: int) -> None:
+    """Close what earlier rollouts of the model left for a person: now another order stands."""
+    for alert in journal.open_alerts(connection, ATTENTION):
+        if alert.detail.get("model") == row.model:
+            journal.close_alert(connection, now_ms, ATTENTION, alert.subject)
 
 
 def begin(connection: sa.Connection, course: Course, now_ms: int) -> None:
@@ -122,9 +135,10 @@ def advance(connection: sa.Connection, course: Course, now_ms: int) -> None:
     _assign(connection, course, fleet, now_ms)
     order(connection, course, fleet, now_ms)
     members = evidence.members_of(connection, row, course.plan, fleet, now_ms)
-    verdict, number = None, None
+    inputs, verdict, number = None, None, None
     if course.state in ("running", "paused", "inconclusive"):
-        verdict, number = _judge(connection, course, members, fleet, now_ms)
+        inputs = _inputs(connection, course, members, fleet, now_ms)
+        verdict = judge(inputs.stage, inputs.plan, inputs.evidence)
     transition = table.step(
         state=course.state,
         stage=row.stage,
@@ -132,8 +146,14 @@ def advance(connection: sa.Connection, course: Course, now_ms: int) -> None:
         stages=course.stages,
         verdict=verdict,
         members=members,
+        approved=releases.listing(connection)[row.digest],
         waited_seconds=(now_ms - row.deadline_from_ms) / 1000,
     )
+    if inputs is not None and verdict is not None:
+        moves = transition is not None
+        number = verdicts.store(connection, row, inputs, verdict, now_ms, moves=moves)
+        latest = msgspec.json.encode(verdict)
+        rollouts.change(connection, row.rollout, latest=latest, latest_ms=now_ms)
     if transition is not None:
         move(connection, course, transition, number, now_ms)
 
@@ -148,17 +168,22 @@ def move(
     """Take a transition: store it, tell it, and order what it means for the devices."""
     row, state = course.row, transition.state
     next_stage = transition.stage != row.stage
-    values = {"state": state, "stage": transition.stage, "reason": transition.reason}
+    values = {
+        "state": state,
+        "stage": transition.stage,
+        "reason": transition.reason,
+        "deadline_from_ms": now_ms,
+    }
     if verdict is not None:
         values["decided_by"] = verdict
     if next_stage:
         values["stage_started_ms"] = now_ms
         values["reason"] = ""
-    if next_stage or transition.event is Event.RESUME:
-        values["deadline_from_ms"] = now_ms
     if state in FINISHED:
         values["finished_ms"] = now_ms
         values["reason"] = row.reason or transition.reason
+    if transition.event is Event.STRANDED:
+        values["reason"] = f"{row.reason}; {transition.reason}"
     rollouts.change(connection, row.rollout, **values)
     outcome = _STAGE_OUTCOME.get(transition.event)
     if outcome is not None:
@@ -186,6 +211,7 @@ def move(
                 verdict=row.decided_by,
             ),
         )
+        standing.watch(connection, now_ms)
     order(connection, moved, eligible(connection, moved), now_ms)
 
 
@@ -210,28 +236,23 @@ def _assign(connection: sa.Connection, course: Course, fleet: list[Device], now_
             rollouts.assign(connection, row.rollout, row.stage, device, role, now_ms)
 
 
-def _judge(
+def _inputs(
     connection: sa.Connection,
     course: Course,
     members: list[Member],
     fleet: list[Device],
     now_ms: int,
-) -> tuple[Verdict, int | None]:
-    row = course.row
+) -> Inputs:
     seen = evidence.gather(
         connection,
-        row,
+        course.row,
         course.stage.kind,
         members,
         fleet,
         course.candidate.manifest.slices,
         now_ms,
     )
-    verdict = judge(course.stage, course.plan, seen)
-    inputs = Inputs(stage=course.stage, plan=course.plan, evidence=seen)
-    number = verdicts.store(connection, row, inputs, verdict, now_ms, every_ms=HOLD_EVERY_MS)
-    rollouts.change(connection, row.rollout, latest=msgspec.json.encode(verdict), latest_ms=now_ms)
-    return verdict, number
+    return Inputs(stage=course.stage, plan=course.plan, evidence=seen)
 
 
 def _tell(
@@ -243,11 +264,16 @@ def _tell(
 ) -> None:
     """Open an alert for what a person should know of."""
     row = course.row
-    detail = {"rollout": row.rollout, "release": course.name, "verdict": verdict}
+    detail = {
+        "rollout": row.rollout,
+        "model": row.model,
+        "release": course.name,
+        "verdict": verdict,
+    }
     if transition.event in (Event.WORSE, Event.ROLL_BACK):
         title = f"{course.name} is rolled back: {transition.reason}"
         journal.open_alert(connection, now_ms, ROLLBACK, row.rollout, title, detail)
-    elif transition.event is Event.DEADLINE:
+    elif transition.event in (Event.DEADLINE, Event.STRANDED):
         title = f"rollout of {course.name} needs a person: {transition.reason}"
         journal.open_alert(connection, now_ms, ATTENTION, row.rollout, title, detail)
     else:

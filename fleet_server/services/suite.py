@@ -12,6 +12,7 @@ from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
 from fleet_server.services.ingest import Ingest
 from fleet_server.services.overview import Overview
+from fleet_server.services.retention import Retention
 from fleet_server.services.rollouts import Rollouts
 from fleet_server.services.tokens import Tokens
 from fleet_server.services.verdicts import Verdicts
@@ -32,6 +33,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     rollouts: Rollouts
     verdicts: Verdicts
     drift: DriftWatch
+    retention: Retention
 
     @classmethod
     def open(cls, config: ServerConfig, clock: Clock = wall_clock) -> Self:
@@ -60,4 +62,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             drift=DriftWatch(
                 database, catalog, clock, period_seconds=config.windows.drift_period_seconds
             ),
+            retention=Retention(database, clock, config.retention),
         )

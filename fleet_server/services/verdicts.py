@@ -14,6 +14,10 @@ from fleet_server.storage import rollouts
 from fleet_server.storage.database import Database
 from fleet_server.storage.rollouts import StoredRollout
 
+EVERY_MS = 10_000
+EVERY_SHARE = 20
+"""A waiting stage stores a verdict whenever it has become longer by 1 over this."""
+
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that :func:`judge` was given."""
@@ -38,18 +42,19 @@ class Verdicts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def of_rollout(self, rollout: str) -> list[VerdictView]:
-        """Every stored verdict of a rollout, oldest first; raise :class:`NotFound`."""
+    def of_rollout(self, rollout: str, limit: int = 200) -> list[VerdictView]:
+        """Newest stored verdicts of a rollout, oldest first; raise :class:`NotFound`."""
         with self._database.read() as connection:
             row = rollouts.one(connection, rollout)
             if row is None:
                 raise NotFound(f"no rollout {rollout[:64]!r}; see: serinus rollout list")
-            return [verdict_view(found, row) for found in rollouts.verdicts_of(connection, rollout)]
+            stored = rollouts.verdicts_of(connection, rollout, limit)
+            return [verdict_view(found, row) for found in stored]
 
     def replay(self, verdict: int) -> Replay:
         """Judge a verdict's inputs again; raise :class:`NotFound` where there is none."""
         with self._database.read() as connection:
-            found = rollouts.verdict(connection, verdict)
+            found = rollouts.inputs(connection, verdict)
         if found is None:
             raise NotFound(f"no verdict {verdict}; see: serinus verdict list")
         inputs = msgspec.json.decode(found.inputs, type=Inputs)
@@ -69,16 +74,16 @@ def store(
     verdict: Verdict,
     now_ms: int,
     *,
-    every_ms: int,
+    moves: bool,
 ) -> int | None:
-    """Store a verdict with its inputs; returns its number.
+    """Store a verdict with its inputs; returns its number, none where it was not stored.
 
-    One that holds is stored at most every ``every_ms``: it decides nothing, and the next one
-    contains all that it looked at. None then.
+    One that moves nothing is stored ever more rarely while its stage lasts: the next one contains
+    all that it looked at, and a stage may wait for weeks.
     """
-    last = rollouts.last_verdict(connection, row.rollout, row.stage)
-    holds = verdict.decision == "hold" and last is not None and last.decision == "hold"
-    if holds and last is not None and now_ms - last.at_ms < every_ms:
+    last_ms = rollouts.last_verdict_ms(connection, row.rollout, row.stage)
+    pause_ms = max(EVERY_MS, (now_ms - row.stage_started_ms) // EVERY_SHARE)
+    if not moves and last_ms is not None and now_ms - last_ms < pause_ms:
         return None
     return rollouts.add_verdict(
         connection,

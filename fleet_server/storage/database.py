@@ -14,6 +14,13 @@ from fleet_server.storage import tables
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_MS = 10_000
+CALLERS_FAULT = (
+    sa.exc.IntegrityError,
+    sa.exc.DataError,
+    sa.exc.ProgrammingError,
+    sa.exc.InterfaceError,
+)
+"""What was asked is wrong; trying it again later helps nobody."""
 
 
 class Database:
@@ -65,9 +72,11 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sa.exc.OperationalError as error:
+        except sa.exc.SQLAlchemyError as error:
+            if isinstance(error, CALLERS_FAULT) or not _from_database(error):
+                raise
             raise Unavailable(
-                f"the database {self.path} cannot be used now: {error.orig}"
+                f"the database {self.path} cannot be used now: {getattr(error, 'orig', error)}"
             ) from error
 
     def _create_or_check(self) -> None:
@@ -81,6 +90,11 @@ class Database:
                     f"{self.path} has schema version {found}; this server reads {SCHEMA_VERSION}: "
                     "run the server version that wrote it, or name another data_dir"
                 )
+
+
+def _from_database(error: sa.exc.SQLAlchemyError) -> bool:
+    """Whether file, disk or connections failed; a statement that was never sent is a bug."""
+    return isinstance(error, sa.exc.DBAPIError) or not isinstance(error, sa.exc.StatementError)
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:

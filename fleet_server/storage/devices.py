@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from fleet_server.storage.rows import record
-from fleet_server.storage.tables import desired, devices, parity, refusals
+from fleet_server.storage.tables import desired, devices, parity, refusals, samples
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,17 +65,15 @@ class ParityCounts(msgspec.Struct, frozen=True, kw_only=True):
 _DEVICE_COLUMNS = [devices.c[name] for name in Device.__struct_fields__]
 
 
-def seen(connection: sa.Connection, device: str, at_ms: int) -> bool:
-    """Note that a device spoke; whether it is new."""
-    done = connection.execute(
-        devices.update().where(devices.c.device == device).values(last_seen_ms=at_ms)
-    )
+def seen(connection: sa.Connection, device: str, at_ms: int, *, alive: bool) -> bool:
+    """Note a device; whether it is new. ``alive`` when it spoke at that time itself."""
+    row = {"device": device, "first_seen_ms": at_ms, "last_seen_ms": at_ms}
+    done = connection.execute(insert(devices).values(row).on_conflict_do_nothing())
     if done.rowcount:
-        return False
-    connection.execute(
-        devices.insert().values(device=device, first_seen_ms=at_ms, last_seen_ms=at_ms)
-    )
-    return True
+        return True
+    if alive:
+        change(connection, device, last_seen_ms=at_ms)
+    return False
 
 
 def change(connection: sa.Connection, device: str, **values: Any) -> None:
@@ -158,6 +156,27 @@ def every_refusal(connection: sa.Connection) -> list[StoredRefusal]:
     """All refusals, newest first."""
     rows = connection.execute(sa.select(refusals).order_by(refusals.c.at_ms.desc())).mappings()
     return [record(row, StoredRefusal) for row in rows]
+
+
+def new_sample(
+    connection: sa.Connection, device: str, prediction: str, digest: str, keep: int
+) -> bool:
+    """Remember a sample, and only the last ``keep`` of the device; False where it is known."""
+    newest = connection.execute(
+        sa.select(sa.func.max(samples.c.number)).where(samples.c.device == device)
+    ).scalar()
+    number = (newest or 0) + 1
+    done = connection.execute(
+        insert(samples)
+        .values(device=device, prediction=prediction, digest=digest, number=number)
+        .on_conflict_do_nothing()
+    )
+    if not done.rowcount:
+        return False
+    connection.execute(
+        samples.delete().where(samples.c.device == device, samples.c.number <= number - keep)
+    )
+    return True
 
 
 def add_parity(

@@ -76,6 +76,12 @@ def latest_events(connection: sa.Connection, limit: int) -> list[Event]:
     return [record(row, Event) for row in connection.execute(query).mappings()]
 
 
+def forget(connection: sa.Connection, before_ms: int) -> None:
+    """Drop older events, and alerts that were closed before; numbers are not used again."""
+    connection.execute(events.delete().where(events.c.at_ms < before_ms))
+    connection.execute(alerts.delete().where(alerts.c.closed_ms < before_ms))
+
+
 def open_alert(
     connection: sa.Connection,
     at_ms: int,

@@ -24,7 +24,7 @@ class StoredRollout(msgspec.Struct, frozen=True, kw_only=True):
     stage: int
     stage_started_ms: int
     deadline_from_ms: int
-    """When the stage began, or was last resumed."""
+    """When it last moved."""
     created_ms: int
     created_by: str
     finished_ms: int | None = None
@@ -46,7 +46,7 @@ class StoredStage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One verdict with what it was judged from, both as JSON."""
+    """One verdict; ``result`` is JSON."""
 
     verdict: int
     rollout: str
@@ -54,8 +54,17 @@ class StoredVerdict(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
     decision: str
     reason: str
+    result: bytes
+
+
+class StoredInputs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verdict was judged from and what came out, both as JSON."""
+
     inputs: bytes
     result: bytes
+
+
+_VERDICT_COLUMNS = [verdicts.c[name] for name in StoredVerdict.__struct_fields__]
 
 
 def add(connection: sa.Connection, row: StoredRollout) -> None:
@@ -183,32 +192,31 @@ def add_verdict(
     return int(connection.execute(query).scalar_one())
 
 
-def verdict(connection: sa.Connection, number: int) -> StoredVerdict | None:
-    """One verdict."""
-    row = connection.execute(sa.select(verdicts).where(verdicts.c.verdict == number)).mappings()
-    found = row.first()
-    return None if found is None else _verdict(found)
+def inputs(connection: sa.Connection, number: int) -> StoredInputs | None:
+    """What one verdict was judged from; large, so it is read for no other purpose."""
+    query = sa.select(verdicts.c.inputs, verdicts.c.result).where(verdicts.c.verdict == number)
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    return StoredInputs(inputs=zlib.decompress(row.inputs), result=row.result)
 
 
-def last_verdict(connection: sa.Connection, rollout: str, stage: int) -> StoredVerdict | None:
-    """The newest stored verdict of a stage."""
-    query = (
-        sa.select(verdicts)
-        .where(verdicts.c.rollout == rollout, verdicts.c.stage == stage)
-        .order_by(verdicts.c.verdict.desc())
-        .limit(1)
+def last_verdict_ms(connection: sa.Connection, rollout: str, stage: int) -> int | None:
+    """When the newest stored verdict of a stage was made."""
+    query = sa.select(sa.func.max(verdicts.c.at_ms)).where(
+        verdicts.c.rollout == rollout, verdicts.c.stage == stage
     )
-    found = connection.execute(query).mappings().first()
-    return None if found is None else _verdict(found)
+    found: int | None = connection.execute(query).scalar()
+    return found
 
 
-def verdicts_of(connection: sa.Connection, rollout: str) -> list[StoredVerdict]:
-    """All stored verdicts of a rollout, oldest first."""
-    query = sa.select(verdicts).where(verdicts.c.rollout == rollout).order_by(verdicts.c.verdict)
-    return [_verdict(row) for row in connection.execute(query).mappings()]
-
-
-def _verdict(row: sa.RowMapping) -> StoredVerdict:
-    values = dict(row)
-    values["inputs"] = zlib.decompress(values["inputs"])
-    return StoredVerdict(**values)
+def verdicts_of(connection: sa.Connection, rollout: str, limit: int) -> list[StoredVerdict]:
+    """The newest stored verdicts of a rollout, oldest first."""
+    query = (
+        sa.select(*_VERDICT_COLUMNS)
+        .where(verdicts.c.rollout == rollout)
+        .order_by(verdicts.c.verdict.desc())
+        .limit(limit)
+    )
+    rows = connection.execute(query).mappings()
+    return [record(row, StoredVerdict) for row in rows][::-1]

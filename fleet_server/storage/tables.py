@@ -132,7 +132,7 @@ windows = Table(
     Column("wrong", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
-"""Windows as they came; ``body`` is the whole message."""
+"""Windows as they came; ``body`` is the whole message, empty once it is old."""
 
 epochs = Table(
     "epochs",
@@ -273,6 +273,17 @@ parity = Table(
     Column("mismatches", BigInteger, nullable=False),
     Column("detail", Text, nullable=False),
 )
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("prediction", String(64), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    sa.Index("samples_in_order", "device", "number"),
+)
+"""The last samples of each device, so that none is compared twice; ``number`` rises."""
 
 tokens = Table(
     "tokens",

@@ -103,6 +103,15 @@ def add_window(connection: sa.Connection, window: StoredWindow) -> bool:
     return bool(done.rowcount)
 
 
+def empty_bodies(connection: sa.Connection, after_ms: int, before_ms: int) -> None:
+    """Drop the bodies of windows received in [after, before); their rows stay."""
+    connection.execute(
+        windows.update()
+        .where(windows.c.received_ms >= after_ms, windows.c.received_ms < before_ms)
+        .values(body=b"")
+    )
+
+
 def known(connection: sa.Connection, device: str, epoch: str, sequence: int) -> bool:
     """Whether a window was stored before."""
     query = sa.select(windows.c.sequence).where(
@@ -111,14 +120,8 @@ def known(connection: sa.Connection, device: str, epoch: str, sequence: int) -> 
     return connection.execute(query).first() is not None
 
 
-def count_sequence(
-    connection: sa.Connection, device: str, epoch: str, sequence: int, *, only_newer: bool = False
-) -> None:
-    """Note that one sequence number of a device's outbox arrived.
-
-    With ``only_newer`` it is counted only when no larger one was: for windows that are not
-    stored, which nothing else keeps from being counted twice.
-    """
+def count_sequence(connection: sa.Connection, device: str, epoch: str, sequence: int) -> None:
+    """Note that one sequence number of a device's outbox arrived."""
     row = {"device": device, "epoch": epoch, "first": sequence, "last": sequence, "taken": 1}
     connection.execute(
         insert(epochs)
@@ -130,8 +133,20 @@ def count_sequence(
                 "last": sa.func.max(epochs.c.last, sequence),
                 "taken": epochs.c.taken + 1,
             },
-            where=epochs.c.last < sequence if only_newer else None,
         )
+    )
+
+
+def pass_sequence(connection: sa.Connection, device: str, epoch: str, sequence: int) -> None:
+    """Note a sequence number whose window is not stored, so that it does not count as lost.
+
+    Counted only when no larger one was, for nothing else keeps it from being counted twice; and
+    only in a known epoch, so that untrue windows add no rows.
+    """
+    connection.execute(
+        epochs.update()
+        .where(epochs.c.device == device, epochs.c.epoch == epoch, epochs.c.last < sequence)
+        .values(last=sequence, taken=epochs.c.taken + 1)
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from converters import progress
+from converters.cache import Cache
 from converters.pipeline import Pipeline
 from edge_core.release import ReleaseRef
 from tests.converters.sample_evidence import manifest
@@ -108,10 +109,13 @@ def test_an_end_without_a_beginning_is_told() -> None:
     assert file.getvalue().splitlines() == ["  sign: 0.1 s", "  pack: failed"]
 
 
-def test_it_is_a_report_for_the_pipeline() -> None:
-    console, _ = piped()
+def test_it_is_a_report_for_the_pipeline(tmp_path: Path) -> None:
+    console, written = piped()
     with progress.ConsoleReport(console) as report:
-        Pipeline(report, Clock())
+        pipeline = Pipeline(report, Clock(), Cache(tmp_path))
+        with pipeline.step("think"):
+            pass
+    assert "think" in written.getvalue()
 
 
 def test_a_terminal_shows_what_runs_while_tools_are_silenced() -> None:

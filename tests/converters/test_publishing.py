@@ -161,6 +161,20 @@ def with_an_extra_file(shop: Shop) -> Path:
     return bundle
 
 
+def without_gates(shop: Shop) -> Path:
+    bundle = shop.bundle()
+    rewritten: Manifest = msgspec.structs.replace(folders.read(bundle), gates=[])
+    (bundle / "manifest.json").write_bytes(manifests.serialize(rewritten))
+    signing.sign_folder(bundle, shop.keys / signing.PRIVATE_KEY)
+    return bundle
+
+
+def signed_by_nobody_knows_whom(shop: Shop) -> Path:
+    bundle = signed_by_another_key(shop)
+    (shop.keys / signing.PUBLIC_KEY).unlink()
+    return bundle
+
+
 def failed_a_gate(shop: Shop) -> Path:
     bundle = shop.bundle()
     manifest = folders.read(bundle)
@@ -179,6 +193,8 @@ def failed_a_gate(shop: Shop) -> Path:
         (altered, InvalidBundle, "altered"),
         (with_an_extra_file, InvalidBundle, "extra.py"),
         (failed_a_gate, RefusedByGate, "metric_drop"),
+        (without_gates, RefusedByGate, "no gate"),
+        (signed_by_nobody_knows_whom, InvalidConfiguration, r"no .*statement\.pub\.pem"),
     ],
 )
 def test_a_bundle_that_must_not_be_approved_leaves_the_list_as_it_was(
@@ -205,6 +221,16 @@ def test_a_list_that_someone_else_signed_is_not_built_upon(shop: Shop, tmp_path:
         shutil.copy(foreign / name, shop.metadata(name))
     with pytest.raises(UntrustedBundle, match="not trusted"):
         shop.publish(shop.bundle())
+
+
+@pytest.mark.parametrize(("old", "new"), [("2.releases", "9.releases"), ("1.targets", "2.targets")])
+def test_an_old_list_under_a_newer_name_is_not_built_upon(shop: Shop, old: str, new: str) -> None:
+    shop.publish(shop.bundle())
+    publishing.revoke("tiny-motion@1.0.0", shop.repository, shop.keys, NOW)
+    shutil.copy(shop.metadata(f"{old}.json"), shop.metadata(f"{new}.json"))
+    with pytest.raises(UntrustedBundle, match="says that it is version"):
+        shop.publish(shop.bundle("1.1.0"))
+    assert not shop.metadata("10.releases.json").exists()
 
 
 def test_a_missing_repository_or_key_is_named(shop: Shop, tmp_path: Path) -> None:

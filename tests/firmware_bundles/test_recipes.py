@@ -33,8 +33,12 @@ class Case:
         test = self.snapshot.rows["test"]
         with torch.no_grad():
             logits = network(torch.from_numpy(training.model_rows(self.chosen, test))).numpy()
-        slices = gates.slices_of(self.chosen, test)
-        return gates.metrics(logits, test, {k: mask for k, mask in slices.items() if mask.any()})
+        scorer = Scorer(
+            metrics={"accuracy": metrics.accuracy},
+            labels=test.labels,
+            slices=gates.slices_of(self.chosen, test),
+        )
+        return scorer.score(logits)
 
     def baseline(self) -> float:
         names = self.snapshot.definition.feature_names

@@ -12,6 +12,7 @@ from fleet_server.config import ServerConfig
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.catalog import Catalog
 from fleet_server.storage.database import Database
+from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import tiny_bundle
 
 
@@ -46,6 +47,10 @@ class Repository:
         )
         return publishing.publish(bundle, self.folder, self.keys, datetime.now(UTC))
 
+    def revoke(self, ref: ReleaseRef) -> None:
+        """Take a release off the list."""
+        publishing.revoke(ref.name, self.folder, self.keys, datetime.now(UTC))
+
 
 @pytest.fixture
 def clock() -> Clock:
@@ -77,3 +82,9 @@ def catalog(database: Database, clock: Clock) -> Catalog:
 @pytest.fixture
 def watch(config: ServerConfig, catalog: Catalog) -> RepositoryWatch:
     return RepositoryWatch(config, catalog)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, clock: Clock) -> Iterator[SpokenFleet]:
+    with SpokenFleet(tmp_path, clock) as found:
+        yield found

@@ -36,6 +36,7 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
         ("[mqtt]\nhost = '0.0.0.0'", "external"),
         ("[mqtt]\nbroker = 'emqx'", "emqx"),
         ("port = ", "TOML"),
+        ("[retention]\nwindow_days = 0.5", "window_days"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, names: str) -> None:

@@ -1,10 +1,12 @@
 """Messages into a real database: nothing twice, nothing untrue, nothing that breaks the server."""
 
+import hashlib
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ from edge_core.release import ReleaseRef
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.ingest import Inbound, Ingest
-from fleet_server.storage import devices, journal, windows
+from fleet_server.storage import devices, journal, tables, windows
 from fleet_server.storage.database import Database
 from tests.simulators.tiny_bundle import DEFINITION, TARGET
 
@@ -164,6 +166,36 @@ def test_a_release_that_nobody_approved_is_refused(
     assert reasons(database) == {"unknown release": 2}
 
 
+def test_rejected_windows_leave_only_their_counts(
+    ingest: Ingest, release: ReleaseRef, clock: Any, database: Database
+) -> None:
+    def rows() -> dict[str, int]:
+        with database.read() as connection:
+            found = {
+                table.name: connection.execute(sa.select(sa.func.count()).select_from(table))
+                for table in tables.metadata.sorted_tables
+            }
+            return {name: result.scalar_one() for name, result in found.items()}
+
+    before = rows()
+    for number in range(50):
+        digest = hashlib.sha256(bytes([number])).hexdigest()
+        unknown = ReleaseRef(model="made-up", version="1.0.0", digest=digest)
+        ingest.take([stats(window(unknown, clock, epoch=f"e{number}"))])
+    assert rows() == before | {"rejected": 1}
+
+
+def test_a_rejected_window_is_not_a_lost_one(
+    ingest: Ingest, release: ReleaseRef, clock: Any, database: Database
+) -> None:
+    ingest.take([stats(window(release, clock, sequence=s)) for s in (1, 2)])
+    for _ in range(2):
+        ingest.take([stats(window(release, clock, sequence=3, target="other"))])
+    ingest.take([stats(window(release, clock, sequence=4))])
+    with database.read() as connection:
+        assert windows.lost_windows(connection) == {"d1": 0}
+
+
 def test_more_labels_than_rows_are_refused(
     ingest: Ingest, release: ReleaseRef, clock: Any, database: Database, catalog: Catalog
 ) -> None:
@@ -222,14 +254,41 @@ def test_presence_is_kept(ingest: Ingest, database: Database) -> None:
         assert device.online is online
 
 
-def sample(release: ReleaseRef, clock: Any, change: float = 0.0) -> Inbound:
+def test_only_what_a_device_says_itself_now_is_a_sign_of_life(
+    ingest: Ingest, clock: Any, database: Database
+) -> None:
+    def last_seen() -> int:
+        with database.read() as connection:
+            device = devices.one(connection, "d1")
+        assert device is not None
+        return device.last_seen_ms
+
+    def tell(message: Online | ReportedState, kind: Any, *, retained: bool) -> None:
+        clock.now += 60_000
+        topic = topics.up("d1", kind)
+        ingest.take([Inbound(topic=topic, payload=codec.encode(message), retained=retained)])
+
+    state = ReportedState(device="d1", at_ms=clock(), target=TARGET, runtime="none")
+    tell(state, "state", retained=True)
+    first = clock()
+    assert last_seen() == first
+    tell(state, "state", retained=True)
+    tell(Online(device="d1", online=True), "online", retained=True)
+    tell(Online(device="d1", online=False), "online", retained=False)
+    assert last_seen() == first
+    for message, kind in ((state, "state"), (Online(device="d1", online=True), "online")):
+        tell(message, kind, retained=False)
+        assert last_seen() == clock()
+
+
+def sample(release: ReleaseRef, clock: Any, change: float = 0.0, prediction: str = "p") -> Inbound:
     rng = np.random.default_rng(1)
     rows = rng.normal(0, 1, (1, DEFINITION.window.samples, 2)).astype("<f4")
     features = evaluation.evaluate(DEFINITION, evaluation.quantise(DEFINITION, rows))
     features = features + np.float32(change)
     message = Sample(
         device="d1",
-        prediction_id="p",
+        prediction_id=prediction,
         at_ms=clock(),
         release=release,
         target=TARGET,
@@ -244,13 +303,41 @@ def sample(release: ReleaseRef, clock: Any, change: float = 0.0) -> Inbound:
 def test_samples_are_computed_again_bit_for_bit(
     ingest: Ingest, release: ReleaseRef, clock: Any, database: Database
 ) -> None:
-    ingest.take([sample(release, clock), sample(release, clock, change=1e-6)])
+    ingest.take([sample(release, clock), sample(release, clock, change=1e-6, prediction="q")])
     with database.read() as connection:
         (row,) = devices.every_parity(connection)
         alerts = journal.open_alerts(connection, "parity")
     assert (row.compared, row.mismatches) == (2, 1)
     assert "ax_mean" in row.detail
     assert len(alerts) == 1
+
+
+def test_a_sample_is_compared_once_however_often_it_comes(
+    ingest: Ingest, release: ReleaseRef, clock: Any, database: Database
+) -> None:
+    def compared() -> int:
+        with database.read() as connection:
+            (row,) = devices.every_parity(connection)
+        return row.compared
+
+    ingest.take([sample(release, clock), sample(release, clock)])
+    ingest.take([sample(release, clock)])
+    assert compared() == 1
+    more = [sample(release, clock, prediction=f"p{number}") for number in range(5)]
+    ingest.take(more)
+    ingest.take(more)
+    assert compared() == 6
+
+
+def test_only_the_last_samples_of_a_device_are_remembered(database: Database) -> None:
+    with database.write() as connection:
+        for number in range(20):
+            for device in ("d1", "d2"):
+                assert devices.new_sample(connection, device, f"p{number}", "0" * 64, keep=5)
+        assert not devices.new_sample(connection, "d1", "p15", "0" * 64, keep=5)
+        assert devices.new_sample(connection, "d1", "p15", "1" * 64, keep=5)
+        kept = connection.execute(sa.select(sa.func.count()).select_from(tables.samples))
+        assert kept.scalar_one() == 10
 
 
 def test_random_bytes_are_counted_and_nothing_else(ingest: Ingest, database: Database) -> None:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import paho.mqtt.client as mqtt
@@ -13,14 +13,14 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_core.errors import Unavailable
 from edge_core.messages import codec, topics
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import StatsWindow
+from edge_core.messages.telemetry import ReportedState, StatsWindow
 from edge_core.release import ReleaseRef
 from fleet_server.broker import Broker
 from fleet_server.config import MqttConfig
 from fleet_server.mqtt_gateway import MqttGateway
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.catalog import Catalog
-from fleet_server.services.desired import DesiredStates, Wanted, want
+from fleet_server.services.desired import MOST_AT_ONCE, DesiredStates, Wanted, want
 from fleet_server.services.ingest import Ingest
 from fleet_server.storage import devices, journal, windows
 from fleet_server.storage.database import Database
@@ -152,6 +152,40 @@ def test_a_message_that_breaks_ingest_does_not_stop_the_others(
     assert row.reason == "cannot be taken in"
 
 
+def test_a_failure_that_nobody_foresaw_does_not_end_the_storing(
+    mqtt_config: MqttConfig,
+    broker: Broker,
+    device: mqtt.Client,
+    database: Database,
+    catalog: Catalog,
+    clock: Any,
+    release: ReleaseRef,
+) -> None:
+    class Failing(Ingest):
+        failures = 0
+        well = False
+
+        def take(self, batch: Any) -> None:
+            if not self.well:
+                raise RuntimeError("a bug")
+            super().take(batch)
+
+        def reject(self, message: Any, reason: str, detail: str) -> None:
+            self.failures += 1
+            raise RuntimeError("another bug")
+
+    ingest = Failing(database, catalog, clock, drift_period_seconds=10, future_seconds=600)
+    gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15))
+    gateway.start()
+    try:
+        send_windows(device, release, clock)
+        wait_for(lambda: ingest.failures > 0, seconds=10, what="a failure")
+        ingest.well = True
+        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
+    finally:
+        gateway.stop()
+
+
 def test_a_desired_state_arrives_retained_and_is_noted_once_the_broker_has_it(
     mqtt_config: MqttConfig,
     broker: Broker,
@@ -189,6 +223,43 @@ def test_a_desired_state_arrives_retained_and_is_noted_once_the_broker_has_it(
     assert (state.active, state.revision) == (release, 1)
 
 
+def test_what_the_broker_repeats_is_told_apart_from_what_a_device_says(
+    mqtt_config: MqttConfig,
+    broker: Broker,
+    device: mqtt.Client,
+    database: Database,
+    catalog: Catalog,
+    clock: Any,
+) -> None:
+    def seen() -> int:
+        with database.read() as connection:
+            found = devices.one(connection, "d1")
+        return found.last_seen_ms if found is not None else 0
+
+    class Counting(Ingest):
+        retained: ClassVar[list[bool]] = []
+
+        def take(self, batch: Any) -> None:
+            super().take(batch)
+            self.retained += [message.retained for message in batch]
+
+    settings: dict[str, Any] = {"drift_period_seconds": 10, "future_seconds": 600}
+    payload = codec.encode(ReportedState(device="d1", at_ms=0, target=TARGET, runtime="none"))
+    for start in range(2):
+        ingest = Counting(database, catalog, clock, **settings)
+        gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15))
+        gateway.start()
+        try:
+            if start == 1:
+                wait_for(lambda: True in Counting.retained, seconds=10, what="the broker's copy")
+                assert seen() < clock()
+            device.publish(topics.up("d1", "state"), payload, qos=1, retain=True)
+            wait_for(lambda: seen() == clock(), seconds=10, what="the device's state")
+        finally:
+            gateway.stop()
+        clock.now += 3_600_000
+
+
 def test_an_unanswered_desired_state_is_sent_again_at_a_bounded_rate(
     database: Database, clock: Any
 ) -> None:
@@ -204,6 +275,22 @@ def test_an_unanswered_desired_state_is_sent_again_at_a_bounded_rate(
     assert len(desired.to_send()) == 1
     desired.sent(due)
     assert desired.to_send() == []
+
+
+def test_devices_that_never_answer_do_not_crowd_out_others(database: Database, clock: Any) -> None:
+    desired = DesiredStates(database, clock, 15)
+    with database.write() as connection:
+        silent = {f"a{number:04}": Wanted(active=None) for number in range(MOST_AT_ONCE)}
+        want(connection, silent, [], clock())
+    desired.sent(desired.to_send())
+    clock.now += 60_000
+    with database.write() as connection:
+        want(connection, {"z": Wanted(active=None)}, [], clock())
+    due = desired.to_send()
+    assert due[0].device == "z"
+    desired.sent(due)
+    left = desired.to_send()
+    assert [message.device for message in left] == [f"a{MOST_AT_ONCE - 1:04}"]
 
 
 def test_no_broker_is_one_clear_line(database: Database, catalog: Catalog, clock: Any) -> None:

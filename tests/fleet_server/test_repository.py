@@ -103,6 +103,53 @@ def test_a_revoked_release_is_no_longer_listed(
     assert listed(catalog, database) == {"tiny-motion@1.0.0": False}
 
 
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_list_does_not_undo_a_revocation(
+    repository: Any, config: ServerConfig, catalog: Catalog, database: Database, damage: str
+) -> None:
+    for seed, version in enumerate(("1.0.0", "1.1.0")):
+        repository.publish(version, seed=seed)
+    publishing.revoke("tiny-motion@1.0.0", repository.folder, repository.keys, datetime.now(UTC))
+    standing = {"tiny-motion@1.1.0": True}  # never seen by this server before it was revoked
+    RepositoryWatch(config, catalog).look()
+    assert listed(catalog, database) == standing
+    metadata = repository.folder / "metadata"
+    newest = metadata / "4.releases.json"
+    whole = newest.read_bytes()
+    newest.unlink()
+    if damage == "cut":
+        newest.write_bytes(whole[:100])
+    for _ in range(3):  # each as after a restart
+        RepositoryWatch(config, catalog).look()
+        assert listed(catalog, database) == standing
+        assert any("4.releases.json is not accepted" in title for title in open_titles(database))
+        meta = json.loads(newest_snapshot(metadata).read_text())["signed"]["meta"]
+        assert meta["releases.json"]["version"] == 4
+    newest.write_bytes(whole)
+    RepositoryWatch(config, catalog).look()
+    assert open_titles(database) == []
+
+
+def test_a_damaged_snapshot_does_not_lower_what_older_ones_listed(
+    repository: Any, config: ServerConfig, catalog: Catalog, database: Database
+) -> None:
+    repository.publish("1.0.0")
+    publishing.revoke("tiny-motion@1.0.0", repository.folder, repository.keys, datetime.now(UTC))
+    RepositoryWatch(config, catalog).look()
+    repository.publish("1.1.0", seed=1)
+    RepositoryWatch(config, catalog).look()
+    metadata = repository.folder / "metadata"
+    for damaged in (newest_snapshot(metadata), *metadata.glob("[34].releases.json")):
+        damaged.write_bytes(b"{")
+    for _ in range(2):
+        RepositoryWatch(config, catalog).look()
+        assert listed(catalog, database) == {"tiny-motion@1.1.0": True}
+
+
+def newest_snapshot(metadata: Path) -> Path:
+    return max(metadata.glob("*.snapshot.json"), key=lambda path: int(path.name.split(".")[0]))
+
+
 def test_a_list_signed_by_another_key_is_refused_and_told(
     repository: Any, watch: RepositoryWatch, catalog: Catalog, database: Database, tmp_path: Path
 ) -> None:
@@ -129,8 +176,12 @@ def test_an_altered_list_is_refused(repository: Any, watch: RepositoryWatch) -> 
     content["signed"]["version"] = 3
     (metadata / "3.releases.json").write_text(json.dumps(content))
     watch.look()
-    snapshot = max(metadata.glob("*.snapshot.json"), key=lambda p: int(p.name.split(".")[0]))
-    assert json.loads(snapshot.read_text())["signed"]["meta"]["releases.json"]["version"] == 2
+    assert (
+        json.loads(newest_snapshot(metadata).read_text())["signed"]["meta"]["releases.json"][
+            "version"
+        ]
+        == 2
+    )
 
 
 def test_a_release_whose_file_is_missing_is_not_listed(

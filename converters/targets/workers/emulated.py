@@ -54,8 +54,7 @@ def onnx_session(model: str, optimised: str = "") -> Any:
     options.log_severity_level = ERRORS_ONLY
     if optimised:
         options.optimized_model_filepath = optimised
-    return onnxruntime.InferenceSession(
-        model, options, providers=["CPUExecutionProvider"] )
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def by_litert(model: str) -> Callable[[Arrays], Arrays]:

@@ -58,4 +58,4 @@ def test_a_first_release_has_nothing_to_run_in_the_shadow_of() -> None:
     ]
     assert plans.stages_for(DEFAULT_PLAN, has_incumbent=True) == DEFAULT_PLAN.stages
     only = Plan(stages=[Stage(kind="shadow", share=1.0)])
-    assert plans.stages_for(only, has_incumbent=False) == only.stages
+    assert plans.stages_for(only, has_incumbent=False) == []

@@ -34,6 +34,7 @@ def step(
     stage: int = 0,
     members: list[Member] | None = None,
     elapsed: float = 60.0,
+    approved: bool = True,
 ) -> Transition | None:
     return rollout.step(
         state=state,
@@ -42,6 +43,7 @@ def step(
         stages=STAGES,
         verdict=None if decision is None else Verdict(decision=decision, reason="because"),
         members=THERE if members is None else members,
+        approved=approved,
         waited_seconds=elapsed,
     )
 
@@ -86,6 +88,18 @@ def test_a_worse_release_is_rolled_back_from_every_state_it_serves_in(state: Sta
     assert (moved.event, moved.state) == (Event.WORSE, "rolling_back")
 
 
+@pytest.mark.parametrize("state", ["running", "paused", "inconclusive", "promoting"])
+def test_a_revoked_release_is_rolled_back_whatever_its_figures_say(state: State) -> None:
+    moved = step(state, "promote", approved=False)
+    assert moved is not None
+    assert (moved.event, moved.state) == (Event.WORSE, "rolling_back")
+    assert "no longer approved" in moved.reason
+    assert step("promoted", "promote", approved=False) is None
+    back = step("rolling_back", approved=False)
+    assert back is not None
+    assert back.state == "rolled_back"
+
+
 @pytest.mark.parametrize("state", ["paused", "inconclusive"])
 def test_nothing_is_promoted_without_the_person_who_was_asked(state: State) -> None:
     assert step(state, "promote") is None
@@ -125,6 +139,27 @@ def test_a_rollout_ends_when_every_device_that_is_heard_has_confirmed(
     assert "1 silent" in silent.reason
 
 
+def test_a_device_that_cannot_go_back_is_named_and_holds_up_nobody() -> None:
+    stuck = member(4, confirmed=False, refused=True)
+    moved = step("rolling_back", members=[*THERE, stuck])
+    assert moved is not None
+    assert (moved.event, moved.state) == (Event.STRANDED, "rolled_back")
+    assert "1 could not go back: d4" in moved.reason
+    many = [member(place, confirmed=False) for place in range(20)]
+    late = step("rolling_back", members=many, elapsed=DEFAULT_PLAN.deadline_seconds + 1)
+    assert late is not None
+    assert (late.event, late.state) == (Event.STRANDED, "rolled_back")
+    assert "d4 and 15 more" in late.reason
+
+
+def test_a_promotion_that_does_not_end_asks_a_person_and_goes_on() -> None:
+    late = DEFAULT_PLAN.deadline_seconds + 1
+    for members in ([*THERE, member(4, confirmed=False)], []):
+        moved = step("promoting", members=members, elapsed=late)
+        assert moved is not None
+        assert (moved.event, moved.state) == (Event.DEADLINE, "promoting")
+
+
 def test_a_promotion_that_nobody_confirms_does_not_end() -> None:
     assert step("promoting", members=[]) is None
     assert step("promoting", members=[member(0, silent=True, confirmed=False)]) is None
@@ -159,6 +194,7 @@ def test_many_refusals_in_the_last_spread_roll_back() -> None:
                 max_size=4,
             ),
             st.sampled_from([0.0, 60.0, 1e9]),
+            st.booleans(),
         ),
         max_size=20,
     )
@@ -167,8 +203,10 @@ def test_no_walk_leaves_the_table_or_an_end(walk: list[Any]) -> None:
     """A restart between any two steps changes nothing, because all state is in the values."""
     state: State = "running"
     stage = 0
-    for decision, steered, members, elapsed in walk:
-        moved = step(state, decision, stage=stage, members=members, elapsed=elapsed)
+    for decision, steered, members, elapsed, approved in walk:
+        moved = step(
+            state, decision, stage=stage, members=members, elapsed=elapsed, approved=approved
+        )
         if moved is not None:
             assert state not in FINISHED
             assert TABLE[state][moved.event] == moved.state

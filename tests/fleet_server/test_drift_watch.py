@@ -1,0 +1,69 @@
+"""The watch over all releases: alerts that open, and that do not stay open for nobody."""
+
+from typing import Any
+
+import pytest
+
+from edge_core.release import ReleaseRef
+from fleet_server.services.drift import STALE_PERIODS
+from tests.simulators.spoken_fleet import SpokenFleet
+
+
+@pytest.fixture
+def both(fleet: SpokenFleet, repository: Any) -> tuple[ReleaseRef, ReleaseRef]:
+    old = fleet.approve(repository.publish("1.0.0"))
+    return old, fleet.approve(repository.publish("1.1.0", seed=1))
+
+
+def drifted(fleet: SpokenFleet, both: tuple[ReleaseRef, ReleaseRef]) -> None:
+    """Let the candidate in shadow see other scores than it learned, the incumbent not."""
+    old, new = both
+    for number in range(20):
+        shift = 0.9 if number >= 15 else 0.0
+        fleet.period({(old.digest, "incumbent"): 0.0, (new.digest, "shadow"): shift})
+    assert len(fleet.alerts("drift")) == 1
+
+
+def test_an_alert_ends_when_the_release_that_opened_it_runs_no_more(
+    fleet: SpokenFleet, both: tuple[ReleaseRef, ReleaseRef]
+) -> None:
+    drifted(fleet, both)
+    for _ in range(STALE_PERIODS - 1):
+        fleet.period({(both[0].digest, "incumbent"): 0.0})
+        assert fleet.alerts("drift")
+    for _ in range(3):
+        fleet.period({(both[0].digest, "incumbent"): 0.0})
+    assert not fleet.alerts("drift")
+
+
+def test_a_straggler_with_a_few_rows_does_not_hold_an_alert_open(
+    fleet: SpokenFleet, both: tuple[ReleaseRef, ReleaseRef]
+) -> None:
+    drifted(fleet, both)
+    for _ in range(STALE_PERIODS + 2):
+        fleet.period({(both[1].digest, "shadow"): 0.9}, rows=20)
+    assert not fleet.alerts("drift")
+
+
+def test_a_release_that_comes_back_into_the_drift_opens_the_alert_again(
+    fleet: SpokenFleet, both: tuple[ReleaseRef, ReleaseRef]
+) -> None:
+    drifted(fleet, both)
+    for _ in range(STALE_PERIODS + 2):
+        fleet.period({(both[0].digest, "incumbent"): 0.0})
+    for _ in range(6):
+        fleet.period({(both[1].digest, "shadow"): 0.9})
+    assert len(fleet.alerts("drift")) == 1
+
+
+def test_the_time_that_a_server_was_down_ends_no_alert(
+    fleet: SpokenFleet, both: tuple[ReleaseRef, ReleaseRef], tmp_path: Any
+) -> None:
+    drifted(fleet, both)
+    fleet.clock.now += 3_600_000
+    with SpokenFleet(tmp_path, fleet.clock) as restarted:
+        restarted.services.drift.observe()
+        assert restarted.alerts("drift")
+        for _ in range(STALE_PERIODS + 2):
+            restarted.period({(both[0].digest, "incumbent"): 0.0})
+        assert not restarted.alerts("drift")

@@ -1,0 +1,135 @@
+"""Services on their own, a clock that a test moves, and devices whose messages are handed over.
+
+Nothing runs in the background: a test says what each device reports and when one decides.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from edge_core.messages import codec, topics
+from edge_core.messages.telemetry import ReportedState, UpdateState
+from edge_core.release import ReleaseRef
+from fleet_server.config import ServerConfig
+from fleet_server.repository_watch import RepositoryWatch
+from fleet_server.services.ingest import Inbound
+from fleet_server.services.suite import Services
+from fleet_server.storage import devices, releases, windows
+from fleet_server.storage.devices import Desired, Device
+from fleet_server.storage.releases import InProduction
+from tests.simulators.tiny_bundle import TARGET
+
+
+class SpokenFleet:
+    """Devices that say exactly what a test lets them say."""
+
+    def __init__(self, folder: Path, clock: Any) -> None:
+        self.config = ServerConfig(data_dir=str(folder))
+        self.clock = clock
+        self.services = Services.open(self.config, clock)
+        self.watch = RepositoryWatch(self.config, self.services.catalog)
+        self.refs: dict[str | None, ReleaseRef] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.services.database.close()
+
+    def approve(self, ref: ReleaseRef) -> ReleaseRef:
+        """Take over a release that was published."""
+        self.watch.look()
+        self.refs[ref.digest] = ref
+        return ref
+
+    def produce(self, ref: ReleaseRef, names: Sequence[str]) -> None:
+        """Put a release in production, running on these devices."""
+        row = InProduction(
+            model=ref.model, digest=ref.digest, since_ms=0, rollout=None, verdict=None
+        )
+        with self.services.database.write() as connection:
+            releases.put_in_production(connection, row)
+        for name in names:
+            self.report(name, active=ref, update="committed")
+
+    def report(
+        self,
+        name: str,
+        *,
+        active: ReleaseRef | None = None,
+        shadow: ReleaseRef | None = None,
+        update: UpdateState = "idle",
+        revision: int = 0,
+        reason: str = "",
+    ) -> None:
+        """Hand over one device's state."""
+        state = ReportedState(
+            device=name,
+            at_ms=self.clock(),
+            target=TARGET,
+            runtime="none",
+            desired_revision=revision,
+            active=active,
+            shadow=shadow,
+            update=update,
+            reason=reason,
+        )
+        self.services.ingest.take(
+            [Inbound(topic=topics.up(name, "state"), payload=codec.encode(state))]
+        )
+
+    def wishes(self) -> dict[str, Desired]:
+        """Desired state of every device."""
+        with self.services.database.read() as connection:
+            return devices.desired_of(connection)
+
+    def device(self, name: str) -> Device:
+        """One device as the server knows it."""
+        with self.services.database.read() as connection:
+            found = devices.one(connection, name)
+        assert found is not None
+        return found
+
+    def obey(self, *, but: Sequence[str] = ()) -> None:
+        """Every device reports that it runs what it should."""
+        for name, wish in self.wishes().items():
+            if name not in but:
+                self.report(
+                    name,
+                    active=self.refs.get(wish.active),
+                    shadow=self.refs.get(wish.shadow),
+                    update="committed",
+                    revision=wish.revision,
+                )
+
+    def decide(self, seconds: float = 0.0) -> None:
+        """Let time pass, then decide."""
+        self.clock.now += round(seconds * 1000)
+        self.services.rollouts.decide()
+
+    def period(self, seen: dict[tuple[str, str], float], rows: int = 1000) -> None:
+        """One drift period: (digest, arm) -> 0 for the usual scores, 1 for quite other ones."""
+        number = self.clock() // round(self.config.windows.drift_period_seconds * 1000)
+        with self.services.database.write() as connection:
+            for (digest, arm), shift in seen.items():
+                release = self.services.catalog.require(connection, digest)
+                counts = []
+                for channel in release.reference.channels:
+                    shares = np.ones(channel.size) / channel.size
+                    if channel.kind == "score":
+                        shares *= 1 - shift
+                        shares[-2] += shift
+                    counts.append(np.round(rows * shares).astype(np.int64))
+                windows.add_to_period(connection, digest, arm, number, rows, np.concatenate(counts))
+        self.clock.now += round(self.config.windows.drift_period_seconds * 1000)
+        self.services.drift.observe()
+
+    def alerts(self, kind: str) -> list[str]:
+        """Titles of the open alerts of one kind."""
+        return [
+            alert.title
+            for alert in self.services.overview.alerts(200)
+            if alert.kind == kind and alert.closed_ms is None
+        ]
