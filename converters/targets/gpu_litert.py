@@ -1,4 +1,4 @@
-"""GPUs through LiteRT, in float16. The Linux wheel has no GPU delegate: files are made, not run."""
+"""GPUs through LiteRT, in float16. Files are made here and not yet run."""
 
 import importlib.metadata
 
@@ -19,7 +19,7 @@ class Adapter:
     def tool(self) -> Tool:
         """See :class:`converters.targets.target.Target`."""
         by = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
-        missing = "LiteRT's GPU delegate is not in its Linux wheel; try the file on a device"
+        missing = "files are made, not run, on this side: try them on a device"
         return Tool(compiles=True, runs=False, by=by, missing=missing)
 
     def compile(self, model: ModelFile) -> Compiled:

@@ -9,11 +9,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from converters import dataset, fallback, gates, recipe, recipe_code, training
+from converters import dataset, fallback, gates, metrics, recipe, recipe_code, training
 from converters.floating import FloatModel
 from converters.layers import Scaled
 from converters.recipe import Recipe
 from converters.recipe_code import RecipeCode
+from converters.scoring import Scorer
 from converters.tensors import TensorSpec
 from edge_core.features import definition as definitions
 
