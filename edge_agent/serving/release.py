@@ -89,6 +89,7 @@ class LoadedRelease:
                 f"{self.ref.name}: {manifests.REFERENCE} and {manifests.FEATURES} name other "
                 "channels; build the bundle again"
             )
+        self._check_message()
         probe = np.zeros((1, len(features)), np.float32)
         try:
             shapes = [self.logits(probe).shape, self.fallback_logits(probe).shape]
@@ -99,8 +100,6 @@ class LoadedRelease:
                 f"{self.ref.name} declares {len(classes)} classes; model and fallback answer "
                 f"{shapes[0]} and {shapes[1]}"
             )
-
-        self._check_message()
 
     def _check_message(self) -> None:
         """Refuse a layout whose statistics no message can hold."""

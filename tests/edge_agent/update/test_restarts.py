@@ -130,7 +130,7 @@ def test_too_many_starts_in_recovery_serve_nothing_and_still_take_a_wish(
     first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
     state = tmp_path / "state"
     install(state, repository, first)
-    Journal(state).write(Entry(state="recovering", desired=wish(first), starts=3))
+    Journal(state).write(Entry(state="recovering", desired=wish(second), starts=3))
 
     async def restart() -> None:
         async with device(state, repository) as one:
@@ -176,8 +176,7 @@ def test_a_shadow_that_ends_the_process_is_given_up_and_one_that_runs_is_not(
 def test_whatever_a_bundle_breaks_in_the_self_test_is_a_refusal(
     tmp_path: Path, repository: RepositorySimulator
 ) -> None:
-    flat = np.zeros((2,), np.float32)
-    first = repository.publish("1.0.0", golden=golden(samples=flat))
+    first = repository.publish("1.0.0", golden=golden(features=np.ones((2, 4), np.float64)))
 
     async def story() -> None:
         async with device(tmp_path / "state", repository) as one:
