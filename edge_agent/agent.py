@@ -5,7 +5,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 MAX_UNACKNOWLEDGED = 64
 SEND_SECONDS = 0.2
 FLUSH_SECONDS = 2.0
+MAX_COUNT = 2**40
+
+Encode = Callable[[str, int], bytes]
 
 
 class SystemClock:
@@ -58,6 +61,7 @@ class Agent:
         self._state_dirty = asyncio.Event()
         self._connected = False
         self._said = ""
+        self._complained = ""
         self._waiting: dict[int, int] = {}
         self._last_sent = 0
         self._monitor = Monitor(
@@ -73,10 +77,9 @@ class Agent:
         )
         self._outbox = Outbox(config.state_dir, max_bytes=config.telemetry.outbox_bytes)
         self._link = Link(config.mqtt, config.device)
-        self._slots = Slots(config.state_dir)
         self._updater = Updater(
             journal=Journal(config.state_dir),
-            slots=self._slots,
+            slots=Slots(config.state_dir),
             repository=TufRepository(
                 url=config.repository.url,
                 trusted_root=_read_root(config.repository.trusted_root),
@@ -135,9 +138,15 @@ class Agent:
             "connected": self._connected,
             "rows": self._engine.totals.rows,
             "errors": self._engine.totals.errors,
-            "unsent_bytes": self._outbox.size,
+            "unsent_bytes": self._unsent(),
             "dropped_messages": self._outbox.dropped,
         }
+
+    def _unsent(self) -> int | None:
+        try:
+            return self._outbox.size
+        except SerinusError:
+            return None
 
     async def _follow_link(self) -> None:
         while True:
@@ -200,9 +209,20 @@ class Agent:
 
     def _publish_stored(self) -> None:
         room = MAX_UNACKNOWLEDGED - len(self._waiting)
-        for stored in self._outbox.oldest(room, after=self._last_sent) if room > 0 else []:
+        try:
+            waiting = self._outbox.oldest(room, after=self._last_sent) if room > 0 else []
+        except SerinusError as error:
+            self._complain(str(error))
+            return
+        for stored in waiting:
             self._waiting[self._link.publish(stored.topic, stored.payload)] = stored.id
             self._last_sent = stored.id
+
+    def _complain(self, trouble: str) -> None:
+        """Log a lasting trouble once."""
+        if trouble != self._complained:
+            self._complained = trouble
+            log.error("%s", trouble)
 
     async def _fold(self) -> None:
         while True:
@@ -212,19 +232,25 @@ class Agent:
     def _store(self) -> None:
         """Close the window and keep it, with the waiting samples, until the broker has them."""
         device = self._config.device
-        windows = self._monitor.close(self._clock.now_ms())
-        samples = self._monitor.take_samples()
+        windows = [partial(_stamped, w) for w in self._monitor.close(self._clock.now_ms())]
+        samples = [partial(_unstamped, sample) for sample in self._monitor.take_samples()]
         try:
-            self._outbox.add(
-                STATS, topics.up(device, "stats"), [partial(_stamped, window) for window in windows]
-            )
-            self._outbox.add(
-                SAMPLES,
-                topics.up(device, "samples"),
-                [partial(_unstamped, sample) for sample in samples],
-            )
+            self._outbox.add(STATS, topics.up(device, "stats"), self._fitting(windows))
+            self._outbox.add(SAMPLES, topics.up(device, "samples"), self._fitting(samples))
         except SerinusError as error:
             log.error("statistics of one window are lost: %s", error)
+
+    def _fitting(self, messages: Sequence[Encode]) -> list[Encode]:
+        """Leave out what no message can hold: one transaction stores the others, or none."""
+        fitting = []
+        for encode in messages:
+            try:
+                encode(self._outbox.epoch, MAX_COUNT)
+            except InvalidMessage as error:
+                log.error("one message is lost: %s", error)
+            else:
+                fitting.append(encode)
+        return fitting
 
     async def _flush(self) -> None:
         """Close the last window and give the broker a moment to take it."""
@@ -241,10 +267,9 @@ class Agent:
                 continue
 
     def _reported(self) -> ReportedState:
-        entry, pointer = self._updater.entry, self._slots.pointer()
+        entry = self._updater.entry
         active, shadow = self._engine.active, self._engine.shadow
         desired = entry.desired
-        previous = self._updater.known(pointer.previous)
         return ReportedState(
             device=self._config.device,
             at_ms=self._clock.now_ms(),
@@ -253,7 +278,7 @@ class Agent:
             slices=self._config.slices,
             desired_revision=desired.revision if desired else 0,
             active=active.ref if active else None,
-            previous=previous,
+            previous=self._updater.previous,
             shadow=shadow.ref if shadow else None,
             update=self._updater.state,
             reason=self._updater.reason,

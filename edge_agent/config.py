@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from edge_core.errors import InvalidConfiguration
+from edge_core.messages.telemetry import Name
 from edge_core.messages.topics import DEVICE_PATTERN
 
 MAX_CONFIG_BYTES = 64 * 1024
@@ -77,9 +78,9 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     """Everything that the agent is told from outside."""
 
     device: str
-    target: str
+    target: Name
     state_dir: Path
-    slices: dict[str, str] = {}
+    slices: dict[Name, Name] = {}
     repository: Repository | None = None
     mqtt: Mqtt | None = None
     serving: Serving

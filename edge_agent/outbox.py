@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import sqlite_utils
-from sqlite_utils.db import Table
 
 from edge_core.errors import Unavailable
 
@@ -27,6 +26,10 @@ class Stored(NamedTuple):
     payload: bytes
 
 
+class _Damaged(sqlite3.DatabaseError):
+    """The file opens, but what it holds is not whole."""
+
+
 class Outbox:
     """The queue below one state folder. Belongs to the event loop's thread.
 
@@ -41,14 +44,19 @@ class Outbox:
         try:
             self._db = self._open(path)
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF not in CORRUPT:
+            damaged = isinstance(error, _Damaged) or error.sqlite_errorcode & 0xFF in CORRUPT
+            if not damaged:
                 raise Unavailable(f"cannot open the outbox {path}: {error}") from error
             # Keep it for people to look at, and start a new epoch.
             path.replace(path.with_suffix(".corrupt"))
             for suffix in ("-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
             self._db = self._open(path)
-        self.epoch = str(next(iter(self._table("meta").rows))["epoch"])
+        self.epoch = str(self._meta()["epoch"])
+
+    def _meta(self) -> dict[str, str | int]:
+        row: dict[str, str | int] = next(iter(self._db.table("meta").rows))
+        return row
 
     def _open(self, path: Path) -> sqlite_utils.Database:
         database = sqlite_utils.Database(path)
@@ -63,19 +71,29 @@ class Outbox:
         database.enable_wal()
         # A sequence number must never be given twice, so each commit reaches the disk.
         database.execute("pragma synchronous = full")
-        if "meta" not in database.table_names():
-            meta = database.table("meta")
-            meta.insert({"epoch": secrets.token_hex(8), "sequence": 0})
-            # Without autoincrement an emptied table would give the same ids again, and who asks
-            # for messages after the last one sent would never see them.
-            database.execute(
-                "create table messages (id integer primary key autoincrement, "
-                "kind integer, topic text, payload blob)"
-            )
+        if not database.table_names():
+            with database.atomic():  # a cut leaves all of it or nothing
+                database.execute("create table meta (epoch text, sequence integer)")
+                database.execute("insert into meta values (?, 0)", (secrets.token_hex(8),))
+                # Without autoincrement an emptied table would give the same ids again, and who
+                # asks for messages after the last one sent would never see them.
+                database.execute(
+                    "create table messages (id integer primary key autoincrement, "
+                    "kind integer, topic text, payload blob)"
+                )
+        problem = database.execute("pragma quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise _Damaged(problem)
+        try:
+            whole = database.execute("select epoch, sequence from meta").fetchone()
+            database.execute("select id, kind, topic, payload from messages limit 1").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise  # the disk's trouble, not the file's
+            raise _Damaged(str(error)) from error
+        if whole is None:
+            raise _Damaged("it has no epoch")
         return database
-
-    def _table(self, name: str) -> Table:
-        return self._db.table(name)
 
     def add(self, kind: int, topic: str, encode: Iterable[Callable[[str, int], bytes]]) -> None:
         """Store messages; each is encoded with the epoch and its own sequence number.
@@ -87,7 +105,7 @@ class Outbox:
         """
         try:
             with self._db.atomic():
-                sequence = int(next(iter(self._table("meta").rows))["sequence"])
+                sequence = int(self._meta()["sequence"])
                 for make in encode:
                     if kind == STATS:
                         sequence += 1
@@ -111,11 +129,18 @@ class Outbox:
             self.dropped += 1
 
     def oldest(self, limit: int, *, after: int = 0) -> list[Stored]:
-        """The oldest messages with an id above ``after``, statistics and samples alike."""
-        rows = self._db.execute(
-            "select id, topic, payload from messages where id > ? order by id limit ?",
-            (after, limit),
-        ).fetchall()
+        """The oldest messages with an id above ``after``, statistics and samples alike.
+
+        Raises:
+            Unavailable: the disk failed or damaged them.
+        """
+        try:
+            rows = self._db.execute(
+                "select id, topic, payload from messages where id > ? order by id limit ?",
+                (after, limit),
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise Unavailable(f"the outbox cannot be read: {error}") from error
         return [Stored(*row) for row in rows]
 
     def sent(self, message_id: int) -> None:
@@ -132,9 +157,16 @@ class Outbox:
 
     @property
     def size(self) -> int:
-        """Bytes of all payloads."""
-        row = self._db.execute("select coalesce(sum(length(payload)), 0) from messages").fetchone()
-        return int(row[0])
+        """Bytes of all payloads.
+
+        Raises:
+            Unavailable: the disk failed or damaged them.
+        """
+        query = "select coalesce(sum(length(payload)), 0) from messages"
+        try:
+            return int(self._db.execute(query).fetchone()[0])
+        except sqlite3.Error as error:
+            raise Unavailable(f"the outbox cannot be read: {error}") from error
 
     def close(self) -> None:
         """Close the database."""

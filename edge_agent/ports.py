@@ -39,6 +39,10 @@ class ApprovedReleases(Protocol):
         """Fetch one file of the release; raises as :meth:`manifest`, or ``InvalidBundle``."""
         ...
 
+    def clean(self) -> None:
+        """Remove what was fetched and not taken."""
+        ...
+
 
 class Server(Protocol):
     """The part that answers applications."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root, TargetFile
-from tuf.ngclient import Updater, UpdaterConfig
+from tuf.ngclient import Updater, UpdaterConfig, Urllib3Fetcher
+from urllib3.exceptions import HTTPError
 
 from edge_core.bundle.digest import sha256_bytes
 from edge_core.bundle.manifest import MANIFEST, MAX_FILE_BYTES, MAX_MANIFEST_BYTES, FileEntry
@@ -17,8 +18,19 @@ from edge_core.errors import (
     ReleaseNotApproved,
     Unavailable,
     UntrustedBundle,
+    quoted,
 )
 from edge_core.release import ReleaseRef
+
+
+class _Fetcher(Urllib3Fetcher):
+    """Also names what goes wrong in the middle of a stream; python-tuf lets some of it through."""
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        try:
+            yield from super()._fetch(url)
+        except (HTTPError, OSError) as error:
+            raise tuf_errors.DownloadError(f"{url}: {quoted(error)}") from error
 
 
 class TufRepository:
@@ -68,7 +80,8 @@ class TufRepository:
             metadata_base_url=f"{self._url}/metadata/",
             target_dir=str(self._targets),
             target_base_url=f"{self._url}/targets/",
-            config=UpdaterConfig(app_user_agent="serinus-agent"),
+            fetcher=_Fetcher(app_user_agent="serinus-agent"),
+            config=UpdaterConfig(),
             bootstrap=self._root,
         )
 

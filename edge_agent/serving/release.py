@@ -1,7 +1,6 @@
 """A release in memory: everything of its bundle that answering a request needs."""
 
 import io
-import zipfile
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -12,14 +11,18 @@ from edge_core import baseline as baselines
 from edge_core.bundle import folder as folders
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle.manifest import Manifest
-from edge_core.errors import InvalidBundle, Unavailable
+from edge_core.errors import InvalidBundle, InvalidMessage, Unavailable, quoted
 from edge_core.features import definition as definitions
 from edge_core.features.evaluation import Evaluator
+from edge_core.messages import codec
+from edge_core.messages.telemetry import PairedCounts, StatsWindow
 from edge_core.release import ReleaseRef
-from edge_core.stats import histogram
+from edge_core.stats import histogram, latency
 from edge_core.stats.histogram import Layout
 
 MAX_GOLDEN_BYTES = 64 * 1024 * 1024
+MAX_NAME = 64
+MAX_NUMBER = 2**40
 
 
 class Golden(NamedTuple):
@@ -86,6 +89,7 @@ class LoadedRelease:
                 f"{self.ref.name}: {manifests.REFERENCE} and {manifests.FEATURES} name other "
                 "channels; build the bundle again"
             )
+        self._check_message()
         probe = np.zeros((1, len(features)), np.float32)
         window = np.zeros(
             (1, self.definition.window.samples, len(self.definition.inputs)), np.float32
@@ -102,6 +106,7 @@ class LoadedRelease:
                 f"{shapes[0]} and {shapes[1]}"
             )
 
+<<<<<<< HEAD
     def logits(self, raw: Float32, features: Float32) -> Float32:
         """Run the model on whichever of both it takes.
 
@@ -115,6 +120,42 @@ class LoadedRelease:
         if self.manifest.input == "features":
             return self.session.run(features)
         return self.session.run(self.evaluator.rounded(raw))
+=======
+    def _check_message(self) -> None:
+        """Refuse a layout whose statistics no message can hold."""
+        declared = self.manifest.slices.items()
+        label_counts = bytes(4 * self.layout.confidence_size)
+        widest = StatsWindow(
+            device="d" * MAX_NAME,
+            epoch="e" * MAX_NAME,
+            sequence=MAX_NUMBER,
+            opened_ms=MAX_NUMBER,
+            closed_ms=MAX_NUMBER,
+            release=self.ref,
+            target=self.target,
+            arm="incumbent",
+            rollout="r" * MAX_NAME,
+            slices={n: max(values, key=len, default="") for n, values in declared},
+            rows=MAX_NUMBER,
+            counts=bytes(4 * self.layout.total),
+            latency=bytes(4 * latency.BINS),
+            right=label_counts,
+            wrong=label_counts,
+            paired=PairedCounts(agree=MAX_NUMBER, both_right=MAX_NUMBER),
+            paired_with=self.ref,
+        )
+        try:
+            codec.encode(widest)
+        except InvalidMessage as error:
+            raise InvalidBundle(
+                f"{self.ref.name} has {self.layout.total} counts, too many for one message "
+                f"({error}); build it with fewer bins"
+            ) from error
+
+    def logits(self, features: Float32) -> Float32:
+        """Run the model, float32 [batch, features] -> float32 [batch, classes]."""
+        return self.session.run(features)
+>>>>>>> fix-device
 
     def fallback_logits(self, features: Float32) -> Float32:
         """Run the baseline, float32 [batch, features] -> float32 [batch, classes]."""
@@ -125,11 +166,14 @@ class LoadedRelease:
         data = folders.read_limited(self._folder / manifests.GOLDEN, MAX_GOLDEN_BYTES)
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                return Golden(
+                golden = Golden(
                     arrays["samples"], arrays["features"], arrays[f"expected.{self.target}"]
                 )
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            raise InvalidBundle(f"golden vectors are not readable: {error}") from error
+        except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds over bad bytes
+            raise InvalidBundle(f"golden vectors are not readable: {quoted(error)}") from error
+        if any(array.dtype != np.float32 for array in golden):
+            raise InvalidBundle("golden vectors are not float32")
+        return golden
 
     def same_windows(self, other: "LoadedRelease") -> bool:
         """Whether both cut the same raw windows out of the same inputs."""

@@ -26,6 +26,19 @@ def needed_files(manifest: Manifest, target: str) -> list[str]:
     return [FEATURES, REFERENCE, GOLDEN, FALLBACK, manifest.variant(target).path]
 
 
+def check_slot(folder: Path, digest: str, target: str) -> None:
+    """Compare a bundle on this device with the digest that names it.
+
+    Raises:
+        InvalidBundle: a byte is missing or wrong.
+    """
+    data = folders.read_limited(folder / MANIFEST, MAX_MANIFEST_BYTES)
+    if sha256_bytes(data) != digest:
+        raise InvalidBundle("the manifest changed on this device's disk")
+    manifest = manifests.parse(data)
+    folders.check(folder, manifest, only=needed_files(manifest, target))
+
+
 class Fetcher:
     """Collects a bundle below ``slots/<digest>.partial`` and completes it. Both steps may rerun."""
 
@@ -42,7 +55,10 @@ class Fetcher:
         """
         data = self._repository.manifest(ref)
         if self._slots.has(ref.digest):
-            return
+            if self._whole(ref.digest):
+                return
+            # The disk damaged it, or a cut while it was removed: that is no fault of the release.
+            self._slots.remove(ref.digest)
         manifest = manifests.parse(data)
         folder = self._slots.partial(ref.digest)
         folder.mkdir(exist_ok=True)
@@ -51,6 +67,13 @@ class Fetcher:
             if not self._present(folder / path, entry):
                 self._repository.file(ref, entry, folder / path)
         durable.write_bytes(folder / MANIFEST, data)
+
+    def _whole(self, digest: str) -> bool:
+        try:
+            check_slot(self._slots.path(digest), digest, self._target)
+        except InvalidBundle:
+            return False
+        return True
 
     @staticmethod
     def _present(path: Path, entry: manifests.FileEntry) -> bool:
@@ -71,11 +94,10 @@ class Fetcher:
         if self._slots.has(ref.digest):
             return
         folder = self._slots.partial(ref.digest)
-        data = folders.read_limited(folder / MANIFEST, MAX_MANIFEST_BYTES)
-        if sha256_bytes(data) != ref.digest:
-            raise InvalidBundle(f"the manifest of {ref.name} changed on this device's disk")
-        manifest = manifests.parse(data)
-        folders.check(folder, manifest, only=needed_files(manifest, self._target))
-        for path in [p for p in folder.rglob("*") if p.is_dir()]:
-            durable.sync_folder(path)
+        check_slot(folder, ref.digest, self._target)
+        durable.sync_tree(folder)
         self._slots.complete(ref.digest)
+
+    def clean(self) -> None:
+        """Remove what was fetched and not taken."""
+        self._repository.clean()

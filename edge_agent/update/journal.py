@@ -22,7 +22,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     state: str = "idle"
     desired: DesiredState | None = None
     starts: int = 0
-    """Starts of the process since the state was entered."""
+    """Starts of the process since the state was entered; kept while a restart begins again."""
+    proven: str | None = None
+    """Digest of the release that passed its probation last."""
     reason: str = ""
     refusals: list[Refusal] = []
 

@@ -50,23 +50,37 @@ class Slots:
         """Remove what was collected of a bundle that was refused."""
         shutil.rmtree(self.partial(digest), ignore_errors=True)
 
+    def remove(self, digest: str) -> None:
+        """Remove a bundle. A cut in the middle leaves half of a partial one, never of a slot."""
+        self.discard(digest)
+        if self.has(digest):
+            self.path(digest).replace(self.partial(digest))
+            durable.sync_folder(self._folder)
+            self.discard(digest)
+
     def collect(self, keep: Collection[str]) -> None:
         """Remove every bundle that is not to be kept."""
-        for folder in self._folder.iterdir():
-            if folder.name.removesuffix(".partial") not in keep:
-                shutil.rmtree(folder, ignore_errors=True)
+        for digest in {folder.name.removesuffix(".partial") for folder in self._folder.iterdir()}:
+            if digest not in keep:
+                self.remove(digest)
 
     def digests(self) -> list[str]:
         """Digests of all complete bundles."""
         return sorted(f.name for f in self._folder.iterdir() if not f.name.endswith(".partial"))
 
-    def pointer(self) -> Pointer:
-        """Read the pointer; a missing, unreadable or foreign one names nothing."""
+    def pointer(self) -> Pointer | None:
+        """Read the pointer; a missing one names nothing, a corrupt or foreign one is none.
+
+        Raises:
+            OSError: it cannot be read now, so nobody may conclude that it names nothing.
+        """
         try:
             pointer = msgspec.json.decode(self._pointer.read_bytes(), type=Pointer)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except FileNotFoundError:
             return Pointer()
-        return pointer if pointer.v == POINTER_VERSION else Pointer()
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        return pointer if pointer.v == POINTER_VERSION else None
 
     def switch(self, pointer: Pointer) -> None:
         """Name another active release, atomically and durably."""

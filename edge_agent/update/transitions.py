@@ -39,6 +39,7 @@ class Action(StrEnum):
     ACTIVATE = "activate"
     WATCH = "watch"
     RECOVER = "recover"
+    STAND_DOWN = "stand_down"
     CLEAN_UP = "clean_up"
 
 
@@ -55,6 +56,8 @@ _BEGIN = Row("downloading", Action.DOWNLOAD)
 _FAIL = Row("failed", Action.CLEAN_UP)
 _RECOVER = Row("recovering", Action.RECOVER)
 
+# Starts are counted wherever a row says how to give up. A download has none: it is cut as often
+# as the power is, and what was fetched stays. A committed release has one for its shadow.
 TABLE: Final[dict[tuple[UpdateState, Event], Row]] = {
     ("idle", Event.DESIRED): _BEGIN,
     ("downloading", Event.DESIRED): _BEGIN,
@@ -65,29 +68,36 @@ TABLE: Final[dict[tuple[UpdateState, Event], Row]] = {
     ("verifying", Event.DONE): Row("self_testing", Action.SELF_TEST),
     ("verifying", Event.REFUSED): _FAIL,
     ("verifying", Event.RESUME): _BEGIN,
+    ("verifying", Event.GIVE_UP): _FAIL,
     ("self_testing", Event.DESIRED): _BEGIN,
     ("self_testing", Event.DONE): Row("shadowing", Action.LOAD_SHADOW),
     ("self_testing", Event.REFUSED): _FAIL,
     ("self_testing", Event.RESUME): _BEGIN,
+    ("self_testing", Event.GIVE_UP): _FAIL,
     ("shadowing", Event.DESIRED): _BEGIN,
     ("shadowing", Event.DONE): Row("activating", Action.ACTIVATE),
     ("shadowing", Event.REFUSED): _FAIL,
     ("shadowing", Event.RESUME): _BEGIN,
+    ("shadowing", Event.GIVE_UP): _FAIL,
     ("activating", Event.DESIRED): _BEGIN,
     ("activating", Event.DONE): Row("probation", Action.WATCH),
     ("activating", Event.UNCHANGED): Row("committed", Action.CLEAN_UP),
     ("activating", Event.REFUSED): _RECOVER,
     ("activating", Event.RESUME): _BEGIN,
+    ("activating", Event.GIVE_UP): _RECOVER,
     ("probation", Event.DESIRED): _BEGIN,
     ("probation", Event.DONE): Row("committed", Action.CLEAN_UP),
     ("probation", Event.REFUSED): _RECOVER,
     ("probation", Event.RESUME): Row("probation", Action.WATCH),
     ("probation", Event.GIVE_UP): _RECOVER,
     ("committed", Event.DESIRED): _BEGIN,
+    ("committed", Event.REFUSED): _RECOVER,
+    ("committed", Event.GIVE_UP): _FAIL,
     ("recovering", Event.DESIRED): _BEGIN,
     ("recovering", Event.DONE): _FAIL,
     ("recovering", Event.REFUSED): _FAIL,
     ("recovering", Event.RESUME): _RECOVER,
+    ("recovering", Event.GIVE_UP): Row("failed", Action.STAND_DOWN),
     ("failed", Event.DESIRED): _BEGIN,
 }
 
@@ -110,15 +120,30 @@ def after(state: UpdateState, event: Event) -> Row | None:
     return TABLE.get((state, event))
 
 
+def counts(state: str) -> bool:
+    """Whether starts of the process in this state are counted and bounded."""
+    return (state, Event.GIVE_UP) in TABLE
+
+
+def begins_again(state: UpdateState) -> bool:
+    """Whether a restart in this state goes the whole way again, so that its count has to stay."""
+    return TABLE.get((state, Event.RESUME)) == _BEGIN
+
+
+def exhausted(state: str, starts: int, max_starts: int) -> bool:
+    """Whether the process started too often in this state."""
+    return counts(state) and starts > max_starts
+
+
 def restart(state: str, starts: int, max_starts: int) -> Row | None:
     """How a stored state goes on after a start of the process; none where it rests.
 
-    A state that this version does not know, or too many starts in probation, recovers.
+    A state that this version does not know recovers; one with too many starts gives up.
     """
     if state not in ON_RESTART:
         return _RECOVER
     known: UpdateState = next(name for name in STATES if name == state)
-    if known == "probation" and starts > max_starts:
+    if exhausted(known, starts, max_starts):
         return TABLE[known, Event.GIVE_UP]
     event = ON_RESTART[known]
     return TABLE[known, event] if event else None

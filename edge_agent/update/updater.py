@@ -5,6 +5,7 @@ old or the new release serving, and the next start goes on from the journal.
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
@@ -12,20 +13,21 @@ import msgspec
 
 from edge_agent.config import Update
 from edge_agent.ports import ApprovedReleases, Clock, Server
-from edge_agent.serving.release import LoadedRelease
 from edge_agent.update import health, transitions
 from edge_agent.update.fetching import Fetcher
 from edge_agent.update.journal import Entry, Journal
-from edge_agent.update.slots import Pointer, Slots
+from edge_agent.update.roles import Roles
+from edge_agent.update.self_test import self_test
+from edge_agent.update.slots import Slots
 from edge_agent.update.transitions import Action, Event
-from edge_core.bundle import folder as folders
-from edge_core.errors import SerinusError, Unavailable
+from edge_core.errors import SerinusError, Unavailable, quoted
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import Refusal, UpdateState
 from edge_core.release import ReleaseRef
 
 POLL_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 60.0
+MOST_DOUBLINGS = 16
 
 
 class Updater:
@@ -47,13 +49,13 @@ class Updater:
         self._slots = slots
         self._fetcher = Fetcher(repository, slots, target)
         self._server = server
-        self._target = target
+        self._roles = Roles(slots, server, target)
         self._settings = settings
         self._clock = clock
         self._changed = changed
         self._wanted: DesiredState | None = None
         self._wake = asyncio.Event()
-        self._loaded: dict[str, LoadedRelease] = {}
+        self._restored = False
         self.entry = Entry()
         self._trouble = ""
         self._following = True
@@ -90,28 +92,45 @@ class Updater:
         """Whether a wish is waiting or being followed."""
         return self._wanted is not None or self._following
 
-    def known(self, digest: str | None) -> ReleaseRef | None:
-        """Name a release in a slot by its digest."""
-        if digest is None or not self._slots.has(digest):
-            return None
-        try:
-            return folders.ref(self._slots.path(digest))
-        except SerinusError:
-            return None
+    @property
+    def previous(self) -> ReleaseRef | None:
+        """The release in the other slot, as far as the disk tells now."""
+        return self._roles.previous()
 
     async def run(self) -> None:
         """Serve what the pointer names, finish what the journal began, then follow wishes."""
         self.entry = self._journal.read()
-        await self._restore()
-        self.entry = msgspec.structs.replace(self.entry, starts=self.entry.starts + 1)
+        self._count_start()
         await self._outlasting_the_disk(self._resume)
         while True:
             self._following = False
-            await self._wake.wait()
+            await self._rest()
             self._wake.clear()
             self._following = True
             if self._wanted is not None:
                 await self._outlasting_the_disk(self._begin)
+
+    def _count_start(self) -> None:
+        """Write down that the process starts in this state, before anything can end it again."""
+        entry = self.entry
+        alone = entry.desired is None or entry.desired.shadow is None
+        if not transitions.counts(entry.state) or (entry.state == "committed" and alone):
+            return
+        self.entry = msgspec.structs.replace(entry, starts=entry.starts + 1)
+        with contextlib.suppress(OSError):  # a full disk must not keep the device from serving
+            self._journal.write(self.entry)
+
+    async def _rest(self) -> None:
+        """Wait for a wish; a shadow that ran long enough is not one that ends the process."""
+        if self.entry.starts:
+            try:
+                async with asyncio.timeout(self._settings.probation_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                self.entry = msgspec.structs.replace(self.entry, starts=0)
+                with contextlib.suppress(OSError):  # then the next start counts one too many
+                    self._journal.write(self.entry)
+        await self._wake.wait()
 
     async def _outlasting_the_disk(self, step: Callable[[], Awaitable[None]]) -> None:
         """Take a step; where the disk is full or fails, serve on and go on when it works again."""
@@ -129,26 +148,59 @@ class Updater:
 
     async def _resume(self) -> None:
         """Go on from the entry's state, as after a start of the process."""
-        row = transitions.restart(self.entry.state, self.entry.starts, self._settings.max_starts)
+        state, most = self.entry.state, self._settings.max_starts
+        row = transitions.restart(state, self.entry.starts, most)
+        exhausted = transitions.exhausted(state, self.entry.starts, most)
+        if exhausted:
+            self._refuse(
+                self._roles.blamed(self.entry), SerinusError(f"more than {most} starts in {state}")
+            )
+        if exhausted and state == "committed":
+            # What kills the process is the shadow: the active release served before it came.
+            self.entry = msgspec.structs.replace(self.entry, state="failed")
+        lost = await self._restore_once(row)
+        if lost is not None and not exhausted and state in ("probation", "committed"):
+            self._refuse(self._desired.active, lost)
+            row = transitions.after(self.state, Event.REFUSED)
         if row is None:
             self._journal.write(self.entry)
             return
-        starts = self.entry.starts if row.next == self.entry.state else 1
-        await self._follow(row, starts=starts)
+        await self._follow(row)
+
+    async def _restore_once(self, row: transitions.Row | None) -> SerinusError | None:
+        """Serve what can be served before anything else, with this start's first step only.
+
+        Returns what is wrong with the wished release where the pointer names it and another
+        one had to serve.
+        """
+        if self._restored:
+            return None
+        lost = None
+        if row is None or row.action not in (Action.RECOVER, Action.STAND_DOWN):
+            lost = await self._restore(avoid=None)
+        elif row.action is Action.RECOVER:
+            avoid = None if self.entry.state == "recovering" else self._roles.suspect(self.entry)
+            await self._restore(avoid=avoid)
+        self._restored = True
+        return lost
 
     async def _begin(self) -> None:
+        await self._restore_once(None)
         desired, self._wanted = self._wanted, None
+        self._wake.clear()  # or the next pause would end at once
         row = transitions.after(self.state, Event.DESIRED)
         assert row is not None, "every state takes a new wish"
-        self.entry = msgspec.structs.replace(self.entry, desired=desired, reason="")
-        await self._follow(row, starts=0)
+        self.entry = msgspec.structs.replace(self.entry, desired=desired, reason="", starts=0)
+        await self._follow(row)
 
-    async def _follow(self, row: transitions.Row, *, starts: int) -> None:
+    async def _follow(self, row: transitions.Row) -> None:
         """Go from row to row until the machine rests or a newer wish is waiting."""
         while True:
-            self._enter(row.next, starts)
+            self._enter(row.next)
             action = self._actions.get(row.action)
             if action is None:
+                if row.action is Action.STAND_DOWN:
+                    self._roles.stand_down()
                 self._clean_up()
                 return
             event = await action()
@@ -156,15 +208,22 @@ class Updater:
                 return  # every state takes a new wish; this one need not be finished
             following = transitions.after(row.next, event)
             assert following is not None, f"no row for {event} in {row.next}"
-            row, starts = following, 0
+            row = following
 
     @property
     def _desired(self) -> DesiredState:
         assert self.entry.desired is not None, "only a wish leads to this state"
         return self.entry.desired
 
-    def _enter(self, state: UpdateState, starts: int) -> None:
-        self.entry = msgspec.structs.replace(self.entry, state=state, starts=starts)
+    def _enter(self, state: UpdateState) -> None:
+        entry = self.entry
+        kept = state == entry.state or transitions.begins_again(state)
+        proven = entry.proven
+        if state == "committed" and entry.desired is not None and entry.desired.active is not None:
+            proven = entry.desired.active.digest
+        self.entry = msgspec.structs.replace(
+            entry, state=state, starts=entry.starts if kept else 0, proven=proven
+        )
         self._journal.write(self.entry)
         self._changed()
 
@@ -181,7 +240,7 @@ class Updater:
     async def _download(self) -> Event:
         desired = self._desired
         for ref in _releases(desired):
-            if self._serves(ref):
+            if self._roles.holds(ref):
                 continue
             event = await self._download_one(ref)
             if event is not Event.DONE:
@@ -195,9 +254,11 @@ class Updater:
                 return Event.DONE
             except Unavailable as error:
                 failure = error
-            except SerinusError as error:
+            except OSError:
+                raise
+            except Exception as error:  # nothing that a repository sends may end the agent
                 self._slots.discard(ref.digest)
-                return self._refuse(ref, error)
+                return self._refuse(ref, _explained(ref, error))
             if await self._pause(attempt):
                 return Event.DESIRED
         return self._refuse(
@@ -206,7 +267,9 @@ class Updater:
 
     async def _pause(self, attempt: int) -> bool:
         """Wait before another attempt; true when a newer wish came meanwhile."""
-        pause = min(self._settings.retry_seconds * 2**attempt, LONGEST_PAUSE_SECONDS)
+        pause = min(
+            self._settings.retry_seconds * 2 ** min(attempt, MOST_DOUBLINGS), LONGEST_PAUSE_SECONDS
+        )
         try:
             async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):  # jitter, not a secret
                 await self._wake.wait()
@@ -219,26 +282,30 @@ class Updater:
         for ref in _releases(desired):
             try:
                 await asyncio.to_thread(self._fetcher.complete, ref)
-            except SerinusError as error:
+            except OSError:
+                raise
+            except Exception as error:  # nothing that a bundle holds may end the agent
                 self._slots.discard(ref.digest)
-                return self._refuse(ref, error)
+                return self._refuse(ref, _explained(ref, error))
         return Event.DONE
 
     async def _self_test(self) -> Event:
         desired = self._desired
         for ref in _releases(desired):
             try:
-                release = await asyncio.to_thread(self._load, ref)
-                if not self._serves(ref):
+                release = await self._roles.open(ref.digest)
+                if not self._roles.holds(ref):
                     await asyncio.to_thread(self_test, release)
-            except SerinusError as error:
-                return self._refuse(ref, error)
+            except OSError:
+                raise
+            except Exception as error:  # nothing that a bundle holds may end the agent
+                return self._refuse(ref, _explained(ref, error))
         return Event.DONE
 
     async def _load_shadow(self) -> Event:
         desired = self._desired
-        shadow = self._loaded.get(desired.shadow.digest) if desired.shadow else None
-        active = self._loaded.get(desired.active.digest) if desired.active else None
+        shadow = self._roles.loaded(desired.shadow)
+        active = self._roles.loaded(desired.active)
         if shadow is not None and active is not None and not active.same_windows(shadow):
             return self._refuse(
                 shadow.ref,
@@ -248,14 +315,11 @@ class Updater:
         return Event.DONE
 
     async def _activate(self) -> Event:
-        desired = self._desired
-        before = self._slots.pointer()
-        wanted = desired.active.digest if desired.active else None
-        switched = before.active != wanted
-        if switched:
-            self._slots.switch(Pointer(active=wanted, previous=before.active))
-        self._serve(desired)
-        return Event.DONE if switched and wanted is not None else Event.UNCHANGED
+        switched = self._roles.activate(self.entry)
+        wanted = self._desired.active
+        if wanted is None or (not switched and wanted.digest == self.entry.proven):
+            return Event.UNCHANGED
+        return Event.DONE
 
     async def _watch(self) -> Event:
         desired = self._desired
@@ -266,6 +330,9 @@ class Updater:
         )
         started = self._clock.monotonic()
         while self._wanted is None:
+            active = self._server.active
+            if active is None or active.ref != desired.active:
+                return self._refuse(None, SerinusError("another release serves than the wished"))
             elapsed = self._clock.monotonic() - started
             verdict, why = health.probation(self._server.totals, elapsed, limits)
             if verdict == "healthy":
@@ -277,86 +344,33 @@ class Updater:
 
     async def _recover(self) -> Event:
         """Go back to the previous release: one pointer switch, no download, no network."""
-        pointer = self._slots.pointer()
-        suspect = self.entry.desired.active if self.entry.desired else None
-        if suspect is None and pointer.previous is not None:
-            # The journal is lost, so nobody knows whether the active release was ever proven.
-            self._slots.switch(Pointer(active=pointer.previous, previous=None))
-        elif suspect is not None and pointer.active == suspect.digest:
-            self._slots.switch(Pointer(active=pointer.previous, previous=None))
+        proven = self._roles.go_back(self.entry)
         if not self.entry.reason:
-            starts = self._settings.max_starts
-            self._refuse(suspect, SerinusError(f"more than {starts} starts in probation"))
-        await self._restore()
+            self._refuse(None, SerinusError("the update stood in a state that nobody knows"))
+        self.entry = msgspec.structs.replace(self.entry, proven=proven)
+        await self._restore(avoid=None)
         return Event.DONE
 
     def _clean_up(self) -> None:
         """Keep what serves, what it can go back to and what was wished; remove the rest."""
         pointer = self._slots.pointer()
-        keep = {digest for digest in (pointer.active, pointer.previous) if digest}
+        if pointer is None:
+            return  # nobody knows what else it named
+        keep = {d for d in (pointer.active, pointer.previous, self.entry.proven) if d}
         if self.entry.desired is not None:
             keep |= {ref.digest for ref in _releases(self.entry.desired)}
         self._slots.collect(keep)
-        self._loaded = {digest: self._loaded[digest] for digest in keep & self._loaded.keys()}
+        self._fetcher.clean()
+        self._roles.keep(keep)
 
-    # What serves.
-
-    async def _restore(self) -> None:
-        """Serve what the pointer names, or the previous release where that cannot be loaded."""
-        pointer = self._slots.pointer()
-        for digest in (pointer.active, pointer.previous):
-            if digest is None or not self._slots.has(digest):
-                continue
-            try:
-                release = await asyncio.to_thread(self._open, digest)
-            except SerinusError as error:
-                self.entry = msgspec.structs.replace(self.entry, reason=str(error)[:500])
-                continue
-            if digest != pointer.active:
-                self._slots.switch(Pointer(active=digest, previous=None))
-            desired = self.entry.desired
-            if desired is not None and desired.active == release.ref:
-                await self._restore_shadow(desired)
-                self._serve(desired)
-            else:
-                self._server.set_shadow(None)
-                self._server.set_active(release, "incumbent", None)
-            return
-        self._server.set_shadow(None)
-        self._server.set_active(None, "incumbent", None)
-
-    async def _restore_shadow(self, desired: DesiredState) -> None:
-        """Load the wished shadow again; without it the active release serves all the same."""
-        if desired.shadow is None or not self._slots.has(desired.shadow.digest):
-            return
-        try:
-            await asyncio.to_thread(self._open, desired.shadow.digest)
-        except SerinusError as error:
-            self.entry = msgspec.structs.replace(self.entry, reason=str(error)[:500])
-
-    def _serve(self, desired: DesiredState) -> None:
-        """Give the wished roles to the releases that are loaded."""
-        active = self._loaded.get(desired.active.digest) if desired.active else None
-        shadow = self._loaded.get(desired.shadow.digest) if desired.shadow else None
-        self._server.set_shadow(None)
-        self._server.set_active(active, desired.arm, desired.rollout)
-        self._server.set_shadow(shadow)
-
-    def _serves(self, ref: ReleaseRef) -> bool:
-        return ref in (
-            self._server.active.ref if self._server.active else None,
-            self._server.shadow.ref if self._server.shadow else None,
-        )
-
-    def _load(self, ref: ReleaseRef) -> LoadedRelease:
-        return self._open(ref.digest)
-
-    def _open(self, digest: str) -> LoadedRelease:
-        if digest not in self._loaded:
-            self._loaded[digest] = LoadedRelease.open(self._slots.path(digest), self._target)
-        return self._loaded[digest]
+    async def _restore(self, *, avoid: str | None) -> SerinusError | None:
+        lost, reason = await self._roles.restore(self.entry, avoid=avoid)
+        if reason:
+            self.entry = msgspec.structs.replace(self.entry, reason=reason[:500])
+        return lost
 
 
+<<<<<<< HEAD
 def self_test(release: LoadedRelease) -> None:
     """Replay the bundle's golden vectors through the real evaluator and runtime.
 
@@ -370,6 +384,12 @@ def self_test(release: LoadedRelease) -> None:
     problem = health.golden_problem(golden, features, logits, release.variant.tolerance)
     if problem:
         raise SerinusError(f"self-test of {release.ref.name} failed: {problem}")
+=======
+def _explained(ref: ReleaseRef, error: Exception) -> SerinusError:
+    if isinstance(error, SerinusError):
+        return error
+    return SerinusError(f"{ref.name} fails here: {type(error).__name__}: {quoted(error)}")
+>>>>>>> fix-device
 
 
 def _releases(desired: DesiredState) -> list[ReleaseRef]:

@@ -1,7 +1,9 @@
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +20,25 @@ box = Outbox(Path(sys.argv[1]), max_bytes=10**6)
 print("ready", flush=True)
 while True:
     box.add(STATS, "t", [lambda epoch, sequence: f"{epoch}:{sequence}".encode()])
+"""
+
+# Dies before the numbered statement that sqlite runs.
+MAKER = """
+import os, signal, sqlite3, sys
+from pathlib import Path
+from edge_agent.outbox import Outbox
+statements = []
+def count(statement):
+    statements.append(statement)
+    if len(statements) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+class Connection(sqlite3.Connection):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.set_trace_callback(count)
+connect = sqlite3.connect
+sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Connection, **options)
+Outbox(Path(sys.argv[1]), max_bytes=10**6)
 """
 
 
@@ -80,6 +101,77 @@ def test_a_corrupt_file_is_kept_aside_and_a_new_epoch_begins(tmp_path: Path) -> 
     assert again.epoch != epoch
     assert (tmp_path / "outbox.corrupt").exists()
     again.close()
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        "create table meta (epoch text, sequence integer)",
+        "create table meta (epoch text, sequence integer); insert into meta values ('aa', 0)",
+        "create table messages (id integer primary key, kind integer, topic text, payload blob)",
+        "create table meta (other text); create table messages (id integer primary key)",
+    ],
+)
+def test_half_a_database_is_kept_aside_and_a_new_epoch_begins(tmp_path: Path, tables: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as database:
+        database.executescript(tables)
+    box = Outbox(tmp_path, max_bytes=1000)
+    box.add(STATS, "t", [numbered])
+    assert [stored.payload for stored in box.oldest(10)] == [f"{box.epoch}:1".encode()]
+    assert (tmp_path / "outbox.corrupt").exists()
+    box.close()
+
+
+def test_a_kill_while_the_database_is_made_leaves_all_of_it_or_nothing(tmp_path: Path) -> None:
+    killed, number = True, 0
+    while killed:
+        number += 1
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        arguments = [sys.executable, "-c", MAKER, str(folder), str(number)]
+        killed = subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+        box = Outbox(folder, max_bytes=10**6)
+        box.add(STATS, "t", [numbered])
+        assert len(box.oldest(10)) == 1
+        assert not (folder / "outbox.corrupt").exists()
+        box.close()
+
+
+def test_a_damaged_page_is_found_when_the_file_is_opened(tmp_path: Path) -> None:
+    damage(tmp_path)
+    box = Outbox(tmp_path, max_bytes=10**6)
+    assert box.oldest(10) == []
+    assert box.size == 0
+    assert (tmp_path / "outbox.corrupt").exists()
+    box.close()
+
+
+def test_damage_while_it_is_open_is_said_in_our_words(tmp_path: Path) -> None:
+    Outbox(tmp_path, max_bytes=10**6).close()
+    box = Outbox(tmp_path, max_bytes=10**6)
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as other:
+        other.execute("drop table messages")
+        other.commit()
+    with pytest.raises(Unavailable, match="cannot be read"):
+        box.oldest(10)
+    with pytest.raises(Unavailable, match="cannot be read"):
+        _ = box.size
+    box.close()
+
+
+def damage(folder: Path) -> None:
+    """Fill an outbox and overwrite the first page of its messages."""
+    box = Outbox(folder, max_bytes=10**6)
+    box.add(STATS, "t", [partial(filled, 2000)] * 50)
+    box.close()
+    path = folder / "outbox.db"
+    with closing(sqlite3.connect(path)) as database:
+        query = "select rootpage from sqlite_master where name = 'messages'"
+        (page,) = database.execute(query).fetchone()
+        (size,) = database.execute("pragma page_size").fetchone()
+    data = bytearray(path.read_bytes())
+    data[(page - 1) * size : page * size] = b"\xa5" * size
+    path.write_bytes(bytes(data))
 
 
 def test_an_outbox_that_cannot_be_opened_now_is_left_as_it_is(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 import functools
 import http.server
+import socket
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from converters import publishing, signing
 from edge_core.release import ReleaseRef
@@ -14,6 +15,19 @@ from tests.simulators.tiny_bundle import tiny_bundle
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def __init__(self, cut: set[str], *args: Any, **options: Any) -> None:
+        self._cut = cut
+        super().__init__(*args, **options)
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        """Send the file, or only its beginning where the connection is to be cut."""
+        if any(name in self.path for name in self._cut):
+            outputfile.write(source.read(10))
+            outputfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+        else:
+            super().copyfile(source, outputfile)
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Print nothing."""
 
@@ -27,8 +41,10 @@ class RepositorySimulator:
         self.bundles = folder / "bundles"
         self.statement_key = signing.generate_key(self.keys)
         publishing.init_repository(self.folder, self.keys, datetime.now(UTC))
+        self.cut: set[str] = set()
+        """Names of files whose transfer breaks off in the middle."""
         self.root = (self.folder / "metadata" / "1.root.json").read_bytes()
-        handler = functools.partial(_Quiet, directory=str(self.folder))
+        handler = functools.partial(_Quiet, self.cut, directory=str(self.folder))
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self.refresh()
@@ -38,10 +54,14 @@ class RepositorySimulator:
         """Where it is served."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
-    def publish(self, version: str, *, seed: int = 0) -> ReleaseRef:
-        """Build, sign and list one tiny release."""
+    def publish(self, version: str, *, seed: int = 0, **changes: Any) -> ReleaseRef:
+        """Build, sign and list one tiny release; ``changes`` as for :func:`tiny_bundle`."""
         bundle = tiny_bundle(
-            self.bundles / version, version=version, seed=seed, sign_with=self.statement_key
+            self.bundles / version,
+            version=version,
+            seed=seed,
+            sign_with=self.statement_key,
+            **changes,
         )
         ref = publishing.publish(bundle, self.folder, self.keys, datetime.now(UTC))
         self.refresh()

@@ -67,15 +67,21 @@ def tiny_bundle(
     seed: int = 0,
     sign_with: Path | None = None,
     model: str = "tiny-motion",
+    definition: FeatureDefinition = DEFINITION,
+    golden: bytes | None = None,
 ) -> Path:
     """Write the bundle into ``folder``, signed when a statement key is given, and return it.
 
-    Another seed gives slightly other weights and rows, so another digest.
+    Another seed gives slightly other weights and rows, so another digest. ``golden`` replaces
+    the golden vectors by other bytes, signed like the true ones.
     """
     rng = np.random.default_rng(seed)
     weights = (WEIGHTS + rng.normal(0, 0.02, WEIGHTS.shape)).astype(np.float32)
     files = {f"variants/{TARGET}/model.onnx": _onnx(weights)}
     files |= _evidence(weights, seed, next(iter(files.values())))
+    files[manifests.FEATURES] = definitions.serialize(definition)
+    if golden is not None:
+        files[manifests.GOLDEN] = golden
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)

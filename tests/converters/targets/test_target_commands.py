@@ -97,6 +97,7 @@ def test_an_installed_vendor_s_tool_compiles_and_answers(name: str) -> None:
     """Runs where the tool is installed; `serinus-convert install-target` installs it."""
     from converters import export, quantising
     from converters.quantising import Wanted
+    from converters.quiet import silenced
     from tests.converters.corpus import CORPUS
 
     target = open_target(name)
@@ -106,7 +107,8 @@ def test_an_installed_vendor_s_tool_compiles_and_answers(name: str) -> None:
     feeds = {key: array[:8] for key, array in example.feeds.items()}
     wanted = Wanted(scheme=target.profile.scheme, method="min/max")
     rows = {key: array.repeat(8, axis=0)[:64] for key, array in example.feeds.items()}
-    model = quantising.quantise(export.to_onnx(example.model), rows, wanted)
+    with silenced():
+        model = quantising.quantise(export.to_onnx(example.model), rows, wanted)
     compiled = target.compile(model)
     assert compiled.data
     ran = target.run(compiled, feeds, measure=False)

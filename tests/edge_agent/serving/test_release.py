@@ -1,3 +1,4 @@
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from edge_core import baseline
 from edge_core.bundle import manifest as manifests
 from edge_core.errors import InvalidBundle
 from edge_core.features import definition as definitions
-from tests.simulators.tiny_bundle import CLASSES, TARGET, tiny_bundle
+from edge_core.features.definition import Feature
+from edge_core.stats import histogram
+from tests.simulators.tiny_bundle import CLASSES, DEFINITION, TARGET, tiny_bundle
 
 
 def test_a_release_meets_its_golden_vectors(release: LoadedRelease) -> None:
@@ -89,6 +92,7 @@ def test_damaged_golden_vectors_are_refused(tmp_path: Path, damage: Callable[[Pa
         release.golden()
 
 
+<<<<<<< HEAD
 def test_a_model_of_raw_windows_gets_what_features_are_computed_from(tmp_path: Path) -> None:
     from onnx import TensorProto, helper
 
@@ -117,3 +121,51 @@ def test_a_model_of_raw_windows_gets_what_features_are_computed_from(tmp_path: P
     np.testing.assert_array_equal(
         release.logits(raw, given), np.array([[near, near, 2 * near], [8, near, 8 + near]])
     )
+=======
+def _broken_compression(folder: Path) -> None:
+    """A whole archive around a member whose compressed bytes are none."""
+    with zipfile.ZipFile(folder / manifests.GOLDEN, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("samples.npy", bytes(100_000))
+    data = bytearray((folder / manifests.GOLDEN).read_bytes())
+    data[45:55] = b"\xff" * 10
+    (folder / manifests.GOLDEN).write_bytes(bytes(data))
+
+
+def _float64(folder: Path) -> None:
+    with np.load(folder / manifests.GOLDEN) as arrays:
+        wider = {name: arrays[name].astype(np.float64) for name in arrays.files}
+    np.savez(folder / manifests.GOLDEN, **wider)
+
+
+@pytest.mark.parametrize("damage", [_broken_compression, _float64])
+def test_golden_vectors_of_other_kinds_are_refused(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    release = LoadedRelease.open(tiny_bundle(tmp_path), TARGET)
+    damage(tmp_path)
+    with pytest.raises(InvalidBundle, match="golden"):
+        release.golden()
+
+
+def test_statistics_that_no_message_can_hold_are_refused(tmp_path: Path) -> None:
+    many = [Feature(name=f"f{i}", op="mean", input="ax") for i in range(16)]
+    definition = msgspec.structs.replace(DEFINITION, features=many)
+    folder = tiny_bundle(tmp_path, definition=definition)
+    path = folder / manifests.REFERENCE
+    reference = histogram.parse(path.read_bytes())
+    inputs, last = reference.channels[:2], reference.channels[-2:]
+    bins, fine = 1024, reference.channels[2]
+    fine = msgspec.structs.replace(
+        fine,
+        edges=[i / bins for i in range(bins + 1)],
+        counts=[sum(fine.counts), *[0] * (bins + 2)],
+    )
+    channels = [
+        *inputs,
+        *(msgspec.structs.replace(fine, name=feature.name) for feature in many),
+        *last,
+    ]
+    path.write_bytes(histogram.serialize(msgspec.structs.replace(reference, channels=channels)))
+    with pytest.raises(InvalidBundle, match="too many for one message"):
+        LoadedRelease.open(folder, TARGET)
+>>>>>>> fix-device

@@ -29,7 +29,7 @@ def test_entering_a_working_state_does_its_work() -> None:
         if row.next in WORKING:
             assert row.action is WORKING[row.next]
         else:
-            assert row.action in (Action.CLEAN_UP, Action.NOTHING)
+            assert row.action in (Action.CLEAN_UP, Action.STAND_DOWN)
 
 
 def test_every_state_says_how_it_goes_on_after_a_restart() -> None:

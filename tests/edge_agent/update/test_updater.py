@@ -1,93 +1,14 @@
 """The update, step by step, against a real repository and the real runtime."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from edge_agent.agent import SystemClock
-from edge_agent.config import Update
-from edge_agent.monitor import Monitor
-from edge_agent.repository import TufRepository
-from edge_agent.serving.engine import Engine
 from edge_agent.update.journal import Entry, Journal
-from edge_agent.update.slots import Slots
-from edge_agent.update.updater import Updater
-from edge_core.messages.deployment import DesiredState
 from edge_core.release import ReleaseRef
 from tests.simulators.repository import RepositorySimulator
-from tests.simulators.tiny_bundle import TARGET, tiny_rows
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Iterator[RepositorySimulator]:
-    with RepositorySimulator(tmp_path / "source") as simulator:
-        yield simulator
-
-
-class Device:
-    """An updater with a real engine, and rows that pass probation."""
-
-    def __init__(self, updater: Updater, engine: Engine, slots: Slots) -> None:
-        self.updater = updater
-        self.engine = engine
-        self.slots = slots
-        self._revision = 0
-
-    def want(self, active: ReleaseRef | None, shadow: ReleaseRef | None = None) -> None:
-        current = self.updater.entry.desired
-        revision = (current.revision if current else 0) + 1
-        self.updater.want(
-            DesiredState(revision=revision, issued_ms=0, active=active, shadow=shadow)
-        )
-
-    async def settled(self, *states: str) -> Entry:
-        async with asyncio.timeout(20):
-            while True:
-                await asyncio.sleep(0.02)
-                if self.updater.entry.state == "probation":
-                    await self.engine.predict(tiny_rows(4)[0])
-                if self.updater.entry.state in states and not self.updater.busy:
-                    return self.updater.entry
-
-    async def serves(self) -> str:
-        return (await self.engine.predict(tiny_rows(1)[0]))[0].version
-
-
-@asynccontextmanager
-async def device(state: Path, repository: RepositorySimulator) -> AsyncIterator[Device]:
-    state.mkdir(parents=True, exist_ok=True)
-    clock = SystemClock()
-    monitor = Monitor(device="d", sample_every=10, now_ms=0)
-    engine = Engine(monitor, slices={}, max_queue_rows=100, now_ms=clock.now_ms)
-    slots = Slots(state)
-    updater = Updater(
-        journal=Journal(state),
-        slots=slots,
-        repository=TufRepository(
-            url=repository.url, trusted_root=repository.root, folder=state / "tuf"
-        ),
-        server=engine,
-        target=TARGET,
-        settings=Update(
-            probation_seconds=0.2, probation_rows=4, max_attempts=2, retry_seconds=0.05
-        ),
-        clock=clock,
-        changed=lambda: None,
-    )
-    task = asyncio.create_task(updater.run())
-    try:
-        yield Device(updater, engine, slots)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await engine.close()
-
-
-def run(story: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(story())
+from tests.simulators.updating import device, run
 
 
 def test_a_first_release_is_installed_and_a_second_replaces_it(

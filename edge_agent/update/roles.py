@@ -1,0 +1,200 @@
+"""Which releases are loaded, which of them answers or runs in the shadow, and what to go back to.
+
+Reads the journal's entry and never writes it.
+"""
+
+import asyncio
+from collections.abc import Collection
+
+from edge_agent.ports import Server
+from edge_agent.serving.release import LoadedRelease
+from edge_agent.update.fetching import check_slot
+from edge_agent.update.journal import Entry
+from edge_agent.update.slots import Pointer, Slots
+from edge_core.bundle import folder as folders
+from edge_core.errors import InvalidBundle, SerinusError, Unavailable, quoted
+from edge_core.release import ReleaseRef
+
+
+class Roles:
+    """Opens releases from their slots and gives them their roles in the server."""
+
+    def __init__(self, slots: Slots, server: Server, target: str) -> None:
+        self._slots = slots
+        self._server = server
+        self._target = target
+        self._loaded: dict[str, LoadedRelease] = {}
+        self._broken: set[str] = set()
+
+    def loaded(self, ref: ReleaseRef | None) -> LoadedRelease | None:
+        """The release, if it was opened already."""
+        return self._loaded.get(ref.digest) if ref else None
+
+    def holds(self, ref: ReleaseRef) -> bool:
+        """Whether the release answers or runs in the shadow now."""
+        return ref in (
+            self._server.active.ref if self._server.active else None,
+            self._server.shadow.ref if self._server.shadow else None,
+        )
+
+    def keep(self, digests: Collection[str]) -> None:
+        """Let go of every other release in memory."""
+        self._loaded = {d: r for d, r in self._loaded.items() if d in digests}
+
+    async def open(self, digest: str) -> LoadedRelease:
+        """Load a release once.
+
+        Raises:
+            Unavailable: its files were damaged on this device, which is no fault of the release.
+            SerinusError: it does not load here.
+        """
+        try:
+            release = await asyncio.to_thread(self._open, digest)
+        except SerinusError:
+            self._broken.add(digest)
+            raise
+        self._broken.discard(digest)
+        return release
+
+    def _open(self, digest: str) -> LoadedRelease:
+        if digest not in self._loaded:
+            try:
+                self._loaded[digest] = LoadedRelease.open(self._slots.path(digest), self._target)
+            except OSError:
+                raise
+            except Exception as error:  # a runtime's own errors share no base class
+                self._blame_the_disk(digest, error)
+                if isinstance(error, SerinusError):
+                    raise
+                kind = type(error).__name__
+                raise InvalidBundle(
+                    f"{digest[:12]} does not load: {kind}: {quoted(error)}"
+                ) from error
+        return self._loaded[digest]
+
+    def _blame_the_disk(self, digest: str, error: Exception) -> None:
+        try:
+            check_slot(self._slots.path(digest), digest, self._target)
+        except InvalidBundle as damage:
+            raise Unavailable(
+                f"release {digest[:12]} is damaged on this device: {damage}"
+            ) from error
+
+    def _there(self, digest: str | None) -> bool:
+        return digest is not None and self._slots.has(digest) and digest not in self._broken
+
+    def _pointer(self, entry: Entry) -> Pointer:
+        """What the pointer names, or, where it is corrupt, what the journal knows."""
+        pointer = self._slots.pointer()
+        if pointer is not None:
+            return pointer
+        wished = entry.desired.active.digest if entry.desired and entry.desired.active else None
+        known = (digest for digest in (entry.proven, wished) if self._there(digest))
+        return Pointer(active=next(known, None))
+
+    def activate(self, entry: Entry) -> bool:
+        """Name the wished release and let it serve; false where it was named already."""
+        desired = entry.desired
+        assert desired is not None, "only a wish leads here"
+        before = self._pointer(entry)
+        wanted = desired.active.digest if desired.active else None
+        switched = before.active != wanted
+        if switched or self._slots.pointer() is None:
+            # A release on trial is nothing to go back to while a proven one is there.
+            good = (entry.proven, before.active, before.previous)
+            there = (digest for digest in good if digest != wanted and self._there(digest))
+            self._slots.switch(Pointer(active=wanted, previous=next(there, None)))
+        self._server.set_shadow(None)
+        active, shadow = self.loaded(desired.active), self.loaded(desired.shadow)
+        self._server.set_active(active, desired.arm, desired.rollout)
+        self._server.set_shadow(shadow)
+        return switched
+
+    def previous(self) -> ReleaseRef | None:
+        """The release to go back to, as far as the disk tells now."""
+        try:
+            pointer = self._slots.pointer()
+            if pointer is None or pointer.previous is None:
+                return None
+            return folders.ref(self._slots.path(pointer.previous))
+        except (OSError, SerinusError):
+            return None
+
+    @staticmethod
+    def blamed(entry: Entry) -> ReleaseRef | None:
+        """The release that too many starts in the entry's state speak against."""
+        desired = entry.desired
+        if desired is None or entry.state == "committed":
+            return desired.shadow if desired else None
+        proven = desired.active is None or desired.active.digest == entry.proven
+        if proven and entry.state in ("verifying", "self_testing", "shadowing"):
+            return desired.shadow
+        return desired.active
+
+    def suspect(self, entry: Entry) -> str | None:
+        """Digest of the release that has to go where an update is given up."""
+        if entry.desired is not None:
+            return entry.desired.active.digest if entry.desired.active else None
+        # The journal is lost, so nobody knows whether the active release was ever proven.
+        pointer = self._pointer(entry)
+        return pointer.active if pointer.previous else None
+
+    def go_back(self, entry: Entry) -> str | None:
+        """Name the previous release instead of the suspect; returns what is proven then."""
+        pointer, suspect = self._pointer(entry), self.suspect(entry)
+        if suspect is None or pointer.active != suspect:
+            return entry.proven
+        if pointer.previous is None and suspect == entry.proven:
+            return entry.proven  # it cannot serve now, but there is nothing else
+        self._slots.switch(Pointer(active=pointer.previous, previous=None))
+        return None if suspect == entry.proven else entry.proven
+
+    def stand_down(self) -> None:
+        """Serve nothing: no release here lets the agent live long enough to take a wish."""
+        self._slots.switch(Pointer())
+        self._serve_nothing()
+
+    async def restore(self, entry: Entry, *, avoid: str | None) -> tuple[SerinusError | None, str]:
+        """Serve what the pointer names, or the previous release where that cannot be loaded.
+
+        Returns what is wrong with the wished release where the pointer names it and it cannot
+        be loaded, and what a person should know.
+        """
+        pointer, desired = self._pointer(entry), entry.desired
+        lost, reason = None, ""
+        for digest in (pointer.active, pointer.previous):
+            if digest is None or digest == avoid:
+                continue
+            try:
+                release = await self.open(digest)
+            except SerinusError as error:
+                reason = str(error)
+                if desired and desired.active and desired.active.digest == digest:
+                    lost = error
+                continue
+            self._server.set_shadow(None)
+            if desired is not None and desired.active == release.ref:
+                self._server.set_active(release, desired.arm, desired.rollout)
+                reason = await self._restore_shadow(entry) or reason
+            else:
+                self._server.set_active(release, "incumbent", None)
+            return lost, reason
+        self._serve_nothing()
+        return lost, reason
+
+    async def _restore_shadow(self, entry: Entry) -> str:
+        """Load the wished shadow again; without it the active release serves all the same."""
+        shadow = entry.desired.shadow if entry.desired else None
+        # Only these states say that the shadow passed its self-test.
+        tested = entry.state in ("probation", "committed")
+        if not tested or shadow is None or not self._there(shadow.digest):
+            return ""
+        try:
+            self._server.set_shadow(await self.open(shadow.digest))
+        except SerinusError as error:
+            return str(error)
+        return ""
+
+    def _serve_nothing(self) -> None:
+        self._server.set_shadow(None)
+        self._server.set_active(None, "incumbent", None)

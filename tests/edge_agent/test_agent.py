@@ -1,0 +1,87 @@
+"""The agent's loop where its disk or a message is out of order."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from edge_agent.agent import Agent
+from edge_agent.config import AgentConfig, Mqtt, Repository, Serving
+from edge_agent.monitor import Monitor
+from edge_core.messages import codec
+from edge_core.messages.telemetry import StatsWindow
+from edge_core.release import ReleaseRef
+from tests.simulators.repository import RepositorySimulator
+from tests.simulators.tiny_bundle import TARGET
+
+
+def settings(folder: Path) -> AgentConfig:
+    with RepositorySimulator(folder / "source") as source:
+        (folder / "root.json").write_bytes(source.root)
+    (folder / "state").mkdir()
+    return AgentConfig(
+        device="d",
+        target=TARGET,
+        state_dir=folder / "state",
+        repository=Repository(url="http://127.0.0.1:9", trusted_root=folder / "root.json"),
+        mqtt=Mqtt(host="127.0.0.1", port=9),
+        serving=Serving(socket=folder / "agent.sock"),
+    )
+
+
+def window(counts: int) -> StatsWindow:
+    return StatsWindow(
+        device="d",
+        epoch="e",
+        sequence=0,
+        opened_ms=0,
+        closed_ms=1,
+        release=ReleaseRef(model="m", version="1.0.0", digest="1" * 64),
+        target=TARGET,
+        arm="incumbent",
+        counts=bytes(counts),
+    )
+
+
+class Windows(Monitor):
+    """A monitor that closes these windows."""
+
+    def __init__(self, *windows: StatsWindow) -> None:
+        super().__init__(device="d", sample_every=1, now_ms=0)
+        self._windows = list(windows)
+
+    def close(self, now_ms: int) -> list[StatsWindow]:
+        """Give them once."""
+        windows, self._windows = self._windows, []
+        return windows
+
+
+def test_one_window_that_fits_no_message_does_not_cost_the_others(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+
+    async def story() -> None:
+        agent = Agent(config)
+        agent._monitor = Windows(window(4), window(codec.MAX_MESSAGE_BYTES), window(8))
+        agent._store()
+        stored = [codec.decode(StatsWindow, m.payload) for m in agent._outbox.oldest(10)]
+        assert [(w.sequence, len(w.counts)) for w in stored] == [(1, 4), (2, 8)]
+        await agent._engine.close()
+        agent._outbox.close()
+
+    asyncio.run(story())
+
+
+def test_an_outbox_that_cannot_be_read_ends_neither_service_nor_status(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+
+    async def story() -> None:
+        agent = Agent(config)
+        with closing(sqlite3.connect(config.state_dir / "outbox.db")) as other:
+            other.execute("drop table messages")
+            other.commit()
+        agent._publish_stored()
+        assert agent.status()["unsent_bytes"] is None
+        await agent._engine.close()
+        agent._outbox.close()
+
+    asyncio.run(story())
