@@ -106,21 +106,6 @@ class LoadedRelease:
                 f"{shapes[0]} and {shapes[1]}"
             )
 
-<<<<<<< HEAD
-    def logits(self, raw: Float32, features: Float32) -> Float32:
-        """Run the model on whichever of both it takes.
-
-        Args:
-            raw: windows as they came, float32 [batch, samples, inputs].
-            features: of the same windows, float32 [batch, features].
-
-        Returns:
-            float32 [batch, classes].
-        """
-        if self.manifest.input == "features":
-            return self.session.run(features)
-        return self.session.run(self.evaluator.rounded(raw))
-=======
     def _check_message(self) -> None:
         """Refuse a layout whose statistics no message can hold."""
         declared = self.manifest.slices.items()
@@ -152,10 +137,19 @@ class LoadedRelease:
                 f"({error}); build it with fewer bins"
             ) from error
 
-    def logits(self, features: Float32) -> Float32:
-        """Run the model, float32 [batch, features] -> float32 [batch, classes]."""
-        return self.session.run(features)
->>>>>>> fix-device
+    def logits(self, raw: Float32, features: Float32) -> Float32:
+        """Run the model on whichever of both it takes.
+
+        Args:
+            raw: windows as they came, float32 [batch, samples, inputs].
+            features: of the same windows, float32 [batch, features].
+
+        Returns:
+            float32 [batch, classes].
+        """
+        if self.manifest.input == "features":
+            return self.session.run(features)
+        return self.session.run(self.evaluator.rounded(raw))
 
     def fallback_logits(self, features: Float32) -> Float32:
         """Run the baseline, float32 [batch, features] -> float32 [batch, classes]."""

@@ -14,7 +14,7 @@ def self_test(release: LoadedRelease) -> None:
     golden = release.golden()
     evaluator = release.evaluator
     features = evaluator.evaluate(evaluator.quantise(golden.samples))
-    logits = release.logits(features)
+    logits = release.logits(golden.samples, features)
     problem = health.golden_problem(golden, features, logits, release.variant.tolerance)
     if problem:
         raise SerinusError(f"self-test of {release.ref.name} failed: {problem}")

@@ -370,26 +370,10 @@ class Updater:
         return lost
 
 
-<<<<<<< HEAD
-def self_test(release: LoadedRelease) -> None:
-    """Replay the bundle's golden vectors through the real evaluator and runtime.
-
-    Raises:
-        SerinusError: this device does not compute what the bundle recorded.
-    """
-    golden = release.golden()
-    evaluator = release.evaluator
-    features = evaluator.evaluate(evaluator.quantise(golden.samples))
-    logits = release.logits(golden.samples, features)
-    problem = health.golden_problem(golden, features, logits, release.variant.tolerance)
-    if problem:
-        raise SerinusError(f"self-test of {release.ref.name} failed: {problem}")
-=======
 def _explained(ref: ReleaseRef, error: Exception) -> SerinusError:
     if isinstance(error, SerinusError):
         return error
     return SerinusError(f"{ref.name} fails here: {type(error).__name__}: {quoted(error)}")
->>>>>>> fix-device
 
 
 def _releases(desired: DesiredState) -> list[ReleaseRef]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.update.updater import self_test
+from edge_agent.update.self_test import self_test
 from tests.simulators.processes import command
 
 RECIPES = Path(__file__).parents[2] / "firmware_bundles"

@@ -92,7 +92,6 @@ def test_damaged_golden_vectors_are_refused(tmp_path: Path, damage: Callable[[Pa
         release.golden()
 
 
-<<<<<<< HEAD
 def test_a_model_of_raw_windows_gets_what_features_are_computed_from(tmp_path: Path) -> None:
     from onnx import TensorProto, helper
 
@@ -121,7 +120,8 @@ def test_a_model_of_raw_windows_gets_what_features_are_computed_from(tmp_path: P
     np.testing.assert_array_equal(
         release.logits(raw, given), np.array([[near, near, 2 * near], [8, near, 8 + near]])
     )
-=======
+
+
 def _broken_compression(folder: Path) -> None:
     """A whole archive around a member whose compressed bytes are none."""
     with zipfile.ZipFile(folder / manifests.GOLDEN, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -168,4 +168,3 @@ def test_statistics_that_no_message_can_hold_are_refused(tmp_path: Path) -> None
     path.write_bytes(histogram.serialize(msgspec.structs.replace(reference, channels=channels)))
     with pytest.raises(InvalidBundle, match="too many for one message"):
         LoadedRelease.open(folder, TARGET)
->>>>>>> fix-device
