@@ -151,15 +151,15 @@ class Updater:
         state, most = self.entry.state, self._settings.max_starts
         row = transitions.restart(state, self.entry.starts, most)
         exhausted = transitions.exhausted(state, self.entry.starts, most)
+        # Where it gives up, what killed the process before is not opened again.
+        standing = (
+            msgspec.structs.replace(self.entry, state=row.next) if exhausted and row else None
+        )
+        lost = await self._restore_once(row, standing or self.entry)
         if exhausted:
-            self._refuse(
-                self._roles.blamed(self.entry), SerinusError(f"more than {most} starts in {state}")
-            )
-        if exhausted and state == "committed":
-            # What kills the process is the shadow: the active release served before it came.
-            self.entry = msgspec.structs.replace(self.entry, state="failed")
-        lost = await self._restore_once(row)
-        if lost is not None and not exhausted and state in ("probation", "committed"):
+            error = SerinusError(f"more than {most} starts in {state}")
+            self._refuse(self._roles.blamed(self.entry), error)
+        elif lost is not None and state in ("probation", "committed"):
             self._refuse(self._desired.active, lost)
             row = transitions.after(self.state, Event.REFUSED)
         if row is None:
@@ -167,7 +167,7 @@ class Updater:
             return
         await self._follow(row)
 
-    async def _restore_once(self, row: transitions.Row | None) -> SerinusError | None:
+    async def _restore_once(self, row: transitions.Row | None, entry: Entry) -> SerinusError | None:
         """Serve what can be served before anything else, with this start's first step only.
 
         Returns what is wrong with the wished release where the pointer names it and another
@@ -177,15 +177,15 @@ class Updater:
             return None
         lost = None
         if row is None or row.action not in (Action.RECOVER, Action.STAND_DOWN):
-            lost = await self._restore(avoid=None)
+            lost = await self._restore(entry, avoid=None)
         elif row.action is Action.RECOVER:
-            avoid = None if self.entry.state == "recovering" else self._roles.suspect(self.entry)
-            await self._restore(avoid=avoid)
+            avoid = None if self.entry.state == "recovering" else self._roles.suspect(entry)
+            await self._restore(entry, avoid=avoid)
         self._restored = True
         return lost
 
     async def _begin(self) -> None:
-        await self._restore_once(None)
+        await self._restore_once(None, self.entry)
         desired, self._wanted = self._wanted, None
         self._wake.clear()  # or the next pause would end at once
         row = transitions.after(self.state, Event.DESIRED)
@@ -348,7 +348,7 @@ class Updater:
         if not self.entry.reason:
             self._refuse(None, SerinusError("the update stood in a state that nobody knows"))
         self.entry = msgspec.structs.replace(self.entry, proven=proven)
-        await self._restore(avoid=None)
+        await self._restore(self.entry, avoid=None)
         return Event.DONE
 
     def _clean_up(self) -> None:
@@ -363,8 +363,8 @@ class Updater:
         self._fetcher.clean()
         self._roles.keep(keep)
 
-    async def _restore(self, *, avoid: str | None) -> SerinusError | None:
-        lost, reason = await self._roles.restore(self.entry, avoid=avoid)
+    async def _restore(self, entry: Entry, *, avoid: str | None) -> SerinusError | None:
+        lost, reason = await self._roles.restore(entry, avoid=avoid)
         if reason:
             self.entry = msgspec.structs.replace(self.entry, reason=reason[:500])
         return lost

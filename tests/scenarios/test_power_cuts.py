@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_agent.client import AgentClient
@@ -72,6 +73,11 @@ class Device:
             [*module, *arguments, "--config", str(self.config)], self.folder / "agent.log"
         )
 
+    def crashing(self, function: str) -> Process:
+        """An agent that dies as soon as this function opens a file."""
+        module = [sys.executable, "-m", "tests.simulators.crash_in", function, "run"]
+        return Process([*module, "--config", str(self.config)], self.folder / "agent.log")
+
     def die_at(self, number: int) -> None:
         """Let the agent die at the numbered file operation, or just after its last one."""
         killed = self.cut(number).start()
@@ -128,6 +134,34 @@ def test_after_a_cut_anywhere_a_release_serves_and_the_update_still_ends(
         assert sorted(slots) == sorted([old.digest, new.digest]), f"cut {number}: {slots}"
     assert served <= {"1.0.0", "1.1.0"}
     assert "1.0.0" in served
+
+
+def test_a_release_that_kills_the_agent_in_its_self_test_is_given_up(
+    repository: RepositorySimulator, tmp_path: Path
+) -> None:
+    old, deadly = repository.publish("2.0.0"), repository.publish("2.1.0", seed=1)
+    device = Device(tmp_path, repository)
+    device.order(old, 1)
+    with device.agent():
+        wait_for(device.settled, seconds=20, what="the first release")
+    journal = Journal(device.state)
+    wish = DesiredState(revision=2, issued_ms=0, active=deadly)
+    entry = msgspec.structs.replace(journal.read(), state="downloading", desired=wish)
+    journal.write(entry)
+    deaths = 0
+    while journal.read().state != "failed":
+        with device.crashing("self_test") as agent:
+            wait_for(
+                lambda agent=agent: not agent.running or journal.read().state == "failed",
+                seconds=20,
+                what="a crash or the end of them",
+            )
+        deaths += journal.read().state != "failed"
+        assert deaths < 10
+    assert deaths == 4
+    assert [refusal.release for refusal in journal.read().refusals] == [deadly]
+    with device.agent():
+        wait_for(lambda: device.serves() == "2.0.0", seconds=20, what="the old release")
 
 
 def test_the_agent_of_the_cuts_really_dies_by_sigkill(
