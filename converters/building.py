@@ -13,7 +13,6 @@ import numpy as np
 
 from converters import (
     bundling,
-    ci_report,
     gates,
     incumbent,
     judging,
@@ -24,14 +23,16 @@ from converters import (
     variants,
 )
 from converters.cache import Cache, default_folder
+from converters.ci_report import Verdicts
 from converters.cutting import Cut, ToCut
 from converters.dataset import Float32, Snapshot
 from converters.fine_tuning import FineTune, ToFineTune
 from converters.judging import Floating, Scores, Shown
 from converters.pipeline import Pipeline, Report
 from converters.recipe import Recipe
-from converters.refusal import RefusedByGate, WrongUse
+from converters.refusal import WrongUse
 from converters.scoring import Scorer
+from converters.settling import settle
 from converters.source import Source
 from converters.targets import open_target
 from converters.targets.profile import PROFILES
@@ -122,7 +123,14 @@ def _fill(
         if tuned is not None and tuned.needed:
             results += gates.judge_fine_tuning(chosen, tuned.after)
         results = gates.apply_waivers(results, waivers)
-        _enforce(request, chosen, built, results, waivers)
+        verdicts = Verdicts(
+            model=chosen.model,
+            version=chosen.version,
+            waivers=tuple(waivers),
+            gates=tuple(results),
+            variants=tuple(one.record for one in built.shown),
+        )
+        settle(verdicts, request.reports)
         manifest = _write(folder, request, chosen, built, results, waivers)
     Cache(cache).prune()
     return manifest
@@ -207,40 +215,6 @@ def _scores(
         fallback=scorer.score(trained.baseline.logits(test.features, names)),
         parent=None if before is None else scorer.score(before),
     )
-
-
-def _enforce(
-    request: BuildRequest,
-    chosen: Recipe,
-    built: _Built,
-    results: list[GateResult],
-    waivers: list[Waiver],
-) -> None:
-    """Refuse what failed, and tell CI either way."""
-    refusal: RefusedByGate | None = None
-    try:
-        gates.enforce(results)
-    except RefusedByGate as refused:
-        refusal = refused
-    if request.reports is not None:
-        verdicts = ci_report.Verdicts(
-            model=chosen.model,
-            version=chosen.version,
-            waivers=tuple(waivers),
-            gates=tuple(results),
-            variants=tuple(one.record for one in built.shown),
-            refusal=str(refusal) if refusal else None,
-        )
-        write_reports(request.reports, verdicts)
-    if refusal is not None:
-        raise refusal
-
-
-def write_reports(folder: Path, verdicts: ci_report.Verdicts) -> None:
-    """Write what CI reads: ``gates.json`` and ``junit.xml``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    durable.write_bytes(folder / "gates.json", ci_report.gates_json(verdicts))
-    durable.write_bytes(folder / "junit.xml", ci_report.junit_xml(verdicts))
 
 
 def _write(

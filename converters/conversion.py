@@ -13,7 +13,6 @@ import numpy as np
 
 from converters import (
     bundling,
-    ci_report,
     gates,
     judging,
     loading,
@@ -23,12 +22,13 @@ from converters import (
     tensors,
     variants,
 )
-from converters.building import write_reports
 from converters.cache import Cache, default_folder
 from converters.calibration import LEAST_ROWS
+from converters.ci_report import Verdicts
 from converters.pipeline import Pipeline, Report
 from converters.quantising import largest_error
-from converters.refusal import RefusedByGate, WrongUse
+from converters.refusal import WrongUse
+from converters.settling import settle
 from converters.source import FileSource
 from converters.targets import open_target
 from converters.targets.profile import PROFILES
@@ -155,7 +155,14 @@ def _fill(
         for gate in gates.judge_conversion(record, variant.profile.limits, request.max_error)
     ]
     results = gates.apply_waivers(results, waivers)
-    _enforce(request, records, results, waivers)
+    verdicts = Verdicts(
+        model=request.model.stem,
+        version="",
+        waivers=tuple(waivers),
+        gates=tuple(results),
+        variants=tuple(records),
+    )
+    settle(verdicts, request.reports)
     files = {
         record.path: variant.compiled.data for record, variant in zip(records, made, strict=True)
     }
@@ -236,32 +243,6 @@ def _record(variant: Variant, reference: Feeds) -> VariantRecord:
         ),
         tolerance=max(parity.golden_tolerance(found) for found in outputs.values()),
     )
-
-
-def _enforce(
-    request: Request,
-    records: list[VariantRecord],
-    results: list[GateResult],
-    waivers: list[Waiver],
-) -> None:
-    """Refuse what failed, and tell CI either way."""
-    refusal: RefusedByGate | None = None
-    try:
-        gates.enforce(results)
-    except RefusedByGate as refused:
-        refusal = refused
-    if request.reports is not None:
-        verdicts = ci_report.Verdicts(
-            model=request.model.stem,
-            version="",
-            waivers=tuple(waivers),
-            gates=tuple(results),
-            variants=tuple(records),
-            refusal=str(refusal) if refusal else None,
-        )
-        write_reports(request.reports, verdicts)
-    if refusal is not None:
-        raise refusal
 
 
 def _golden(held_out: Feeds, made: list[Variant]) -> bytes:
