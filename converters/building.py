@@ -51,6 +51,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     out: Path
     release: str | None = None
     parent: Path | None = None
+    teacher: Path | None = None
+    """A bundle to learn from, where the recipe asks for one."""
     waive: tuple[str, ...] = ()
     key: Path | None = None
     targets: tuple[str, ...] = ()
@@ -145,6 +147,7 @@ def _make(
         recipe=training_stage.without_targets(chosen),
         code_sha256=recipe_code.digest(request.recipe, recipe.release_file(chosen)),
         snapshot=snapshot,
+        teacher=request.teacher,
     )
     trained = pipeline.run(Train(), given)
     scorer = Scorer(

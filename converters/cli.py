@@ -51,6 +51,9 @@ def build(
     release: Annotated[str | None, typer.Option(help="Which of the recipe's releases.")] = None,
     targets: Targets = None,
     parent: Annotated[Path | None, typer.Option(help="Bundle to be no worse than.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Bundle to learn from, where the recipe asks for one.")
+    ] = None,
     waive: Waive = None,
     key: Key = None,
     reports: Reports = None,
@@ -61,13 +64,18 @@ def build(
     from converters import building, progress
     from converters.opening import opened_if
 
-    with opened_if(parent) as before, progress.shown(console) as report:
+    with (
+        opened_if(parent) as before,
+        opened_if(teacher) as taught_by,
+        progress.shown(console) as report,
+    ):
         request = building.BuildRequest(
             recipe=recipe,
             out=out,
             release=release,
             targets=_listed(targets),
             parent=before,
+            teacher=taught_by,
             waive=tuple(waive or ()),
             key=key,
             reports=reports,

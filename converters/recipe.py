@@ -63,8 +63,9 @@ class FallbackRecipe(_Section, frozen=True, kw_only=True):
 class DistillationRecipe(_Section, frozen=True, kw_only=True):
     """The student first goes through its own ``train``, then learns from the teacher."""
 
-    teacher: Literal["entry"] = "entry"
-    """``entry``: the recipe's own ``teacher_network``, trained by ``teacher_train``."""
+    teacher: Literal["entry", "release"] = "entry"
+    """``entry``: the recipe's own ``teacher_network``, trained by ``teacher_train``. ``release``: a
+    finished bundle, named by ``--teacher``."""
     temperature: Positive = 2.0
     hard_weight: Share = 0.5
     """1 learns from labels alone, 0 from the teacher alone."""
@@ -78,6 +79,8 @@ class DistillationRecipe(_Section, frozen=True, kw_only=True):
     teacher_layer: str = ""
 
     def __post_init__(self) -> None:
+        if self.feature_weight and self.teacher == "release":
+            raise ValueError("a release shows no hidden layers: feature_weight has to be 0")
         if self.feature_weight and not (self.student_layer and self.teacher_layer):
             raise ValueError("feature_weight needs student_layer and teacher_layer")
 
@@ -156,7 +159,8 @@ class Recipe(_Section, frozen=True, kw_only=True):
         if self.metrics[0] in LOWER_IS_BETTER:
             raise ValueError(f"metrics: {self.metrics[0]} falls as models improve; name it later")
         entry = self.entry
-        if self.distillation and not (entry.teacher_network and entry.teacher_train):
+        own = self.distillation is not None and self.distillation.teacher == "entry"
+        if own and not (entry.teacher_network and entry.teacher_train):
             raise ValueError("distillation needs entry.teacher_network and entry.teacher_train")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from converters.dataset import Float32, Rows, Snapshot
 from converters.recipe import DistillationRecipe, Recipe
 from converters.recipe_code import RecipeCode
+from converters.release_teacher import ReleaseTeacher
 from edge_core.features.evaluation import Evaluator
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Trained:
 
     network: "torch.nn.Module"
     teacher: "torch.nn.Module | None"
-    """The teacher, where the recipe distils."""
+    """The recipe's own teacher, where it teaches."""
     history: "tuple[EpochLoss, ...]"
     """Losses of each epoch of distillation."""
 
@@ -30,8 +31,13 @@ def model_rows(chosen: Recipe, rows: Rows) -> Float32:
     return rows.samples if chosen.input == "samples" else rows.features
 
 
-def train(chosen: Recipe, code: RecipeCode, snapshot: Snapshot) -> Trained:
-    """Train in one thread with deterministic kernels, so that a seed fixes the weights."""
+def train(
+    chosen: Recipe, code: RecipeCode, snapshot: Snapshot, release: ReleaseTeacher | None = None
+) -> Trained:
+    """Train in one thread with deterministic kernels, so that a seed fixes the weights.
+
+    ``release`` teaches where the recipe says so; otherwise the recipe's own teacher does.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -44,6 +50,9 @@ def train(chosen: Recipe, code: RecipeCode, snapshot: Snapshot) -> Trained:
     network.eval()
     if chosen.distillation is None:
         return Trained(network=network, teacher=None, history=())
+    if release is not None:
+        history = _distil(network, release, chosen, chosen.distillation, code, rows)
+        return Trained(network=network, teacher=None, history=tuple(history))
     teacher = train_teacher(chosen, code, snapshot)
     history = _distil(network, teacher, chosen, chosen.distillation, code, rows)
     return Trained(network=network, teacher=teacher, history=tuple(history))
@@ -66,7 +75,7 @@ def train_teacher(chosen: Recipe, code: RecipeCode, snapshot: Snapshot) -> "torc
 
 def _distil(
     network: "torch.nn.Module",
-    teacher: "torch.nn.Module",
+    teacher: "torch.nn.Module | ReleaseTeacher",
     chosen: Recipe,
     how: DistillationRecipe,
     code: RecipeCode,

@@ -10,10 +10,13 @@ from converters import fallback, gates, recipe_code, training
 from converters.dataset import Snapshot
 from converters.product import Plain
 from converters.recipe import Recipe
+from converters.refusal import WrongUse
+from converters.release_teacher import ReleaseTeacher
 from converters.scoring import Scorer
 from converters.source import RecipeSource, float_model
 from converters.stage import StoredStage
 from edge_core import baseline
+from edge_core.bundle import folder as folders
 from edge_core.bundle.manifest import FineTuning, Teacher
 from edge_core.errors import InvalidInput
 
@@ -26,10 +29,13 @@ class ToTrain:
     recipe: Recipe
     code_sha256: str
     snapshot: Snapshot
+    teacher: Path | None = None
+    """A bundle that teaches, where the recipe asks for one."""
 
     def digest(self) -> str:
-        """Of code, recipe and rows."""
-        parts = (self.code_sha256, repr(self.recipe), self.snapshot.digest())
+        """Of code, recipe, rows and teacher."""
+        teacher = folders.ref(self.teacher).digest if self.teacher else ""
+        parts = (self.code_sha256, repr(self.recipe), self.snapshot.digest(), teacher)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -55,7 +61,12 @@ class Train(StoredStage[ToTrain, Trained]):
     name = "train"
 
     def requires(self, given: ToTrain) -> None:
-        """Every class needs rows to learn from."""
+        """Every class needs rows to learn from, and a release as teacher has to be named."""
+        how = given.recipe.distillation
+        if how is not None and how.teacher == "release" and given.teacher is None:
+            raise WrongUse("the recipe learns from a release: name its bundle with --teacher")
+        if given.teacher is not None and (how is None or how.teacher != "release"):
+            raise WrongUse("--teacher: the recipe does not say distillation.teacher = 'release'")
         rows = given.snapshot.rows["train"]
         seen = set(rows.labels.tolist())
         absent = [name for place, name in enumerate(given.snapshot.classes) if place not in seen]
@@ -70,14 +81,15 @@ class Train(StoredStage[ToTrain, Trained]):
 
         recipe, snapshot = given.recipe, given.snapshot
         code = recipe_code.load(given.folder, recipe.entry)
-        found = training.train(recipe, code, snapshot)
+        release = ReleaseTeacher(given.teacher, recipe, snapshot) if given.teacher else None
+        found = training.train(recipe, code, snapshot, release)
         rows, classes = snapshot.rows["train"], len(snapshot.classes)
         simple = fallback.fit(snapshot.definition, rows, classes, recipe.fallback)
         state = {name: value.contiguous() for name, value in found.network.state_dict().items()}
         return Trained(
             weights=safetensors.torch.save(state),
             fallback=baseline.serialize(simple),
-            teacher=_teacher(given, found),
+            teacher=_teacher(given, found, release),
         )
 
     def ensures(self, given: ToTrain, made: Trained) -> None:
@@ -108,24 +120,31 @@ def source(given: ToTrain, trained: Trained) -> RecipeSource:
     )
 
 
-def _teacher(given: ToTrain, found: training.Trained) -> Teacher | None:
+def _teacher(
+    given: ToTrain, found: training.Trained, release: ReleaseTeacher | None
+) -> Teacher | None:
     """What the manifest says of the teacher; none where nothing was distilled."""
-    how = given.recipe.distillation
-    if how is None or found.teacher is None:
+    how, test = given.recipe.distillation, given.snapshot.rows["test"]
+    if how is None:
         return None
-    model = float_model(given.recipe, given.snapshot.definition, found.teacher)
-    test = given.snapshot.rows["test"]
-    feeds = {str(given.recipe.input): training.model_rows(given.recipe, test)}
+    rows = training.model_rows(given.recipe, test)
+    if release is not None:
+        name, digest, logits = release.name, release.digest, release.logits(rows)
+    else:
+        assert found.teacher is not None
+        model = float_model(given.recipe, given.snapshot.definition, found.teacher)
+        name = f"teacher of {given.recipe.model} {given.recipe.version}"
+        digest, logits = model.digest(), model.run({str(given.recipe.input): rows})["logits"]
     scorer = Scorer(
         metrics=recipe_code.metrics(given.folder, given.recipe.metrics),
         labels=test.labels,
         slices=gates.slices_of(given.recipe, test),
     )
     return Teacher(
-        name=f"teacher of {given.recipe.model} {given.recipe.version}",
-        digest=model.digest(),
+        name=name,
+        digest=digest,
         temperature=how.temperature,
         hard_weight=how.hard_weight,
         feature_weight=how.feature_weight,
-        metrics=scorer.score(model.run(feeds)["logits"]),
+        metrics=scorer.score(logits),
     )

@@ -239,3 +239,31 @@ def test_wrong_use_is_one_clear_line(
     with pytest.raises(error, match=names) as refused:
         building.build(building.BuildRequest(**asked), Quiet())  # type: ignore[arg-type]
     assert "\n" not in str(refused.value)
+
+
+def test_a_release_teaches_the_next_one(
+    built: tuple[Path, Path], cache: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "watch_activity"
+    subprocess.run(["cp", "-r", RECIPE, folder], check=True)
+    (folder / "releases" / "1.3.0.toml").write_text(
+        'description = "Learned from 1.1.0."\n'
+        "[settings]\nepochs = 5\n"
+        '[distillation]\nteacher = "release"\nepochs = 15\nhard_weight = 0.3\n'
+    )
+    wanted = ("build", folder, "--release", "1.3.0", "--targets", PROCESSORS)
+    missing = run(*wanted, "--out", tmp_path / "none", cache=cache)
+    assert missing.returncode == WrongUse.exit_code
+    assert "--teacher" in missing.stderr
+    done = run(*wanted, "--out", tmp_path / "out", "--teacher", built[0], cache=cache)
+    assert done.returncode == 0, done.stderr
+    teacher = folders.read(tmp_path / "out").teacher
+    assert teacher is not None
+    assert teacher.digest == folders.ref(built[0]).digest
+    assert teacher.metrics["accuracy"] == folders.read(built[0]).metrics["accuracy"]
+    other = run(
+        *("build", folder, "--release", "1.1.0", "--targets", PROCESSORS),
+        *("--out", tmp_path / "odd", "--teacher", built[0]),
+        cache=cache,
+    )
+    assert other.returncode == WrongUse.exit_code
