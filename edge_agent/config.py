@@ -62,7 +62,7 @@ class Update(_Section, frozen=True, kw_only=True):
     probation_rows: Annotated[int, msgspec.Meta(ge=0)] = 100
     max_error_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
     max_starts: Annotated[int, msgspec.Meta(ge=1)] = 3
-    """Starts during probation after which the release is taken for one that crashes."""
+    """Starts in one state of an update after which its release is taken for one that crashes."""
     max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 10
     retry_seconds: Positive = 1.0
     """First pause after a failed download; doubled each time, with jitter, up to a minute."""

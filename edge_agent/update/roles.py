@@ -13,6 +13,7 @@ from edge_agent.update.journal import Entry
 from edge_agent.update.slots import Pointer, Slots
 from edge_core.bundle import folder as folders
 from edge_core.errors import InvalidBundle, SerinusError, Unavailable, quoted
+from edge_core.messages.deployment import DesiredState
 from edge_core.release import ReleaseRef
 
 
@@ -148,6 +149,24 @@ class Roles:
             return entry.proven  # it cannot serve now, but there is nothing else
         self._slots.switch(Pointer(active=pointer.previous, previous=None))
         return None if suspect == entry.proven else entry.proven
+
+    async def leave_trial(self, entry: Entry, wanted: DesiredState | None) -> None:
+        """Go back to the proven release where a newer wish ends another one's trial.
+
+        Otherwise a release that nobody judges, nor counts the starts of, would serve on while
+        the newer one is fetched, and for good where that one is refused.
+        """
+        wished = wanted.active.digest if wanted and wanted.active else None
+        active, proven = self._pointer(entry).active, entry.proven
+        if active in (None, proven, wished) or proven is None or not self._there(proven):
+            return
+        try:
+            release = await self.open(proven)
+        except SerinusError:
+            return
+        self._slots.switch(Pointer(active=proven))
+        self._server.set_shadow(None)
+        self._server.set_active(release, "incumbent", None)
 
     def stand_down(self) -> None:
         """Serve nothing: no release here lets the agent live long enough to take a wish."""

@@ -185,9 +185,11 @@ class Updater:
         return lost
 
     async def _begin(self) -> None:
+        self._wake.clear()  # or the next pause would end at once
         await self._restore_once(None, self.entry)
         desired, self._wanted = self._wanted, None
-        self._wake.clear()  # or the next pause would end at once
+        with contextlib.suppress(OSError):  # a full disk only keeps the trial's release serving
+            await self._roles.leave_trial(self.entry, desired)
         row = transitions.after(self.state, Event.DESIRED)
         assert row is not None, "every state takes a new wish"
         self.entry = msgspec.structs.replace(self.entry, desired=desired, reason="", starts=0)
@@ -270,11 +272,9 @@ class Updater:
         pause = min(
             self._settings.retry_seconds * 2 ** min(attempt, MOST_DOUBLINGS), LONGEST_PAUSE_SECONDS
         )
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):  # jitter, not a secret
                 await self._wake.wait()
-        except TimeoutError:
-            return False
         return self._wanted is not None
 
     async def _verify(self) -> Event:

@@ -48,7 +48,7 @@ class Device:
         async with asyncio.timeout(20):
             while True:
                 await self.tick()
-                if self.updater.entry.state == "probation":
+                if self.updater.entry.state == "probation" and self.engine.active is not None:
                     await self.engine.predict(tiny_rows(4)[0])
                 if self.updater.entry.state in states and not self.updater.busy:
                     return self.updater.entry

@@ -256,6 +256,54 @@ def test_a_pointer_that_cannot_be_read_now_costs_no_slot(
     run(story)
 
 
+def test_a_wish_while_the_pointer_cannot_be_read_does_not_block_the_service(
+    tmp_path: Path, repository: RepositorySimulator
+) -> None:
+    first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
+    state = tmp_path / "state"
+    install(state, repository, first)
+    aside = (state / "active.json").rename(tmp_path / "aside")
+    (state / "active.json").mkdir()
+
+    def mend() -> None:
+        (state / "active.json").rmdir()
+        aside.rename(state / "active.json")
+
+    async def story() -> None:
+        async with device(state, repository, retry_seconds=0.3) as one:
+            threading.Timer(1.5, mend).start()
+            await one.tick()
+            one.want(second)
+            longest, last = 0.0, time.monotonic()
+            while aside.exists():
+                await one.tick()
+                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+            assert longest < 0.7
+            await one.settled("committed")
+            assert await one.serves() == "1.1.0"
+
+    run(story)
+
+
+def test_a_newer_wish_that_fails_leaves_the_proven_release_and_not_the_one_on_trial(
+    tmp_path: Path, repository: RepositorySimulator
+) -> None:
+    first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
+    state = tmp_path / "state"
+    install(state, repository, first)
+    unlisted = ReleaseRef(model=first.model, version="6.6.6", digest="6" * 64)
+
+    async def story() -> None:
+        async with device(state, repository, probation_seconds=LONG) as one:
+            one.want(second)
+            await one.on_trial(second)
+            one.want(unlisted)
+            await one.settled("failed")
+            assert await one.serves() == "1.0.0"
+
+    run(story)
+
+
 @pytest.mark.parametrize("pointer", [b"", b"{", b'{"v":99,"active":null}'])
 def test_a_corrupt_pointer_is_replaced_by_what_the_journal_knows(
     tmp_path: Path, repository: RepositorySimulator, pointer: bytes
