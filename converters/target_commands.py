@@ -1,5 +1,6 @@
 """What this machine can do for each target, as people and programs read it."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from converters.targets import open_target
 from converters.targets.emulation import Say
-from converters.targets.profile import load, names
+from converters.targets.profile import PROFILES, load, names
 from converters.targets.target import Tool
 from edge_core.errors import InvalidConfiguration, SerinusError
 
@@ -31,22 +32,20 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
         return "compiles only" if self.tool.compiles else "unavailable"
 
 
-def describe() -> list[Described]:
-    """Every profile; what cannot be looked at is unavailable and says why."""
-    found = []
-    for name in names():
-        try:
-            target = open_target(name)
-            profile, tool = target.profile, target.tool()
-        except (SerinusError, ImportError) as error:
-            tool = Tool(compiles=False, runs=False, by="", missing=str(error))
-            profile = load(name)
-        found.append(
-            Described(
-                target=name, description=profile.description, scheme=profile.scheme, tool=tool
-            )
-        )
-    return found
+def describe(folder: Path = PROFILES) -> list[Described]:
+    """Every profile of a folder; what cannot be looked at is unavailable and says why."""
+    return [_described(name, folder) for name in names(folder)]
+
+
+def _described(name: str, folder: Path) -> Described:
+    description, scheme = "", ""
+    try:
+        profile = load(name, folder)
+        description, scheme = profile.description, profile.scheme
+        tool = open_target(name, folder).tool()
+    except (SerinusError, ImportError) as error:
+        tool = Tool(compiles=False, runs=False, by="", missing=str(error))
+    return Described(target=name, description=description, scheme=scheme, tool=tool)
 
 
 def show(console: Console, found: list[Described]) -> None:

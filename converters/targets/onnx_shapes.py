@@ -1,4 +1,4 @@
-"""ONNX files as vendors' compilers take them: fixed batch, older operator sets."""
+"""ONNX files as vendors' compilers take them: fixed batch, older operator sets, other operators."""
 
 from converters.refusal import StageFailed
 from edge_core.errors import quoted
@@ -27,5 +27,30 @@ def one_row(data: bytes, opset: int | None = None) -> bytes:
         raise StageFailed(
             f"the model does not fit operator set {opset}: {quoted(error)}"
         ) from error
+    fixed: bytes = model.SerializeToString(deterministic=True)
+    return fixed
+
+
+def without_subtractions(data: bytes) -> bytes:
+    """The same model with ``x + (-c)`` for ``x - c``, where ``c`` is a constant in float.
+
+    Both are equal to the last bit.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_model_from_string(data)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        subtrahend = constants.get(node.input[1]) if node.op_type == "Sub" else None
+        if subtrahend is None or subtrahend.data_type != onnx.TensorProto.FLOAT:
+            continue
+        name = f"{subtrahend.name}/negative"
+        if name not in constants:
+            negative = numpy_helper.from_array(-numpy_helper.to_array(subtrahend), name)
+            model.graph.initializer.append(negative)
+            constants[name] = negative
+        node.op_type = "Add"
+        node.input[1] = name
     fixed: bytes = model.SerializeToString(deterministic=True)
     return fixed

@@ -3,6 +3,7 @@
 from converters.model_file import ModelFile
 from converters.targets.environments import Requirements
 from converters.targets.onnx_shapes import one_row
+from converters.targets.target import Compiled
 from converters.targets.vendor import Vendor
 
 VERSION = "2.5.0"
@@ -47,3 +48,7 @@ class Adapter(Vendor):
     def prepare(self, model: ModelFile) -> bytes:
         """One row, in an operator set that the toolkit knows."""
         return one_row(model.data, OPSET)
+
+    def runs(self, compiled: Compiled) -> bytes:
+        """The file before compilation: the simulator runs only what it built itself."""
+        return self.prepare(compiled.source)

@@ -1,12 +1,12 @@
 """Compiles for and simulates Qualcomm's HTP: imports numpy and onnxruntime-qnn only.
 
-``python qnn.py compile MODEL FILE PLACEMENT OPTION...`` or ``run MODEL FEEDS ANSWERS OPTION...``;
-options are ``arch=73`` and ``soc=43``.
+``python qnn.py compile MODEL FILE TOLD OPTION...`` or ``run MODEL FEEDS ANSWERS OPTION...``;
+options are ``arch=73`` and ``soc=43``. What runs may be the compiled file: the simulator takes it.
 """
 
 import json
+import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 import onnxruntime
 import onnxruntime_qnn
 
-PROVIDER = "qnn"
+PROVIDER = onnxruntime_qnn.get_ep_name()
 ERRORS_ONLY = 4
+SHOWN = 3
+ENDS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def main() -> None:
@@ -29,21 +31,53 @@ def main() -> None:
         answer(model, first, second, options)
 
 
-def compile_to(model: str, out: str, placement: str, options: dict[str, str]) -> None:
-    """Write the context binary inside an ONNX file, and where each operator went."""
+def compile_to(model: str, out: str, told: str, options: dict[str, str]) -> None:
+    """Write the context binary inside an ONNX file, and where each operator went.
+
+    The provider writes the paths that it is given into the file: they hold no folder, so that equal
+    models give equal bytes.
+    """
     context = Path(out).with_suffix(".onnx")  # the provider takes other paths for folders
-    made = session(model, options, str(context))
+    os.chdir(context.parent)
+    try:
+        made = session(Path(model).name, options, context=context.name)
+    except Exception as error:  # its error classes have no public base
+        sys.exit(reason(model, options, str(error)))
     context.replace(out)
-    counted: Counter[str] = Counter()
-    for part in made.get_provider_graph_assignment_info():
-        place = "HTP" if part.ep_name == PROVIDER else part.ep_name
-        counted.update(f"{place}/{node.op_type}" for node in part.get_nodes())
-    Path(placement).write_text(json.dumps(dict(sorted(counted.items()))))
+    operators = [
+        {"place": "HTP" if place == PROVIDER else place, "kind": kind, "name": name}
+        for place, kind, name in placed(made)
+    ]
+    Path(told).write_text(json.dumps({"operators": operators}))
+
+
+def reason(model: str, options: dict[str, str], error: str) -> str:
+    """Name the operators that the HTP does not take; where there are none, what it said."""
+    try:
+        made = session(model, options, fallback=True)
+    except Exception:
+        return " ".join(error.split())
+    found = [(kind, name) for place, kind, name in placed(made) if place != PROVIDER]
+    # Where the graph is cut, its ends stay on the processor, too.
+    left = [f"{kind} {name}" for kind, name in found if kind not in ENDS]
+    if not left:
+        return " ".join(error.split())
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    return f"the HTP does not take {', '.join(left[:SHOWN])}{more}"
+
+
+def placed(made: Any) -> list[tuple[str, str, str]]:
+    """Provider, kind and name of each operator."""
+    return [
+        (part.ep_name, node.op_type, node.name)
+        for part in made.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    ]
 
 
 def answer(model: str, feeds: str, answers: str, options: dict[str, str]) -> None:
     """Answer row by row: the graph has a batch of one."""
-    made = session(model, options, "")
+    made = session(model, options)
     names = [entry.name for entry in made.get_inputs()]
     with np.load(feeds, allow_pickle=False) as arrays:
         given = [arrays[str(place)] for place in range(len(arrays.files))]
@@ -56,11 +90,14 @@ def answer(model: str, feeds: str, answers: str, options: dict[str, str]) -> Non
     np.savez(answers, **named)
 
 
-def session(model: str, options: dict[str, str], context: str) -> Any:
-    """A session on the simulated HTP; nothing may fall back to the processor."""
+def session(
+    model: str, options: dict[str, str], *, context: str = "", fallback: bool = False
+) -> Any:
+    """A session on the simulated HTP; nothing may fall back to the processor unless asked."""
     wanted = onnxruntime.SessionOptions()
     wanted.log_severity_level = ERRORS_ONLY
-    wanted.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if not fallback:
+        wanted.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     wanted.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if context:
         wanted.add_session_config_entry("ep.context_enable", "1")
