@@ -211,3 +211,24 @@ def with_operator(model: ModelFile, kind: str, other: str) -> ModelFile:
     builder = flatbuffers.Builder(len(model.data))
     builder.Finish(proto.Pack(builder), b"TFL3")
     return msgspec.structs.replace(model, data=bytes(builder.Output()))
+
+
+@functools.cache
+def float16(name: Name, form: Literal["onnx", "tflite"]) -> ModelFile:
+    """Half precision."""
+    import msgspec
+
+    from converters.float16 import to_float16
+
+    floats = onnx_float(name) if form == "onnx" else tflite_float(name)
+    with silenced():
+        return msgspec.structs.replace(floats, data=to_float16(floats), scheme="fp16")
+
+
+def error(found: dict[str, Array], expected: dict[str, Array]) -> float:
+    """Largest rms error of an output, over the deviation of what is expected."""
+    assert found.keys() == expected.keys()
+    return max(
+        float(np.sqrt(np.mean((found[key] - part) ** 2)) / part.std())
+        for key, part in expected.items()
+    )

@@ -9,11 +9,21 @@ import pytest
 from rich.console import Console
 
 from converters import target_commands
-from converters.targets import environments, open_target, places
-from converters.targets.environments import Requirements
+from converters.targets import open_target, places
 from converters.targets.profile import names
-from edge_core.errors import InvalidConfiguration, Unavailable
+from edge_core.errors import InvalidConfiguration
 from tests.simulators.processes import command
+
+PROFILE = """
+target = "{name}"
+description = "{name}"
+adapter = "{adapter}"
+runtime = "onnxruntime"
+format = "onnx"
+scheme = "int8 static"
+file = "model.onnx"
+machine = "x86_64"
+"""
 
 VENDORS = {"npu-qnn-v73", "npu-rk3588", "gpu-webgpu-ort"}
 
@@ -41,6 +51,19 @@ def test_a_vendor_s_target_is_unavailable_until_it_is_installed(
     assert "npu-rk3588: not installed" in file.getvalue()
 
 
+def test_a_target_whose_adapter_or_profile_is_broken_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "new.toml").write_text(PROFILE.format(name="new", adapter="no_such_adapter"))
+    (tmp_path / "torn.toml").write_text("target = ")
+    (tmp_path / "whole.toml").write_text(PROFILE.format(name="whole", adapter="ort"))
+
+    new, torn, whole = target_commands.describe(tmp_path)
+
+    assert (new.here, torn.here) == ("unavailable", "unavailable")
+    assert "no_such_adapter" in new.tool.missing
+    assert "torn.toml" in torn.tool.missing
+    assert whole.tool.compiles
+
+
 def test_the_command_tells_people_and_programs() -> None:
     done = subprocess.run(
         [*command("serinus-convert"), "targets", "--json"], capture_output=True, check=False
@@ -52,24 +75,6 @@ def test_the_command_tells_people_and_programs() -> None:
 def test_a_target_without_an_installation_says_so() -> None:
     with pytest.raises(InvalidConfiguration, match="mcu-tflm has no installation"):
         target_commands.install("mcu-tflm", print)
-
-
-def test_an_environment_is_made_once_and_runs_a_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SERINUS_TARGETS", str(tmp_path))
-    wanted = Requirements("bare", ())
-    with pytest.raises(Unavailable, match="bare is not installed"):
-        environments.run_worker(wanted, "qnn.py", [])
-    said: list[str] = []
-    environments.install(wanted, said.append)
-    environments.install(wanted, said.append)
-    assert said[0].startswith("installed in")
-    assert said[1].endswith("is complete")
-    # The worker fails, since its package is not there: one line says why.
-    with pytest.raises(Exception, match="No module named") as failed:
-        environments.run_worker(wanted, "qnn.py", [])
-    assert "\n" not in str(failed.value)
 
 
 def test_an_interrupted_installation_starts_afresh(
