@@ -1,6 +1,7 @@
 """What each command says of bad input: one line with the thing and the fix, and nothing lost."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -69,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, busy_port: int) -> Path:
         shutil.copytree(RECIPE, here / name)
         recipe = (here / name / "recipe.toml").read_text()
         if name == "unknown-target":
-            recipe = recipe.replace("targets =", "#")
+            recipe = re.sub(r"targets = \[.*?\]", "", recipe, flags=re.DOTALL)
         (here / name / "recipe.toml").write_text(f"{line}\n{recipe}")
     shutil.copytree(RECIPE, here / "unknown-setting")
     with (here / "unknown-setting" / "releases" / "1.2.0.toml").open("a") as release:
