@@ -40,7 +40,8 @@ def judge(stage: Stage, plan: Plan, evidence: Evidence) -> Verdict:
     figures = comparison.figures(stage, plan, evidence)
     worst = max(figures, key=lambda figure: figure.e_worse / figure.worse_at)
     if worst.e_worse >= worst.worse_at:
-        return Verdict(decision="rollback", reason=_worse(worst), evidence=figures)
+        reason = _worse(worst) + _hurt_most(worst, figures)
+        return Verdict(decision="rollback", reason=reason, evidence=figures)
     waiting = _waiting(stage, plan, evidence, figures)
     if waiting is not None:
         return Verdict(decision="hold", reason=waiting, evidence=figures)
@@ -215,3 +216,16 @@ def _worse(figure: Figure) -> str:
         f"{figure.estimate or 0:+.1%} on {figure.rows} rows of {figure.devices} devices "
         f"(e-value {figure.e_worse:.3g}, needed {figure.worse_at:.3g})"
     )
+
+
+def _hurt_most(whole: Figure, figures: Sequence[Figure]) -> str:
+    """The slice that a figure of the whole hides: the one that lies furthest below it."""
+    if whole.slice or whole.estimate is None:
+        return ""
+    found = [
+        (figure.estimate, figure.slice)
+        for figure in figures
+        if figure.metric == whole.metric and figure.slice and figure.estimate is not None
+    ]
+    lowest, name = min(found, default=(whole.estimate, None))
+    return f"; hurt most is {name}: {lowest:+.1%}" if lowest < whole.estimate else ""

@@ -114,6 +114,20 @@ def test_worse_on_one_side_is_rolled_back_however_good_the_other() -> None:
     assert figure(verdict, "accuracy", "side=right").e_worse < 1
 
 
+def test_worse_everywhere_names_the_side_that_it_hurts_most() -> None:
+    cells = [
+        cell
+        for place in range(8)
+        for cell in (
+            shadowed(place, 90, 60, 5, 45) if place % 2 else shadowed(place, 80, 75, 3, 42)
+        )
+    ]
+    verdict = judge(SHADOW, PLAN, evidence(cells, PEOPLE))
+    assert verdict.decision == "rollback"
+    assert verdict.reason.startswith("accuracy is worse by more than 5.0%: ")
+    assert "; hurt most is side=left: -3" in verdict.reason
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
