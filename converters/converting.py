@@ -179,8 +179,10 @@ class Quantise(StoredStage[ToQuantise, ModelFile]):
     def run(self, given: ToQuantise) -> ModelFile:
         """Quantise all layers; where ``mixed`` is asked for and they miss the limit, fewer."""
         made = quantising.quantise(given.file, given.calibration, given.wanted)
-        if given.limit <= 0 or self._error(given, made) <= given.limit:
+        if given.limit <= 0:
             return made
+        if self._error(given, made) <= given.limit:
+            return quantising.mixed(made) if made.float_layers else made
         return sensitivity.mixed(
             given.file,
             given.calibration,

@@ -62,17 +62,6 @@ def kept_steps(file: ModelFile, steps: Sequence[Step], names: Iterable[str]) -> 
     return found
 
 
-def is_part(name: str, kept: Iterable[str]) -> bool:
-    """Whether a step is one of ``kept``, or of a module in it, or was made of one.
-
-    Steps are called ``module/Kind``; runtimes put ``_`` and words behind names of what they fuse.
-    """
-    return any(
-        name == one or name.startswith(f"{one}/") or ("/" in one and name.startswith(f"{one}_"))
-        for one in kept
-    )
-
-
 def between_products(steps: Sequence[Step], kinds: Kinds, products: Collection[str]) -> list[str]:
     """Names of the steps to quantise: products, and what carries int8 from one to the next.
 

@@ -6,10 +6,7 @@ through one int8 tensor would cost more than it saves: what stands before the fi
 in float. Between products values stay int8, or DequantizeLinear would run on its own.
 """
 
-import tempfile
-from collections import Counter
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,32 +15,10 @@ from converters import graph, onnx_graph
 from converters.calibration import Range
 from converters.export import strip
 from converters.refusal import StageFailed
-from converters.targets.target import Placement
 
 if TYPE_CHECKING:
     import onnx
 
-FLOAT_PRODUCTS = frozenset(
-    {
-        "Conv",
-        "ConvTranspose",
-        "FusedConv",
-        "FusedGemm",
-        "FusedMatMul",
-        "FusedMatMulActivation",
-        "GRU",
-        "Gemm",
-        "LSTM",
-        "MatMul",
-        "MatMulNBits",
-        "RNN",
-        "TransposeMatMul",
-    }
-)
-"""Products as onnxruntime calls them where they run in float."""
-
-FUSED = "fused "
-"""What onnxruntime puts before the name of a product that it fused with an activation."""
 SELF_QUANTISED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 """Products whose float weights onnxruntime quantises on its own."""
 
@@ -131,49 +106,6 @@ def float_weights(data: bytes) -> set[str]:
 
     proto = onnx.load_model_from_string(data)
     return {step.name for step in onnx_graph.steps(proto) if step.weights}
-
-
-def placement(data: bytes, keep_float: Collection[str] = ()) -> Placement:
-    """Operators of the graph that onnxruntime really runs, by provider and kind.
-
-    Misplaced are products that run in float, and a DequantizeLinear that was not fused into the
-    product behind it.
-
-    Args:
-        data: a quantised file.
-        keep_float: names of nodes or modules that stayed in float on purpose.
-    """
-    proto = optimised(data)
-    nodes = proto.graph.node
-    kinds = Counter(node.op_type for node in nodes)
-    makers = {name: node for node in nodes for name in node.output}
-    misplaced = []
-    for node in nodes:
-        name = node.name.removeprefix(FUSED)
-        if node.op_type not in FLOAT_PRODUCTS or graph.is_part(name, keep_float):
-            continue
-        misplaced.append(f"{node.op_type} {name} in float")
-        if any(_dequantises(makers.get(given)) for given in node.input):
-            misplaced.append(f"DequantizeLinear unfused before {node.op_type} {name}")
-    return Placement(
-        operators={f"CPUExecutionProvider/{kind}": kinds[kind] for kind in sorted(kinds)},
-        misplaced=tuple(misplaced),
-    )
-
-
-def optimised(data: bytes) -> "onnx.ModelProto":
-    """The graph as onnxruntime rewrites it for this machine's CPU."""
-    import onnx
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimised.onnx"
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.optimized_model_filepath = str(path)
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        return onnx.load(str(path))
 
 
 def _dequantises(node: Any) -> bool:

@@ -160,6 +160,12 @@ def made(
     )
 
 
+def mixed(file: ModelFile) -> ModelFile:
+    """The file called ``mixed``: somebody agreed to its layers in float."""
+    settings = {**file.settings, "scheme": "mixed"}
+    return msgspec.structs.replace(file, scheme="mixed", settings=settings)
+
+
 def one_row(data: bytes) -> bytes:
     """An ONNX file whose batch is fixed to one row, for compilers that want fixed shapes."""
     import onnx

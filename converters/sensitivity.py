@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 
-import msgspec
-
-from converters import graph
+from converters import graph, quantising
 from converters.calibration import Single
 from converters.model_file import ModelFile
 from converters.quantisers import open_quantiser
@@ -96,10 +94,7 @@ class _Search:
         if not kept:
             return self._whole
         left = {step for layer in kept for step in self._layers[layer]}
-        made = self._static.by(self._method, left | self._always)
-        return msgspec.structs.replace(
-            made, scheme="mixed", settings={**made.settings, "scheme": "mixed"}
-        )
+        return quantising.mixed(self._static.by(self._method, left | self._always))
 
 
 def _method(settings: Mapping[str, str | bool | float]) -> Single:

@@ -8,7 +8,6 @@ float. With int8 ones, every operator is int8, or the file is refused.
 """
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
@@ -18,7 +17,6 @@ from converters import graph, tflite_graph
 from converters.calibration import Range
 from converters.model_file import ModelFile
 from converters.refusal import StageFailed
-from converters.targets.target import Placement
 
 FLOATS = ("FLOAT32", "FLOAT16")
 CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
@@ -71,30 +69,6 @@ def float_weights(data: bytes) -> set[str]:
     return {step.name for step in tflite_graph.steps(data) if step.weights}
 
 
-def placement(data: bytes, keep_float: Collection[str] = ()) -> Placement:
-    """Operators by kind, and whether they work on int8 or float.
-
-    Misplaced are products that run in float, named by their outputs; looking up a table is no
-    product.
-
-    Args:
-        data: a quantised file.
-        keep_float: names of operators or modules that stayed in float on purpose.
-    """
-    found = [(operator, _type(operator)) for operator in tflite_graph.operators(data)]
-    kinds = Counter(f"{kind}/{operator.kind}" for operator, kind in found)
-    return Placement(
-        operators={kind: kinds[kind] for kind in sorted(kinds)},
-        misplaced=tuple(
-            f"{operator.kind} {operator.name} in float"
-            for operator, kind in found
-            if operator.kind in tflite_graph.KINDS.products - {"EMBEDDING_LOOKUP"}
-            and kind == "float"
-            and not graph.is_part(operator.name, keep_float)
-        ),
-    )
-
-
 def _quantizer(
     data: bytes, steps: Iterable[graph.Step], left: set[str], io: Literal["float32", "int8"]
 ) -> Any:
@@ -136,16 +110,6 @@ def _statistics(ranges: Mapping[str, Range]) -> dict[str, dict[str, Any]]:
         name: {"min": np.full((1, 1), low, np.float32), "max": np.full((1, 1), high, np.float32)}
         for name, (low, high) in ranges.items()
     }
-
-
-def _type(operator: tflite_graph.Operator) -> str:
-    """``int8`` or ``float`` as the operator's data are, ``convert`` between them, or ``other``."""
-    if operator.kind in CONVERSIONS:
-        return "convert"
-    types = [t.dtype for t in operator.outputs] + [t.dtype for t in operator.inputs[:1]]
-    if any(kind in FLOATS for kind in types):
-        return "float"
-    return "int8" if "INT8" in types else "other"
 
 
 def _refuse_float(data: bytes, floats: ModelFile) -> None:

@@ -1,5 +1,6 @@
 """What both processor families share: run here, or on an emulated 64-bit ARM."""
 
+import abc
 import importlib.metadata
 import platform
 from typing import ClassVar
@@ -17,7 +18,7 @@ EMULATED = "aarch64"
 INSTALL = "pip install 'serinus[convert]'"
 
 
-class Processor:
+class Processor(abc.ABC):
     """A processor target: the quantised file is the target's file."""
 
     package: ClassVar[str]
@@ -95,9 +96,9 @@ class Processor:
             latency_us=latency.median_us(answer, feeds) if measure else {},
         )
 
+    @abc.abstractmethod
     def runner(self, compiled: Compiled) -> Runner:
         """Load the file into this machine's runtime."""
-        raise NotImplementedError
 
     def install(self, say: emulation.Say) -> None:
         """Install what lacks to run files here.

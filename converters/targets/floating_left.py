@@ -7,9 +7,15 @@ FLOAT_SCHEMES = frozenset({"float32", "fp16", "int8 weight-only"})
 
 
 def allowed(model: ModelFile, layer: str) -> bool:
-    """Whether a layer of the file, by its name there, may compute in float."""
+    """Whether a layer of the file, by its name there, may compute in float.
+
+    In a file that is called int8 throughout, none may: what the quantiser could not take is
+    listed in ``float_layers``, too, and must not pass unseen.
+    """
     if model.scheme in FLOAT_SCHEMES:
         return True
+    if model.scheme != "mixed":
+        return False
     return layer in model.float_layers or model.origins.get(layer) in model.float_layers
 
 

@@ -19,9 +19,17 @@ from converters.tensors import Array, Feeds, rows_of
 from edge_core.errors import quoted
 
 PROVIDER = "CPUExecutionProvider"
-PRODUCTS = frozenset(
-    {"Conv", "ConvTranspose", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
-)
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+"""Layers for which onnxruntime has no static int8 kernel."""
+PRODUCTS = RECURRENT | {
+    "Conv",
+    "ConvTranspose",
+    "FusedConv",
+    "Gemm",
+    "FusedGemm",
+    "MatMul",
+    "FusedMatMul",
+}
 """Products in float, as they are called before and after onnxruntime optimised them; int8 ones
 become QLinearConv, QGemm, MatMulIntegerToFloat and the like."""
 BLOCKED = "_nchwc"
@@ -126,9 +134,7 @@ def placed(graph: bytes, source: ModelFile, where: str = PROVIDER) -> Placement:
         layer = layers.of(node)
         if node.op_type not in PRODUCTS or allowed(source, layer):
             continue
-        unfused = any(_dequantised(name, makers) for name in node.input)
-        why = "DequantizeLinear not fused" if unfused else "float32"
-        misplaced.append(f"{node.op_type} {called(source, layer)} ({why})")
+        misplaced.append(f"{node.op_type} {called(source, layer)} ({_why(node, makers)})")
     return Placement(operators=dict(sorted(kinds.items())), misplaced=tuple(misplaced))
 
 
@@ -148,6 +154,13 @@ class _Layers:
             # A fused activation gave the node its name: the product stands before it.
             found = next((self._makers[n] for n in found.input if n in self._makers), None)
         return str(node.name if found is None else found.name)
+
+
+def _why(node: Any, makers: Mapping[str, Any]) -> str:
+    if node.op_type in RECURRENT:
+        return "float32: onnxruntime has no int8 kernel; allow mixed, or use LiteRT"
+    unfused = any(_dequantised(name, makers) for name in node.input)
+    return "DequantizeLinear not fused" if unfused else "float32"
 
 
 def _dequantised(name: str, makers: Mapping[str, Any]) -> bool:

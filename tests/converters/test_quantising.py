@@ -13,12 +13,13 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from converters import host, onnx_int8, onnx_weights, quantising, tflite_graph, tflite_int8
+from converters import host, onnx_weights, quantising, tflite_graph
 from converters.quantising import Wanted, largest_error
 from converters.quiet import silenced
 from converters.refusal import StageFailed
 from edge_core.errors import InvalidInput
 from tests.converters import small
+from tests.converters.placing import placed
 
 FORMATS = ("onnx", "tflite")
 SCHEMES = ("int8 static", "int8 weight-only", "fp16", "float32")
@@ -120,16 +121,14 @@ def test_int8_through_and_through():
     operators = tflite_graph.operators(made.data)
     types = {tensor.dtype for step in operators for tensor in (*step.inputs, *step.outputs)}
     assert types == {"INT8", "INT32"}
-    assert set(tflite_int8.placement(made.data).operators) == {"int8/FULLY_CONNECTED"}
+    assert set(placed(made).operators) == {"CPU int8/FULLY_CONNECTED"}
 
 
 def test_float32_inputs_are_quantised_inside():
     made = quantised(small.plain_file("tflite"))
-    assert tflite_int8.placement(made.data).operators == {
-        "convert/DEQUANTIZE": 1,
-        "convert/QUANTIZE": 1,
-        "int8/FULLY_CONNECTED": 3,
-    }
+    kinds = placed(made).operators
+    assert kinds["CPU int8/FULLY_CONNECTED"] == 3
+    assert sum(kinds.values()) == 5  # and one conversion at either end
 
 
 def test_an_operator_without_an_int8_form_is_refused_for_int8_targets():
@@ -156,12 +155,9 @@ def test_the_graph_that_runs_has_no_product_in_float(form):
 
 
 def test_a_float_file_is_all_misplaced():
-    assert onnx_int8.placement(small.plain_file("onnx").data).misplaced == (
-        "FusedGemm 0/Gemm in float",
-        "FusedGemm 2/Gemm in float",
-        "Gemm 4/Gemm in float",
-    )
-    assert len(tflite_int8.placement(small.plain_file("tflite").data).misplaced) == 3
+    for form in FORMATS:
+        sold = msgspec.structs.replace(small.plain_file(form), scheme="int8 static")
+        assert len(placed(sold).misplaced) == 3
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -170,7 +166,9 @@ def test_kept_layers_stay_in_float(form):
     made = quantised(floats, keep_float=("2",))
     assert made.scheme == "mixed"
     assert made.float_layers == ("2",)
-    assert len(placed(made).misplaced) == 1
+    assert placed(made).misplaced == ()
+    sold = msgspec.structs.replace(made, scheme="int8 static")
+    assert len(placed(sold).misplaced) == 1
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -302,7 +300,3 @@ def test_the_float_file_stays_as_it_is():
     before = msgspec.json.encode(floats)
     quantised(floats, method="auto")
     assert msgspec.json.encode(floats) == before
-
-
-def placed(made):
-    return (onnx_int8 if made.format == "onnx" else tflite_int8).placement(made.data)

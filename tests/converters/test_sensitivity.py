@@ -1,13 +1,15 @@
 """Ranking layers by their error, and leaving the fewest in float."""
 
+import msgspec
 import pytest
 
-from converters import host, onnx_int8, sensitivity, tflite_int8
+from converters import host, sensitivity
 from converters.quantising import Wanted, largest_error
 from converters.quiet import silenced
 from converters.refusal import StageFailed
 from edge_core.errors import InvalidInput
 from tests.converters import small
+from tests.converters.placing import placed
 
 FORMATS = ("onnx", "tflite")
 STATIC = Wanted(scheme="int8 static", method="min/max")
@@ -51,9 +53,9 @@ def test_exactly_the_bad_layer_stays_in_float(bad, form):
     assert made.scheme == made.settings["scheme"] == "mixed"
     assert made.float_layers == (small.BAD,)
     assert passes(made)
-    look = onnx_int8.placement if form == "onnx" else tflite_int8.placement
-    assert len(look(made.data).misplaced) == 1
-    assert look(made.data, made.float_layers).misplaced == ()
+    assert placed(made).misplaced == ()
+    sold = msgspec.structs.replace(made, scheme="int8 static")
+    assert len(placed(sold).misplaced) == 1
 
 
 @pytest.mark.parametrize("form", FORMATS)

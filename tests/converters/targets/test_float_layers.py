@@ -25,7 +25,7 @@ def test_onnx_layers_left_in_float_are_named_unless_declared(left: str) -> None:
     assert f" {left} (" in misplaced[0]
     by_module = {"origins": {left: "body.some_layer"}, "float_layers": ("body.some_layer",)}
     for declared in ({"float_layers": (left,)}, by_module):
-        meant = msgspec.structs.replace(model, **declared)
+        meant = msgspec.structs.replace(model, scheme="mixed", **declared)
         assert ort.placed(ort.optimised(model.data), meant).misplaced == ()
 
 
@@ -52,7 +52,9 @@ def test_tflite_layers_left_in_float_are_named_unless_declared() -> None:
     assert misplaced.startswith("CONV_2D ")
     assert "DEQUANTIZE not fused" in misplaced
     layer = misplaced.split(" ", 1)[1].removesuffix(" (DEQUANTIZE not fused)")
-    meant = msgspec.structs.replace(model, float_layers=(layer,))
+    silent = msgspec.structs.replace(model, float_layers=(layer,))
+    assert target.placement(target.compile(silent)).misplaced == (misplaced,)
+    meant = msgspec.structs.replace(silent, scheme="mixed")
     assert target.placement(target.compile(meant)).misplaced == ()
 
 
