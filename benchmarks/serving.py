@@ -302,7 +302,7 @@ def report(bundle: Path, seconds: float) -> None:
         "release": release.ref.name,
         "runtime": release.session.runtime,
         "window": f"{window} samples x {len(release.definition.inputs)} inputs",
-        "features": len(release.definition.features),
+        "features": len(release.definition.feature_names),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "python": platform.python_version(),

@@ -155,7 +155,7 @@ def _rows(
 ) -> Rows:
     window, evaluator = definition.window, Evaluator(definition)
     samples = [np.empty((0, window.samples, len(definition.inputs)), np.float32)]
-    features = [np.empty((0, len(definition.features)), np.float32)]
+    features = [np.empty((0, len(definition.feature_names)), np.float32)]
     labels: list[int] = []
     values: dict[str, list[str]] = {name: [] for name in slices}
     for recording in recordings:

@@ -44,7 +44,7 @@ class ReleaseTeacher:
                 f"{self.name} cannot teach: it lacks classes, or nothing here runs it"
             )
         self._order = [manifest.output.classes.index(name) for name in snapshot.classes]
-        shape: tuple[int, ...] = (len(definition.features),)
+        shape: tuple[int, ...] = (len(definition.feature_names),)
         if manifest.input == "samples":
             shape = (definition.window.samples, len(definition.inputs))
         self._input, self._output = str(manifest.input), manifest.output.name

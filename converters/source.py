@@ -61,7 +61,7 @@ def input_spec(recipe: Recipe, definition: definitions.FeatureDefinition) -> Ten
     """What a recipe's network takes."""
     if recipe.input == "samples":
         return TensorSpec(name="samples", shape=(definition.window.samples, len(definition.inputs)))
-    return TensorSpec(name="features", shape=(len(definition.features),))
+    return TensorSpec(name="features", shape=(len(definition.feature_names),))
 
 
 def float_model(

@@ -1,21 +1,37 @@
 """From a window of raw samples to a model's inputs, for training, backfill and devices alike.
 
-Samples become int32 multiples of each channel's ``lsb``; sums are int64, which no order of
-addition can change; one rounding to float32 stands at the end. So a feature's bytes do not
-depend on batching, chunking, restarts or the processor. Every operation left in floating point
-(one division, one square root, one multiplication) is correctly rounded by IEEE 754.
+Samples become int32 multiples of each channel's ``lsb``; everything after that is exact or rounded
+correctly (:mod:`edge_core.features.reductions`); one rounding to float32 stands at the end. So a
+feature's bytes do not depend on batching, chunking, restarts or the processor.
 """
+
+import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_core.errors import InvalidInput
-from edge_core.features.definition import FeatureDefinition, Operation
+from edge_core.features.definition import FeatureDefinition
+from edge_core.features.over_samples import (
+    BandEnergy,
+    Correlation,
+    OverSamples,
+    QuantileBins,
+    Raw,
+    columns,
+)
+from edge_core.features.reductions import LINEAR, MISSING, SQUARE, Reductions
 
+Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
+
+Compute = Callable[[Reductions], tuple[Float64, Bool | None]]
+"""Values float64 [batch, columns] and which rows lack samples, bool [batch, columns] or [batch, 1];
+none where none can."""
 
 
 class Evaluator:
@@ -23,32 +39,31 @@ class Evaluator:
 
     def __init__(self, definition: FeatureDefinition) -> None:
         self.definition = definition
+        self.width = len(definition.feature_names)
+        """Number of the model's inputs."""
         self._lsb = np.array([entry.lsb for entry in definition.inputs])
         self._low = np.array([round(entry.low / entry.lsb) for entry in definition.inputs])
         self._high = np.array([round(entry.high / entry.lsb) for entry in definition.inputs])
-        position = {name: index for index, name in enumerate(definition.input_names)}
-        self._plan: list[tuple[Operation, Int64, Int64]] = []
-        for operation in dict.fromkeys(feature.op for feature in definition.features):
-            pairs = [
-                (column, position[feature.input])
-                for column, feature in enumerate(definition.features)
-                if feature.op == operation
-            ]
-            columns, inputs = np.array(pairs, dtype=np.int64).T
-            self._plan.append((operation, columns, inputs))
+        self._may_miss = np.array([entry.null_policy == "skip" for entry in definition.inputs])
+        self._least = np.array([entry.min_valid for entry in definition.inputs])
+        self._misses = bool(self._may_miss.any())
+        self._position = {name: index for index, name in enumerate(definition.input_names)}
+        self._plan = self._planned()
 
     def quantise(self, samples: npt.ArrayLike) -> Int32:
         """Round raw samples to multiples of each channel's lsb and clip them to its range.
 
         Args:
             samples: float32 [..., inputs] in the channels' units; other dtypes are rounded to
-                float32 first, so that every source of the same values agrees.
+                float32 first, so that every source of the same values agrees. NaN is a missing
+                sample where the channel's null policy is ``skip``.
 
         Returns:
-            int32 of the same shape.
+            int32 of the same shape; ``MISSING`` where a sample is missing.
 
         Raises:
-            InvalidInput: not numeric, wrong number of channels, NaN or infinity.
+            InvalidInput: not numeric, wrong number of channels, infinity, or NaN in a channel that
+                refuses it.
         """
         return self._steps(self.checked(samples))
 
@@ -61,9 +76,11 @@ class Evaluator:
                 f"samples have shape {list(values.shape)}; the last axis has to hold the "
                 f"{len(names)} channels {', '.join(names)}"
             )
-        finite = np.isfinite(values)
-        if not finite.all():
-            broken = np.flatnonzero(~finite.reshape(-1, len(names)).all(axis=0))
+        fit = np.isfinite(values)
+        if self._misses and not fit.all():
+            fit |= np.isnan(values) & self._may_miss
+        if not fit.all():
+            broken = np.flatnonzero(~fit.reshape(-1, len(names)).all(axis=0))
             channels = ", ".join(names[index] for index in broken)
             raise InvalidInput(
                 f"NaN or infinity in {channels}; send only finite samples that fit float32"
@@ -75,15 +92,27 @@ class Evaluator:
 
         Models that take raw windows get these, in training as on the device. Arguments and errors
         as in :meth:`quantise`; float32 of the same shape.
+
+        Raises:
+            InvalidInput: a sample is missing: such a model has no value for it.
         """
-        rounded: Float32 = (self.quantise(samples) * self._lsb).astype(np.float32)
+        steps = self.quantise(samples)
+        if self._misses and (steps == MISSING).any():
+            raise InvalidInput(
+                "samples are missing, and a model of raw windows takes none that are; refuse them "
+                "in the feature definition, or use a raw feature with a default"
+            )
+        rounded: Float32 = (steps * self._lsb).astype(np.float32)
         return rounded
 
     def _steps(self, values: Float32) -> Int32:
         steps = values.astype(np.float64)
+        missing = np.isnan(steps) if self._misses else None
         steps /= self._lsb
         np.rint(steps, out=steps)
         np.clip(steps, self._low, self._high, out=steps)
+        if missing is not None:
+            steps[missing] = MISSING
         return steps.astype(np.int32)
 
     def evaluate(self, quantised: Int32) -> Float32:
@@ -93,7 +122,7 @@ class Evaluator:
             quantised: int32 [batch, samples, inputs] from :meth:`quantise`.
 
         Returns:
-            float32 [batch, features] in the definition's order.
+            float32 [batch, columns] in the definition's order.
 
         Raises:
             InvalidInput: the window has another number of samples.
@@ -109,16 +138,92 @@ class Evaluator:
             )
         # Channels first, so that every reduction runs over contiguous memory.
         series = np.ascontiguousarray(quantised.transpose(0, 2, 1))
-        sums = _Sums(series)
-        features = np.empty((len(series), len(self.definition.features)), dtype=np.float32)
-        for operation, columns, inputs in self._plan:
-            features[:, columns] = (sums.values(operation) * self._scale(operation))[:, inputs]
+        reductions = Reductions(series, may_miss=self._misses)
+        features = np.empty((len(series), self.width), dtype=np.float32)
+        for places, compute, defaults in self._plan:
+            values, lacking = compute(reductions)
+            features[:, places] = values if lacking is None else np.where(lacking, defaults, values)
         return features
 
-    def _scale(self, operation: Operation) -> Float64:
-        if operation == "zero_crossings":
-            return np.ones_like(self._lsb)
-        return self._lsb**2 if operation == "energy" else self._lsb
+    def _planned(self) -> list[tuple[Int64 | slice, Compute, Float64]]:
+        """Operations on one channel's sums by kind, for all channels at once; others singly."""
+        plan: list[tuple[Int64 | slice, Compute, Float64]] = []
+        by_kind: dict[type[OverSamples], list[tuple[int, OverSamples]]] = {}
+        start = 0
+        for feature in self.definition.features:
+            width = len(columns(feature, self.definition.window.samples))
+            compute = self._of_one(feature)
+            if compute is None:
+                by_kind.setdefault(type(feature), []).append((start, feature))
+            else:
+                place = slice(start, start + width)
+                plan.append((place, compute, np.array([feature.default or 0.0])))
+            start += width
+        for kind, found in by_kind.items():
+            places = np.array([place for place, _ in found])
+            inputs = np.array([self._position[feature.input] for _, feature in found])
+            defaults = np.array([feature.default or 0.0 for _, feature in found])
+            plan.append((places, self._of_kind(kind, inputs), defaults))
+        return plan
+
+    def _of_kind(self, kind: type[OverSamples], inputs: Int64) -> Compute:
+        scale = np.ones(len(inputs))
+        if kind in LINEAR:
+            scale = self._lsb[inputs]
+        elif kind in SQUARE:
+            scale = self._lsb[inputs] ** 2
+
+        def compute(reductions: Reductions) -> tuple[Float64, Bool | None]:
+            values = reductions.values(kind)[:, inputs] * scale
+            if reductions.valid is None:
+                return values, None
+            return values, (reductions.count < self._least)[:, inputs]
+
+        return compute
+
+    def _of_one(self, feature: OverSamples) -> Compute | None:
+        """How a feature of its own is computed; none for those that share sums."""
+        channel = self._position[feature.input]
+        lsb, least = float(self._lsb[channel]), int(self._least[channel])
+
+        def lacking(reductions: Reductions) -> Bool | None:
+            if reductions.valid is None:
+                return None
+            return reductions.count[:, channel, None] < least
+
+        match feature:
+            case QuantileBins():
+                thresholds = [math.ceil(edge / lsb) for edge in feature.edges]
+                return lambda reductions: (
+                    reductions.shares(channel, thresholds),
+                    lacking(reductions),
+                )
+            case BandEnergy():
+                window = self.definition.window
+                bins = feature.bins(rate_hz=window.rate_hz, samples=window.samples)
+                return lambda reductions: (
+                    reductions.band_energy(channel, bins)[:, None] * lsb**2,
+                    lacking(reductions),
+                )
+            case Correlation():
+                return self._correlation(channel, self._position[feature.other])
+            case Raw():
+                return lambda reductions: (
+                    reductions.series[:, channel].astype(np.float64) * lsb,
+                    None if reductions.valid is None else ~reductions.valid[:, channel],
+                )
+            case _:
+                return None
+
+    def _correlation(self, one: int, other: int) -> Compute:
+        least = int(max(self._least[one], self._least[other]))
+
+        def compute(reductions: Reductions) -> tuple[Float64, Bool | None]:
+            values, count = reductions.correlation(one, other)
+            lacking = None if reductions.valid is None else (count < least)[:, None]
+            return values[:, None], lacking
+
+        return compute
 
 
 def _as_float32(samples: npt.ArrayLike) -> Float32:
@@ -131,47 +236,6 @@ def _as_float32(samples: npt.ArrayLike) -> Float32:
     # What is too large for float32 becomes infinite here, and is refused as such.
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
-
-
-class _Sums:
-    """Exact integer reductions of int32 [batch, inputs, samples], each made once when needed."""
-
-    def __init__(self, series: Int32) -> None:
-        self._series = series
-        self._wide = series.astype(np.int64)
-        self._count = series.shape[2]
-        self._sum: Int64 = self._wide.sum(axis=2)
-        self._squares: Int64 | None = None
-
-    def values(self, operation: Operation) -> Float64:
-        """Float64 [batch, inputs] in multiples of lsb (of lsb squared for the energy)."""
-        values: Float64
-        match operation:
-            case "mean":
-                values = self._sum / self._count
-            case "std":
-                # n * sum(x^2) - sum(x)^2 is exact; dividing it by n^2 gives the variance.
-                spread = self._count * self.squares - self._sum**2
-                values = np.sqrt(spread.astype(np.float64)) / self._count
-            case "energy":
-                values = self.squares / self._count
-            case "min":
-                values = self._series.min(axis=2).astype(np.float64)
-            case "max":
-                values = self._series.max(axis=2).astype(np.float64)
-            case "range":
-                values = self.values("max") - self.values("min")
-            case "zero_crossings":
-                negative = self._series < 0
-                values = (negative[:, :, 1:] != negative[:, :, :-1]).sum(axis=2).astype(np.float64)
-        return values
-
-    @property
-    def squares(self) -> Int64:
-        """Sum of squares, int64 [batch, inputs]."""
-        if self._squares is None:
-            self._squares = np.einsum("bin,bin->bi", self._wide, self._wide)
-        return self._squares
 
 
 def quantise(definition: FeatureDefinition, samples: npt.ArrayLike) -> Int32:

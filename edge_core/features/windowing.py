@@ -1,17 +1,37 @@
 """From timestamped samples to windows, whatever the chunks in which they arrive. No clock."""
 
+import hashlib
 import itertools
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.errors import InvalidInput
+from edge_core.errors import InvalidInput, quoted
+from edge_core.features import definition as definitions
 from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator, Float32, Int32, Int64
 
 MAX_TIME_US = 2**62
 """Times lie within +-2**62 us (146,000 years), so that the step between two fits int64."""
+
+SNAPSHOT_VERSION = 1
+
+
+class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stream's memory on disk."""
+
+    v: int
+    definition: str
+    """Sha256 of the feature definition."""
+    newest: int | None
+    late: int
+    gaps: int
+    times: bytes
+    """int64, little-endian, of the samples that wait for their window to fill."""
+    raw: bytes
+    """float32, little-endian, row-major."""
 
 
 class Windows(NamedTuple):
@@ -39,6 +59,7 @@ class FeatureStream:
     """
 
     def __init__(self, definition: FeatureDefinition, evaluator: Evaluator | None = None) -> None:
+        self._definition = definition
         self._evaluator = evaluator or Evaluator(definition)
         self._window = definition.window
         self._times = np.empty(0, dtype=np.int64)
@@ -71,6 +92,46 @@ class FeatureStream:
                 self._drop(len(self._times))
             found.append(self._extend(times[start:stop], raw[start:stop], quantised[start:stop]))
         return self._joined(found)
+
+    def snapshot(self) -> bytes:
+        """What a stream has to remember, so that :meth:`restore` goes on to the same bits."""
+        return msgspec.msgpack.encode(
+            _Snapshot(
+                v=SNAPSHOT_VERSION,
+                definition=_digest(self._definition),
+                newest=self._newest,
+                late=self.late,
+                gaps=self.gaps,
+                times=self._times.astype("<i8").tobytes(),
+                raw=self._raw.astype("<f4").tobytes(),
+            )
+        )
+
+    @classmethod
+    def restore(
+        cls, definition: FeatureDefinition, data: bytes, evaluator: Evaluator | None = None
+    ) -> Self:
+        """A stream that goes on where :meth:`snapshot` was taken.
+
+        Raises:
+            InvalidInput: damaged bytes, or those of another definition.
+        """
+        stream = cls(definition, evaluator)
+        try:
+            kept = msgspec.msgpack.decode(data, type=_Snapshot)
+            times = np.frombuffer(kept.times, "<i8").astype(np.int64)
+            raw = np.frombuffer(kept.raw, "<f4").astype(np.float32)
+            raw = raw.reshape(len(times), len(definition.inputs))
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise InvalidInput(f"a stream's snapshot is damaged: {quoted(error)}") from error
+        if (kept.v, kept.definition) != (SNAPSHOT_VERSION, _digest(definition)):
+            raise InvalidInput("a stream's snapshot belongs to another feature definition")
+        if len(times) >= definition.window.samples or (times[1:] <= times[:-1]).any():
+            raise InvalidInput("a stream's snapshot is damaged: it holds no part of a window")
+        stream._times, stream._raw = times, raw
+        stream._quantised = stream._evaluator.quantise(raw)
+        stream._newest, stream.late, stream.gaps = kept.newest, kept.late, kept.gaps
+        return stream
 
     def _checked(
         self, times_us: npt.ArrayLike, samples: npt.ArrayLike
@@ -122,6 +183,10 @@ class FeatureStream:
     def _joined(self, found: list[tuple[Int64, Int64, Float32, Int32]]) -> Windows:
         first, last, raw, quantised = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Windows(first, last, raw, quantised, self._evaluator.evaluate(quantised))
+
+
+def _digest(definition: FeatureDefinition) -> str:
+    return hashlib.sha256(definitions.serialize(definition)).hexdigest()
 
 
 def _as_microseconds(times_us: npt.ArrayLike) -> Int64:

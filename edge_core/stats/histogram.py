@@ -116,7 +116,10 @@ def build(
 
 
 def _quantile_channel(name: str, kind: Kind, values: Float32, bins: int) -> Channel:
-    quantiles = np.quantile(values.astype(np.float64), np.linspace(0, 1, bins + 1))
+    there = values[~np.isnan(values)]
+    if not len(there):
+        there = np.zeros(1, np.float32)
+    quantiles = np.quantile(there.astype(np.float64), np.linspace(0, 1, bins + 1))
     edges = np.unique(quantiles.astype(np.float32))
     if len(edges) < 2:
         # A constant channel gets one narrow bin around its value.

@@ -21,7 +21,7 @@ def network(
     hidden, dropout = settings.get("hidden", 64), settings.get("dropout", 0.3)
     assert isinstance(hidden, int)
     assert isinstance(dropout, float)
-    features = len(definition.features)
+    features = len(definition.feature_names)
     layers: list[nn.Module] = [nn.Linear(features, classes)]
     if hidden:
         layers = [

@@ -63,7 +63,7 @@ def sample_rejection(sample: Sample, release: Release | None, latest_ms: int) ->
     definition = release.definition
     shapes = {
         "window": (sample.window, definition.window.samples * len(definition.inputs)),
-        "features": (sample.features, len(definition.features)),
+        "features": (sample.features, len(definition.feature_names)),
         "scores": (sample.scores, len(release.manifest.output.classes)),
     }
     for name, (data, values) in shapes.items():

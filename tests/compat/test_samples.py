@@ -24,7 +24,10 @@ from edge_core.bundle import signature, trust
 from edge_core.bundle.manifest import FileEntry, GateResult, Waiver
 from edge_core.errors import InvalidBundle, InvalidMessage, UntrustedBundle
 from edge_core.features import definition as definitions
-from edge_core.features.definition import Feature, FeatureDefinition, SensorInput, Window
+from edge_core.features.definition import FeatureDefinition
+from edge_core.features.over_samples import Mean, Std
+from edge_core.features.sensors import SensorInput, Window
+from edge_core.features.windowing import FeatureStream
 from edge_core.messages import codec
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import (
@@ -37,9 +40,18 @@ from edge_core.messages.telemetry import (
 )
 from edge_core.release import ReleaseRef
 from edge_core.stats import histogram
+from tests.compat.features import (
+    EARLIER,
+    EARLIER_SAMPLES,
+    EVERY_OPERATION,
+    LATER,
+    LATER_SAMPLES,
+    half_fed,
+)
 
 ROOT = Path(__file__).parents[2]
 V1 = Path(__file__).parent / "v1"
+V2 = Path(__file__).parent / "v2"
 BUNDLE = V1 / "bundle"
 TARGET = "cpu-x86_64-ort"
 ACTIVE = ReleaseRef(model="tiny-motion", version="1.2.3", digest="a" * 64)
@@ -200,18 +212,44 @@ def kept(before: Any, after: Any) -> bool:
 def test_the_feature_definition_says_what_it_said() -> None:
     definition = definitions.parse((BUNDLE / manifests.FEATURES).read_bytes())
     assert definition == FeatureDefinition(
+        v=1,
         inputs=[
             SensorInput(name="ax", unit="g", lsb=2**-10, low=-8.0, high=8.0),
             SensorInput(name="ay", unit="g", lsb=2**-10, low=-8.0, high=8.0),
         ],
         window=Window(samples=8, hop=4, max_gap_ms=100, rate_hz=50.0),
         features=[
-            Feature(name="ax_mean", op="mean", input="ax"),
-            Feature(name="ax_std", op="std", input="ax"),
-            Feature(name="ay_mean", op="mean", input="ay"),
-            Feature(name="ay_std", op="std", input="ay"),
+            Mean(name="ax_mean", input="ax"),
+            Std(name="ax_std", input="ax"),
+            Mean(name="ay_mean", input="ay"),
+            Std(name="ay_std", input="ay"),
         ],
     )
+
+
+def test_the_second_feature_definition_says_what_it_said() -> None:
+    data = (V2 / "features.json").read_bytes()
+    assert definitions.parse(data) == EVERY_OPERATION
+    assert definitions.serialize(EVERY_OPERATION) == data
+
+
+def test_a_stream_goes_on_from_what_it_remembered() -> None:
+    definition = definitions.parse((BUNDLE / manifests.FEATURES).read_bytes())
+    stream = FeatureStream.restore(definition, (V1 / "stream.snapshot").read_bytes())
+    assert (stream.late, stream.gaps) == (1, 1)
+    fed = half_fed(definition)
+    for one in (stream, fed):
+        windows = one.push(LATER, LATER_SAMPLES)
+        assert windows.first_us.tolist() == [1_080_000, 1_160_000]
+        assert (
+            windows.features.tobytes()
+            == FeatureStream(definition)
+            .push(
+                np.concatenate((EARLIER[-4:], LATER)),
+                np.concatenate((EARLIER_SAMPLES[-4:], LATER_SAMPLES)),
+            )
+            .features.tobytes()
+        )
 
 
 def test_the_reference_says_what_it_said() -> None:
@@ -282,8 +320,8 @@ LATER_DOCUMENTS: dict[str, tuple[Callable[[bytes], object], bytes, bytes, str]] 
     "features.json": (
         definitions.parse,
         b'"v": 1',
-        b'"v": 2',
-        "feature definition has version 2; known is 1",
+        b'"v": 3',
+        "feature definition has version 3; known are 1 and 2",
     ),
     "reference.bin": (
         histogram.parse,
@@ -353,7 +391,8 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         ("edge_agent/update/slots.py", "POINTER_VERSION"): 1,
         ("edge_core/baseline.py", "BASELINE_VERSION"): 1,
         ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 1,
-        ("edge_core/features/definition.py", "DEFINITION_VERSION"): 1,
+        ("edge_core/features/definition.py", "DEFINITION_VERSION"): 2,
+        ("edge_core/features/windowing.py", "SNAPSHOT_VERSION"): 1,
         ("edge_core/messages/deployment.py", "DESIRED_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "ONLINE_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "SAMPLE_VERSION"): 1,

@@ -24,8 +24,10 @@ from edge_core.bundle.manifest import (
     VariantRecord,
 )
 from edge_core.features import definition as definitions
-from edge_core.features.definition import Feature, FeatureDefinition, SensorInput, Window
+from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator
+from edge_core.features.over_samples import Mean, Std
+from edge_core.features.sensors import SensorInput, Window
 from edge_core.stats import histogram
 
 TARGET = "cpu-x86_64-ort"
@@ -37,10 +39,10 @@ DEFINITION = FeatureDefinition(
     ],
     window=Window(samples=8, hop=4, max_gap_ms=100, rate_hz=50.0),
     features=[
-        Feature(name="ax_mean", op="mean", input="ax"),
-        Feature(name="ax_std", op="std", input="ax"),
-        Feature(name="ay_mean", op="mean", input="ay"),
-        Feature(name="ay_std", op="std", input="ay"),
+        Mean(name="ax_mean", input="ax"),
+        Std(name="ax_std", input="ax"),
+        Mean(name="ay_mean", input="ay"),
+        Std(name="ay_std", input="ay"),
     ],
 )
 # Columns are classes: little of everything, much spread on ax, a mean on ay.

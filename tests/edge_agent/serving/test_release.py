@@ -11,7 +11,7 @@ from edge_core import baseline
 from edge_core.bundle import manifest as manifests
 from edge_core.errors import InvalidBundle
 from edge_core.features import definition as definitions
-from edge_core.features.definition import Feature
+from edge_core.features.over_samples import Mean
 from edge_core.stats import histogram
 from tests.simulators.tiny_bundle import CLASSES, DEFINITION, TARGET, tiny_bundle
 
@@ -148,7 +148,7 @@ def test_golden_vectors_of_other_kinds_are_refused(
 
 
 def test_statistics_that_no_message_can_hold_are_refused(tmp_path: Path) -> None:
-    many = [Feature(name=f"f{i}", op="mean", input="ax") for i in range(16)]
+    many = [Mean(name=f"f{i}", input="ax") for i in range(16)]
     definition = msgspec.structs.replace(DEFINITION, features=many)
     folder = tiny_bundle(tmp_path, definition=definition)
     path = folder / manifests.REFERENCE

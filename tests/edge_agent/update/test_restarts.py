@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_agent.update.journal import Entry, Journal
-from edge_core.features.definition import Window
+from edge_core.features.sensors import Window
 from edge_core.messages.deployment import DesiredState
 from edge_core.release import ReleaseRef
 from tests.simulators.repository import RepositorySimulator

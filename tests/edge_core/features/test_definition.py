@@ -5,11 +5,13 @@ import pytest
 
 from edge_core.errors import InvalidBundle
 from edge_core.features import definition as definitions
-from edge_core.features.definition import Feature, FeatureDefinition, SensorInput, Window
+from edge_core.features.definition import FeatureDefinition
+from edge_core.features.over_samples import Mean
+from edge_core.features.sensors import SensorInput, Window
 
 WINDOW = Window(samples=8, hop=4, max_gap_ms=100, rate_hz=50.0)
 AX = SensorInput(name="ax", unit="g", lsb=0.25, low=-8.0, high=8.0)
-MEAN = Feature(name="ax_mean", op="mean", input="ax")
+MEAN = Mean(name="ax_mean", input="ax")
 DEFINITION = FeatureDefinition(inputs=[AX], window=WINDOW, features=[MEAN])
 
 
@@ -24,7 +26,7 @@ def test_what_is_written_is_read_back() -> None:
     [
         ({"features": [MEAN, MEAN]}, "two features have the same name"),
         ({"inputs": [AX, AX]}, "two inputs have the same name"),
-        ({"features": [Feature(name="f", op="mean", input="gone")]}, "unknown input gone"),
+        ({"features": [Mean(name="f", input="gone")]}, "unknown input gone"),
     ],
 )
 def test_contradictions_are_named(changes: dict[str, object], named: str) -> None:
@@ -68,9 +70,9 @@ def test_a_hop_that_loses_samples_is_refused() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        (b'"v": 1', b'"v": 2', "version 2"),
+        (b'"v": 2', b'"v": 3', "version 3"),
         (b'"op": "mean"', b'"op": "exec"', "not valid"),
-        (b'"v": 1', b'"v": 1, "extra": 1', "extra"),
+        (b'"v": 2', b'"v": 2, "extra": 1', "extra"),
         (b"{", b"", "not valid"),
         (b'"low": -8.0', b'"low": 9.0', "low has to be below high"),
         (b'"name": "ax"', b'"name": "../ax"', "not valid"),

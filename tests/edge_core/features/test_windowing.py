@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_core.errors import InvalidInput
-from edge_core.features.definition import Feature, FeatureDefinition, SensorInput, Window
+from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator
+from edge_core.features.over_samples import Energy, Mean, Std
+from edge_core.features.sensors import SensorInput, Window
 from edge_core.features.windowing import MAX_TIME_US, FeatureStream, Windows
 
 STEP_US = 20_000
@@ -34,15 +37,23 @@ def define(samples: int = 5, hop: int = 3) -> FeatureDefinition:
         inputs=inputs,
         window=Window(samples=samples, hop=hop, max_gap_ms=GAP_US // 1000, rate_hz=50.0),
         features=[
-            Feature(name="ay_std", op="std", input="ay"),
-            Feature(name="ax_mean", op="mean", input="ax"),
-            Feature(name="ax_energy", op="energy", input="ax"),
+            Std(name="ay_std", input="ay"),
+            Mean(name="ax_mean", input="ax"),
+            Energy(name="ax_energy", input="ax"),
         ],
     )
 
 
 DEFINITION = define()
 EVALUATOR = Evaluator(DEFINITION)
+GAPPY = msgspec.structs.replace(
+    DEFINITION,
+    inputs=[
+        msgspec.structs.replace(entry, null_policy="skip", min_valid=2)
+        for entry in DEFINITION.inputs
+    ],
+    features=[msgspec.structs.replace(feature, default=-1.0) for feature in DEFINITION.features],
+)
 
 
 def sensor(steps: Iterable[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -89,6 +100,43 @@ def test_any_chunking_gives_the_same_bytes_and_counts(steps: list[int], cuts: li
     ]
     assert joined(parts) == expected
     assert (chunked.late, chunked.gaps) == (whole.late, whole.gaps)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS, CUTS)
+def test_a_restart_at_any_sample_changes_no_byte(steps: list[int], cuts: list[int]) -> None:
+    times, samples = sensor(steps)
+    samples[::7, 0] = np.nan
+    whole, restarted = FeatureStream(GAPPY), FeatureStream(GAPPY)
+    expected = joined([whole.push(times, samples)])
+    edges = [0, *sorted(min(cut, len(times)) for cut in cuts), len(times)]
+    parts = []
+    for start, stop in itertools.pairwise(edges):
+        restarted = FeatureStream.restore(GAPPY, restarted.snapshot())
+        parts.append(restarted.push(times[start:stop], samples[start:stop]))
+    assert joined(parts) == expected
+    assert (restarted.late, restarted.gaps) == (whole.late, whole.gaps)
+    assert restarted.snapshot() == whole.snapshot()
+
+
+def test_a_damaged_or_foreign_snapshot_is_refused() -> None:
+    stream = FeatureStream(DEFINITION)
+    stream.push(*sensor([STEP_US] * 3))
+    data = stream.snapshot()
+    for cut in range(len(data)):
+        with pytest.raises(InvalidInput, match="snapshot is damaged"):
+            FeatureStream.restore(DEFINITION, data[:cut])
+    with pytest.raises(InvalidInput, match="another feature definition"):
+        FeatureStream.restore(define(6), data)
+    fields = msgspec.msgpack.decode(data)
+    backwards = np.frombuffer(fields["times"], "<i8")[::-1].tobytes()
+    full = {
+        "times": np.arange(5, dtype="<i8").tobytes(),
+        "raw": np.zeros((5, 2), "<f4").tobytes(),
+    }
+    for change in ({"times": backwards}, full, {"raw": b"\xff" * len(fields["raw"])}):
+        with pytest.raises(InvalidInput):
+            FeatureStream.restore(DEFINITION, msgspec.msgpack.encode(fields | change))
 
 
 @settings(max_examples=150, deadline=None)

@@ -47,7 +47,7 @@ class Replay:
         confidence = np.full(len(train), 0.5, np.float32)
         reference = histogram.build(
             inputs={n: train[:, :, i].ravel() for i, n in enumerate(definition.input_names)},
-            features={f.name: features[:, i] for i, f in enumerate(definition.features)},
+            features={n: features[:, i] for i, n in enumerate(definition.feature_names)},
             confidence=confidence,
             predicted=np.zeros(len(train), np.int64),
             classes=2,
