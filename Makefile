@@ -38,7 +38,13 @@ check: $(STAMP)
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/test_imports.py
 
-bench: $(STAMP)
+# Peers that benchmarks measure beside us.
+$(VENV)/.peers: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		torch==2.13.0 --editable '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.peers
 	@for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
 
 clean:

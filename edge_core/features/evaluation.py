@@ -65,7 +65,7 @@ class Evaluator:
             InvalidInput: not numeric, wrong number of channels, infinity, or NaN in a channel that
                 refuses it.
         """
-        return self._steps(self.checked(samples))
+        return self.steps(self.checked(samples))
 
     def checked(self, samples: npt.ArrayLike) -> Float32:
         """The samples as a new float32 array; raises like :meth:`quantise`."""
@@ -105,7 +105,8 @@ class Evaluator:
         rounded: Float32 = (steps * self._lsb).astype(np.float32)
         return rounded
 
-    def _steps(self, values: Float32) -> Int32:
+    def steps(self, values: Float32) -> Int32:
+        """:meth:`quantise` for samples that :meth:`checked` has returned."""
         steps = values.astype(np.float64)
         missing = np.isnan(steps) if self._misses else None
         steps /= self._lsb
@@ -173,8 +174,11 @@ class Evaluator:
         elif kind in SQUARE:
             scale = self._lsb[inputs] ** 2
 
+        every = np.array_equal(inputs, np.arange(len(self._lsb)))
+
         def compute(reductions: Reductions) -> tuple[Float64, Bool | None]:
-            values = reductions.values(kind)[:, inputs] * scale
+            values = reductions.values(kind)
+            values = (values if every else values[:, inputs]) * scale
             if reductions.valid is None:
                 return values, None
             return values, (reductions.count < self._least)[:, inputs]

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,6 +17,8 @@ MAX_TIME_US = 2**62
 """Times lie within +-2**62 us (146,000 years), so that the step between two fits int64."""
 
 SNAPSHOT_VERSION = 1
+
+Scalar = TypeVar("Scalar", np.float32, np.int32)
 
 
 class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,7 +140,7 @@ class FeatureStream:
     ) -> tuple[Int64, Float32, Int32]:
         times = _as_microseconds(times_us)
         raw = self._evaluator.checked(samples)
-        quantised = self._evaluator.quantise(raw)
+        quantised = self._evaluator.steps(raw)
         if quantised.shape != (len(times), self._raw.shape[1]):
             raise InvalidInput(
                 f"samples have shape {list(quantised.shape)} for {len(times)} times; needed is "
@@ -165,12 +167,12 @@ class FeatureStream:
         self._quantised = np.concatenate((self._quantised, quantised))
         size, hop = self._window.samples, self._window.hop
         count = max(0, (len(self._times) - size) // hop + 1)
-        rows = np.arange(count)[:, None] * hop + np.arange(size)
+        first = np.arange(count) * hop
         cut = (
-            self._times[rows[:, 0]],
-            self._times[rows[:, -1]],
-            self._raw[rows],
-            self._quantised[rows],
+            self._times[first],
+            self._times[first + (size - 1)],
+            _overlapping(self._raw, count, size, hop),
+            _overlapping(self._quantised, count, size, hop),
         )
         self._drop(count * hop)
         return cut
@@ -183,6 +185,16 @@ class FeatureStream:
     def _joined(self, found: list[tuple[Int64, Int64, Float32, Int32]]) -> Windows:
         first, last, raw, quantised = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Windows(first, last, raw, quantised, self._evaluator.evaluate(quantised))
+
+
+def _overlapping(samples: npt.NDArray[Scalar], count: int, size: int, hop: int) -> Any:
+    """Views of ``count`` windows, [count, size, inputs]; nothing is copied."""
+    if not count:
+        return np.empty((0, size, samples.shape[1]), samples.dtype)
+    if count == 1:
+        return samples[None, :size]
+    windows = np.lib.stride_tricks.sliding_window_view(samples, size, axis=0)
+    return windows[: (count - 1) * hop + 1 : hop].transpose(0, 2, 1)
 
 
 def _digest(definition: FeatureDefinition) -> str:
