@@ -1,0 +1,51 @@
+"""Tables that a definition carries, so that no device's own copy can differ from training's."""
+
+import datetime
+from typing import Annotated
+
+import msgspec
+
+from edge_core.features.record import Identifier, Record
+
+MAX_TRANSITIONS = 512
+MAX_DATES = 4096
+MAX_ENTRIES = 65536
+
+
+class Zone(Record, frozen=True, kw_only=True):
+    """A time zone: its offset from UTC, and every moment at which that changes."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    """As in the IANA time zone database, such as ``America/New_York``."""
+    first_offset_s: int
+    """Before the first transition."""
+    transitions: Annotated[list[tuple[int, int]], msgspec.Meta(max_length=MAX_TRANSITIONS)] = []
+    """Seconds since 1970 UTC and the offset from then on, rising."""
+    until_s: int
+    """Seconds since 1970 UTC up to which the table is known; later moments are refused."""
+
+    def __post_init__(self) -> None:
+        moments = [moment for moment, _ in self.transitions]
+        if moments != sorted(set(moments)):
+            raise ValueError(f"zone {self.name}: transitions have to rise")
+        offsets = [self.first_offset_s, *(offset for _, offset in self.transitions)]
+        if any(abs(offset) > 86400 for offset in offsets):
+            raise ValueError(f"zone {self.name}: an offset exceeds a day")
+
+
+class Calendar(Record, frozen=True, kw_only=True):
+    """Dates of one kind, such as public holidays."""
+
+    name: Identifier
+    dates: Annotated[list[datetime.date], msgspec.Meta(min_length=1, max_length=MAX_DATES)]
+
+    def __post_init__(self) -> None:
+        if self.dates != sorted(set(self.dates)):
+            raise ValueError(f"calendar {self.name}: dates have to rise")
+
+
+class Table(Record, frozen=True, kw_only=True):
+    """A number for each text."""
+
+    name: Identifier
+    values: Annotated[dict[str, float], msgspec.Meta(min_length=1, max_length=MAX_ENTRIES)]

@@ -1,0 +1,97 @@
+"""What a request and its event streams hold."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from edge_core.features.record import Identifier, Record, check_range, duplicates_refused
+
+MAX_TEXT = 64
+"""Characters of a category; a longer one is refused."""
+EVENT_BYTES = 64
+"""What one kept event costs at most, its fields aside."""
+FIELD_BYTES = 40
+ENTITY_BYTES = 2048
+
+NullPolicy = Literal["refuse", "keep"]
+"""Whether a missing value is an error, or goes on as missing."""
+
+
+class Number(Record, frozen=True, kw_only=True, tag_field="dtype", tag="number"):
+    """A number. Values are rounded to int32 multiples of ``lsb`` and clipped to the range."""
+
+    name: Identifier
+    unit: str
+    lsb: Annotated[float, msgspec.Meta(gt=0)]
+    low: float
+    high: float
+    null_policy: NullPolicy = "refuse"
+
+    def __post_init__(self) -> None:
+        check_range(f"field {self.name}", lsb=self.lsb, low=self.low, high=self.high)
+
+    @property
+    def largest(self) -> int:
+        """Largest absolute value in multiples of ``lsb``."""
+        return round(max(abs(self.low), abs(self.high)) / self.lsb)
+
+
+class Category(Record, frozen=True, kw_only=True, tag_field="dtype", tag="category"):
+    """A short text. Any value is taken; operations say what they do with an unknown one."""
+
+    name: Identifier
+    null_policy: NullPolicy = "refuse"
+
+
+class Time(Record, frozen=True, kw_only=True, tag_field="dtype", tag="time"):
+    """A moment, int64 microseconds since 1970 UTC."""
+
+    name: Identifier
+    null_policy: NullPolicy = "refuse"
+
+
+FieldType = Number | Category | Time
+
+
+class Request(Record, frozen=True, kw_only=True):
+    """What an application sends to have one prediction."""
+
+    fields: Annotated[list[FieldType], msgspec.Meta(min_length=1, max_length=64)]
+    time: Identifier
+    """The field that holds the prediction's time: windows end there."""
+
+    def __post_init__(self) -> None:
+        duplicates_refused("field", [field.name for field in self.fields])
+        found = [field for field in self.fields if field.name == self.time]
+        if not found or not isinstance(found[0], Time) or found[0].null_policy != "refuse":
+            raise ValueError(f"request: time names no time field that refuses null: {self.time}")
+
+
+class Keep(Record, frozen=True, kw_only=True):
+    """How much of a stream is kept. Beyond it, the oldest goes and is counted.
+
+    ``entities`` and ``events`` hold for each way in which features group the stream; the entity
+    that was used least recently is dropped first, with all its events.
+    """
+
+    entities: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000
+    events: Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] = 100_000
+    events_per_entity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+
+
+class Stream(Record, frozen=True, kw_only=True):
+    """Events about entities. Beside its fields each has an event time and a sequence number."""
+
+    name: Identifier
+    fields: Annotated[list[FieldType], msgspec.Meta(max_length=64)]
+    keep: Keep = Keep()
+    max_ahead_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """How far an event's time may lie after its arrival; further ones are dropped and counted."""
+
+    def __post_init__(self) -> None:
+        duplicates_refused("field", [field.name for field in self.fields])
+
+    def memory_bytes(self) -> int:
+        """Most that one grouping of the stream's events can take."""
+        event = EVENT_BYTES + FIELD_BYTES * len(self.fields)
+        return self.keep.entities * ENTITY_BYTES + self.keep.events * event
