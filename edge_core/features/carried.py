@@ -19,7 +19,9 @@ class Zone(Record, frozen=True, kw_only=True):
     """As in the IANA time zone database, such as ``America/New_York``."""
     first_offset_s: int
     """Before the first transition."""
-    transitions: Annotated[list[tuple[int, int]], msgspec.Meta(max_length=MAX_TRANSITIONS)] = []
+    transitions: Annotated[
+        tuple[tuple[int, int], ...], msgspec.Meta(max_length=MAX_TRANSITIONS)
+    ] = ()
     """Seconds since 1970 UTC and the offset from then on, rising."""
     until_s: int
     """Seconds since 1970 UTC up to which the table is known; later moments are refused."""

@@ -18,10 +18,9 @@ from edge_core.features.over_rows import (
     Ratio,
     Registered,
 )
-from edge_core.features.over_samples import OverSamples, QuantileBins, Raw
 from edge_core.features.over_time import OverTime
 
-Operation = OverSamples | OverTime | OverRows
+Operation = OverTime | OverRows
 Kind = Literal["number", "text", "time"]
 Some = TypeVar("Some", bound=Operation)
 
@@ -49,14 +48,10 @@ def kind(feature: Operation) -> Kind:
     return "text" if isinstance(feature, Join) else "number"
 
 
-def columns(feature: Operation, samples: int = 0) -> list[str]:
-    """Names of a feature's columns, in order; a raw window has one for each of ``samples``."""
+def columns(feature: Operation) -> list[str]:
+    """Names of a feature's columns, in order."""
     name = feature.name
     match feature:
-        case QuantileBins():
-            return [f"{name}_{place}" for place in range(len(feature.edges) + 1)]
-        case Raw():
-            return [f"{name}_{place}" for place in range(samples)]
         case OneHot():
             return [f"{name}={value}" for value in [*feature.values, UNKNOWN]]
         case OneHotCode():
@@ -102,7 +97,7 @@ def check_kinds(features: Iterable[Operation], given: Mapping[str, Kind]) -> Non
     """Raise ``ValueError`` where a feature takes what it cannot, such as a text to be scaled."""
     listed = list(features)
     kinds = {**given, **{feature.name: kind(feature) for feature in listed}}
-    wide = {feature.name for feature in listed if len(columns(feature, samples=2)) > 1}
+    wide = {feature.name for feature in listed if len(columns(feature)) > 1}
     for feature in listed:
         for needed in needs(feature):
             wanted = _takes(feature)

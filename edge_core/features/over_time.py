@@ -20,13 +20,20 @@ class OverTime(Record, frozen=True, kw_only=True, tag_field="op"):
 
     name: Identifier
     stream: Identifier
-    by: Annotated[dict[Identifier, Identifier], msgspec.Meta(max_length=4)] = {}
+    by: Annotated[dict[Identifier, Identifier], msgspec.Meta(max_length=4)] = msgspec.field(
+        default_factory=dict
+    )
     """Field of the stream -> field of the request that holds the same key; none: all events."""
     within_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)]
     output: bool = True
     """False for a step that only other features use."""
     default: float | None = None
     """Stands for a value that cannot be had."""
+
+    @property
+    def grouping(self) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """Stream and key; features that share them share a store of events."""
+        return self.stream, tuple(self.by.items())
 
     @property
     def within_us(self) -> int:
