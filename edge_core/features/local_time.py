@@ -1,0 +1,112 @@
+"""Moments in the local time of a zone that the definition carries: parts, phases, holidays."""
+
+import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_core.errors import InvalidInput
+from edge_core.features import elementary
+from edge_core.features.carried import Calendar, Zone
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+SECOND = 1_000_000
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+WEEK = 7 * DAY
+MONDAY = 3 * DAY
+"""1970 began on a Thursday, three days after a Monday."""
+
+
+class Clock:
+    """UTC to the local time of one zone."""
+
+    def __init__(self, zone: Zone | None) -> None:
+        """Without a zone, local time is UTC."""
+        self._zone = zone
+        if zone is not None:
+            self._moments = np.array([moment for moment, _ in zone.transitions], np.int64)
+            offsets = [zone.first_offset_s, *(offset for _, offset in zone.transitions)]
+            self._offsets = np.array(offsets, np.int64)
+
+    def local(self, utc_us: Int64) -> Int64:
+        """Microseconds since 1970 as the zone's clocks show them, int64 [n].
+
+        Raises:
+            InvalidInput: a moment after the zone's table ends.
+        """
+        zone = self._zone
+        if zone is None or not len(utc_us):
+            return utc_us
+        seconds = utc_us // SECOND
+        if int(seconds.max()) >= zone.until_s:
+            raise InvalidInput(
+                f"a moment lies after {zone.until_s} s, where the definition's table of "
+                f"{zone.name} ends; build the release again with a newer time zone database"
+            )
+        local: Int64 = utc_us + self._offsets[np.searchsorted(self._moments, seconds, "right")] * (
+            SECOND
+        )
+        return local
+
+
+def part(local_us: Int64, name: str) -> Int64:
+    """Hour, weekday from Monday, month from January, or minute of the day; from 0."""
+    match name:
+        case "hour":
+            return local_us // HOUR % 24
+        case "minute_of_day":
+            return local_us // (60 * SECOND) % 1440
+        case "weekday":
+            return (local_us + MONDAY) // DAY % 7
+        case "month":
+            return _since_1970(local_us, "M") % 12
+        case _:
+            raise ValueError(f"unknown part of a moment: {name}")
+
+
+def cyclic(local_us: Int64, period: str) -> tuple[Float64, Float64]:
+    """Sine and cosine of the phase in the day, the week from Monday, or the year."""
+    match period:
+        case "day":
+            return elementary.circle(local_us % DAY, DAY)
+        case "week":
+            return elementary.circle((local_us + MONDAY) % WEEK, WEEK)
+        case "year":
+            year = _since_1970(local_us, "Y")
+            start, end = _start_of(year), _start_of(year + 1)
+            return elementary.circle(local_us - start, end - start)
+        case _:
+            raise ValueError(f"unknown period: {period}")
+
+
+class Dates:
+    """A calendar, ready for look-ups."""
+
+    def __init__(self, calendar: Calendar) -> None:
+        epoch = datetime.date(1970, 1, 1)
+        self._days = np.array([(date - epoch).days for date in calendar.dates], np.int64)
+
+    def holds(self, local_us: Int64) -> Float64:
+        """1 where the date is in the calendar, else 0."""
+        return np.isin(local_us // DAY, self._days).astype(np.float64)
+
+    def days_to(self, local_us: Int64, limit: int) -> Float64:
+        """Days to the nearest date, negative after it, at most ``limit`` either way."""
+        day = local_us // DAY
+        place = np.searchsorted(self._days, day)
+        last = len(self._days) - 1
+        coming = np.where(place > last, limit, self._days[np.minimum(place, last)] - day)
+        gone = np.where(place == 0, limit, day - self._days[np.maximum(place - 1, 0)])
+        coming, gone = np.minimum(coming, limit), np.minimum(gone, limit)
+        return np.where(coming <= gone, coming, -gone).astype(np.float64)
+
+
+def _since_1970(local_us: Int64, unit: str) -> Int64:
+    return local_us.astype("datetime64[us]").astype(f"datetime64[{unit}]").astype(np.int64)
+
+
+def _start_of(year: Int64) -> Int64:
+    return year.astype("datetime64[Y]").astype("datetime64[us]").astype(np.int64)
