@@ -139,10 +139,12 @@ def _check_over_time(
         raise ValueError(f"feature {feature.name}: unknown stream {feature.stream}")
     fields = {field.name: field for field in stream.fields}
     for mine, theirs in feature.by.items():
-        if not isinstance(fields.get(mine), Category):
-            raise ValueError(f"feature {feature.name}: {stream.name} has no category {mine}")
-        if not isinstance(request.get(theirs), Category):
-            raise ValueError(f"feature {feature.name}: the request has no category {theirs}")
+        for what, field in ((stream.name, fields.get(mine)), ("the request", request.get(theirs))):
+            if not isinstance(field, Category) or field.null_policy != "refuse":
+                name = mine if what == stream.name else theirs
+                raise ValueError(
+                    f"feature {feature.name}: {what} has no category {name} that refuses null"
+                )
     if not isinstance(feature, OfField):
         return
     field = fields.get(feature.field)

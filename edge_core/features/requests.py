@@ -74,9 +74,9 @@ class Keep(Record, frozen=True, kw_only=True):
     that was used least recently is dropped first, with all its events.
     """
 
-    entities: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000
-    events: Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] = 100_000
-    events_per_entity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+    entities: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 4096
+    events: Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] = 65536
+    events_per_entity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 8192
 
 
 class Stream(Record, frozen=True, kw_only=True):
