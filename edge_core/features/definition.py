@@ -102,5 +102,7 @@ def parse(data: bytes) -> FeatureDefinition:
 
 
 def serialize(definition: FeatureDefinition) -> bytes:
-    """Canonical readable JSON bytes."""
-    return msgspec.json.format(msgspec.json.encode(definition), indent=2) + b"\n"
+    """Canonical readable JSON bytes: what is read back from them is written the same."""
+    # Once around, so that a whole number where a real one belongs is written as it is read.
+    read = msgspec.json.decode(msgspec.json.encode(definition), type=FeatureDefinition)
+    return msgspec.json.format(msgspec.json.encode(read), indent=2) + b"\n"

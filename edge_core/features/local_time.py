@@ -16,6 +16,8 @@ SECOND = 1_000_000
 HOUR = 3600 * SECOND
 DAY = 24 * HOUR
 WEEK = 7 * DAY
+NEVER = 2**40
+"""More days than any two dates lie apart."""
 MONDAY = 3 * DAY
 """1970 began on a Thursday, three days after a Monday."""
 
@@ -98,10 +100,10 @@ class Dates:
         day = local_us // DAY
         place = np.searchsorted(self._days, day)
         last = len(self._days) - 1
-        coming = np.where(place > last, limit, self._days[np.minimum(place, last)] - day)
-        gone = np.where(place == 0, limit, day - self._days[np.maximum(place - 1, 0)])
-        coming, gone = np.minimum(coming, limit), np.minimum(gone, limit)
-        return np.where(coming <= gone, coming, -gone).astype(np.float64)
+        coming = np.where(place > last, NEVER, self._days[np.minimum(place, last)] - day)
+        gone = np.where(place == 0, NEVER, day - self._days[np.maximum(place - 1, 0)])
+        nearest = np.where(coming <= gone, coming, -gone)
+        return np.clip(nearest, -limit, limit).astype(np.float64)
 
 
 def _since_1970(local_us: Int64, unit: str) -> Int64:

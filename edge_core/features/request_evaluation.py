@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edge_core.errors import InvalidInput, quoted
 from edge_core.features import columns as checking
+from edge_core.features import request_definition as definitions
 from edge_core.features.columns import Checked, Given
 from edge_core.features.entities import Dropped, Store, Value
 from edge_core.features.over_time import OverTime
@@ -274,4 +275,4 @@ def _column(definition: RequestDefinition, name: str, checked: Checked) -> Colum
 
 
 def _digest(definition: RequestDefinition) -> str:
-    return hashlib.sha256(msgspec.json.encode(definition)).hexdigest()
+    return hashlib.sha256(definitions.serialize(definition)).hexdigest()

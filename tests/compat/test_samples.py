@@ -24,8 +24,10 @@ from edge_core.bundle import signature, trust
 from edge_core.bundle.manifest import FileEntry, GateResult, Waiver
 from edge_core.errors import InvalidBundle, InvalidMessage, UntrustedBundle
 from edge_core.features import definition as definitions
+from edge_core.features import request_definition
 from edge_core.features.definition import FeatureDefinition
 from edge_core.features.over_samples import Mean, Std
+from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.features.sensors import SensorInput, Window
 from edge_core.features.windowing import FeatureStream
 from edge_core.messages import codec
@@ -252,6 +254,26 @@ def test_a_stream_goes_on_from_what_it_remembered() -> None:
         )
 
 
+def test_a_definition_of_requests_and_its_state_say_what_they_said() -> None:
+    data = (V2 / "requests.json").read_bytes()
+    definition = request_definition.parse(data)
+    assert request_definition.serialize(definition) == data
+    evaluator = RequestEvaluator.restore(definition, (V2 / "requests.state").read_bytes())
+    assert evaluator.snapshot() == (V2 / "requests.state").read_bytes()
+    found = evaluator.ask(
+        {"at_time": [1_700_000_200_000_000], "place": ["a"], "size": [2.5]},
+    )
+    assert dict(zip(definition.feature_names, found[0].tolist(), strict=True)) == {
+        "count": 2.0,
+        "mean": 2.25,
+        "since": 100.0,
+        "size_log": np.float32(np.log(3.5)),
+        "at=a": 1.0,
+        "at=other": 0.0,
+        "month": 10.0,
+    }
+
+
 def test_the_reference_says_what_it_said() -> None:
     reference = histogram.parse((BUNDLE / manifests.REFERENCE).read_bytes())
     assert reference.rows == 120
@@ -392,6 +414,7 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         ("edge_core/baseline.py", "BASELINE_VERSION"): 1,
         ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 1,
         ("edge_core/features/definition.py", "DEFINITION_VERSION"): 2,
+        ("edge_core/features/request_evaluation.py", "STATE_VERSION"): 1,
         ("edge_core/features/windowing.py", "SNAPSHOT_VERSION"): 1,
         ("edge_core/messages/deployment.py", "DESIRED_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "ONLINE_VERSION"): 1,

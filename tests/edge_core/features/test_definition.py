@@ -21,6 +21,11 @@ def test_what_is_written_is_read_back() -> None:
     assert definitions.serialize(definitions.parse(data)) == data
 
 
+def test_a_whole_number_is_written_as_the_real_one_that_it_stands_for() -> None:
+    whole = msgspec.structs.replace(DEFINITION, inputs=[msgspec.structs.replace(AX, low=-8)])
+    assert definitions.serialize(whole) == definitions.serialize(DEFINITION)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

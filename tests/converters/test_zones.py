@@ -1,0 +1,96 @@
+"""Local time from a carried table against Python's own, over changes of clocks."""
+
+import datetime
+import math
+import zoneinfo
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converters import zones
+from edge_core.errors import InvalidConfiguration, InvalidInput
+from edge_core.features import local_time
+from edge_core.features.carried import Calendar
+from edge_core.features.local_time import DAY, SECOND, Clock, Dates
+
+NAMES = ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"]
+CARRIED = {name: zones.zone(name, 2012, 2014) for name in NAMES}
+CLOCKS = {name: Clock(carried) for name, carried in CARRIED.items()}
+FIRST = int(datetime.datetime(2012, 1, 1, tzinfo=datetime.UTC).timestamp())
+LAST = int(datetime.datetime(2015, 1, 1, tzinfo=datetime.UTC).timestamp()) - 1
+CHANGES = [moment for carried in CARRIED.values() for moment, _ in carried.transitions]
+MOMENTS = st.one_of(
+    st.integers(FIRST, LAST),
+    st.builds(
+        lambda change, off: min(max(change + off, FIRST), LAST),
+        st.sampled_from(CHANGES),
+        st.integers(-7200, 7200),
+    ),
+)
+
+
+@given(st.sampled_from(NAMES), MOMENTS)
+def test_parts_of_local_time_are_pythons(name: str, moment: int) -> None:
+    local = CLOCKS[name].local(np.array([moment * SECOND]))
+    shown = datetime.datetime.fromtimestamp(moment, zoneinfo.ZoneInfo(name))
+    assert local_time.part(local, "hour").tolist() == [shown.hour]
+    assert local_time.part(local, "weekday").tolist() == [shown.weekday()]
+    assert local_time.part(local, "month").tolist() == [shown.month - 1]
+    assert local_time.part(local, "minute_of_day").tolist() == [shown.hour * 60 + shown.minute]
+
+
+@given(st.sampled_from(NAMES), MOMENTS)
+def test_phases_are_those_of_the_calendar(name: str, moment: int) -> None:
+    local = CLOCKS[name].local(np.array([moment * SECOND]))
+    shown = datetime.datetime.fromtimestamp(moment, zoneinfo.ZoneInfo(name)).replace(tzinfo=None)
+    day = datetime.timedelta(days=1)
+    midnight = shown.replace(hour=0, minute=0, second=0)
+    year = datetime.datetime(shown.year, 1, 1)
+    length = datetime.datetime(shown.year + 1, 1, 1) - year
+    for period, phase in (
+        ("day", (shown - midnight) / day),
+        ("week", (shown - midnight + shown.weekday() * day) / (7 * day)),
+        ("year", (shown - year) / length),
+    ):
+        sine, cosine = local_time.cyclic(local, period)
+        assert sine[0] == pytest.approx(math.sin(2 * math.pi * phase), abs=1e-9)
+        assert cosine[0] == pytest.approx(math.cos(2 * math.pi * phase), abs=1e-9)
+
+
+def test_new_york_changes_its_clocks_twice_a_year() -> None:
+    carried = CARRIED["America/New_York"]
+    assert carried.first_offset_s == -5 * 3600
+    assert [offset for _, offset in carried.transitions] == [-4 * 3600, -5 * 3600] * 3
+
+
+def test_a_moment_after_the_table_is_refused_not_guessed() -> None:
+    with pytest.raises(InvalidInput, match="newer time zone database"):
+        CLOCKS["Europe/Berlin"].local(np.array([(LAST + 1) * SECOND]))
+
+
+@pytest.mark.parametrize(("name", "years"), [("Mars/Base", (2012, 2013)), ("UTC", (2013, 2012))])
+def test_a_zone_that_cannot_be_carried_is_refused(name: str, years: tuple[int, int]) -> None:
+    with pytest.raises(InvalidConfiguration):
+        zones.zone(name, *years)
+
+
+@given(
+    st.sets(st.dates(datetime.date(1960, 1, 1), datetime.date(2030, 1, 1)), min_size=1), st.data()
+)
+def test_holidays_are_looked_up_by_local_date(
+    dates: set[datetime.date], data: st.DataObject
+) -> None:
+    calendar = Dates(Calendar(name="holidays", dates=sorted(dates)))
+    near = st.builds(
+        lambda date, off: date + datetime.timedelta(days=off),
+        st.sampled_from(sorted(dates)),
+        st.integers(-20, 20),
+    )
+    date = data.draw(near)
+    days = (date - datetime.date(1970, 1, 1)).days
+    at_noon = np.array([days * DAY + DAY // 2])
+    assert calendar.holds(at_noon).tolist() == [float(date in dates)]
+    distances = sorted(((found - date).days for found in dates), key=lambda d: (abs(d), -d))
+    assert calendar.days_to(at_noon, 14).tolist() == [min(max(distances[0], -14), 14)]
