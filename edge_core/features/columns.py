@@ -79,14 +79,19 @@ def _numbers(field: Number, given: npt.ArrayLike | Sequence[object]) -> Checked:
 
 
 def _texts(field: Category, given: npt.ArrayLike | Sequence[object]) -> Checked:
-    listed: list[str | None] = []
-    for value in np.asarray(given, dtype=object).tolist() if not isinstance(given, list) else given:
-        if value is not None and not isinstance(value, str):
+    listed = given if isinstance(given, list) else np.asarray(given, dtype=object).tolist()
+    try:
+        different = set(listed)
+    except TypeError as error:
+        raise InvalidInput(f"{field.name} is no column of texts") from error
+    for value in different - {None}:
+        if not isinstance(value, str):
             raise InvalidInput(f"{field.name} is no column of texts: {str(value)[:64]!r}")
-        if value is not None and len(value) > MAX_TEXT:
+        if len(value) > MAX_TEXT:
             raise InvalidInput(f"{field.name} has a text of more than {MAX_TEXT} characters")
-        listed.append(value)
-    missing = np.array([value is None for value in listed], np.bool_)
+    missing = np.zeros(len(listed), np.bool_)
+    if None in different:
+        missing[:] = [value is None for value in listed]
     return Checked(np.zeros(len(listed), np.int64), listed, missing)
 
 

@@ -4,12 +4,15 @@ One store holds the events of one stream under one key. Everything is whole numb
 multiples of lsb, times in microseconds; so what is read does not depend on how events came.
 """
 
-from bisect import bisect_left
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from edge_core.features.over_time import (
     CountWithin,
@@ -23,14 +26,17 @@ from edge_core.features.over_time import (
 )
 from edge_core.features.requests import Number, Stream
 
+Int64 = npt.NDArray[np.int64]
 Key = tuple[str, ...]
 Value = int | str | None
-"""A field's value: a number in multiples of lsb, a text, or none."""
+"""A field's value: a number in multiples of lsb, a text, or none; MISSING is a number's none."""
+Held: TypeAlias = "array[int] | list[str | None]"
+"""The values of one field of an entity's events: numbers, or texts."""
 Stamp = tuple[int, int]
 """Event time in microseconds and sequence number: the order of events."""
 
-FIRST = -(2**63)
-"""Sequence number before all others."""
+MISSING = -(2**63)
+"""Stands for a missing number."""
 COMPACTED = 64
 """Expired events at the front of a list that are worth moving the others for."""
 
@@ -50,7 +56,7 @@ class Dropped(msgspec.Struct, frozen=False, kw_only=True):
     """Of the entities used least recently, when the store had too many events or entities."""
 
 
-class _Span:
+class Span:
     """A window that moves on: a list's part from ``start`` to ``end`` and what it adds up to."""
 
     __slots__ = ("count", "distinct", "end", "field", "start", "total", "values")
@@ -67,13 +73,13 @@ class _Span:
         self.count = self.total = 0
         self.values: Counter[Value] = Counter()
 
-    def take(self, held: Sequence[Value], end: int) -> None:
+    def take(self, held: Held, end: int) -> None:
         """Add what comes before place ``end``."""
         for value in held[self.end : end] if self.field >= 0 else ():
             self._count(value, 1)
         self.end = max(self.end, end)
 
-    def release(self, held: Sequence[Value], start: int) -> None:
+    def release(self, held: Held, start: int) -> None:
         """Take away what comes before place ``start``."""
         for value in held[self.start : min(start, self.end)] if self.field >= 0 else ():
             self._count(value, -1)
@@ -81,7 +87,7 @@ class _Span:
         self.end = max(self.end, self.start)
 
     def _count(self, value: Value, sign: int) -> None:
-        if value is None:
+        if value is None or value == MISSING:
             return
         self.count += sign
         if isinstance(value, int):
@@ -92,35 +98,51 @@ class _Span:
                 del self.values[value]
 
 
-class _Entity:
+class Entity:
     """One entity's events in order, and its windows."""
 
-    __slots__ = ("fields", "spans", "stamps")
+    __slots__ = ("fields", "sequence", "spans", "times")
 
-    def __init__(self, fields: int, spans: Sequence[tuple[int, bool]]) -> None:
-        self.stamps: list[Stamp] = []
-        self.fields: list[list[Value]] = [[] for _ in range(fields)]
-        self.spans = [_Span(field, distinct) for field, distinct in spans]
+    def __init__(self, numeric: Sequence[bool], spans: Sequence[tuple[int, bool]]) -> None:
+        self.times = array("q")
+        self.sequence = array("q")
+        self.fields: list[Held] = [array("q") if whole else [] for whole in numeric]
+        self.spans = [Span(field, distinct) for field, distinct in spans]
 
-    def held(self, span: _Span) -> Sequence[Value]:
+    def held(self, span: Span) -> Held:
         """The values that a window is over."""
-        return self.fields[span.field] if span.field >= 0 else ()
+        return self.fields[span.field] if span.field >= 0 else []
 
     def insert(self, stamp: Stamp, values: Sequence[Value]) -> bool:
         """Put an event in its place; false where it is there already."""
-        place = len(self.stamps)
-        if place and stamp <= self.stamps[-1]:
-            place = bisect_left(self.stamps, stamp)
-            if self.stamps[place] == stamp:
+        time, sequence = stamp
+        place = len(self.times)
+        if place and stamp <= (self.times[-1], self.sequence[-1]):
+            first, last = bisect_left(self.times, time), bisect_right(self.times, time)
+            place = bisect_left(self.sequence, sequence, first, last)
+            if place < last and self.sequence[place] == sequence:
                 return False
         for span in self.spans:
             if place < span.end:
                 # A late event inside of what was added up already.
                 span.clear()
-        self.stamps.insert(place, stamp)
+        self.times.insert(place, time)
+        self.sequence.insert(place, sequence)
         for held, value in zip(self.fields, values, strict=True):
-            held.insert(place, value)
+            held.insert(place, value)  # type: ignore[arg-type]  # of the field's own kind
         return True
+
+    def extend(self, times: Int64, sequence: Int64, values: Sequence[Any]) -> None:
+        """Put events after all others, and begin the windows again."""
+        self.times.frombytes(times.tobytes())
+        self.sequence.frombytes(sequence.tobytes())
+        for held, added in zip(self.fields, values, strict=True):
+            if isinstance(held, array):
+                held.frombytes(np.asarray(added, np.int64).tobytes())
+            else:
+                held.extend(added)
+        for span in self.spans:
+            span.clear()
 
     def drop_front(self, count: int) -> None:
         """Forget the oldest events."""
@@ -128,7 +150,7 @@ class _Entity:
             span.release(self.held(span), count)
             span.start -= count
             span.end -= count
-        del self.stamps[:count]
+        del self.times[:count], self.sequence[:count]
         for held in self.fields:
             del held[:count]
 
@@ -138,67 +160,64 @@ class Store:
 
     def __init__(self, stream: Stream, by: Key, features: Sequence[TimeOperation]) -> None:
         """Take a stream, the names of its key's fields, and the features that share both."""
-        self._stream = stream
-        names = [field.name for field in stream.fields]
+        self.keep = stream.keep
         lsbs = {f.name: f.lsb for f in stream.fields if isinstance(f, Number)}
-        self._by = [names.index(name) for name in by]
-        self._longest_us = max(feature.within_us for feature in features)
-        self._ahead_us = round(stream.max_ahead_s * 1_000_000)
+        self.by = by
+        self.fields = list(
+            dict.fromkeys(feature.field for feature in features if isinstance(feature, OfField))
+        )
+        self.numeric = [name in lsbs for name in self.fields]
+        self.longest_us = max(feature.within_us for feature in features)
+        self.ahead_us = round(stream.max_ahead_s * 1_000_000)
         # Features of the same field and window share what is added up.
         places: dict[tuple[int, int], int] = {}
         distinct: set[int] = set()
-        self._features: list[tuple[TimeOperation, int, float]] = []
+        self.features: list[tuple[TimeOperation, int, float]] = []
         for feature in features:
-            field = names.index(feature.field) if isinstance(feature, OfField) else -1
+            field = self.fields.index(feature.field) if isinstance(feature, OfField) else -1
             place = places.setdefault((field, feature.within_us), len(places))
             if isinstance(feature, DistinctWithin):
                 distinct.add(place)
             lsb = lsbs.get(feature.field, 1.0) if isinstance(feature, OfField) else 1.0
-            self._features.append((feature, place, lsb))
-        self._within = [within for _, within in places]
+            self.features.append((feature, place, lsb))
+        self.within_us = [within for _, within in places]
         self._spans = [(field, place in distinct) for (field, _), place in places.items()]
-        self._entities: OrderedDict[Key, _Entity] = OrderedDict()
-        self._events = 0
+        self.held: OrderedDict[Key, Entity] = OrderedDict()
+        """Entities, the one used least recently first."""
+        self.events = 0
         self.dropped = Dropped()
 
-    def __len__(self) -> int:
-        """Number of events that are kept."""
-        return self._events
-
-    @property
-    def entities(self) -> int:
-        """Number of entities that are kept."""
-        return len(self._entities)
-
-    def add(self, stamp: Stamp, values: Sequence[Value], arrived_us: int) -> None:
+    def add(self, key: Key, stamp: Stamp, values: Sequence[Value], arrived_us: int) -> None:
         """Take one event.
 
         Args:
+            key: the entity's.
             stamp: its time and sequence number.
-            values: of the stream's fields, in order.
+            values: of the store's ``fields``, in order.
             arrived_us: when it came; never less than for the event or request before.
         """
-        if stamp[0] > arrived_us + self._ahead_us:
+        if stamp[0] > arrived_us + self.ahead_us:
             self.dropped.ahead += 1
             return
-        if stamp[0] < arrived_us - self._longest_us:
+        if stamp[0] < arrived_us - self.longest_us:
             self.dropped.expired += 1
             return
-        key = tuple(str(values[place]) for place in self._by)
-        entity = self._entities.get(key)
-        if entity is None:
-            entity = self._entities[key] = _Entity(len(self._stream.fields), self._spans)
-        else:
-            self._entities.move_to_end(key)
+        entity = self.held.get(key) or self.create(key)
+        self.held.move_to_end(key)
         if not entity.insert(stamp, values):
             self.dropped.duplicate += 1
             return
-        self._events += 1
-        if len(entity.stamps) > self._stream.keep.events_per_entity:
+        self.events += 1
+        if len(entity.times) > self.keep.events_per_entity:
             entity.drop_front(1)
-            self._events -= 1
+            self.events -= 1
             self.dropped.overflow += 1
         self._evict()
+
+    def create(self, key: Key) -> Entity:
+        """Begin to keep events of an entity."""
+        entity = self.held[key] = Entity(self.numeric, self._spans)
+        return entity
 
     def read(self, key: Key, now_us: int) -> list[float | None]:
         """The features of one entity at a moment, in order; none where one is missing.
@@ -207,63 +226,64 @@ class Store:
             key: the entity's.
             now_us: the prediction's time; never less than for the request before.
         """
-        entity = self._entities.get(key)
+        entity = self.held.get(key)
         if entity is None:
-            return [0.0 if isinstance(f, CountWithin) else None for f, _, _ in self._features]
-        self._entities.move_to_end(key)
-        end = bisect_left(entity.stamps, (now_us, FIRST))
-        for span, within in zip(entity.spans, self._within, strict=True):
-            start = bisect_left(entity.stamps, (now_us - within, FIRST), span.start, end)
+            return [0.0 if isinstance(f, CountWithin) else None for f, _, _ in self.features]
+        self.held.move_to_end(key)
+        end = bisect_left(entity.times, now_us)
+        for span, within in zip(entity.spans, self.within_us, strict=True):
+            start = bisect_left(entity.times, now_us - within, span.start, end)
             held = entity.held(span)
             span.release(held, start)
             span.take(held, end)
         found = [
             _value(feature, entity, entity.spans[place], now_us, lsb)
-            for feature, place, lsb in self._features
+            for feature, place, lsb in self.features
         ]
         self._forget(entity, now_us)
         return found
 
-    def _forget(self, entity: _Entity, now_us: int) -> None:
+    def _forget(self, entity: Entity, now_us: int) -> None:
         """Drop events that no later window can hold."""
-        if entity.stamps[0][0] >= now_us - self._longest_us:
-            return
-        expired = bisect_left(entity.stamps, (now_us - self._longest_us, FIRST))
+        expired = bisect_left(entity.times, now_us - self.longest_us)
         if expired >= COMPACTED:
             entity.drop_front(expired)
-            self._events -= expired
+            self.events -= expired
 
     def _evict(self) -> None:
-        keep = self._stream.keep
-        while len(self._entities) > keep.entities or self._events > keep.events:
-            _, entity = self._entities.popitem(last=False)
-            self._events -= len(entity.stamps)
-            self.dropped.evicted += len(entity.stamps)
+        while len(self.held) > self.keep.entities or self.events > self.keep.events:
+            _, entity = self.held.popitem(last=False)
+            self.events -= len(entity.times)
+            self.dropped.evicted += len(entity.times)
 
     def state(self) -> dict[str, Any]:
         """What has to be remembered, entities used least recently first."""
         return {
             "dropped": msgspec.structs.asdict(self.dropped),
             "entities": [
-                [list(key), entity.stamps, entity.fields] for key, entity in self._entities.items()
+                [
+                    list(key),
+                    entity.times.tolist(),
+                    entity.sequence.tolist(),
+                    [list(held) for held in entity.fields],
+                ]
+                for key, entity in self.held.items()
             ],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take what :meth:`state` gave."""
         self.dropped = Dropped(**state["dropped"])
-        self._entities.clear()
-        self._events = 0
-        for key, stamps, fields in state["entities"]:
-            entity = _Entity(len(self._stream.fields), self._spans)
-            entity.stamps = [(int(time), int(sequence)) for time, sequence in stamps]
-            entity.fields = [list(values) for values in fields]
-            self._entities[tuple(key)] = entity
-            self._events += len(entity.stamps)
+        self.held.clear()
+        self.events = 0
+        for key, times, sequence, fields in state["entities"]:
+            entity = self.create(tuple(key))
+            entity.extend(np.array(times, np.int64), np.array(sequence, np.int64), fields)
+            self.events += len(entity.times)
 
 
 def _value(
-    feature: TimeOperation, entity: _Entity, span: _Span, now_us: int, lsb: float
+    feature: TimeOperation, entity: Entity, span: Span, now_us: int, lsb: float
 ) -> float | None:
     """One feature of a window; none where it is missing."""
     match feature:
@@ -272,7 +292,7 @@ def _value(
         case TimeSince():
             if span.start == span.end:
                 return None
-            return (now_us - entity.stamps[span.end - 1][0]) / 1_000_000
+            return (now_us - entity.times[span.end - 1]) / 1_000_000
         case _:
             pass
     if span.count < feature.min_count:
@@ -286,6 +306,5 @@ def _value(
             return float(len(span.values))
         case LastWithin():
             held = entity.fields[span.field]
-            value = next(held[p] for p in range(span.end - 1, -1, -1) if held[p] is not None)
-            assert isinstance(value, int)
-            return value * lsb
+            assert isinstance(held, array)
+            return next(held[p] for p in range(span.end - 1, -1, -1) if held[p] != MISSING) * lsb

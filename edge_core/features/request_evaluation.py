@@ -17,15 +17,18 @@ import numpy.typing as npt
 from edge_core.errors import InvalidInput, quoted
 from edge_core.features import columns as checking
 from edge_core.features import request_definition as definitions
+from edge_core.features.batches import Arrivals, Asked, read_log
 from edge_core.features.columns import Checked, Given
-from edge_core.features.entities import Dropped, Store, Value
+from edge_core.features.entities import MISSING, Dropped, Key, Store, Value
 from edge_core.features.over_time import OverTime
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.requests import Number, Stream, Time
 from edge_core.features.rows import Column, Moments, Numbers, Rows
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+Objects = npt.NDArray[np.object_]
 
 STATE_VERSION = 1
 EARLIEST = -(2**62)
@@ -89,15 +92,22 @@ class RequestEvaluator:
             InvalidInput: unknown stream or field, an unfit value, or an arrival before that of
                 something that came earlier; nothing was taken then.
         """
-        prepared = self._prepared(stream, events)
-        arrived = prepared.arrived.tolist()
+        checked = self._checked(stream, events)
+        arrived = checked.arrived_us.tolist()
         if arrived and (arrived != sorted(arrived) or arrived[0] < self._now_us):
             raise InvalidInput(
                 f"events of {stream} do not come in order of arrival; set the clock right, or "
                 "replay them in order"
             )
-        for row in range(len(arrived)):
-            self._take(prepared, row)
+        stamps = list(zip(checked.times_us.tolist(), checked.sequence.tolist(), strict=True))
+        for grouped in self._stores:
+            if grouped.stream != stream:
+                continue
+            keys = _keys(checked.fields, grouped.store.by, len(arrived))
+            values = checked.values(grouped.store.fields)
+            for step in zip(keys, stamps, values, arrived, strict=True):
+                grouped.store.add(*step)
+        self._now_us = max([self._now_us, *arrived])
 
     def ask(self, request: Given) -> Float32:
         """The model's inputs for requests, in order of time.
@@ -116,7 +126,12 @@ class RequestEvaluator:
         times = checked[self.definition.request.time].steps.tolist()
         if times and (times != sorted(times) or times[0] < self._now_us):
             raise InvalidInput("requests do not come in order of time; set the clock right")
-        return self._computed(checked, [self._read(checked, row) for row in range(len(times))])
+        found = []
+        for store, keys in self._asked_keys(checked, len(times)):
+            values = [store.read(key, now) for key, now in zip(keys, times, strict=True)]
+            found.append(np.array(values, np.float64).reshape(len(times), len(store.features)))
+        self._now_us = max([self._now_us, *times])
+        return self._computed(checked, found)
 
     def replay(self, events: Mapping[str, Events], request: Given) -> Float32:
         """Events and requests of a log, in any order: taken in order of arrival.
@@ -129,14 +144,24 @@ class RequestEvaluator:
         """
         checked = checking.check(self.definition.request.fields, request)
         times = checked[self.definition.request.time].steps
-        prepared = [self._prepared(name, given) for name, given in events.items()]
-        read: list[list[float | None]] = [[]] * len(times)
-        for source, row in _in_order(prepared, times, self._now_us):
-            if source < 0:
-                read[row] = self._read(checked, row)
-            else:
-                self._take(prepared[source], row)
-        return self._computed(checked, read)
+        order = np.argsort(times, kind="stable")
+        streams = {name: self._checked(name, given) for name, given in events.items()}
+        moments = [times, *(log.arrived_us for log in streams.values())]
+        if min(int(part.min(initial=self._now_us)) for part in moments) < self._now_us:
+            raise InvalidInput("the log begins before what was taken already")
+        found = []
+        for grouped in self._stores:
+            if grouped.stream not in streams:
+                names = [field.name for field in self._streams[grouped.stream].fields]
+                streams[grouped.stream] = self._checked(
+                    grouped.stream, Events([], [], [], {name: [] for name in names})
+                )
+            log = streams[grouped.stream]
+            read = np.empty((len(times), len(grouped.features)))
+            read[order] = _replayed(grouped, log, checked, times[order], order)
+            found.append(read)
+        self._now_us = max([self._now_us, *(int(part.max(initial=0)) for part in moments)])
+        return self._computed(checked, found)
 
     def snapshot(self) -> bytes:
         """What has to be remembered, so that :meth:`restore` goes on to the same bits."""
@@ -163,55 +188,38 @@ class RequestEvaluator:
                 raise InvalidInput("the state belongs to another feature definition")
             for grouped, kept in zip(evaluator._stores, state.stores, strict=True):
                 grouped.store.restore(msgspec.msgpack.decode(kept))
-        except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
+        except (msgspec.MsgspecError, ValueError, TypeError, KeyError, OverflowError) as error:
             raise InvalidInput(f"the state is damaged: {quoted(error)}") from error
         evaluator._now_us = state.now_us
         return evaluator
 
-    def _prepared(self, name: str, events: Events) -> "_Prepared":
+    def _checked(self, name: str, events: Events) -> "_Log":
         stream = self._streams.get(name)
         if stream is None:
             known = ", ".join(self._streams) or "none"
             raise InvalidInput(f"unknown stream {name[:64]}; the definition has {known}")
-        checked = checking.check(stream.fields, events.fields)
+        fields = checking.check(stream.fields, events.fields)
         stamps = checking.check(STAMPS, dict(zip(STAMP_NAMES, events[:3], strict=True)))
         times, sequence, arrived = (stamps[part].steps for part in STAMP_NAMES)
-        if any(len(column.missing) != len(times) for column in checked.values()):
+        if any(len(column.missing) != len(times) for column in fields.values()):
             raise InvalidInput(f"fields of {name} have another length than its times")
-        columns = [_values(stream, field.name, checked[field.name]) for field in stream.fields]
-        return _Prepared(
-            [grouped.store for grouped in self._stores if grouped.stream == name],
-            times.tolist(),
-            sequence.tolist(),
-            arrived,
-            list(zip(*columns, strict=True)) if columns else [()] * len(times),
-        )
+        return _Log(times, sequence, arrived, fields)
 
-    def _take(self, events: "_Prepared", row: int) -> None:
-        self._now_us = int(events.arrived[row])
-        for store in events.stores:
-            store.add((events.times[row], events.sequence[row]), events.values[row], self._now_us)
-
-    def _read(self, checked: Mapping[str, Checked], row: int) -> list[float | None]:
-        self._now_us = int(checked[self.definition.request.time].steps[row])
-        found: list[float | None] = []
+    def _asked_keys(
+        self, checked: Mapping[str, Checked], count: int
+    ) -> Iterator[tuple[Store, Sequence[Key]]]:
         for grouped in self._stores:
-            key = tuple(str(checked[name].texts[row]) for name in grouped.keys)
-            found += grouped.store.read(key, self._now_us)
-        return found
+            yield grouped.store, _keys(checked, grouped.keys, count)
 
-    def _computed(
-        self, checked: Mapping[str, Checked], read: Sequence[Sequence[float | None]]
-    ) -> Float32:
+    def _computed(self, checked: Mapping[str, Checked], read: Sequence[Float64]) -> Float32:
         columns = {
             field.name: _column(self.definition, field.name, checked[field.name])
             for field in self.definition.request.fields
         }
-        names = [name for grouped in self._stores for name in grouped.features]
-        values = np.array(read, dtype=np.float64).reshape(len(read), len(names))
-        missing = np.isnan(values)
-        for place, name in enumerate(names):
-            columns[name] = Numbers(values[:, place], missing[:, place])
+        for grouped, values in zip(self._stores, read, strict=True):
+            missing = np.isnan(values)
+            for place, name in enumerate(grouped.features):
+                columns[name] = Numbers(values[:, place], missing[:, place])
         return self._rows.compute(columns)
 
 
@@ -224,45 +232,73 @@ class _Grouped(NamedTuple):
     store: Store
 
 
-class _Prepared(NamedTuple):
+class _Log(NamedTuple):
     """Checked events of one stream."""
 
-    stores: list[Store]
-    times: list[int]
-    sequence: list[int]
-    arrived: Int64
-    values: Sequence[Sequence[Value]]
+    times_us: Int64
+    sequence: Int64
+    arrived_us: Int64
+    fields: Mapping[str, Checked]
+
+    def columns(self, names: Sequence[str]) -> list[Int64 | Objects]:
+        """Values of fields, as a store holds them."""
+        return [
+            np.array(column.texts, np.object_)
+            if column.texts
+            else np.where(column.missing, MISSING, column.steps)
+            for column in (self.fields[name] for name in names)
+        ]
+
+    def values(self, names: Sequence[str]) -> list[tuple[Value, ...]]:
+        """Values of fields, event by event."""
+        columns = [column.tolist() for column in self.columns(names)]
+        return list(zip(*columns, strict=True)) if columns else [()] * len(self.times_us)
 
 
 STAMP_NAMES = ("event_time", "sequence", "arrival")
 STAMPS = [Time(name=name) for name in STAMP_NAMES]
 
 
-def _in_order(
-    events: Sequence[_Prepared], requests: Int64, earliest: int
-) -> Iterator[tuple[int, int]]:
-    """Place of the stream, or -1 for a request, and row, in order of arrival.
-
-    Among arrivals of one moment events come first, by event time, sequence number and stream.
-    """
-    moments = np.concatenate([*(entry.arrived for entry in events), requests])
-    if len(moments) and int(moments.min()) < earliest:
-        raise InvalidInput("the log begins before what was taken already")
-    sources = np.repeat([*range(len(events)), -1], [*(len(e.times) for e in events), len(requests)])
-    rows = np.concatenate([*(np.arange(len(e.times)) for e in events), np.arange(len(requests))])
-    times = np.concatenate([*(np.array(e.times, np.int64) for e in events), requests])
-    sequence = np.concatenate(
-        [*(np.array(e.sequence, np.int64) for e in events), rows[sources < 0]]
+def _keys(checked: Mapping[str, Checked], names: Sequence[str], count: int) -> list[Key]:
+    # A key's fields refuse null.
+    return (
+        list(zip(*(checked[name].texts for name in names), strict=True)) if names else [()] * count
     )
-    order = np.lexsort((sources, sequence, times, sources < 0, moments))
-    return zip(sources[order].tolist(), rows[order].tolist(), strict=True)
 
 
-def _values(stream: Stream, name: str, checked: Checked) -> list[Value]:
-    if checked.texts:
-        return list(checked.texts)
-    pairs = zip(checked.steps.tolist(), checked.missing.tolist(), strict=True)
-    return [None if missing else step for step, missing in pairs]
+def _replayed(
+    grouped: _Grouped, log: _Log, request: Mapping[str, Checked], times: Int64, order: Int64
+) -> Float64:
+    """What one store says for requests, in order of time, while it takes a log.
+
+    Among events that came at one moment the order is event time, then sequence number; an event
+    comes before a request of its moment.
+    """
+    store = grouped.store
+    came = np.lexsort((log.sequence, log.times_us, log.arrived_us))
+    arrived = log.arrived_us[came]
+    codes: dict[Key, int] = {}
+    entities = _coded(codes, _keys(log.fields, store.by, len(came)))
+    asked_entities = _coded(codes, _keys(request, grouped.keys, len(times)))
+    events = Arrivals(
+        entities[came],
+        log.times_us[came],
+        log.sequence[came],
+        arrived,
+        [column[came] for column in log.columns(store.fields)],
+        np.arange(len(came)) + np.searchsorted(times, arrived),
+    )
+    asked = Asked(
+        asked_entities[order],
+        times,
+        np.arange(len(times)) + np.searchsorted(arrived, times, "right"),
+    )
+    return read_log(store, list(codes), events, asked)
+
+
+def _coded(known: dict[Key, int], keys: Sequence[Key]) -> Int64:
+    """Each key's place in the order in which they were seen first."""
+    return np.fromiter((known.setdefault(key, len(known)) for key in keys), np.int64, len(keys))
 
 
 def _column(definition: RequestDefinition, name: str, checked: Checked) -> Column:

@@ -1,0 +1,362 @@
+"""A long part of a log for one store at once: the values and the state of one event at a time.
+
+The short cut holds where events come in order and nothing is dropped for lack of room. Elsewhere
+they are taken one after the other, as a device does.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_core.features.entities import COMPACTED, MISSING, Entity, Key, Span, Store, Value
+from edge_core.features.over_time import (
+    CountWithin,
+    DistinctWithin,
+    LastWithin,
+    MeanWithin,
+    OfField,
+    SumWithin,
+    TimeOperation,
+    TimeSince,
+)
+
+Bool = npt.NDArray[np.bool_]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Objects = npt.NDArray[np.object_]
+
+
+STEPS = 2**16
+"""Events and requests that are looked at together."""
+
+
+class Arrivals(NamedTuple):
+    """Events for one store, in order of arrival."""
+
+    entities: Int64
+    """Place of each one's entity among the batch's keys."""
+    times_us: Int64
+    sequence: Int64
+    arrived_us: Int64
+    fields: Sequence[Int64 | Objects]
+    """Of the store's ``fields``, in order."""
+    places: Int64
+    """In the order in which the log's events and requests came."""
+
+    def only(self, rows: Bool | Int64 | slice) -> "Arrivals":
+        """Some of them."""
+        e, t, s, a, fields, p = self
+        return Arrivals(e[rows], t[rows], s[rows], a[rows], [f[rows] for f in fields], p[rows])
+
+
+class Asked(NamedTuple):
+    """Requests, in order of time."""
+
+    entities: Int64
+    times_us: Int64
+    places: Int64
+
+    def only(self, rows: Int64 | slice) -> "Asked":
+        """Some of them."""
+        return Asked(*(part[rows] for part in self))
+
+
+def read_log(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) -> Float64:
+    """Take events, and read the store's features for requests.
+
+    Args:
+        store: what is kept; it goes on from what it holds.
+        keys: of the entities.
+        events: in order of arrival.
+        asked: in order of time.
+
+    Returns:
+        float64 [requests, the store's features], NaN where a value is missing.
+    """
+    found = np.empty((len(asked.places), len(store.features)))
+    total = len(events.places) + len(asked.places)
+    for begin in range(0, total, STEPS):
+        bounds = [begin, begin + STEPS]
+        rows = slice(*np.searchsorted(asked.places, bounds).tolist())
+        part, requests = (
+            events.only(slice(*np.searchsorted(events.places, bounds))),
+            asked.only(rows),
+        )
+        # Codes of the entities of this part alone.
+        used = np.zeros(len(keys), np.bool_)
+        used[part.entities] = used[requests.entities] = True
+        names = [keys[place] for place in np.flatnonzero(used).tolist()]
+        codes = np.cumsum(used) - 1
+        part = part._replace(entities=codes[part.entities])
+        requests = requests._replace(entities=codes[requests.entities])
+        read = _at_once(store, names, part, requests)
+        found[rows] = _one_by_one(store, names, part, requests) if read is None else read
+    return found
+
+
+def _one_by_one(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) -> Float64:
+    found = np.empty((len(asked.places), len(store.features)))
+    values: list[tuple[Value, ...]] = [()] * len(events.places)
+    if events.fields:
+        values = list(zip(*(field.tolist() for field in events.fields), strict=True))
+    stamps = list(zip(events.times_us.tolist(), events.sequence.tolist(), strict=True))
+    entities, arrived = events.entities.tolist(), events.arrived_us.tolist()
+    asked_entities, now = asked.entities.tolist(), asked.times_us.tolist()
+    order = np.argsort(np.concatenate([events.places, asked.places]))
+    for step in order.tolist():
+        row = step - len(stamps)
+        if row < 0:
+            store.add(keys[entities[step]], stamps[step], values[step], arrived[step])
+        else:
+            found[row] = store.read(keys[asked_entities[row]], now[row])
+    return found
+
+
+def _at_once(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) -> Float64 | None:
+    """As :func:`_one_by_one`; none, with nothing changed, where the short cut does not hold."""
+    ahead = events.times_us > events.arrived_us + store.ahead_us
+    expired = ~ahead & (events.times_us < events.arrived_us - store.longest_us)
+    fresh = events.only(~(ahead | expired))
+    past = _Past.of([store.held.get(key) for key in keys], store.numeric, fresh)
+    if not past.in_order():
+        return None
+    order = np.argsort(asked.entities, kind="stable")
+    windows = _Windows(past, asked.only(order))
+    forgotten = windows.forgotten(store.longest_us)
+    if not _has_room(store, keys, past, forgotten, asked):
+        return None
+    found = np.empty((len(order), len(store.features)))
+    for place, (feature, _, lsb) in enumerate(store.features):
+        held = (
+            past.fields[store.fields.index(feature.field)] if isinstance(feature, OfField) else None
+        )
+        found[order, place] = windows.values(feature, held, lsb)
+    _keep(store, keys, past, forgotten, asked)
+    store.dropped.ahead += int(ahead.sum())
+    store.dropped.expired += int(expired.sum())
+    return found
+
+
+class _Past(NamedTuple):
+    """Events of many entities: each one's beside one another, in order of arrival."""
+
+    entities: Int64
+    times_us: Int64
+    sequence: Int64
+    fields: Sequence[Int64 | Objects]
+    places: Int64
+    """As of :class:`Arrivals`; -1 for an event that the store held before."""
+
+    @classmethod
+    def of(cls, held: Sequence[Entity | None], numeric: Sequence[bool], fresh: Arrivals) -> "_Past":
+        """What entities held, by place, and what is new."""
+        there = [(place, entity) for place, entity in enumerate(held) if entity is not None]
+        counts = [len(entity.times) for _, entity in there]
+        entities = np.repeat(np.array([place for place, _ in there], np.int64), counts)
+        order = np.argsort(np.concatenate([entities, fresh.entities]), kind="stable")
+
+        def both(before: Sequence[Any], after: Any, dtype: Any = np.int64) -> Any:
+            parts = [*(np.array(part, dtype) for part in before), after]
+            return np.concatenate(parts)[order]
+
+        return cls(
+            np.concatenate([entities, fresh.entities])[order],
+            both([entity.times for _, entity in there], fresh.times_us),
+            both([entity.sequence for _, entity in there], fresh.sequence),
+            [
+                both(
+                    [entity.fields[place] for _, entity in there],
+                    fresh.fields[place],
+                    np.int64 if whole else np.object_,
+                )
+                for place, whole in enumerate(numeric)
+            ],
+            both([np.full(sum(counts), -1)], fresh.places),
+        )
+
+    def in_order(self) -> bool:
+        """Whether no event came late or twice."""
+        same = self.entities[1:] == self.entities[:-1]
+        later = self.times_us[1:] > self.times_us[:-1]
+        tied = self.times_us[1:] == self.times_us[:-1]
+        later |= tied & (self.sequence[1:] > self.sequence[:-1])
+        return bool((later | ~same).all())
+
+
+class _Windows:
+    """For each request, its entity's events by their places in the past."""
+
+    def __init__(self, past: _Past, asked: Asked) -> None:
+        """Take requests, those of one entity beside one another."""
+        self._past = past
+        self._asked = asked
+        self._sorted = np.sort(past.times_us)
+        # Entity and time as one number, so that one search finds both.
+        self._ranks = past.entities * (len(self._sorted) + 1) + np.searchsorted(
+            self._sorted, past.times_us
+        )
+        self._first = np.searchsorted(past.entities, asked.entities)
+        steps = 1 + max(past.places.max(initial=0), asked.places.max(initial=0))
+        self._arrived = np.searchsorted(
+            past.entities * (steps + 1) + past.places + 1,
+            asked.entities * (steps + 1) + asked.places + 1,
+        )
+        self._end = np.minimum(self._before(asked.times_us), self._arrived)
+        self._starts: dict[int, Int64] = {}
+
+    def _before(self, moments_us: Int64) -> Int64:
+        """First event of each request's entity that is not before a moment."""
+        ranks = np.searchsorted(self._sorted, moments_us)
+        found: Int64 = np.searchsorted(
+            self._ranks, self._asked.entities * (len(self._sorted) + 1) + ranks
+        )
+        return found
+
+    def _start(self, within_us: int) -> Int64:
+        if within_us not in self._starts:
+            before = self._before(self._asked.times_us - within_us)
+            self._starts[within_us] = np.minimum(before, self._end)
+        return self._starts[within_us]
+
+    def forgotten(self, longest_us: int) -> "_Forgotten":
+        """When the store drops events that no later window can hold."""
+        expired = np.minimum(self._before(self._asked.times_us - longest_us), self._arrived)
+        expired -= self._first
+        places, entities, counts = [], [], []
+        for entity in np.unique(self._asked.entities[expired >= COMPACTED]).tolist():
+            first, last = np.searchsorted(self._asked.entities, [entity, entity + 1])
+            mine = expired[first:last]
+            gone = 0
+            while (row := int(np.searchsorted(mine, gone + COMPACTED))) < len(mine):
+                places.append(int(self._asked.places[first + row]))
+                entities.append(entity)
+                counts.append(int(mine[row]) - gone)
+                gone = int(mine[row])
+        return _Forgotten(*(np.array(part, np.int64) for part in (places, entities, counts)))
+
+    def values(self, feature: TimeOperation, held: Int64 | Objects | None, lsb: float) -> Float64:
+        """One feature, float64 [requests], NaN where it is missing."""
+        start, end = self._start(feature.within_us), self._end
+        match feature:
+            case CountWithin():
+                return np.asarray(end - start, np.float64)
+            case TimeSince():
+                return self._since(start, end)
+            case _:
+                assert held is not None
+        missing = held == (MISSING if held.dtype == np.int64 else None)
+        counts = _between(~missing, start, end)
+        there = np.flatnonzero(counts >= feature.min_count)
+        found = np.full(len(end), np.nan)
+        start, end = start[there], end[there]
+        match feature:
+            case DistinctWithin():
+                found[there] = self._distinct(held, self._asked.entities[there], start, end)
+            case SumWithin():
+                found[there] = _between(np.where(missing, 0, held), start, end) * lsb
+            case MeanWithin():
+                total = _between(np.where(missing, 0, held), start, end)
+                found[there] = total / counts[there] * lsb
+            case LastWithin():
+                newest = np.maximum.accumulate(np.where(missing, 0, np.arange(len(held))))
+                found[there] = held[newest[end - 1]].astype(np.float64) * lsb
+        return found
+
+    def _since(self, start: Int64, end: Int64) -> Float64:
+        there = end > start
+        found = np.full(len(end), np.nan)
+        newest = self._past.times_us[end[there] - 1]
+        found[there] = (self._asked.times_us[there] - newest) / 1_000_000
+        return found
+
+    def _distinct(
+        self, held: Int64 | Objects, entities: Int64, start: Int64, end: Int64
+    ) -> Float64:
+        listed, span, entity = held.tolist(), Span(0, True), -1
+        found = np.empty(len(end))
+        bounds = zip(entities.tolist(), start.tolist(), end.tolist(), strict=True)
+        for row, (mine, first, last) in enumerate(bounds):
+            if mine != entity:
+                entity = mine
+                span.clear()
+                span.start = span.end = first
+            span.release(listed, first)
+            span.take(listed, last)
+            found[row] = len(span.values)
+        return found
+
+
+class _Forgotten(NamedTuple):
+    """Each time that a store drops expired events of an entity."""
+
+    places: Int64
+    entities: Int64
+    counts: Int64
+
+
+def _between(values: Any, start: Int64, end: Int64) -> Int64:
+    """Sums over windows of a column; exact, as definitions keep sums of one entity below 2^53."""
+    total = np.concatenate([[0], np.cumsum(values.astype(np.int64))])
+    found: Int64 = total[end] - total[start]
+    return found
+
+
+def _has_room(
+    store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten, asked: Asked
+) -> bool:
+    """Whether nothing has to be dropped at any step."""
+    fresh = past.places >= 0
+    new = {keys[place] for place in np.unique(past.entities[fresh]).tolist()} - store.held.keys()
+    if len(store.held) + len(new) > store.keep.entities:
+        return False
+    places = np.concatenate([past.places[fresh], forgotten.places])
+    changes = np.concatenate([np.ones(int(fresh.sum()), np.int64), -forgotten.counts])
+    order = np.argsort(places)
+    most = store.events + int(np.cumsum(changes[order]).max(initial=0))
+    if most > store.keep.events:
+        return False
+    counts = np.bincount(past.entities, minlength=len(keys))
+    for entity in np.flatnonzero(counts > store.keep.events_per_entity).tolist():
+        mine = past.entities == entity
+        gone = forgotten.entities == entity
+        before = np.concatenate([[0], np.cumsum(forgotten.counts[gone])])
+        dropped = before[np.searchsorted(forgotten.places[gone], past.places[mine])]
+        held = np.arange(1, int(mine.sum()) + 1) - dropped
+        if held[past.places[mine] >= 0].max(initial=0) > store.keep.events_per_entity:
+            return False
+    return True
+
+
+def _keep(
+    store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten, asked: Asked
+) -> None:
+    """Leave the store as if each event and request had come by itself."""
+    bounds = np.searchsorted(past.entities, np.arange(len(keys) + 1))
+    fresh = bounds[:-1] + np.array(
+        [len(entity.times) if (entity := store.held.get(key)) is not None else 0 for key in keys],
+        np.int64,
+    )
+    gone = np.zeros(len(keys), np.int64)
+    np.add.at(gone, forgotten.entities, forgotten.counts)
+    used = np.full(len(keys), -1)
+    np.maximum.at(used, asked.entities, asked.places)
+    np.maximum.at(used, past.entities, past.places)
+    for entity in np.argsort(used).tolist():
+        first, last = int(fresh[entity]), int(bounds[entity + 1])
+        held = store.held.get(keys[entity])
+        if used[entity] < 0 or (held is None and first == last):
+            continue
+        held = held or store.create(keys[entity])
+        held.extend(
+            past.times_us[first:last],
+            past.sequence[first:last],
+            [
+                field[first:last].tolist() if field.dtype == np.object_ else field[first:last]
+                for field in past.fields
+            ],
+        )
+        held.drop_front(int(gone[entity]))
+        store.held.move_to_end(keys[entity])
+    store.events += int((past.places >= 0).sum()) - int(forgotten.counts.sum())
