@@ -1,6 +1,5 @@
 """Puts a bundle together: its files, its manifest, and both into a folder."""
 
-import io
 from pathlib import Path
 
 import msgspec
@@ -14,6 +13,7 @@ from converters.training_stage import Trained
 from converters.variants import Variant
 from edge_core import outputs
 from edge_core.bundle import folder as folders
+from edge_core.bundle import golden as goldens
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle.digest import sha256_bytes
 from edge_core.bundle.manifest import (
@@ -37,13 +37,7 @@ def golden_rows(snapshot: Snapshot) -> Rows:
     """A spread of golden rows, so that the file stays small."""
     rows = snapshot.rows["golden"]
     places = np.unique(np.linspace(0, len(rows) - 1, GOLDEN_ROWS).astype(int))
-    return Rows(
-        samples=rows.samples[places],
-        features=rows.features[places],
-        labels=rows.labels[places],
-        slices={name: tuple(values[i] for i in places) for name, values in rows.slices.items()},
-        entities=rows.entities,
-    )
+    return rows.only(places)
 
 
 def files(
@@ -146,14 +140,8 @@ def _reference(snapshot: Snapshot, scores: Float32) -> bytes:
 
 def _golden(snapshot: Snapshot, expected: dict[str, Float32]) -> bytes:
     chosen = golden_rows(snapshot)
-    arrays = {f"expected.{target}": found for target, found in expected.items()}
-    content = io.BytesIO()
-    np.savez(
-        content,
-        allow_pickle=False,
-        **arrays | {"samples": chosen.samples, "features": chosen.features},
-    )
-    return content.getvalue()
+    raw = chosen.samples if snapshot.golden_log is None else snapshot.golden_log
+    return goldens.pack(goldens.Golden(raw, chosen.features, expected))
 
 
 def entries(content: dict[str, bytes]) -> list[FileEntry]:

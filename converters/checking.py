@@ -7,12 +7,12 @@ import numpy as np
 from converters import incumbent
 from converters.quiet import silenced
 from edge_core.bundle import folder as folders
+from edge_core.bundle import golden as goldens
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle import signature, trust
 from edge_core.bundle.manifest import Manifest, VariantRecord
 from edge_core.errors import InvalidBundle, UntrustedBundle
 from edge_core.features import definition as definitions
-from edge_core.features.evaluation import Evaluator
 
 
 def verify(folder: Path, key: Path) -> list[str]:
@@ -39,16 +39,16 @@ def _golden(folder: Path, manifest: Manifest, variant: VariantRecord) -> str:
     definition = definitions.parse(
         folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
     )
-    evaluator = Evaluator(definition)
-    with np.load(folder / manifests.GOLDEN, allow_pickle=False) as golden:
-        samples, features = golden["samples"], golden["features"]
-        expected = golden.get(f"expected.{variant.target}")
-    if evaluator.evaluate(evaluator.quantise(samples)).tobytes() != features.tobytes():
+    golden = goldens.unpack(
+        folders.read_limited(folder / manifests.GOLDEN, goldens.MAX_GOLDEN_BYTES)
+    )
+    expected = golden.expected.get(variant.target)
+    if goldens.features(definition, golden.raw).tobytes() != golden.features.tobytes():
         raise InvalidBundle(f"{manifest.model}: features of the golden rows differ")
     if expected is None:
         return f"{variant.target}: was compiled, never run; the bundle holds no answers to compare"
     with silenced():
-        logits = incumbent.answer(folder, manifest, variant, samples)
+        logits = incumbent.answer(folder, manifest, variant, golden.raw)
     if logits is None:
         return f"{variant.target}: nothing here runs the file; its answers were not compared"
     worst = float(np.abs(logits - expected).max(initial=0.0))
@@ -57,4 +57,4 @@ def _golden(folder: Path, manifest: Manifest, variant: VariantRecord) -> str:
             f"{variant.target}: golden logits are off by {worst:.4g}; allowed is "
             f"{variant.tolerance:.4g}"
         )
-    return f"{variant.target}: {len(samples)} golden rows agree (worst {worst:.2g})"
+    return f"{variant.target}: {len(golden.features)} golden rows agree (worst {worst:.2g})"

@@ -5,14 +5,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters import dataset, recipe_code
+from converters import dataset, definition_source, log_rows, recipe_code
 from converters.dataset import Rows, Snapshot
 from converters.recipe import Recipe
 from converters.stage import Stage
-from edge_core.bundle import folder as folders
-from edge_core.errors import InvalidConfiguration
-from edge_core.features import definition as definitions
+from edge_core.features.definition import of_requests, of_windows
 from edge_core.features.evaluation import Evaluator
+from edge_core.features.window_definition import WindowDefinition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,36 +32,29 @@ class Cut(Stage[ToCut, Snapshot]):
     name = "data and features"
 
     def requires(self, given: ToCut) -> None:
-        """The feature definition has to be there."""
-        if not (given.folder / given.recipe.features).is_file():
-            raise InvalidConfiguration(
-                f"{given.folder} has no {given.recipe.features}; the recipe names it as 'features'"
-            )
+        """The definition is read first; what is wrong with it is said then."""
 
     def run(self, given: ToCut) -> Snapshot:
         """Cut recordings into windows."""
-        definition = definitions.parse(
-            folders.read_limited(
-                given.folder / given.recipe.features, definitions.MAX_DEFINITION_BYTES
-            )
-        )
-        offer = recipe_code.recordings(given.folder, given.recipe.entry)
-        snapshot = dataset.cut(
-            definition,
-            given.recipe.output.classes,
-            given.recipe.slices,
-            offer(given.recipe.settings),
-        )
-        return _rounded(snapshot) if given.recipe.input == "samples" else snapshot
+        definition = definition_source.load(given.folder / given.recipe.features)
+        chosen = given.recipe
+        classes, slices = chosen.output.classes, chosen.slices
+        if chosen.entry.log is not None:
+            offered = recipe_code.log(given.folder, chosen.entry)(chosen.settings)
+            return log_rows.cut(of_requests(definition), classes, slices, offered)
+        recordings = recipe_code.recordings(given.folder, chosen.entry)(chosen.settings)
+        windows = of_windows(definition)
+        snapshot = dataset.cut(windows, classes, slices, recordings)
+        return _rounded(windows, snapshot) if chosen.input == "samples" else snapshot
 
     def ensures(self, given: ToCut, made: Snapshot) -> None:
         """No row serves two roles."""
         dataset.check_disjoint(made)
 
 
-def _rounded(snapshot: Snapshot) -> Snapshot:
+def _rounded(definition: WindowDefinition, snapshot: Snapshot) -> Snapshot:
     """Samples as the device gives them to a model of raw windows."""
-    evaluator = Evaluator(snapshot.definition)
+    evaluator = Evaluator(definition)
 
     def rounded(rows: Rows) -> Rows:
         return dataclasses.replace(rows, samples=evaluator.rounded(rows.samples))

@@ -1,8 +1,9 @@
-"""The rows of a build: labelled recordings cut into windows by the one feature path."""
+"""The rows of a build, made by the one feature path: windows of recordings, requests of a log."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,8 @@ from edge_core.bundle.manifest import DatasetRecord
 from edge_core.errors import InvalidInput, SerinusError
 from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator
+from edge_core.features.logs import Log
+from edge_core.features.window_definition import WindowDefinition
 from edge_core.features.windowing import FeatureStream
 
 Role = Literal["train", "calibration", "test", "golden"]
@@ -35,11 +38,24 @@ class LabelledRecording:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledLog:
+    """Events, and requests with what came of them."""
+
+    log: Log
+    labels: Sequence[str]
+    """Of each request."""
+    roles: Sequence[Role | None]
+    """Of each request; none for one that is left out."""
+    slices: Mapping[str, Sequence[str]]
+    """Slice name -> value of each request."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
-    """All windows of one role."""
+    """All windows, or all requests, of one role."""
 
     samples: Float32
-    """float32 [rows, samples, inputs]."""
+    """Raw values, float32 [rows, samples, inputs]; of requests their numbers, as one sample."""
     features: Float32
     """float32 [rows, features]."""
     labels: Int64
@@ -47,13 +63,35 @@ class Rows:
     slices: Mapping[str, tuple[str, ...]]
     """Slice name -> value of each row."""
     entities: tuple[str, ...]
-    """In order of first use, each once."""
+    """In order of first use, each once; empty for requests."""
+    times_us: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    """Of requests, int64 [rows], in order; empty for windows."""
+    places: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    """Of requests in the log, int64 [rows]; empty for windows."""
 
     def digest(self) -> str:
-        """Sha256 over samples and labels."""
+        """Sha256 over samples and labels; of requests, over times and features, too.
+
+        Their events show in nothing but their features.
+        """
         digest = hashlib.sha256(np.ascontiguousarray(self.samples, "<f4").data)
         digest.update(np.ascontiguousarray(self.labels, "<i8").data)
+        if len(self.times_us):
+            digest.update(np.ascontiguousarray(self.times_us, "<i8").data)
+            digest.update(np.ascontiguousarray(self.features, "<f4").data)
         return digest.hexdigest()
+
+    def only(self, rows: Int64) -> "Rows":
+        """Some of them, by place."""
+        return replace(
+            self,
+            samples=self.samples[rows],
+            features=self.features[rows],
+            labels=self.labels[rows],
+            slices={name: tuple(found[i] for i in rows) for name, found in self.slices.items()},
+            times_us=self.times_us[rows] if len(self.times_us) else self.times_us,
+            places=self.places[rows] if len(self.places) else self.places,
+        )
 
     def mask(self, name: str, value: str) -> npt.NDArray[np.bool_]:
         """Which rows belong to a slice, bool [rows]."""
@@ -70,6 +108,10 @@ class Snapshot:
     definition: FeatureDefinition
     classes: tuple[str, ...]
     rows: Mapping[Role, Rows]
+    log: Log | None = None
+    """Where all requests and their events are from."""
+    golden_log: Log | None = None
+    """That of the golden rows: short, and from its own beginning."""
 
     def digest(self) -> str:
         """Sha256 over all roles' rows and features."""
@@ -89,13 +131,15 @@ class Snapshot:
                 sha256=self.rows[role].digest(),
                 rows=len(self.rows[role]),
                 entities=list(self.rows[role].entities),
+                first=_iso(self.rows[role].times_us[:1]),
+                last=_iso(self.rows[role].times_us[-1:]),
             )
             for role in ROLES
         ]
 
 
 def cut(
-    definition: FeatureDefinition,
+    definition: WindowDefinition,
     classes: Sequence[str],
     slices: Mapping[str, Sequence[str]],
     recordings: Iterable[LabelledRecording],
@@ -111,21 +155,29 @@ def cut(
         _check(recording, classes, slices)
         by_role[recording.role].append(recording)
     rows = {role: _rows(definition, classes, slices, by_role[role]) for role in ROLES}
-    for role, found in rows.items():
-        if not len(found):
-            raise InvalidInput(f"the recipe offers no {role} rows; every role needs some")
+    check_roles(rows)
     return Snapshot(definition=definition, classes=tuple(classes), rows=rows)
 
 
+def check_roles(rows: Mapping[Role, Rows]) -> None:
+    """Every role has rows; raise :class:`InvalidInput` where one has none."""
+    for role, found in rows.items():
+        if not len(found):
+            raise InvalidInput(f"the recipe offers no {role} rows; every role needs some")
+
+
 def check_disjoint(snapshot: Snapshot) -> None:
-    """No entity and no window serves two roles; raise :class:`InvalidInput` where one does."""
+    """No entity and no window serves two roles; raise :class:`InvalidInput` where one does.
+
+    Requests of one log share entities by their nature; :mod:`converters.leakage` looks at them.
+    """
     entities: dict[str, Role] = {}
     windows: dict[bytes, Role] = {}
     for role, rows in snapshot.rows.items():
         for entity in rows.entities:
             if entities.setdefault(entity, role) != role:
                 raise InvalidInput(f"{entity} serves {entities[entity]} and {role}; split them")
-        for window in rows.samples:
+        for window in rows.samples if snapshot.log is None else ():
             key = hashlib.sha256(np.ascontiguousarray(window, "<f4").data).digest()
             if windows.setdefault(key, role) != role:
                 raise InvalidInput(f"the same window serves {windows[key]} and {role}; split them")
@@ -147,8 +199,14 @@ def _check(
             )
 
 
+def _iso(times_us: Int64) -> str | None:
+    """The one time, if there is one; to the second."""
+    found = [datetime.fromtimestamp(time // 1_000_000, UTC) for time in times_us.tolist()]
+    return found[0].isoformat().replace("+00:00", "Z") if found else None
+
+
 def _rows(
-    definition: FeatureDefinition,
+    definition: WindowDefinition,
     classes: Sequence[str],
     slices: Mapping[str, Sequence[str]],
     recordings: Sequence[LabelledRecording],

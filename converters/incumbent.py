@@ -9,11 +9,16 @@ from converters.host import runner
 from converters.model_file import ModelFile
 from converters.tensors import TensorSpec
 from edge_core.bundle import folder as folders
+from edge_core.bundle import golden
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle.manifest import Manifest, VariantRecord
-from edge_core.errors import InvalidBundle
+from edge_core.errors import InvalidBundle, InvalidInput
 from edge_core.features import definition as definitions
+from edge_core.features.definition import FeatureDefinition, of_windows
 from edge_core.features.evaluation import Evaluator
+from edge_core.features.logs import Log
+from edge_core.features.request_definition import RequestDefinition
+from edge_core.features.window_definition import WindowDefinition
 
 HOST = {"onnxruntime": "onnx", "litert": "tflite", "tflite-micro": "tflite"}
 """Runtimes whose files this machine can run, and their format."""
@@ -34,26 +39,40 @@ def logits(folder: Path, snapshot: Snapshot) -> Float32 | None:
     definition = definitions.parse(
         folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
     )
-    own = snapshot.definition
-    same = definition.window == own.window and definition.input_names == own.input_names
+    rows = _test_rows(manifest, definition, snapshot)
     variant = next((v for v in manifest.variants if v.runtime in HOST), None)
-    if not same or variant is None or set(snapshot.classes) - set(manifest.output.classes):
+    if rows is None or variant is None or set(snapshot.classes) - set(manifest.output.classes):
         return None
     order = [manifest.output.classes.index(name) for name in snapshot.classes]
-    found = answer(folder, manifest, variant, snapshot.rows["test"].samples)
-    return None if found is None else found[:, order]
+    return _run(folder, manifest, variant, rows)[:, order]
+
+
+def _test_rows(
+    manifest: Manifest, definition: FeatureDefinition, snapshot: Snapshot
+) -> Float32 | None:
+    """The test rows as the parent takes them; none where it takes other raw values."""
+    own, test = snapshot.definition, snapshot.rows["test"]
+    if isinstance(definition, WindowDefinition) and isinstance(own, WindowDefinition):
+        same = definition.window == own.window and definition.input_names == own.input_names
+        return _model_rows(manifest, definition, test.samples) if same else None
+    if isinstance(definition, RequestDefinition) and snapshot.log is not None:
+        try:
+            return golden.features(definition, snapshot.log)[test.places]
+        except InvalidInput:
+            return None
+    return None
 
 
 def answer(
-    folder: Path, manifest: Manifest, variant: VariantRecord, samples: Float32
+    folder: Path, manifest: Manifest, variant: VariantRecord, raw: Float32 | Log
 ) -> Float32 | None:
-    """Answer raw windows with a bundle's variant on this machine.
+    """Answer raw values with a bundle's variant on this machine.
 
     Args:
         folder: the bundle's.
         manifest: its manifest.
         variant: one of its variants.
-        samples: float32 [rows, samples, inputs].
+        raw: sensor windows, float32 [rows, samples, inputs]; or a log from its beginning.
 
     Returns:
         Logits, float32 [rows, classes]; none where this machine cannot run the file.
@@ -63,12 +82,17 @@ def answer(
     definition = definitions.parse(
         folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
     )
-    evaluator = Evaluator(definition)
-    rows = (
-        evaluator.evaluate(evaluator.quantise(samples))
-        if manifest.input == "features"
-        else evaluator.rounded(samples)
-    )
+    return _run(folder, manifest, variant, _model_rows(manifest, definition, raw))
+
+
+def _model_rows(manifest: Manifest, definition: FeatureDefinition, raw: Float32 | Log) -> Float32:
+    """Raw values as a model takes them."""
+    if manifest.input == "features" or isinstance(raw, Log):
+        return golden.features(definition, raw)
+    return Evaluator(of_windows(definition)).rounded(raw)
+
+
+def _run(folder: Path, manifest: Manifest, variant: VariantRecord, rows: Float32) -> Float32:
     file = model_file(folder, manifest, variant, rows.shape[1:])
     try:
         found: Float32 = runner(file)({manifest.input: rows})[manifest.output.name]

@@ -37,13 +37,20 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class EntryPoints(_Section, frozen=True, kw_only=True):
     """``module:function`` in the recipe folder; signatures: ``converters.recipe_code``."""
 
-    recordings: EntryPoint
+    recordings: EntryPoint | None = None
+    """Data for features of sensor windows."""
+    log: EntryPoint | None = None
+    """Data for features of requests."""
     network: EntryPoint
     train: EntryPoint
     teacher_network: EntryPoint | None = None
     teacher_train: EntryPoint | None = None
     augment: EntryPoint | None = None
     """Alters rows while the student is distilled."""
+
+    def __post_init__(self) -> None:
+        if (self.recordings is None) == (self.log is None):
+            raise ValueError("entry names either recordings or log")
 
 
 class Output(_Section, frozen=True, kw_only=True):
@@ -159,6 +166,8 @@ class Recipe(_Section, frozen=True, kw_only=True):
         if self.metrics[0] in LOWER_IS_BETTER:
             raise ValueError(f"metrics: {self.metrics[0]} falls as models improve; name it later")
         entry = self.entry
+        if entry.log is not None and self.input == "samples":
+            raise ValueError("a model of requests takes features: input = 'features'")
         own = self.distillation is not None and self.distillation.teacher == "entry"
         if own and not (entry.teacher_network and entry.teacher_train):
             raise ValueError("distillation needs entry.teacher_network and entry.teacher_train")

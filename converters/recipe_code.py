@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from converters.dataset import LabelledRecording, Rows
+from converters.dataset import LabelledLog, LabelledRecording, Rows
 from converters.metrics import METRICS, Metric
 from converters.recipe import EntryPoints, Setting
 from edge_core.errors import InvalidConfiguration
@@ -28,6 +28,14 @@ class Recordings(Protocol):
     """Offers labelled recordings for every role."""
 
     def __call__(self, settings: Settings) -> Iterable[LabelledRecording]:
+        """Raise a ``SerinusError`` where the data is missing or not what it should be."""
+        ...
+
+
+class LogOffer(Protocol):
+    """Offers a log with labelled requests for every role."""
+
+    def __call__(self, settings: Settings) -> LabelledLog:
         """Raise a ``SerinusError`` where the data is missing or not what it should be."""
         ...
 
@@ -56,11 +64,14 @@ class Trainer(Protocol):
         self,
         network: "torch.nn.Module",
         rows: Rows,
-        evaluator: Evaluator,
+        evaluator: Evaluator | None,
         settings: Settings,
         seed: int,
     ) -> None:
-        """Use only these rows; ``evaluator`` turns altered raw windows into features."""
+        """Use only these rows; ``evaluator`` turns altered raw windows into features.
+
+        Features of requests come as they are, without one.
+        """
         ...
 
 
@@ -78,7 +89,6 @@ class Augment(Protocol):
 class RecipeCode:
     """The functions of one recipe."""
 
-    recordings: Recordings
     network: NetworkFactory
     train: Trainer
     teacher_network: NetworkFactory | None = None
@@ -94,7 +104,6 @@ def load(folder: Path, entry: EntryPoints) -> RecipeCode:
     """
     _fresh(folder)
     return RecipeCode(
-        recordings=cast(Recordings, _function(folder, entry.recordings)),
         network=cast(NetworkFactory, _function(folder, entry.network)),
         train=cast(Trainer, _function(folder, entry.train)),
         teacher_network=cast(NetworkFactory | None, _optional(folder, entry.teacher_network)),
@@ -123,7 +132,15 @@ def metrics(folder: Path, names: Iterable[str]) -> dict[str, Metric]:
 def recordings(folder: Path, entry: EntryPoints) -> Recordings:
     """The data alone, without importing the network's code; raises as :func:`load`."""
     _fresh(folder)
+    assert entry.recordings is not None
     return cast(Recordings, _function(folder, entry.recordings))
+
+
+def log(folder: Path, entry: EntryPoints) -> LogOffer:
+    """As :func:`recordings`, for features of requests."""
+    _fresh(folder)
+    assert entry.log is not None
+    return cast(LogOffer, _function(folder, entry.log))
 
 
 def _fresh(folder: Path) -> None:

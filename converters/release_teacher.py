@@ -46,7 +46,7 @@ class ReleaseTeacher:
         self._order = [manifest.output.classes.index(name) for name in snapshot.classes]
         shape: tuple[int, ...] = (len(definition.feature_names),)
         if manifest.input == "samples":
-            shape = (definition.window.samples, len(definition.inputs))
+            shape = definition.raw_shape
         self._input, self._output = str(manifest.input), manifest.output.name
         self._run = host.runner(incumbent.model_file(folder, manifest, variant, shape))
 

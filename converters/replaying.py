@@ -20,7 +20,7 @@ from edge_core.errors import InvalidInput
 from edge_core.features import agreement
 from edge_core.features import definition as definitions
 from edge_core.features.agreement import Agreement, Float32, Key
-from edge_core.features.definition import FeatureDefinition
+from edge_core.features.window_definition import WindowDefinition
 from edge_core.features.windowing import FeatureStream, Windows
 
 PIECES = (1, 7, 64, 3, 250)
@@ -29,7 +29,7 @@ RESTART_EVERY = 13
 """Pushes after which a stream is stored and restored."""
 
 Rows = dict[Key, Float32]
-Opened = Callable[[FeatureDefinition], FeatureStream]
+Opened = Callable[[WindowDefinition], FeatureStream]
 
 
 def parity(bundle: Path, log: Path) -> Agreement:
@@ -41,11 +41,12 @@ def parity(bundle: Path, log: Path) -> Agreement:
     definition = definitions.parse(
         folders.read_limited(bundle / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
     )
-    return replay(definition, event_log.read(log, definition.input_names))
+    windows = definitions.of_windows(definition)
+    return replay(windows, event_log.read(log, windows.input_names))
 
 
 def replay(
-    definition: FeatureDefinition,
+    definition: WindowDefinition,
     log: SampleLog,
     training: Opened = FeatureStream,
     serving: Opened = FeatureStream,
@@ -70,7 +71,7 @@ def replay(
     return agreement.compare(definition.feature_names, expected, found)
 
 
-def _whole(definition: FeatureDefinition, log: SampleLog, opened: Opened) -> Rows:
+def _whole(definition: WindowDefinition, log: SampleLog, opened: Opened) -> Rows:
     rows: Rows = {}
     names = np.array(log.streams)
     for name in dict.fromkeys(log.streams):
@@ -79,7 +80,7 @@ def _whole(definition: FeatureDefinition, log: SampleLog, opened: Opened) -> Row
     return rows
 
 
-def _piecewise(definition: FeatureDefinition, log: SampleLog, opened: Opened) -> Rows:
+def _piecewise(definition: WindowDefinition, log: SampleLog, opened: Opened) -> Rows:
     """In order of arrival, streams taking turns, each restored now and then."""
     rows: Rows = {}
     streams: dict[str, FeatureStream] = {}

@@ -13,6 +13,7 @@ import numpy as np
 from converters import incumbent, provenance, recipe, recipe_code
 from converters.refusal import StageFailed, WrongUse
 from edge_core.bundle import folder as folders
+from edge_core.bundle import golden as goldens
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle.manifest import Manifest
 
@@ -96,10 +97,11 @@ def _answers(
     variant = next((v for v in manifest.variants if v.path == path), None)
     if variant is None:
         return FileComparison(path=path, outcome="different")
-    with np.load(bundle / manifests.GOLDEN, allow_pickle=False) as golden:
-        samples = golden["samples"]
-    mine = incumbent.answer(bundle, manifest, variant, samples)
-    theirs = incumbent.answer(other, again, again.variant(variant.target), samples)
+    raw = goldens.unpack(
+        folders.read_limited(bundle / manifests.GOLDEN, goldens.MAX_GOLDEN_BYTES)
+    ).raw
+    mine = incumbent.answer(bundle, manifest, variant, raw)
+    theirs = incumbent.answer(other, again, again.variant(variant.target), raw)
     if mine is None or theirs is None:
         return FileComparison(path=path, outcome="different", detail="nothing here runs the file")
     worst = float(np.abs(mine - theirs).max(initial=0.0))

@@ -4,12 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import Protocol
 
-from converters import recipe_code
+from converters import definition_source, recipe_code
 from converters.floating import FloatModel
 from converters.product import Plain
 from converters.recipe import Recipe
 from converters.tensors import TensorSpec
-from edge_core.bundle import folder as folders
 from edge_core.features import definition as definitions
 
 
@@ -40,11 +39,7 @@ class RecipeSource(Plain, frozen=True, kw_only=True):
         import safetensors.torch
 
         code = recipe_code.load(Path(self.folder), self.recipe.entry)
-        definition = definitions.parse(
-            folders.read_limited(
-                Path(self.folder) / self.recipe.features, definitions.MAX_DEFINITION_BYTES
-            )
-        )
+        definition = definition_source.load(Path(self.folder) / self.recipe.features)
         network = code.network(definition, len(self.recipe.output.classes), self.recipe.settings)
         network.load_state_dict(safetensors.torch.load(self.weights))
         network.eval()
@@ -60,7 +55,7 @@ class RecipeSource(Plain, frozen=True, kw_only=True):
 def input_spec(recipe: Recipe, definition: definitions.FeatureDefinition) -> TensorSpec:
     """What a recipe's network takes."""
     if recipe.input == "samples":
-        return TensorSpec(name="samples", shape=(definition.window.samples, len(definition.inputs)))
+        return TensorSpec(name="samples", shape=definition.raw_shape)
     return TensorSpec(name="features", shape=(len(definition.feature_names),))
 
 

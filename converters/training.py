@@ -7,7 +7,9 @@ from converters.dataset import Float32, Rows, Snapshot
 from converters.recipe import DistillationRecipe, Recipe
 from converters.recipe_code import RecipeCode
 from converters.release_teacher import ReleaseTeacher
+from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator
+from edge_core.features.window_definition import WindowDefinition
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +45,7 @@ def train(
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     definition, rows = snapshot.definition, snapshot.rows["train"]
-    classes, evaluator = len(snapshot.classes), Evaluator(definition)
+    classes, evaluator = len(snapshot.classes), _evaluator(definition)
     torch.manual_seed(chosen.seed)
     network = code.network(definition, classes, chosen.settings)
     code.train(network, rows, evaluator, chosen.settings, chosen.seed)
@@ -68,9 +70,13 @@ def train_teacher(chosen: Recipe, code: RecipeCode, snapshot: Snapshot) -> "torc
     definition = snapshot.definition
     torch.manual_seed(chosen.seed)
     teacher = code.teacher_network(definition, len(snapshot.classes), chosen.settings)
-    evaluator = Evaluator(definition)
+    evaluator = _evaluator(definition)
     code.teacher_train(teacher, snapshot.rows["train"], evaluator, chosen.settings, chosen.seed)
     return teacher.eval()
+
+
+def _evaluator(definition: FeatureDefinition) -> Evaluator | None:
+    return Evaluator(definition) if isinstance(definition, WindowDefinition) else None
 
 
 def _distil(

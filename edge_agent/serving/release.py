@@ -1,17 +1,18 @@
 """A release in memory: everything of its bundle that answering a request needs."""
 
-import io
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
 from edge_agent.inference.session import Float32, Session, open_session
 from edge_core import baseline as baselines
 from edge_core.bundle import folder as folders
+from edge_core.bundle import golden as goldens
 from edge_core.bundle import manifest as manifests
+from edge_core.bundle.golden import Golden
 from edge_core.bundle.manifest import Manifest
-from edge_core.errors import InvalidBundle, InvalidMessage, Unavailable, quoted
+from edge_core.errors import InvalidBundle, InvalidMessage, Unavailable
 from edge_core.features import definition as definitions
 from edge_core.features.evaluation import Evaluator
 from edge_core.messages import codec
@@ -20,20 +21,8 @@ from edge_core.release import ReleaseRef
 from edge_core.stats import histogram, latency
 from edge_core.stats.histogram import Layout
 
-MAX_GOLDEN_BYTES = 64 * 1024 * 1024
 MAX_NAME = 64
 MAX_NUMBER = 2**40
-
-
-class Golden(NamedTuple):
-    """Recorded rows of a bundle."""
-
-    samples: Float32
-    """Raw windows, float32 [rows, samples, inputs]."""
-    features: Float32
-    """float32 [rows, features], to be met bit for bit."""
-    expected: Float32
-    """Logits float32 [rows, classes], to be met within the variant's tolerance."""
 
 
 class LoadedRelease:
@@ -48,8 +37,10 @@ class LoadedRelease:
         self.variant = manifest.variant(target)
         self.session = session
         self.classes = manifest.output.classes
-        self.definition = definitions.parse(
-            folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
+        self.definition = definitions.of_windows(
+            definitions.parse(
+                folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
+            )
         )
         self.evaluator = Evaluator(self.definition)
         self.reference = histogram.parse(
@@ -156,18 +147,13 @@ class LoadedRelease:
         return self.baseline.logits(features, self.definition.feature_names)
 
     def golden(self) -> Golden:
-        """Read the golden vectors; raise :class:`InvalidBundle` where they are malformed."""
-        data = folders.read_limited(self._folder / manifests.GOLDEN, MAX_GOLDEN_BYTES)
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                golden = Golden(
-                    arrays["samples"], arrays["features"], arrays[f"expected.{self.target}"]
-                )
-        except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds over bad bytes
-            raise InvalidBundle(f"golden vectors are not readable: {quoted(error)}") from error
-        if any(array.dtype != np.float32 for array in golden):
-            raise InvalidBundle("golden vectors are not float32")
-        return golden
+        """Read the golden rows; raise :class:`InvalidBundle` where they are malformed."""
+        found = goldens.unpack(
+            folders.read_limited(self._folder / manifests.GOLDEN, goldens.MAX_GOLDEN_BYTES)
+        )
+        if self.target not in found.expected:
+            raise InvalidBundle(f"{self.ref.name} holds no golden answers for {self.target}")
+        return found
 
     def same_windows(self, other: "LoadedRelease") -> bool:
         """Whether both cut the same raw windows out of the same inputs."""

@@ -7,7 +7,6 @@ import numpy as np
 
 from edge_agent.inference.session import Float32
 from edge_agent.serving.engine import Totals
-from edge_agent.serving.release import Golden
 
 IDLE_FACTOR = 10
 """Without enough rows, probation ends well after this many times its length."""
@@ -22,18 +21,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def golden_problem(
-    golden: Golden, features: Float32, logits: Float32, tolerance: float
+    recorded: Float32, expected: Float32, features: Float32, logits: Float32, tolerance: float
 ) -> str | None:
     """Compare what this device computed with what the bundle recorded; none when it agrees.
 
-    Features have to agree bit for bit, logits within the variant's tolerance.
+    Args:
+        recorded: the bundle's features, to be met bit for bit.
+        expected: the bundle's logits, to be met within ``tolerance``.
+        features: this device's.
+        logits: this device's.
+        tolerance: of the variant.
     """
-    if features.shape != golden.features.shape or logits.shape != golden.expected.shape:
+    if features.shape != recorded.shape or logits.shape != expected.shape:
         return f"golden vectors give shapes {features.shape} and {logits.shape}"
-    differing = int((features.view(np.uint32) != golden.features.view(np.uint32)).any(axis=1).sum())
+    differing = int((features.view(np.uint32) != recorded.view(np.uint32)).any(axis=1).sum())
     if differing:
         return f"features of {differing} of {len(features)} golden rows differ from the bundle's"
-    worst = float(np.abs(logits - golden.expected).max(initial=0.0))
+    worst = float(np.abs(logits - expected).max(initial=0.0))
     if not worst <= tolerance:
         return f"logits of the golden rows are off by up to {worst:.4g}; allowed is {tolerance:.4g}"
     return None

@@ -2,6 +2,7 @@
 
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.update import health
+from edge_core.bundle import golden as goldens
 from edge_core.errors import SerinusError
 
 
@@ -12,9 +13,9 @@ def self_test(release: LoadedRelease) -> None:
         SerinusError: they differ.
     """
     golden = release.golden()
-    evaluator = release.evaluator
-    features = evaluator.evaluate(evaluator.quantise(golden.samples))
-    logits = release.logits(golden.samples, features)
-    problem = health.golden_problem(golden, features, logits, release.variant.tolerance)
+    features = goldens.features(release.definition, golden.raw)
+    logits = release.logits(goldens.samples(release.definition, golden.raw), features)
+    expected, tolerance = golden.expected[release.target], release.variant.tolerance
+    problem = health.golden_problem(golden.features, expected, features, logits, tolerance)
     if problem:
         raise SerinusError(f"self-test of {release.ref.name} failed: {problem}")

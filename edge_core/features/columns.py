@@ -1,7 +1,7 @@
 """Columns of requests and events as applications send them, checked against their fields."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,16 @@ def check(fields: Sequence[FieldType], given: Given) -> dict[str, Checked]:
             row = int(found[field.name].missing.argmax())
             raise InvalidInput(f"{field.name} is missing in row {row}; the definition refuses that")
     return found
+
+
+def taken(given: Given, places: Int64) -> dict[str, Any]:
+    """Some rows of every column, by place."""
+    return {
+        name: [column[place] for place in places.tolist()]
+        if isinstance(column, list)
+        else np.asarray(column)[places]
+        for name, column in given.items()
+    }
 
 
 def _column(field: FieldType, given: npt.ArrayLike | Sequence[object]) -> Checked:

@@ -1,87 +1,25 @@
-"""A feature definition: data that says how raw sensor samples become a model's inputs.
+"""A feature definition: data that says how raw values become a model's inputs.
 
-It is part of the signed bundle (``features.json``) and names operations, never code.
+It is part of the signed bundle (``features.json``) and names operations, never code. One kind cuts
+sensor samples into windows, the other answers requests from entities' events.
 """
-
-from typing import Annotated, Literal
 
 import msgspec
 
 from edge_core.errors import InvalidBundle, quoted
-from edge_core.features.over_samples import BandEnergy, Correlation, SampleOperation, columns
-from edge_core.features.record import Record, duplicates_refused
-from edge_core.features.sensors import SensorInput, Window
+from edge_core.features.request_definition import RequestDefinition
+from edge_core.features.window_definition import WindowDefinition
 
 DEFINITION_VERSION = 2
-"""Version 1 had seven operations and no missing samples; it reads as it did."""
 READ_VERSIONS = (1, 2)
-MAX_DEFINITION_BYTES = 256 * 1024
-MAX_COLUMNS = 16384
+MAX_DEFINITION_BYTES = 1024 * 1024
+
+FeatureDefinition = WindowDefinition | RequestDefinition
 
 
-class FeatureDefinition(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """Inputs, window and features, in the order in which arrays hold them."""
-
-    v: Literal[1, 2] = 2
-    inputs: Annotated[list[SensorInput], msgspec.Meta(min_length=1, max_length=64)]
-    window: Window
-    features: Annotated[list[SampleOperation], msgspec.Meta(min_length=1, max_length=1024)]
-
-    def __post_init__(self) -> None:
-        duplicates_refused("input", self.input_names)
-        duplicates_refused("feature", [feature.name for feature in self.features])
-        duplicates_refused("column", self.feature_names)
-        if len(self.feature_names) > MAX_COLUMNS:
-            raise ValueError(
-                f"the features have {len(self.feature_names)} columns; {MAX_COLUMNS} are allowed"
-            )
-        known = {entry.name: entry for entry in self.inputs}
-        for feature in self.features:
-            for name in _channels(feature):
-                if name not in known:
-                    raise ValueError(f"feature {feature.name}: unknown input {name}")
-                if known[name].null_policy == "skip" and feature.default is None:
-                    raise ValueError(
-                        f"feature {feature.name}: samples of {name} may be missing; "
-                        "give it a default"
-                    )
-            if isinstance(feature, BandEnergy):
-                feature.bins(rate_hz=self.window.rate_hz, samples=self.window.samples)
-        for entry in self.inputs:
-            self._check_input(entry)
-
-    def _check_input(self, entry: SensorInput) -> None:
-        # samples * sum of squares is the largest integer the evaluator forms.
-        if self.window.samples**2 * entry.largest**2 >= 2**63:
-            raise ValueError(
-                f"input {entry.name}: {self.window.samples} samples of this range and lsb "
-                "overflow 64-bit sums; shorten the window or use a coarser lsb"
-            )
-        if entry.min_valid > self.window.samples:
-            raise ValueError(
-                f"input {entry.name}: min_valid exceeds the {self.window.samples} samples "
-                "of a window"
-            )
-
-    @property
-    def input_names(self) -> list[str]:
-        """Names of the raw channels."""
-        return [entry.name for entry in self.inputs]
-
-    @property
-    def feature_names(self) -> list[str]:
-        """Names of the model's inputs, in order: a feature may have several."""
-        return [name for feature in self.features for name in columns(feature, self.window.samples)]
-
-
-def _channels(feature: SampleOperation) -> list[str]:
-    if isinstance(feature, Correlation):
-        return [feature.input, feature.other]
-    return [feature.input]
-
-
-class _Versioned(msgspec.Struct):
+class _Outline(msgspec.Struct):
     v: int
+    request: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 def parse(data: bytes) -> FeatureDefinition:
@@ -91,12 +29,14 @@ def parse(data: bytes) -> FeatureDefinition:
             f"feature definition has {len(data)} bytes; the limit is {MAX_DEFINITION_BYTES}"
         )
     try:
-        version = msgspec.json.decode(data, type=_Versioned).v
-        if version not in READ_VERSIONS:
+        outline = msgspec.json.decode(data, type=_Outline)
+        if outline.v not in READ_VERSIONS:
             raise InvalidBundle(
-                f"feature definition has version {version}; known are 1 and {DEFINITION_VERSION}"
+                f"feature definition has version {outline.v}; known are 1 and {DEFINITION_VERSION}"
             )
-        return msgspec.json.decode(data, type=FeatureDefinition)
+        if outline.request is msgspec.UNSET:
+            return msgspec.json.decode(data, type=WindowDefinition)
+        return msgspec.json.decode(data, type=RequestDefinition)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidBundle(f"feature definition is not valid: {quoted(error)}") from error
 
@@ -104,5 +44,19 @@ def parse(data: bytes) -> FeatureDefinition:
 def serialize(definition: FeatureDefinition) -> bytes:
     """Canonical readable JSON bytes: what is read back from them is written the same."""
     # Once around, so that a whole number where a real one belongs is written as it is read.
-    read = msgspec.json.decode(msgspec.json.encode(definition), type=FeatureDefinition)
+    read = msgspec.json.decode(msgspec.json.encode(definition), type=type(definition))
     return msgspec.json.format(msgspec.json.encode(read), indent=2) + b"\n"
+
+
+def of_windows(definition: FeatureDefinition) -> WindowDefinition:
+    """The definition, where it is one of sensor windows; else raise :class:`InvalidBundle`."""
+    if not isinstance(definition, WindowDefinition):
+        raise InvalidBundle("the features are those of requests; sensor windows are needed here")
+    return definition
+
+
+def of_requests(definition: FeatureDefinition) -> RequestDefinition:
+    """The definition, where it is one of requests; else raise :class:`InvalidBundle`."""
+    if not isinstance(definition, RequestDefinition):
+        raise InvalidBundle("the features are those of sensor windows; requests are needed here")
+    return definition

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_core.errors import InvalidInput
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.over_samples import (
     BandEnergy,
     Correlation,
@@ -22,6 +21,7 @@ from edge_core.features.over_samples import (
     columns,
 )
 from edge_core.features.reductions import LINEAR, MISSING, SQUARE, Reductions
+from edge_core.features.window_definition import WindowDefinition
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -37,7 +37,7 @@ none where none can."""
 class Evaluator:
     """The compiled form of one feature definition. Immutable; safe to share among threads."""
 
-    def __init__(self, definition: FeatureDefinition) -> None:
+    def __init__(self, definition: WindowDefinition) -> None:
         self.definition = definition
         self.width = len(definition.feature_names)
         """Number of the model's inputs."""
@@ -242,11 +242,11 @@ def _as_float32(samples: npt.ArrayLike) -> Float32:
         return values.astype(np.float32)
 
 
-def quantise(definition: FeatureDefinition, samples: npt.ArrayLike) -> Int32:
+def quantise(definition: WindowDefinition, samples: npt.ArrayLike) -> Int32:
     """:meth:`Evaluator.quantise` for callers that need it once."""
     return Evaluator(definition).quantise(samples)
 
 
-def evaluate(definition: FeatureDefinition, quantised: Int32) -> Float32:
+def evaluate(definition: WindowDefinition, quantised: Int32) -> Float32:
     """:meth:`Evaluator.evaluate` for callers that need it once."""
     return Evaluator(definition).evaluate(quantised)

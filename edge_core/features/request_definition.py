@@ -1,6 +1,7 @@
 """A definition of features of requests: their fields, event streams, and what is made of both.
 
-Like a definition of sensor windows it is data, part of the signed bundle (``features.json``).
+Beside its fields and features it carries time zones, calendars and tables, so that a device needs
+nothing else.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,10 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edge_core.errors import InvalidBundle, quoted
 from edge_core.features import graph
 from edge_core.features.carried import Calendar, Table, Zone
-from edge_core.features.definition import DEFINITION_VERSION
 from edge_core.features.over_rows import DaysToHoliday, Holiday, Lookup, OfTime, RowOperation
 from edge_core.features.over_time import (
     LastWithin,
@@ -24,7 +23,6 @@ from edge_core.features.over_time import (
 from edge_core.features.record import Record, duplicates_refused
 from edge_core.features.requests import Category, FieldType, Number, Request, Stream, Time
 
-MAX_DEFINITION_BYTES = 1024 * 1024
 MAX_COLUMNS = 16384
 DEFAULT_MEMORY_BYTES = 64 * 1024 * 1024
 EXACT = 2**53
@@ -72,9 +70,19 @@ class RequestDefinition(Record, frozen=True, kw_only=True, omit_defaults=False):
             )
 
     @property
-    def input_names(self) -> list[str]:
+    def field_names(self) -> list[str]:
         """Names of the request's fields."""
         return [field.name for field in self.request.fields]
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the request's numbers, the raw values that statistics are kept of."""
+        return [field.name for field in self.request.fields if isinstance(field, Number)]
+
+    @property
+    def raw_shape(self) -> tuple[int, int]:
+        """One sample of the request's numbers."""
+        return 1, len(self.input_names)
 
     @property
     def feature_names(self) -> list[str]:
@@ -160,31 +168,3 @@ def _check_over_time(
             f"feature {feature.name}: sums of {stream.keep.events_per_entity} events of this range "
             "and lsb are not exact; keep fewer events for each entity or use a coarser lsb"
         )
-
-
-class _Versioned(msgspec.Struct):
-    v: int
-
-
-def parse(data: bytes) -> RequestDefinition:
-    """Parse a definition; raise :class:`InvalidBundle` where it is not valid."""
-    if len(data) > MAX_DEFINITION_BYTES:
-        raise InvalidBundle(
-            f"feature definition has {len(data)} bytes; the limit is {MAX_DEFINITION_BYTES}"
-        )
-    try:
-        version = msgspec.json.decode(data, type=_Versioned).v
-        if version != DEFINITION_VERSION:
-            raise InvalidBundle(
-                f"definition of requests has version {version}; known is {DEFINITION_VERSION}"
-            )
-        return msgspec.json.decode(data, type=RequestDefinition)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidBundle(f"feature definition is not valid: {quoted(error)}") from error
-
-
-def serialize(definition: RequestDefinition) -> bytes:
-    """Canonical readable JSON bytes: what is read back from them is written the same."""
-    # Once around, so that a whole number where a real one belongs is written as it is read.
-    read = msgspec.json.decode(msgspec.json.encode(definition), type=RequestDefinition)
-    return msgspec.json.format(msgspec.json.encode(read), indent=2) + b"\n"

@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from edge_core.errors import InvalidInput, quoted
 from edge_core.features import columns as checking
-from edge_core.features import request_definition as definitions
+from edge_core.features import definition as definitions
 from edge_core.features.batches import Arrivals, Asked, read_log
 from edge_core.features.columns import Checked, Given
 from edge_core.features.entities import MISSING, Dropped, Key, Store, Value
+from edge_core.features.logs import Events
 from edge_core.features.over_time import OverTime
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.requests import Number, Stream, Time
@@ -32,18 +33,6 @@ Objects = npt.NDArray[np.object_]
 
 STATE_VERSION = 1
 EARLIEST = -(2**62)
-
-
-class Events(NamedTuple):
-    """Events of one stream, in any order."""
-
-    times_us: npt.ArrayLike
-    """Event times, int64 [n]."""
-    sequence: npt.ArrayLike
-    """Sequence numbers: with the time they order a stream's events, and tell repeated ones."""
-    arrived_us: npt.ArrayLike
-    """When each one came, int64 [n]."""
-    fields: Given
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -83,7 +83,7 @@ class Rows:
         self._clocks = {zone.name: Clock(zone) for zone in definition.zones}
         self._dates = {calendar.name: Dates(calendar) for calendar in definition.calendars}
         self._tables = {table.name: table.values for table in definition.tables}
-        ordered = graph.ordered(definition.features, definition.input_names)
+        ordered = graph.ordered(definition.features, definition.field_names)
         self._steps: list[tuple[Operation, Compute | None]] = [
             (feature, self._compiled(feature) if isinstance(feature, OverRows) else None)
             for feature in ordered

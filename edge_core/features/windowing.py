@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from edge_core.errors import InvalidInput, quoted
 from edge_core.features import definition as definitions
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator, Float32, Int32, Int64
+from edge_core.features.window_definition import WindowDefinition
 
 MAX_TIME_US = 2**62
 """Times lie within +-2**62 us (146,000 years), so that the step between two fits int64."""
@@ -60,7 +60,7 @@ class FeatureStream:
     with every chunk; the bytes are the same.
     """
 
-    def __init__(self, definition: FeatureDefinition, evaluator: Evaluator | None = None) -> None:
+    def __init__(self, definition: WindowDefinition, evaluator: Evaluator | None = None) -> None:
         self._definition = definition
         self._evaluator = evaluator or Evaluator(definition)
         self._window = definition.window
@@ -111,7 +111,7 @@ class FeatureStream:
 
     @classmethod
     def restore(
-        cls, definition: FeatureDefinition, data: bytes, evaluator: Evaluator | None = None
+        cls, definition: WindowDefinition, data: bytes, evaluator: Evaluator | None = None
     ) -> Self:
         """A stream that goes on where :meth:`snapshot` was taken.
 
@@ -197,7 +197,7 @@ def _overlapping(samples: npt.NDArray[Scalar], count: int, size: int, hop: int) 
     return windows[: (count - 1) * hop + 1 : hop].transpose(0, 2, 1)
 
 
-def _digest(definition: FeatureDefinition) -> str:
+def _digest(definition: WindowDefinition) -> str:
     return hashlib.sha256(definitions.serialize(definition)).hexdigest()
 
 

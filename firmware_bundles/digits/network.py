@@ -7,8 +7,8 @@ from torch import nn
 
 from converters.dataset import Rows
 from converters.layers import Scaled, Standardise
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator
+from edge_core.features.window_definition import WindowDefinition
 
 LIMIT = 4.0
 """Scaled pixels are clipped here."""
@@ -31,7 +31,7 @@ def _block(given: int, made: int, stride: int) -> list[nn.Module]:
 
 
 def network(
-    definition: FeatureDefinition, classes: int, settings: Mapping[str, object]
+    definition: WindowDefinition, classes: int, settings: Mapping[str, object]
 ) -> nn.Module:
     """Make an untrained network: three 3x3 convolutions, the last two halving the image."""
     width, dropout = settings.get("width", 16), settings.get("dropout", 0.2)

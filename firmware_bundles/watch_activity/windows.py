@@ -13,8 +13,8 @@ from torch import nn
 
 from converters.dataset import Rows
 from converters.layers import Scaled, Standardise
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator
+from edge_core.features.window_definition import WindowDefinition
 
 LIMIT = 4.0
 """Scaled samples are clipped here, so that a rare shock does not widen the int8 range."""
@@ -48,21 +48,21 @@ class Convolutions(nn.Module):
 
 
 def network(
-    definition: FeatureDefinition, classes: int, settings: Mapping[str, object]
+    definition: WindowDefinition, classes: int, settings: Mapping[str, object]
 ) -> nn.Module:
     """Make the untrained student; ``width`` is the first convolution's number of channels."""
     return _network(definition, classes, settings, round(_number(settings, "width")))
 
 
 def teacher_network(
-    definition: FeatureDefinition, classes: int, settings: Mapping[str, object]
+    definition: WindowDefinition, classes: int, settings: Mapping[str, object]
 ) -> nn.Module:
     """Make the untrained teacher: the same form, ``teacher_width`` wide."""
     return _network(definition, classes, settings, round(_number(settings, "teacher_width")))
 
 
 def _network(
-    definition: FeatureDefinition, classes: int, settings: Mapping[str, object], width: int
+    definition: WindowDefinition, classes: int, settings: Mapping[str, object], width: int
 ) -> nn.Module:
     inputs = len(definition.inputs)
     widths = (width, width * 3 // 2, width * 2)

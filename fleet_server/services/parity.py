@@ -5,6 +5,7 @@ import sqlalchemy as sa
 
 from edge_core.errors import InvalidInput
 from edge_core.features import evaluation
+from edge_core.features.definition import of_windows
 from edge_core.messages.telemetry import Sample
 from fleet_server.services.catalog import Release
 from fleet_server.storage import devices, journal
@@ -15,8 +16,8 @@ KEPT_SAMPLES = 1000
 
 def compare(sample: Sample, release: Release) -> str | None:
     """Say which features differ in any bit; none where they agree. Lengths are checked before."""
-    definition = release.definition
-    shape = (1, definition.window.samples, len(definition.inputs))
+    definition = of_windows(release.definition)
+    shape = (1, *definition.raw_shape)
     window = np.frombuffer(sample.window, dtype="<f4").reshape(shape)
     try:
         ours = evaluation.evaluate(definition, evaluation.quantise(definition, window))[0]

@@ -3,6 +3,8 @@
 Pure: values in, a reason out.
 """
 
+import math
+
 import msgspec
 import numpy as np
 
@@ -62,7 +64,7 @@ def sample_rejection(sample: Sample, release: Release | None, latest_ms: int) ->
         return Rejection(reason="impossible time", detail=f"{sample.at_ms} ms")
     definition = release.definition
     shapes = {
-        "window": (sample.window, definition.window.samples * len(definition.inputs)),
+        "window": (sample.window, math.prod(definition.raw_shape)),
         "features": (sample.features, len(definition.feature_names)),
         "scores": (sample.scores, len(release.manifest.output.classes)),
     }
@@ -105,7 +107,7 @@ def _arrays(window: StatsWindow, release: Release) -> Rejection | None:
     if window.counts:
         merged = counts(window)
         per_row = {channel.name: 1 for channel in release.reference.channels}
-        per_row |= dict.fromkeys(release.definition.input_names, release.definition.window.samples)
+        per_row |= dict.fromkeys(release.definition.input_names, release.definition.raw_shape[0])
         for name, most in per_row.items():
             found = int(merged[layout.slice_of(name)].sum())
             if found > most * window.rows:

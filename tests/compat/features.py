@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.over_samples import (
     BandEnergy,
     Correlation,
@@ -20,9 +19,10 @@ from edge_core.features.over_samples import (
     ZeroCrossings,
 )
 from edge_core.features.sensors import SensorInput, Window
+from edge_core.features.window_definition import WindowDefinition
 from edge_core.features.windowing import FeatureStream
 
-EVERY_OPERATION = FeatureDefinition(
+EVERY_OPERATION = WindowDefinition(
     inputs=[
         SensorInput(
             name="x",
@@ -63,7 +63,7 @@ LATER = 1_160_000 + np.arange(8) * 20_000
 LATER_SAMPLES = np.stack((np.sin(LATER / 1e5), np.cos(LATER / 1e5)), axis=1)
 
 
-def half_fed(definition: FeatureDefinition) -> FeatureStream:
+def half_fed(definition: WindowDefinition) -> FeatureStream:
     """A stream of two channels in the middle of a window."""
     stream = FeatureStream(definition)
     stream.push(EARLIER, EARLIER_SAMPLES)

@@ -24,11 +24,10 @@ from edge_core.bundle import signature, trust
 from edge_core.bundle.manifest import FileEntry, GateResult, Waiver
 from edge_core.errors import InvalidBundle, InvalidMessage, UntrustedBundle
 from edge_core.features import definition as definitions
-from edge_core.features import request_definition
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.over_samples import Mean, Std
 from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.features.sensors import SensorInput, Window
+from edge_core.features.window_definition import WindowDefinition
 from edge_core.features.windowing import FeatureStream
 from edge_core.messages import codec
 from edge_core.messages.deployment import DesiredState
@@ -213,7 +212,7 @@ def kept(before: Any, after: Any) -> bool:
 
 def test_the_feature_definition_says_what_it_said() -> None:
     definition = definitions.parse((BUNDLE / manifests.FEATURES).read_bytes())
-    assert definition == FeatureDefinition(
+    assert definition == WindowDefinition(
         v=1,
         inputs=[
             SensorInput(name="ax", unit="g", lsb=2**-10, low=-8.0, high=8.0),
@@ -256,8 +255,8 @@ def test_a_stream_goes_on_from_what_it_remembered() -> None:
 
 def test_a_definition_of_requests_and_its_state_say_what_they_said() -> None:
     data = (V2 / "requests.json").read_bytes()
-    definition = request_definition.parse(data)
-    assert request_definition.serialize(definition) == data
+    definition = definitions.of_requests(definitions.parse(data))
+    assert definitions.serialize(definition) == data
     evaluator = RequestEvaluator.restore(definition, (V2 / "requests.state").read_bytes())
     assert evaluator.snapshot() == (V2 / "requests.state").read_bytes()
     found = evaluator.ask(

@@ -17,15 +17,15 @@ from converters.cli import app
 from converters.event_log import SampleLog
 from edge_core.errors import InvalidInput
 from edge_core.features import agreement
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator, Int32
 from edge_core.features.over_samples import BandEnergy, Count, Mean, Std, Sum
 from edge_core.features.reductions import MISSING
 from edge_core.features.sensors import SensorInput, Window
+from edge_core.features.window_definition import WindowDefinition
 from edge_core.features.windowing import FeatureStream, Windows
 from tests.simulators.tiny_bundle import tiny_bundle
 
-DEFINITION = FeatureDefinition(
+DEFINITION = WindowDefinition(
     inputs=[
         SensorInput(
             name="ax", unit="g", lsb=2**-16, low=-8, high=8, null_policy="skip", min_valid=11
@@ -140,7 +140,7 @@ def _steps(times_us: npt.ArrayLike) -> npt.NDArray[np.int64]:
 class IgnoresGaps(FeatureStream):
     """Windows span holes in time."""
 
-    def __init__(self, definition: FeatureDefinition, evaluator: Evaluator | None = None) -> None:
+    def __init__(self, definition: WindowDefinition, evaluator: Evaluator | None = None) -> None:
         super().__init__(definition, evaluator)
         self._window = Window(samples=20, hop=10, max_gap_ms=10**6, rate_hz=50.0)
 

@@ -15,7 +15,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_core.features import evaluation
-from edge_core.features.definition import FeatureDefinition
+from edge_core.features.window_definition import WindowDefinition
 from edge_core.messages import codec, topics
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import (
@@ -39,7 +39,7 @@ class World(msgspec.Struct, kw_only=True):
     """What all simulated devices share; a test may change it while they run."""
 
     accuracy: Accuracy
-    definition: FeatureDefinition
+    definition: WindowDefinition
     layout: Layout
     target: str = "cpu-x86_64-ort"
     rows: int = 20

@@ -24,15 +24,15 @@ from edge_core.bundle.manifest import (
     VariantRecord,
 )
 from edge_core.features import definition as definitions
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator
 from edge_core.features.over_samples import Mean, Std
 from edge_core.features.sensors import SensorInput, Window
+from edge_core.features.window_definition import WindowDefinition
 from edge_core.stats import histogram
 
 TARGET = "cpu-x86_64-ort"
 CLASSES = ["still", "shake", "tilt"]
-DEFINITION = FeatureDefinition(
+DEFINITION = WindowDefinition(
     inputs=[
         SensorInput(name="ax", unit="g", lsb=2**-10, low=-8.0, high=8.0),
         SensorInput(name="ay", unit="g", lsb=2**-10, low=-8.0, high=8.0),
@@ -69,7 +69,7 @@ def tiny_bundle(
     seed: int = 0,
     sign_with: Path | None = None,
     model: str = "tiny-motion",
-    definition: FeatureDefinition = DEFINITION,
+    definition: WindowDefinition = DEFINITION,
     golden: bytes | None = None,
 ) -> Path:
     """Write the bundle into ``folder``, signed when a statement key is given, and return it.

@@ -56,10 +56,10 @@ async def until_shadowed(monitor: Monitor, rows: int) -> dict[str, StatsWindow]:
 async def test_answers_are_those_of_the_bundle(monitor: Monitor, release: LoadedRelease) -> None:
     golden = release.golden()
     async with serving(monitor, release) as engine:
-        answers = await engine.predict(golden.samples)
+        answers = await engine.predict(golden.raw)
     scores = np.array([answer.scores for answer in answers], np.float32)
     np.testing.assert_array_equal(
-        scores, outputs.probabilities(release.logits(golden.samples, golden.features))
+        scores, outputs.probabilities(release.logits(golden.raw, golden.features))
     )
     first = answers[0]
     assert (first.model, first.version, first.digest) == (

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from edge_core.features import batches, entities
-from edge_core.features.request_evaluation import Events, RequestEvaluator
+from edge_core.features.logs import Events
+from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.features.requests import Keep
 
 from .test_request_evaluation import SECOND, define
@@ -35,7 +36,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def ways(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many parts took the short cut, and how many did not."""
     found: Counter[str] = Counter()
-    at_once = batches._at_once  # noqa: SLF001
+    at_once = batches._at_once
 
     def counted(*args: Any) -> Any:
         read = at_once(*args)

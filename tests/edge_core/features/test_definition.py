@@ -5,14 +5,14 @@ import pytest
 
 from edge_core.errors import InvalidBundle
 from edge_core.features import definition as definitions
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.over_samples import Mean
 from edge_core.features.sensors import SensorInput, Window
+from edge_core.features.window_definition import WindowDefinition
 
 WINDOW = Window(samples=8, hop=4, max_gap_ms=100, rate_hz=50.0)
 AX = SensorInput(name="ax", unit="g", lsb=0.25, low=-8.0, high=8.0)
 MEAN = Mean(name="ax_mean", input="ax")
-DEFINITION = FeatureDefinition(inputs=[AX], window=WINDOW, features=[MEAN])
+DEFINITION = WindowDefinition(inputs=[AX], window=WINDOW, features=[MEAN])
 
 
 def test_what_is_written_is_read_back() -> None:
@@ -36,7 +36,7 @@ def test_a_whole_number_is_written_as_the_real_one_that_it_stands_for() -> None:
 )
 def test_contradictions_are_named(changes: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        FeatureDefinition(**({"inputs": [AX], "window": WINDOW, "features": [MEAN]} | changes))
+        WindowDefinition(**({"inputs": [AX], "window": WINDOW, "features": [MEAN]} | changes))
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def test_a_range_that_integers_cannot_hold_names_its_channel(field: str, value: 
 
 
 def test_sums_that_would_overflow_are_refused_at_the_last_possible_value() -> None:
-    def define(samples: int) -> FeatureDefinition:
+    def define(samples: int) -> WindowDefinition:
         entry = SensorInput(name="ax", unit="g", lsb=1.0, low=-(2.0**24 - 1), high=1.0)
         window = Window(samples=samples, hop=1, max_gap_ms=1, rate_hz=1.0)
-        return FeatureDefinition(inputs=[entry], window=window, features=[MEAN])
+        return WindowDefinition(inputs=[entry], window=window, features=[MEAN])
 
     assert define(181).window.samples == 181
     with pytest.raises(ValueError, match="overflow 64-bit sums"):

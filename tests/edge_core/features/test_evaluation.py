@@ -14,10 +14,10 @@ from hypothesis.extra import numpy as arrays
 
 from edge_core.errors import InvalidInput
 from edge_core.features import evaluation
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator, Int32
 from edge_core.features.over_samples import Energy, Max, Mean, Min, Range, Std, ZeroCrossings
 from edge_core.features.sensors import SensorInput, Window
+from edge_core.features.window_definition import WindowDefinition
 
 OPERATIONS = {
     "mean": Mean,
@@ -30,9 +30,9 @@ OPERATIONS = {
 }
 
 
-def define(inputs: list[SensorInput], samples: int) -> FeatureDefinition:
+def define(inputs: list[SensorInput], samples: int) -> WindowDefinition:
     """Every operation over every input, the operations mixed."""
-    return FeatureDefinition(
+    return WindowDefinition(
         inputs=inputs,
         window=Window(samples=samples, hop=1, max_gap_ms=100, rate_hz=50.0),
         features=[

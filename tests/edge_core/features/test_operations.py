@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edge_core.errors import InvalidInput
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator
 from edge_core.features.over_samples import (
     BandEnergy,
@@ -32,6 +31,7 @@ from edge_core.features.over_samples import (
 )
 from edge_core.features.reductions import COSINE_BITS, MISSING, cosines
 from edge_core.features.sensors import SensorInput, Window
+from edge_core.features.window_definition import WindowDefinition
 
 SAMPLES = 16
 LSB = 0.25
@@ -57,7 +57,7 @@ FEATURES = [
     BandEnergy(name="band", input="x", low_hz=0, high_hz=9, default=-13),
     Raw(name="raw", input="x", default=-14),
 ]
-EVALUATOR = Evaluator(FeatureDefinition(inputs=INPUTS, window=WINDOW, features=FEATURES))
+EVALUATOR = Evaluator(WindowDefinition(inputs=INPUTS, window=WINDOW, features=FEATURES))
 VALUES = st.one_of(st.integers(-40, 40).map(lambda steps: steps * LSB), st.just(math.nan))
 ROWS = arrays.arrays(np.float32, (3, SAMPLES, 2), elements=VALUES)
 
@@ -143,7 +143,7 @@ def test_a_band_holds_what_swings_in_it(hertz: int, amplitude: float) -> None:
         BandEnergy(name=f"at_{k}", input="x", low_hz=k, high_hz=k + 1, default=0) for k in range(9)
     ]
     inputs = [SensorInput(name="x", unit="g", lsb=2**-12, low=-8, high=8)]
-    evaluator = Evaluator(FeatureDefinition(inputs=inputs, window=WINDOW, features=bands))
+    evaluator = Evaluator(WindowDefinition(inputs=inputs, window=WINDOW, features=bands))
     wave = amplitude * np.cos(2 * np.pi * hertz * np.arange(SAMPLES) / SAMPLES)
     (found,) = evaluator.evaluate(evaluator.quantise(wave.reshape(1, SAMPLES, 1)))
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_core.errors import InvalidInput
+from edge_core.features.logs import Events
 from edge_core.features.over_rows import Field, Missing, OneHot, Ratio
 from edge_core.features.over_time import (
     CountWithin,
@@ -21,7 +22,7 @@ from edge_core.features.over_time import (
     TimeSince,
 )
 from edge_core.features.request_definition import RequestDefinition
-from edge_core.features.request_evaluation import Events, RequestEvaluator
+from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.features.requests import Category, Keep, Number, Request, Stream, Time
 
 LSB = 0.5

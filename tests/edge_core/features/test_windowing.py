@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_core.errors import InvalidInput
-from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator
 from edge_core.features.over_samples import Energy, Mean, Std
 from edge_core.features.sensors import SensorInput, Window
+from edge_core.features.window_definition import WindowDefinition
 from edge_core.features.windowing import MAX_TIME_US, FeatureStream, Windows
 
 STEP_US = 20_000
@@ -28,12 +28,12 @@ STEPS = st.lists(
 CUTS = st.lists(st.integers(0, 60), max_size=12)
 
 
-def define(samples: int = 5, hop: int = 3) -> FeatureDefinition:
+def define(samples: int = 5, hop: int = 3) -> WindowDefinition:
     inputs = [
         SensorInput(name="ax", unit="g", lsb=2**-10, low=-8.0, high=8.0),
         SensorInput(name="ay", unit="g", lsb=2**-10, low=-8.0, high=8.0),
     ]
-    return FeatureDefinition(
+    return WindowDefinition(
         inputs=inputs,
         window=Window(samples=samples, hop=hop, max_gap_ms=GAP_US // 1000, rate_hz=50.0),
         features=[

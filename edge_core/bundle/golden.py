@@ -1,0 +1,84 @@
+"""Golden rows: raw values with the features and answers that a device has to find again."""
+
+import io
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_core.errors import InvalidBundle, quoted
+from edge_core.features import logs
+from edge_core.features.definition import FeatureDefinition, of_requests, of_windows
+from edge_core.features.evaluation import Evaluator
+from edge_core.features.logs import Log
+from edge_core.features.request_evaluation import RequestEvaluator
+
+Float32 = npt.NDArray[np.float32]
+
+MAX_GOLDEN_BYTES = 64 * 1024 * 1024
+EXPECTED = "expected."
+
+
+class Golden(NamedTuple):
+    """Recorded rows of a bundle."""
+
+    raw: Float32 | Log
+    """Sensor windows, float32 [rows, samples, inputs]; or a log of its own, from its beginning."""
+    features: Float32
+    """float32 [rows, features], to be met bit for bit."""
+    expected: Mapping[str, Float32]
+    """Target -> logits float32 [rows, classes], to be met within the variant's tolerance."""
+
+
+def pack(golden: Golden) -> bytes:
+    """As an npz file; a log is its bytes."""
+    raw = golden.raw
+    arrays: dict[str, npt.NDArray[np.generic]] = {"features": golden.features}
+    if isinstance(raw, Log):
+        arrays["log"] = np.frombuffer(logs.pack(raw), np.uint8)
+    else:
+        arrays["samples"] = raw
+    content = io.BytesIO()
+    expected = {f"{EXPECTED}{target}": found for target, found in golden.expected.items()}
+    np.savez(content, allow_pickle=False, **arrays, **expected)
+    return content.getvalue()
+
+
+def unpack(data: bytes) -> Golden:
+    """Read golden rows; raise :class:`InvalidBundle` where they are malformed."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            raw = logs.unpack(arrays["log"].tobytes()) if "log" in arrays else arrays["samples"]
+            features = arrays["features"]
+            expected = {
+                name.removeprefix(EXPECTED): arrays[name]
+                for name in arrays
+                if name.startswith(EXPECTED)
+            }
+    except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds over bad bytes
+        raise InvalidBundle(f"golden vectors are not readable: {quoted(error)}") from error
+    numbers = [features, *expected.values(), *([] if isinstance(raw, Log) else [raw])]
+    if any(array.dtype != np.float32 for array in numbers):
+        raise InvalidBundle("golden vectors are not float32")
+    return Golden(raw, features, expected)
+
+
+def samples(definition: FeatureDefinition, raw: Float32 | Log) -> Float32:
+    """Raw values as statistics take them, float32 [rows, samples, inputs]."""
+    if isinstance(raw, Log):
+        return logs.numbers(of_requests(definition), raw.request)
+    return raw
+
+
+def features(definition: FeatureDefinition, raw: Float32 | Log) -> Float32:
+    """Features of raw values, by a fresh evaluator.
+
+    Raises:
+        InvalidInput: values that the definition refuses.
+        InvalidBundle: raw values of the other kind.
+    """
+    if isinstance(raw, Log):
+        return RequestEvaluator(of_requests(definition)).replay(raw.events, raw.request)
+    evaluator = Evaluator(of_windows(definition))
+    return evaluator.evaluate(evaluator.quantise(raw))
