@@ -16,6 +16,7 @@ from converters import (
     gates,
     incumbent,
     judging,
+    leakage,
     recipe,
     recipe_code,
     signing,
@@ -28,6 +29,7 @@ from converters.cutting import Cut, ToCut
 from converters.dataset import Float32, Snapshot
 from converters.fine_tuning import FineTune, ToFineTune
 from converters.judging import Floating, Scores, Shown
+from converters.leakage import Sign
 from converters.pipeline import Pipeline, Report
 from converters.recipe import Recipe
 from converters.refusal import WrongUse
@@ -101,6 +103,7 @@ class _Built(NamedTuple):
     scorer: Scorer
     shown: list[Shown]
     scores: Scores
+    signs: list[Sign]
 
 
 def _fill(
@@ -113,6 +116,7 @@ def _fill(
         results = judging.judge(
             chosen, built.snapshot, built.shown, built.scores, dict(built.scorer.slices)
         )
+        results += gates.judge_leakage(chosen, built.signs)
         if request.parent is not None:
             own = judging.own_figures(built.shown)
             results += gates.judge_against_parent(
@@ -176,7 +180,14 @@ def _make(
         for made in variants.build_all(jobs, report)
     ]
     scores = _scores(request, snapshot, trained, floating, scorer)
-    return _Built(snapshot, trained, floating, scorer, shown, scores)
+    signs: list[Sign] = []
+    if snapshot.log is not None:
+        with pipeline.step("signs of leakage"):
+            model = source.load()
+            signs = leakage.signs(
+                snapshot, lambda rows: model.run({str(chosen.input): rows})[bundling.OUTPUT]
+            )
+    return _Built(snapshot, trained, floating, scorer, shown, scores, signs)
 
 
 def _jobs(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.dataset import Rows
+from converters.leakage import Sign
 from converters.recipe import Recipe
 from converters.refusal import RefusedByGate, WrongUse
 from converters.suspicion import FeatureScore
@@ -174,21 +175,39 @@ def judge_against_parent(
 
 
 def judge_suspicion(
-    recipe: Recipe, own: Mapping[str, float], alone: FeatureScore
+    recipe: Recipe, own: Mapping[str, float], area: float | None, alone: FeatureScore
 ) -> list[GateResult]:
     """Results too good to be true: near perfect, or reached by one feature alone.
 
     Args:
         recipe: holds the thresholds.
         own: the release's figures.
+        area: under the release's ROC curve; none where nothing ran it.
         alone: what the best single feature reaches.
     """
     limits = recipe.gates
     near = _judged("near_perfect", own[recipe.metrics[0]], limits.suspicious_score)
-    lead = own["accuracy"] - alone.accuracy if "accuracy" in own else None
+    lead = None if area is None else area - alone.score
     single = _judged("single_feature", lead, limits.single_feature, least=True)
-    detail = f"{alone.name} alone reaches an accuracy of {alone.accuracy:.3f}"
+    detail = f"{alone.name} alone reaches an area under the ROC curve of {alone.score:.3f}"
     return [near, msgspec.structs.replace(single, detail=detail)]
+
+
+def judge_leakage(recipe: Recipe, signs: Sequence[Sign]) -> list[GateResult]:
+    """Signs that a model of requests knows its answers."""
+    limits = {
+        "row_overlap": 0.0,
+        "time_overlap": 0.0,
+        "label_derived": recipe.gates.label_derived,
+        "one_event_older": recipe.gates.one_event_older,
+        "random_split": recipe.gates.random_split,
+    }
+    return [
+        msgspec.structs.replace(
+            _judged(sign.gate, sign.value, limits[sign.gate]), detail=sign.detail
+        )
+        for sign in signs
+    ]
 
 
 def apply_waivers(results: Sequence[GateResult], waivers: Sequence[Waiver]) -> list[GateResult]:
@@ -229,7 +248,8 @@ def describe(result: GateResult) -> str:
         return f"gate {result.gate}{where} has no evidence ({result.rows} test rows)"
     if result.outcome == "no_evidence":
         return f"gate {result.gate}{target} has no evidence: nothing here showed it"
-    return f"gate {result.gate}{target}{where}: {result.value:.4g}, limit {result.threshold:.4g}"
+    told = f"gate {result.gate}{target}{where}: {result.value:.4g}, limit {result.threshold:.4g}"
+    return f"{told} ({result.detail})" if result.detail else told
 
 
 def parse_waiver(text: str) -> Waiver:

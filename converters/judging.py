@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from converters import gates, suspicion
+from converters import gates, metrics, suspicion
 from converters.dataset import Float32, Snapshot
 from converters.evidence import Evidence
 from converters.gates import Bool
@@ -124,7 +124,9 @@ def judge(
         test.labels,
         names=snapshot.definition.feature_names,
     )
-    return results + gates.judge_suspicion(recipe, own, alone)
+    answered = next((one.test for one in shown if one.test is not None), None)
+    area = None if answered is None else metrics.roc_auc(answered, test.labels)
+    return results + gates.judge_suspicion(recipe, own, area, alone)
 
 
 def own_figures(shown: list[Shown]) -> dict[str, float]:

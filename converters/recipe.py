@@ -127,7 +127,13 @@ class GateLimits(_Section, frozen=True, kw_only=True):
     suspicious_score: Positive = 0.999
     """A test score from here on stops the build until somebody explains it."""
     single_feature: Share = 0.01
-    """One feature alone that comes this close to the model's accuracy stops it, too."""
+    """One feature alone that comes this close to the model's ROC area stops it, too."""
+    label_derived: Share = 0.4
+    """Correlation of a feature's change with its own row's label, beyond that of its value."""
+    one_event_older: Share = 0.05
+    """Loss of ROC area when every feature is made one event older."""
+    random_split: Share = 0.08
+    """By how much a random split may flatter a simple model, in ROC area."""
 
 
 class Recipe(_Section, frozen=True, kw_only=True):

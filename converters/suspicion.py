@@ -9,8 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from converters import metrics
+
 BINS = 32
 """Quantile bins of one feature: enough to see several thresholds, few enough not to memorise."""
+
+SMALL = 0.01
+"""Stands for a label that a bin did not hold."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -20,8 +25,8 @@ class FeatureScore(NamedTuple):
     """What one feature reaches without the others."""
 
     name: str
-    accuracy: float
-    """On the test rows, 0 to 1."""
+    score: float
+    """Area under the ROC curve on the test rows, its mean over classes; .5 is chance."""
 
 
 def near_perfect(metrics: Mapping[str, float], limit: float) -> list[str]:
@@ -34,11 +39,6 @@ def near_perfect(metrics: Mapping[str, float], limit: float) -> list[str]:
     return [name for name, value in metrics.items() if value >= limit]
 
 
-def matches_model(alone: FeatureScore, accuracy: float, margin: float) -> bool:
-    """Whether one feature alone comes within ``margin`` of the model's accuracy."""
-    return alone.accuracy >= accuracy - margin
-
-
 def single_feature(
     features: Float32,
     labels: Int64,
@@ -49,10 +49,10 @@ def single_feature(
 ) -> FeatureScore:
     """The best classifier that sees one feature only.
 
-    For each feature: the most frequent training label in each of up to 32 quantile bins (the
-    Bayes rule of a histogram), learned on training rows. A feature counts for the lower of its
-    scores on training and test rows: one that memorises does badly on test rows, and one that
-    is lucky there did badly before. Deterministic: ties go to the first class and feature.
+    For each feature: how frequent each label is in each of up to 32 quantile bins (the Bayes rule
+    of a histogram), learned on training rows. A feature counts for the lower of its scores on
+    training and test rows: one that memorises does badly on test rows, and one that is lucky there
+    did badly before. Deterministic: ties go to the first feature.
 
     Args:
         features: float32 [rows, features].
@@ -79,18 +79,16 @@ def single_feature(
 def _scores(
     column: Float32, labels: Int64, test_column: Float32, test_labels: Int64
 ) -> tuple[float, float]:
-    """Accuracy of one feature alone on training and on test rows."""
+    """Area of one feature alone on training and on test rows."""
     inner = np.linspace(0, 1, BINS + 1)[1:-1]
     edges = np.unique(np.quantile(column, inner, method="higher"))
     own, tested = (np.searchsorted(edges, values, "right") for values in (column, test_column))
-    answers = _answers(own, labels)
-    return float((answers[own] == labels).mean()), float((answers[tested] == test_labels).mean())
+    answers = _answers(own, labels, int(max(labels.max(), test_labels.max())) + 1)
+    return metrics.roc_auc(answers[own], labels), metrics.roc_auc(answers[tested], test_labels)
 
 
-def _answers(places: Int64, labels: Int64) -> Int64:
-    """Most frequent label of each bin, int64 [BINS]; an empty bin answers the commonest one."""
-    classes = int(labels.max()) + 1
-    counts = np.bincount(places * classes + labels, minlength=BINS * classes)
+def _answers(places: Int64, labels: Int64, classes: int) -> Float32:
+    """Log of each label's share in each bin, float32 [BINS, classes]; an empty bin's are equal."""
+    counts = np.bincount(places * classes + labels, minlength=BINS * classes) + SMALL
     table = counts.reshape(BINS, classes)
-    common = np.bincount(labels, minlength=classes)
-    return np.where(table.any(axis=1), table.argmax(axis=1), common.argmax())
+    return np.asarray(np.log(table / table.sum(axis=1, keepdims=True)), np.float32)

@@ -123,7 +123,7 @@ def _at_once(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) 
     if not past.in_order():
         return None
     order = np.argsort(asked.entities, kind="stable")
-    windows = _Windows(past, asked.only(order))
+    windows = _Windows(past, asked.only(order), store.behind)
     forgotten = windows.forgotten(store.longest_us)
     if not _has_room(store, keys, past, forgotten, asked):
         return None
@@ -188,8 +188,8 @@ class _Past(NamedTuple):
 class _Windows:
     """For each request, its entity's events by their places in the past."""
 
-    def __init__(self, past: _Past, asked: Asked) -> None:
-        """Take requests, those of one entity beside one another."""
+    def __init__(self, past: _Past, asked: Asked, behind: int) -> None:
+        """Take requests, those of one entity beside one another; ``behind`` as a store's."""
         self._past = past
         self._asked = asked
         self._sorted = np.sort(past.times_us)
@@ -203,7 +203,8 @@ class _Windows:
             past.entities * (steps + 1) + past.places + 1,
             asked.entities * (steps + 1) + asked.places + 1,
         )
-        self._end = np.minimum(self._before(asked.times_us), self._arrived)
+        self._end = np.minimum(self._before(asked.times_us), self._arrived) - behind
+        self._end = np.maximum(self._end, self._first)
         self._starts: dict[int, Int64] = {}
 
     def _before(self, moments_us: Int64) -> Int64:

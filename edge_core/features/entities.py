@@ -158,8 +158,18 @@ class Entity:
 class Store:
     """Events of one stream under one key, and the features that are read from them."""
 
-    def __init__(self, stream: Stream, by: Key, features: Sequence[TimeOperation]) -> None:
-        """Take a stream, the names of its key's fields, and the features that share both."""
+    def __init__(
+        self, stream: Stream, by: Key, features: Sequence[TimeOperation], behind: int = 0
+    ) -> None:
+        """Take a stream, the names of its key's fields, and the features that share both.
+
+        Args:
+            stream: of the events.
+            by: names of the key's fields.
+            features: what is read.
+            behind: how many of an entity's newest events no feature sees.
+        """
+        self.behind = behind
         self.keep = stream.keep
         lsbs = {f.name: f.lsb for f in stream.fields if isinstance(f, Number)}
         self.by = by
@@ -230,7 +240,7 @@ class Store:
         if entity is None:
             return [0.0 if isinstance(f, CountWithin) else None for f, _, _ in self.features]
         self.held.move_to_end(key)
-        end = bisect_left(entity.times, now_us)
+        end = max(0, bisect_left(entity.times, now_us) - self.behind)
         for span, within in zip(entity.spans, self.within_us, strict=True):
             start = bisect_left(entity.times, now_us - within, span.start, end)
             held = entity.held(span)

@@ -102,7 +102,12 @@ class RequestDefinition(Record, frozen=True, kw_only=True, omit_defaults=False):
     def state_bytes(self) -> int:
         """Most that kept events can take."""
         streams = {stream.name: stream for stream in self.streams}
-        return sum(streams[name].memory_bytes() for name, _ in self.groupings())
+        used: dict[tuple[str, tuple[tuple[str, str], ...]], set[str]] = {}
+        for feature in self.features:
+            if isinstance(feature, OverTime):
+                fields = used.setdefault(feature.grouping, set())
+                fields |= {feature.field} if isinstance(feature, OfField) else set()
+        return sum(streams[name].memory_bytes(fields) for (name, _), fields in used.items())
 
     def _check_carried(self, feature: RowOperation) -> None:
         """Zone, calendar and table that a feature names are here."""

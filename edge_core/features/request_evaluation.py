@@ -45,8 +45,13 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RequestEvaluator:
     """Keeps what a definition's streams need to remember. Not to be shared among threads."""
 
-    def __init__(self, definition: RequestDefinition) -> None:
+    def __init__(self, definition: RequestDefinition, *, behind: int = 0) -> None:
         """Compile.
+
+        Args:
+            definition: of the features.
+            behind: how many of an entity's newest events no feature sees: a check for leakage asks
+                what a model is worth without them.
 
         Raises:
             InvalidBundle: a registered function is not the one that the definition names.
@@ -61,7 +66,7 @@ class RequestEvaluator:
                 for feature in definition.features
                 if isinstance(feature, OverTime) and feature.grouping == (name, by)
             ]
-            store = Store(self._streams[name], tuple(mine for mine, _ in by), features)
+            store = Store(self._streams[name], tuple(mine for mine, _ in by), features, behind)
             names = [feature.name for feature in features]
             self._stores.append(_Grouped(name, [theirs for _, theirs in by], names, store))
         self._now_us = EARLIEST

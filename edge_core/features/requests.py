@@ -1,5 +1,6 @@
 """What a request and its event streams hold."""
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 import msgspec
@@ -8,9 +9,11 @@ from edge_core.features.record import Identifier, Record, check_range, duplicate
 
 MAX_TEXT = 64
 """Characters of a category; a longer one is refused."""
-EVENT_BYTES = 64
-"""What one kept event costs at most, its fields aside."""
-FIELD_BYTES = 40
+EVENT_BYTES = 20
+"""What one kept event costs at most, its fields aside: two int64, and room for lists to grow."""
+NUMBER_BYTES = 10
+TEXT_BYTES = 136
+"""A text of 64 Latin letters."""
 ENTITY_BYTES = 2048
 
 NullPolicy = Literal["refuse", "keep"]
@@ -91,7 +94,11 @@ class Stream(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         duplicates_refused("field", [field.name for field in self.fields])
 
-    def memory_bytes(self) -> int:
-        """Most that one grouping of the stream's events can take."""
-        event = EVENT_BYTES + FIELD_BYTES * len(self.fields)
+    def memory_bytes(self, used: Collection[str]) -> int:
+        """Most that one grouping of the stream's events can take, by the fields that are used."""
+        event = EVENT_BYTES + sum(
+            NUMBER_BYTES if isinstance(field, Number) else TEXT_BYTES
+            for field in self.fields
+            if field.name in used
+        )
         return self.keep.entities * ENTITY_BYTES + self.keep.events * event

@@ -75,9 +75,7 @@ def log(settings: Mapping[str, object]) -> LabelledLog:
         ],
         slices={
             "origin": table["origin"].to_pylist(),
-            "carrier": [
-                "other" if name in FEW else name for name in table["carrier"].to_pylist()
-            ],
+            "carrier": ["other" if name in FEW else name for name in table["carrier"].to_pylist()],
         },
     )
 

@@ -25,14 +25,12 @@ def alone(leak: float) -> suspicion.FeatureScore:
 def test_a_feature_that_gives_the_label_away_is_named() -> None:
     found = alone(leak=1.0)
     assert found.name == "account"
-    assert found.accuracy > 0.97
-    assert suspicion.matches_model(found, accuracy=0.98, margin=0.01)
+    assert found.score > 0.97
 
 
 def test_weak_features_do_not_match_a_good_model() -> None:
     found = alone(leak=0.0)
-    assert found.accuracy < 0.5
-    assert not suspicion.matches_model(found, accuracy=0.9, margin=0.01)
+    assert found.score < 0.7
 
 
 def test_a_feature_that_only_memorises_is_not_taken() -> None:
@@ -56,10 +54,10 @@ def test_the_answer_does_not_depend_on_the_order_of_rows() -> None:
     ) == suspicion.single_feature(features[order], labels[order], *test, names=NAMES)
 
 
-def test_a_constant_feature_answers_the_commonest_class() -> None:
+def test_a_constant_feature_tells_nothing() -> None:
     labels = np.array([0, 1, 1, 1], np.int64)
     flat = np.ones((4, 1), np.float32)
-    assert suspicion.single_feature(flat, labels, flat, labels, names=["flat"]).accuracy == 0.75
+    assert suspicion.single_feature(flat, labels, flat, labels, names=["flat"]).score == 0.5
 
 
 def test_rows_and_names_have_to_fit() -> None:

@@ -9,14 +9,23 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from converters import dataset, fallback, gates, metrics, recipe, recipe_code, training
+from converters import (
+    dataset,
+    definition_source,
+    fallback,
+    gates,
+    metrics,
+    recipe,
+    recipe_code,
+    training,
+)
 from converters.floating import FloatModel
 from converters.layers import Scaled
 from converters.recipe import Recipe
 from converters.recipe_code import RecipeCode
 from converters.scoring import Scorer
 from converters.tensors import TensorSpec
-from edge_core.features import definition as definitions
+from edge_core.features.definition import of_windows
 
 FOLDER = Path(__file__).parents[2] / "firmware_bundles"
 
@@ -54,11 +63,10 @@ class Case:
 def opened(model: str, release: str) -> Case:
     folder = FOLDER / model
     chosen = recipe.load(folder, release)
+    definition = of_windows(definition_source.load(folder / chosen.features))
+    recordings = recipe_code.recordings(folder, chosen.entry)(chosen.settings)
+    snapshot = dataset.cut(definition, chosen.output.classes, chosen.slices, recordings)
     code = recipe_code.load(folder, chosen.entry)
-    definition = definitions.parse((folder / chosen.features).read_bytes())
-    snapshot = dataset.cut(
-        definition, chosen.output.classes, chosen.slices, code.recordings(chosen.settings)
-    )
     dataset.check_disjoint(snapshot)
     return Case(folder, chosen, code, snapshot)
 
@@ -87,7 +95,7 @@ def test_digits_come_from_two_sites_in_one_form(digits: Case) -> None:
 
 
 def test_a_window_of_digits_is_one_image(digits: Case) -> None:
-    (image, *_) = digits.code.recordings(digits.chosen.settings)
+    (image, *_) = recipe_code.recordings(digits.folder, digits.chosen.entry)(digits.chosen.settings)
     assert image.samples.shape == (8, 8)
     test = digits.snapshot.rows["test"]
     assert len(set(test.entities)) == len(test)
