@@ -117,7 +117,8 @@ class Rows:
                     f"feature {feature.name} is missing in row {int(found.missing.argmax())}, and "
                     "the definition has no default for it"
                 )
-            parts.append(found.values.reshape(len(found.missing), -1))
+            width = len(graph.columns(feature))
+            parts.append(found.values.reshape(len(found.missing), width))
         return np.concatenate(parts, axis=1).astype(np.float32)
 
     def _compiled(self, feature: OverRows) -> Compute:

@@ -1,0 +1,206 @@
+"""Tables in ``.parquet`` or ``.csv`` files, read a piece at a time, and their columns' types.
+
+A table is one file, or a folder of files of one kind that are read in the order of their names.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_core.errors import InvalidInput, Unavailable, quoted
+from edge_core.features.requests import Category, FieldType, Number, Time
+
+KINDS = (".parquet", ".csv")
+UNIT = b"unit"
+"""Key of a Parquet column's metadata; where it stands it has to be the definition's unit."""
+PIECE_ROWS = 65_536
+
+Int64 = npt.NDArray[np.int64]
+Column = npt.NDArray[Any] | list[str | None]
+"""float32, int64, or texts."""
+
+
+class Table:
+    """Rows of typed fields on disk. Only the fields are read; other columns by name."""
+
+    def __init__(self, path: Path, fields: Sequence[FieldType], also: Sequence[str] = ()) -> None:
+        """Open it and look at its columns.
+
+        Args:
+            path: of a file, of a folder of files, or of either without its ending.
+            fields: what it has to hold.
+            also: names of further columns that are passed on as they are.
+
+        Raises:
+            InvalidInput: no such file, damaged, or a column is missing or of another type or unit.
+            Unavailable: pyarrow is not installed.
+        """
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError as error:
+            raise Unavailable("pyarrow is missing: pip install 'serinus[convert]'") from error
+        self.files = _files(path)
+        self.name = self.files[0].parent.name if len(self.files) > 1 else self.files[0].name
+        self.fields = {field.name: field for field in fields}
+        self.also = list(also)
+        for file in self.files:
+            self._check(file)
+
+    def pieces(self, *, skip: int = 0, rows: int = PIECE_ROWS) -> Iterator[Any]:
+        """Record batches of at most ``rows`` rows, in order, without the first ``skip`` rows.
+
+        Raises:
+            InvalidInput: what is read is damaged.
+        """
+        for batch in itertools.chain.from_iterable(self._batches(file) for file in self.files):
+            if skip >= batch.num_rows:
+                skip -= batch.num_rows
+                continue
+            for begin in range(skip, batch.num_rows, rows):
+                yield batch.slice(begin, rows)
+            skip = 0
+
+    def columns(self, batch: Any) -> dict[str, Column]:
+        """A piece's fields: float32 [n], int64 [n] microseconds, or texts; NaN or none if missing.
+
+        Raises:
+            InvalidInput: a value is no number, or no moment.
+        """
+        return {
+            name: self._wrapped(name, _converted, field, batch.column(name))
+            for name, field in self.fields.items()
+        }
+
+    def _check(self, file: Path) -> None:
+        schema = _reading(file, _schema)
+        lacking = [n for n in [*self.fields, *self.also] if n not in schema.names]
+        if lacking:
+            raise InvalidInput(
+                f"{file.name} has no column {', '.join(lacking)}; it has {', '.join(schema.names)}"
+            )
+        for field in self.fields.values():
+            _check_type(file, field, schema.field(field.name))
+
+    def _batches(self, file: Path) -> Iterator[Any]:
+        names = [*self.fields, *self.also]
+        batches = iter(_reading(file, lambda path: _opened(path, self.fields, names)))
+        while True:
+            # Reading goes on while a piece is used: what is damaged later is found later.
+            found = _reading(file, lambda _: next(batches, None))
+            if found is None:
+                return
+            yield found
+
+    def _wrapped(self, name: str, convert: Any, *arguments: Any) -> Any:
+        try:
+            return convert(*arguments)
+        except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are among them
+            raise InvalidInput(f"{self.name}, column {name}: {quoted(error)}") from error
+
+
+def _files(path: Path) -> list[Path]:
+    candidates = [path, *(path.with_name(path.name + kind) for kind in KINDS)]
+    for found in candidates:
+        if found.is_file():
+            if found.suffix not in KINDS:
+                raise InvalidInput(f"{found.name} is neither {' nor '.join(KINDS)}")
+            return [found]
+        if found.is_dir():
+            files = sorted(file for file in found.iterdir() if file.suffix in KINDS)
+            if not files:
+                raise InvalidInput(f"{found} holds no {' or '.join(KINDS)}")
+            return files
+    raise InvalidInput(f"{path} is missing: a file {' or '.join(KINDS)}, or a folder of such files")
+
+
+def _reading(file: Path, read: Any) -> Any:
+    try:
+        return read(file)
+    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+        raise InvalidInput(f"{file} cannot be read: {quoted(error)}") from error
+
+
+def _schema(file: Path) -> Any:
+    from pyarrow import csv, parquet
+
+    if file.suffix == ".parquet":
+        return parquet.read_schema(file)
+    with csv.open_csv(file) as reader:
+        return reader.schema
+
+
+def _opened(file: Path, fields: Mapping[str, FieldType], names: Sequence[str]) -> Iterable[Any]:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    if file.suffix == ".parquet":
+        return parquet.ParquetFile(file).iter_batches(PIECE_ROWS, columns=list(names))  # type: ignore[no-any-return]
+    # Types are ours to say: what pyarrow infers from a file's beginning may not hold to its end.
+    types = {
+        name: pa.float64() if isinstance(field, Number) else pa.string()
+        for name, field in fields.items()
+    } | {name: pa.string() for name in names if name not in fields}
+    options = csv.ConvertOptions(
+        column_types=types, include_columns=list(names), strings_can_be_null=True
+    )
+    return csv.open_csv(file, convert_options=options)  # type: ignore[no-any-return]
+
+
+def _check_type(file: Path, field: FieldType, column: Any) -> None:
+    from pyarrow import types
+
+    unit = (column.metadata or {}).get(UNIT)
+    if isinstance(field, Number) and unit is not None and unit.decode() != field.unit:
+        raise InvalidInput(
+            f"{file.name}: {field.name} is in {unit.decode()}, the definition has {field.unit}; "
+            "convert it, or correct the column's metadata"
+        )
+    if file.suffix == ".csv":
+        return
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    match field:
+        case Number():
+            fits = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+            needed = "a number"
+        case Category():
+            fits, needed = types.is_string(kind) or types.is_large_string(kind), "a text"
+        case Time():
+            zoned = types.is_timestamp(kind) and kind.tz is not None
+            fits = zoned or types.is_integer(kind)
+            needed = "int64 microseconds since 1970 UTC, or a timestamp with its time zone"
+    if not (fits or types.is_null(kind)):
+        raise InvalidInput(f"{file.name}: {field.name} is {column.type}; needed is {needed}")
+
+
+def _converted(field: FieldType, column: Any) -> Column:
+    import pyarrow as pa
+
+    match field:
+        case Number():
+            with np.errstate(over="ignore"):  # becomes infinity, which the evaluator refuses
+                found = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float32)
+            return np.asarray(found, np.float32)
+        case Category():
+            texts: list[str | None] = column.to_pylist()
+            return texts
+        case Time():
+            return _moments(column)
+
+
+def _moments(column: Any) -> Int64:
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if column.null_count:
+        raise ValueError("a moment is missing")
+    if pa.types.is_string(column.type):
+        digits = compute.match_substring_regex(column, r"^-?[0-9]+$")
+        kind = pa.int64() if compute.all(digits).as_py() else pa.timestamp("us", tz="UTC")
+        column = column.cast(kind)
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", tz="UTC"))
+    return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False), np.int64)
