@@ -4,13 +4,14 @@ The short cut holds where events come in order and nothing is dropped for lack o
 they are taken one after the other, as a device does.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.features.entities import COMPACTED, MISSING, Entity, Key, Span, Store, Value
+from edge_core.features.entities import COMPACTED, MISSING, Entity, Key, Store, Value
 from edge_core.features.over_time import (
     CountWithin,
     DistinctWithin,
@@ -122,8 +123,8 @@ def _at_once(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) 
     past = _Past.of([store.held.get(key) for key in keys], store.numeric, fresh)
     if not past.in_order():
         return None
-    order = np.argsort(asked.entities, kind="stable")
-    windows = _Windows(past, asked.only(order), store.behind)
+    order = _grouped(asked.entities)
+    windows = _Windows(past, asked.only(order), len(keys), store.behind)
     forgotten = windows.forgotten(store.longest_us)
     if not _has_room(store, keys, past, forgotten, asked):
         return None
@@ -155,7 +156,7 @@ class _Past(NamedTuple):
         there = [(place, entity) for place, entity in enumerate(held) if entity is not None]
         counts = [len(entity.times) for _, entity in there]
         entities = np.repeat(np.array([place for place, _ in there], np.int64), counts)
-        order = np.argsort(np.concatenate([entities, fresh.entities]), kind="stable")
+        order = _grouped(np.concatenate([entities, fresh.entities]))
 
         def both(before: Sequence[Any], after: Any, dtype: Any = np.int64) -> Any:
             parts = [*(np.array(part, dtype) for part in before), after]
@@ -185,18 +186,37 @@ class _Past(NamedTuple):
         return bool((later | ~same).all())
 
 
+class _Axis:
+    """Entity and time as one number, so that one search finds both."""
+
+    def __init__(self, times_us: Int64, entities: int) -> None:
+        """For events at some times, of entities by their number."""
+        self._first, last = int(times_us.min(initial=0)), int(times_us.max(initial=0))
+        self._steps = last - self._first + 1
+        self._sorted: Int64 | None = None
+        if entities * (self._steps + 1) >= 2**62:
+            self._sorted = np.unique(times_us)
+            self._steps = len(self._sorted)
+
+    def ranks(self, entities: Int64, moments_us: Int64) -> Int64:
+        """In order of entity, then time; moments after all events share a rank."""
+        if self._sorted is not None:
+            steps = np.searchsorted(self._sorted, moments_us)
+        else:
+            steps = np.clip(moments_us, self._first, self._first + self._steps) - self._first
+        found: Int64 = entities * (self._steps + 1) + steps
+        return found
+
+
 class _Windows:
     """For each request, its entity's events by their places in the past."""
 
-    def __init__(self, past: _Past, asked: Asked, behind: int) -> None:
+    def __init__(self, past: _Past, asked: Asked, entities: int, behind: int) -> None:
         """Take requests, those of one entity beside one another; ``behind`` as a store's."""
         self._past = past
         self._asked = asked
-        self._sorted = np.sort(past.times_us)
-        # Entity and time as one number, so that one search finds both.
-        self._ranks = past.entities * (len(self._sorted) + 1) + np.searchsorted(
-            self._sorted, past.times_us
-        )
+        self._axis = _Axis(past.times_us, entities)
+        self._ranks = self._axis.ranks(past.entities, past.times_us)
         self._first = np.searchsorted(past.entities, asked.entities)
         steps = 1 + max(past.places.max(initial=0), asked.places.max(initial=0))
         self._arrived = np.searchsorted(
@@ -209,11 +229,8 @@ class _Windows:
 
     def _before(self, moments_us: Int64) -> Int64:
         """First event of each request's entity that is not before a moment."""
-        ranks = np.searchsorted(self._sorted, moments_us)
-        found: Int64 = np.searchsorted(
-            self._ranks, self._asked.entities * (len(self._sorted) + 1) + ranks
-        )
-        return found
+        ranks = self._axis.ranks(self._asked.entities, moments_us)
+        return np.asarray(np.searchsorted(self._ranks, ranks), np.int64)
 
     def _start(self, within_us: int) -> Int64:
         if within_us not in self._starts:
@@ -228,13 +245,13 @@ class _Windows:
         places, entities, counts = [], [], []
         for entity in np.unique(self._asked.entities[expired >= COMPACTED]).tolist():
             first, last = np.searchsorted(self._asked.entities, [entity, entity + 1])
-            mine = expired[first:last]
+            mine = expired[first:last].tolist()
             gone = 0
-            while (row := int(np.searchsorted(mine, gone + COMPACTED))) < len(mine):
+            while (row := bisect_left(mine, gone + COMPACTED)) < len(mine):
                 places.append(int(self._asked.places[first + row]))
                 entities.append(entity)
-                counts.append(int(mine[row]) - gone)
-                gone = int(mine[row])
+                counts.append(mine[row] - gone)
+                gone = mine[row]
         return _Forgotten(*(np.array(part, np.int64) for part in (places, entities, counts)))
 
     def values(self, feature: TimeOperation, held: Int64 | Objects | None, lsb: float) -> Float64:
@@ -254,7 +271,7 @@ class _Windows:
         start, end = start[there], end[there]
         match feature:
             case DistinctWithin():
-                found[there] = self._distinct(held, self._asked.entities[there], start, end)
+                found[there] = self._distinct(held, missing, start, end)
             case SumWithin():
                 found[there] = _between(np.where(missing, 0, held), start, end) * lsb
             case MeanWithin():
@@ -272,21 +289,37 @@ class _Windows:
         found[there] = (self._asked.times_us[there] - newest) / 1_000_000
         return found
 
-    def _distinct(
-        self, held: Int64 | Objects, entities: Int64, start: Int64, end: Int64
-    ) -> Float64:
-        listed, span, entity = held.tolist(), Span(0, True), -1
-        found = np.empty(len(end))
-        bounds = zip(entities.tolist(), start.tolist(), end.tolist(), strict=True)
-        for row, (mine, first, last) in enumerate(bounds):
-            if mine != entity:
-                entity = mine
-                span.clear()
-                span.start = span.end = first
-            span.release(listed, first)
-            span.take(listed, last)
-            found[row] = len(span.values)
+    def _distinct(self, held: Int64 | Objects, missing: Bool, start: Int64, end: Int64) -> Int64:
+        """Number of different values in windows whose starts and ends both never fall.
+
+        A value counts by its last event in the window. So an event counts for the requests from
+        the first whose window holds it, up to the first whose window holds the value's next event,
+        or no longer holds this one.
+        """
+        there = np.flatnonzero(~missing)
+        values = held[there].tolist()
+        codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
+        marks = np.fromiter(map(codes.__getitem__, values), np.int64, len(values))
+        marks += self._past.entities[there] * len(codes)
+        order = _grouped(marks)
+        again = np.flatnonzero(marks[order[1:]] == marks[order[:-1]])
+        following = np.full(len(there), len(held))
+        following[order[again]] = there[order[again + 1]]
+        first = np.searchsorted(end, there, "right")
+        last = np.minimum(
+            np.searchsorted(end, following, "right"), np.searchsorted(start, there, "right")
+        )
+        counted = first < last
+        steps = np.bincount(first[counted], minlength=len(end) + 1)
+        steps -= np.bincount(last[counted], minlength=len(end) + 1)
+        found: Int64 = np.cumsum(steps)[: len(end)]
         return found
+
+
+def _grouped(numbers: Int64) -> Int64:
+    """Order by number, as they came where it is the same."""
+    few = numbers.max(initial=0) < 2**16  # which is sorted by digits, five times as fast
+    return np.argsort(numbers.astype(np.uint16) if few else numbers, kind="stable")
 
 
 class _Forgotten(NamedTuple):

@@ -24,7 +24,7 @@ from edge_core.features.logs import Events
 from edge_core.features.over_time import OverTime
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.requests import Number, Stream, Time
-from edge_core.features.rows import Column, Moments, Numbers, Rows
+from edge_core.features.rows import Column, Moments, Numbers, Rows, Texts
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -33,6 +33,8 @@ Objects = npt.NDArray[np.object_]
 
 STATE_VERSION = 1
 EARLIEST = -(2**62)
+MAX_TABLE = 2**22
+"""Codes up to which a table of all of them is quicker than sorting those that are there."""
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,7 +145,7 @@ class RequestEvaluator:
         moments = [times, *(log.arrived_us for log in streams.values())]
         if min(int(part.min(initial=self._now_us)) for part in moments) < self._now_us:
             raise InvalidInput("the log begins before what was taken already")
-        found = []
+        found, texts = [], _Texts()
         for grouped in self._stores:
             if grouped.stream not in streams:
                 names = [field.name for field in self._streams[grouped.stream].fields]
@@ -152,7 +154,7 @@ class RequestEvaluator:
                 )
             log = streams[grouped.stream]
             read = np.empty((len(times), len(grouped.features)))
-            read[order] = _replayed(grouped, log, checked, times[order], order)
+            read[order] = _replayed(grouped, log, checked, times[order], order, texts)
             found.append(read)
         self._now_us = max([self._now_us, *(int(part.max(initial=0)) for part in moments)])
         return self._computed(checked, found)
@@ -260,8 +262,58 @@ def _keys(checked: Mapping[str, Checked], names: Sequence[str], count: int) -> l
     )
 
 
+class _Texts:
+    """Numbers for the texts of a log, the same wherever one stands; columns are read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str | None, int] = {}
+        self._columns: dict[int, tuple[Texts, Int64]] = {}
+
+    def entities(self, columns: Sequence[Sequence[Texts]]) -> tuple[list[Key], list[Int64]]:
+        """Entities by the columns of their keys, for several tables at once.
+
+        Args:
+            columns: of each table those of the key; their lengths differ from table to table.
+
+        Returns:
+            The keys, and for each table its rows' places among them, int64 [rows].
+        """
+        counts = [len(table[0]) for table in columns]
+        keys: list[Key] = [()]
+        places = np.zeros(sum(counts), np.int64)
+        for part in zip(*columns, strict=True):
+            codes = np.concatenate([self._coded(texts) for texts in part])
+            names = list(self._known)
+            both, places = _ranked(places * len(names) + codes, len(keys) * len(names))
+            keys = [(*keys[code // len(names)], names[code % len(names)]) for code in both.tolist()]
+        return keys, np.split(places, np.cumsum(counts)[:-1])
+
+    def _coded(self, texts: Texts) -> Int64:
+        if id(texts) not in self._columns:
+            for text in dict.fromkeys(texts):
+                self._known.setdefault(text, len(self._known))
+            codes = np.fromiter(map(self._known.__getitem__, texts), np.int64, len(texts))
+            self._columns[id(texts)] = texts, codes
+        return self._columns[id(texts)][1]
+
+
+def _ranked(codes: Int64, size: int) -> tuple[Int64, Int64]:
+    """The different ones of codes below ``size``, rising, and each one's place among them."""
+    if size > MAX_TABLE:
+        found, places = np.unique(codes, return_inverse=True)
+        return found, places
+    seen = np.zeros(size, np.bool_)
+    seen[codes] = True
+    return np.flatnonzero(seen), (np.cumsum(seen) - 1)[codes]
+
+
 def _replayed(
-    grouped: _Grouped, log: _Log, request: Mapping[str, Checked], times: Int64, order: Int64
+    grouped: _Grouped,
+    log: _Log,
+    request: Mapping[str, Checked],
+    times: Int64,
+    order: Int64,
+    texts: _Texts,
 ) -> Float64:
     """What one store says for requests, in order of time, while it takes a log.
 
@@ -271,9 +323,12 @@ def _replayed(
     store = grouped.store
     came = np.lexsort((log.sequence, log.times_us, log.arrived_us))
     arrived = log.arrived_us[came]
-    codes: dict[Key, int] = {}
-    entities = _coded(codes, _keys(log.fields, store.by, len(came)))
-    asked_entities = _coded(codes, _keys(request, grouped.keys, len(times)))
+    keys: list[Key] = [()]
+    entities, asked_entities = np.zeros(len(came), np.int64), np.zeros(len(times), np.int64)
+    if store.by:
+        keys, (entities, asked_entities) = texts.entities(
+            [[log.fields[n].texts for n in store.by], [request[n].texts for n in grouped.keys]]
+        )
     events = Arrivals(
         entities[came],
         log.times_us[came],
@@ -287,12 +342,7 @@ def _replayed(
         times,
         np.arange(len(times)) + np.searchsorted(arrived, times, "right"),
     )
-    return read_log(store, list(codes), events, asked)
-
-
-def _coded(known: dict[Key, int], keys: Sequence[Key]) -> Int64:
-    """Each key's place in the order in which they were seen first."""
-    return np.fromiter((known.setdefault(key, len(known)) for key in keys), np.int64, len(keys))
+    return read_log(store, keys, events, asked)
 
 
 def _column(definition: RequestDefinition, name: str, checked: Checked) -> Column:
