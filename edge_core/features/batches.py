@@ -129,7 +129,7 @@ def _at_once(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) 
     if not _has_room(store, keys, past, forgotten, asked):
         return None
     found = np.empty((len(order), len(store.features)))
-    for place, (feature, _, lsb) in enumerate(store.features):
+    for place, (feature, lsb) in enumerate(store.features):
         held = (
             past.fields[store.fields.index(feature.field)] if isinstance(feature, OfField) else None
         )

@@ -7,8 +7,9 @@ first. Training gives a whole log to :meth:`RequestEvaluator.replay`, a device c
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -19,12 +20,14 @@ from edge_core.features import columns as checking
 from edge_core.features import definition as definitions
 from edge_core.features.batches import Arrivals, Asked, read_log
 from edge_core.features.columns import Checked, Given
-from edge_core.features.entities import MISSING, Dropped, Key, Store, Value
+from edge_core.features.entities import MISSING, Dropped, Key, Stamp, Store, Value
+from edge_core.features.few import Few, Plain
 from edge_core.features.logs import Events
 from edge_core.features.over_time import OverTime
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.requests import Number, Stream, Time
 from edge_core.features.rows import Column, Moments, Numbers, Rows, Texts
+from edge_core.features.single import Single, Values
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -42,6 +45,11 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     definition: str
     now_us: int
     stores: list[msgspec.Raw]
+
+
+Step = tuple[Key, Stamp, Sequence[Value], int]
+"""Key, stamp, values and arrival of an event, as a store takes them."""
+Steps = Callable[[Store], Iterator[Step]]
 
 
 class RequestEvaluator:
@@ -71,6 +79,13 @@ class RequestEvaluator:
             store = Store(self._streams[name], tuple(mine for mine, _ in by), features, behind)
             names = [feature.name for feature in features]
             self._stores.append(_Grouped(name, [theirs for _, theirs in by], names, store))
+        self._width = len(definition.feature_names)
+        self._single = Single(definition, self._rows)
+        self._few = Few(definition.request.fields)
+        self._few_of = {
+            name: (Few(STAMPS), Few(stream.fields)) for name, stream in self._streams.items()
+        }
+        self._lsbs = [(f.name, f.lsb) for f in definition.request.fields if isinstance(f, Number)]
         self._now_us = EARLIEST
 
     @property
@@ -88,21 +103,21 @@ class RequestEvaluator:
             InvalidInput: unknown stream or field, an unfit value, or an arrival before that of
                 something that came earlier; nothing was taken then.
         """
-        checked = self._checked(stream, events)
-        arrived = checked.arrived_us.tolist()
+        some = self._few_events(stream, events)
+        if some is not None:
+            arrived, steps = some
+        else:
+            checked = self._checked(stream, events)
+            arrived, steps = checked.arrived_us.tolist(), checked.steps
         if arrived and (arrived != sorted(arrived) or arrived[0] < self._now_us):
             raise InvalidInput(
                 f"events of {stream} do not come in order of arrival; set the clock right, or "
                 "replay them in order"
             )
-        stamps = list(zip(checked.times_us.tolist(), checked.sequence.tolist(), strict=True))
         for grouped in self._stores:
-            if grouped.stream != stream:
-                continue
-            keys = _keys(checked.fields, grouped.store.by, len(arrived))
-            values = checked.values(grouped.store.fields)
-            for step in zip(keys, stamps, values, arrived, strict=True):
-                grouped.store.add(*step)
+            if grouped.stream == stream:
+                for step in steps(grouped.store):
+                    grouped.store.add(*step)
         self._now_us = max([self._now_us, *arrived])
 
     def ask(self, request: Given) -> Float32:
@@ -118,16 +133,45 @@ class RequestEvaluator:
             InvalidInput: unknown or missing fields, unfit values, a time before that of something
                 that came earlier, or a missing value without a default.
         """
+        rows = self._few.rows(request)
+        if rows is not None:
+            times = [cast("int", row[self.definition.request.time]) for row in rows]
+            self._check_order(times)
+            return self._ask_each(rows, times)
         checked = checking.check(self.definition.request.fields, request)
         times = checked[self.definition.request.time].steps.tolist()
-        if times and (times != sorted(times) or times[0] < self._now_us):
-            raise InvalidInput("requests do not come in order of time; set the clock right")
+        self._check_order(times)
         found = []
-        for store, keys in self._asked_keys(checked, len(times)):
-            values = [store.read(key, now) for key, now in zip(keys, times, strict=True)]
-            found.append(np.array(values, np.float64).reshape(len(times), len(store.features)))
+        for grouped in self._stores:
+            keys = _keys(checked, grouped.keys, len(times))
+            values = [grouped.store.read(key, now) for key, now in zip(keys, times, strict=True)]
+            found.append(np.array(values, np.float64).reshape(len(times), len(grouped.features)))
         self._now_us = max([self._now_us, *times])
         return self._computed(checked, found)
+
+    def _check_order(self, times: list[int]) -> None:
+        if times and (times != sorted(times) or times[0] < self._now_us):
+            raise InvalidInput("requests do not come in order of time; set the clock right")
+
+    def _ask_each(self, rows: Sequence[dict[str, Plain]], times: list[int]) -> Float32:
+        """As :meth:`ask`, for few requests of which each was checked."""
+        self._now_us = max([self._now_us, *times])
+        complete: list[Values] = []
+        for row, now in zip(rows, times, strict=True):
+            values: Values = {**row}
+            for name, lsb in self._lsbs:
+                steps = row[name]
+                if steps is not None:
+                    values[name] = steps * lsb  # type: ignore[operator]  # of a number
+            for grouped in self._stores:
+                key: Any = tuple([row[name] for name in grouped.keys])
+                read = grouped.store.read(key, now)
+                values.update(zip(grouped.features, read, strict=True))
+            complete.append(values)
+        found = np.empty((len(rows), self._width), np.float32)
+        for place, values in enumerate(complete):
+            found[place] = self._single.compute(values, place)
+        return found
 
     def replay(self, events: Mapping[str, Events], request: Given) -> Float32:
         """Events and requests of a log, in any order: taken in order of arrival.
@@ -201,11 +245,16 @@ class RequestEvaluator:
             raise InvalidInput(f"fields of {name} have another length than its times")
         return _Log(times, sequence, arrived, fields)
 
-    def _asked_keys(
-        self, checked: Mapping[str, Checked], count: int
-    ) -> Iterator[tuple[Store, Sequence[Key]]]:
-        for grouped in self._stores:
-            yield grouped.store, _keys(checked, grouped.keys, count)
+    def _few_events(self, name: str, events: Events) -> tuple[list[int], Steps] | None:
+        """Arrivals and steps of few events; none where they have to be checked as columns."""
+        if name not in self._few_of:
+            return None
+        stamps, fields = self._few_of[name]
+        when = stamps.rows(dict(zip(STAMP_NAMES, events[:3], strict=True)))
+        what = fields.rows(events.fields)
+        if when is None or what is None or len(when) != len(what):
+            return None
+        return [cast("int", row["arrival"]) for row in when], partial(_steps, when, what)
 
     def _computed(self, checked: Mapping[str, Checked], read: Sequence[Float64]) -> Float32:
         columns = {
@@ -245,14 +294,36 @@ class _Log(NamedTuple):
             for column in (self.fields[name] for name in names)
         ]
 
-    def values(self, names: Sequence[str]) -> list[tuple[Value, ...]]:
-        """Values of fields, event by event."""
-        columns = [column.tolist() for column in self.columns(names)]
-        return list(zip(*columns, strict=True)) if columns else [()] * len(self.times_us)
+    def steps(self, store: Store) -> Iterator[Step]:
+        """What a store has to take, event by event."""
+        columns = [column.tolist() for column in self.columns(store.fields)]
+        return zip(
+            _keys(self.fields, store.by, len(self.times_us)),
+            zip(self.times_us.tolist(), self.sequence.tolist(), strict=True),
+            zip(*columns, strict=True) if columns else [()] * len(self.times_us),
+            self.arrived_us.tolist(),
+            strict=True,
+        )
 
 
 STAMP_NAMES = ("event_time", "sequence", "arrival")
 STAMPS = [Time(name=name) for name in STAMP_NAMES]
+
+
+def _steps(
+    stamps: Sequence[dict[str, Plain]], fields: Sequence[dict[str, Plain]], store: Store
+) -> Iterator[Step]:
+    """As :meth:`_Log.steps`, for few events."""
+    for stamp, row in zip(stamps, fields, strict=True):
+        time, sequence, arrival = stamp.values()
+        values = [row[name] for name in store.fields]
+        if None in values:
+            values = [
+                MISSING if numeric and value is None else value
+                for value, numeric in zip(values, store.numeric, strict=True)
+            ]
+        key = tuple([row[name] for name in store.by])
+        yield key, (time, sequence), values, arrival  # type: ignore[misc]  # each of its own kind
 
 
 def _keys(checked: Mapping[str, Checked], names: Sequence[str], count: int) -> list[Key]:

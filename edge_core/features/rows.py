@@ -83,13 +83,14 @@ class Rows:
             InvalidBundle: a registered function is not the one that the definition names.
         """
         self._definition = definition
-        self._clocks = {zone.name: Clock(zone) for zone in definition.zones}
-        self._dates = {calendar.name: Dates(calendar) for calendar in definition.calendars}
+        self._clocks: dict[str | None, Clock] = {None: Clock(None)}
+        self._clocks |= {zone.name: Clock(zone) for zone in definition.zones}
+        self.dates = {calendar.name: Dates(calendar) for calendar in definition.calendars}
         self._width = len(definition.feature_names)
-        self._tables = {table.name: table.values for table in definition.tables}
+        self.tables = {table.name: table.values for table in definition.tables}
         ordered = graph.ordered(definition.features, definition.field_names)
         self._steps: list[tuple[Operation, Compute | None]] = [
-            (feature, self._compiled(feature) if isinstance(feature, OverRows) else None)
+            (feature, self.compiled(feature) if isinstance(feature, OverRows) else None)
             for feature in ordered
         ]
 
@@ -128,16 +129,17 @@ class Rows:
             found = columns[feature.name]
             assert isinstance(found, Numbers)
             if found.missing.any():
-                row = first + int(found.missing.argmax())
-                raise InvalidInput(
-                    f"feature {feature.name} is missing in row {row}, and the definition has no "
-                    "default for it"
-                )
+                raise missing(feature.name, first + int(found.missing.argmax()))
             width = 1 if found.values.ndim == 1 else found.values.shape[1]
             inputs[:, place : place + width] = found.values.reshape(len(inputs), width)
             place += width
 
-    def _compiled(self, feature: OverRows) -> Compute:
+    def clock(self, feature: OfTime) -> Clock:
+        """Of the zone that a feature names."""
+        return self._clocks[feature.zone]
+
+    def compiled(self, feature: OverRows) -> Compute:
+        """From columns to a feature's own."""
         match feature:
             case Join():
                 return lambda columns: _joined([_texts(columns, name) for name in feature.inputs])
@@ -172,11 +174,11 @@ class Rows:
                     _texts(columns, feature.input), lambda text: hashed(text, feature.buckets)
                 )
             case Lookup():
-                table = self._tables[feature.table]
+                table = self.tables[feature.table]
                 return lambda columns: _numbers_of(_texts(columns, feature.input), table.get)
 
     def _of_time(self, feature: OfTime) -> Compute:
-        clock = self._clocks[feature.zone] if feature.zone is not None else Clock(None)
+        clock = self.clock(feature)
         compute = self._of_local(feature)
 
         def local(columns: Mapping[str, Column]) -> Column:
@@ -194,12 +196,19 @@ class Rows:
             case TimePart():
                 return lambda local: local_time.part(local, feature.part).astype(np.float64)
             case Holiday():
-                return self._dates[feature.calendar].holds
+                return self.dates[feature.calendar].holds
             case DaysToHoliday():
-                dates = self._dates[feature.calendar]
+                dates = self.dates[feature.calendar]
                 return lambda local: dates.days_to(local, feature.limit)
             case _:
                 raise TypeError(f"{type(feature).__name__} is no operation on moments")
+
+
+def missing(feature: str, row: int) -> InvalidInput:
+    """The refusal of a request for which a feature cannot be had."""
+    return InvalidInput(
+        f"feature {feature} is missing in row {row}, and the definition has no default for it"
+    )
 
 
 def hashed(text: str, buckets: int) -> float:
@@ -219,7 +228,7 @@ def _of_number(feature: OverRows) -> Compute:
             )
         case Clip():
             return lambda columns: _mapped(
-                columns, feature.input, lambda x: np.clip(x, feature.low, feature.high)
+                columns, feature.input, lambda x: np.clip(x, feature.low, feature.high) + 0.0
             )
         case Bucketise():
             edges = np.array(feature.edges)
