@@ -43,7 +43,7 @@ def _golden(folder: Path, manifest: Manifest, variant: VariantRecord) -> str:
         folders.read_limited(folder / manifests.GOLDEN, goldens.MAX_GOLDEN_BYTES)
     )
     expected = golden.expected.get(variant.target)
-    if goldens.features(definition, golden.raw).tobytes() != golden.features.tobytes():
+    if goldens.served(definition, golden.raw).tobytes() != golden.features.tobytes():
         raise InvalidBundle(f"{manifest.model}: features of the golden rows differ")
     if expected is None:
         return f"{variant.target}: was compiled, never run; the bundle holds no answers to compare"
