@@ -126,16 +126,24 @@ class Entity:
 
     def insert(self, stamp: Stamp, values: Sequence[Value]) -> bool:
         """Put an event in its place; false where it is there already."""
+        times = self.times
+        if times and stamp <= (times[-1], self.sequence[-1]):
+            return self._insert_late(stamp, values)
+        times.append(stamp[0])
+        self.sequence.append(stamp[1])
+        for held, value in zip(self.fields, values, strict=True):
+            held.append(value)  # type: ignore[arg-type]  # of the field's own kind
+        return True
+
+    def _insert_late(self, stamp: Stamp, values: Sequence[Value]) -> bool:
         time, sequence = stamp
-        place = len(self.times)
-        if place and stamp <= (self.times[-1], self.sequence[-1]):
-            first, last = bisect_left(self.times, time), bisect_right(self.times, time)
-            place = bisect_left(self.sequence, sequence, first, last)
-            if place < last and self.sequence[place] == sequence:
-                return False
+        first, last = bisect_left(self.times, time), bisect_right(self.times, time)
+        place = bisect_left(self.sequence, sequence, first, last)
+        if place < last and self.sequence[place] == sequence:
+            return False
         for span in self.spans:
             if place < span.end:
-                # A late event inside of what was added up already.
+                # Inside of what was added up already.
                 span.clear()
         self.times.insert(place, time)
         self.sequence.insert(place, sequence)
@@ -238,7 +246,8 @@ class Store:
             entity.drop_front(1)
             self.events -= 1
             self.dropped.overflow += 1
-        self._evict()
+        if len(self.held) > self.keep.entities or self.events > self.keep.events:
+            self._evict()
 
     def create(self, key: Key) -> Entity:
         """Begin to keep events of an entity."""

@@ -7,8 +7,8 @@ first. Training gives a whole log to :meth:`RequestEvaluator.replay`, a device c
 """
 
 import hashlib
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -21,7 +21,7 @@ from edge_core.features import definition as definitions
 from edge_core.features.batches import Arrivals, Asked, read_log
 from edge_core.features.columns import Checked, Given
 from edge_core.features.entities import MISSING, Dropped, Key, Stamp, Store, Value
-from edge_core.features.few import Few, Plain
+from edge_core.features.few import Few, Plain, getter
 from edge_core.features.logs import Events
 from edge_core.features.over_time import OverTime
 from edge_core.features.request_definition import RequestDefinition
@@ -49,7 +49,9 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 Step = tuple[Key, Stamp, Sequence[Value], int]
 """Key, stamp, values and arrival of an event, as a store takes them."""
-Steps = Callable[[Store], Iterator[Step]]
+
+
+Take = Callable[[Mapping[str, Plain]], Any]
 
 
 class RequestEvaluator:
@@ -78,7 +80,9 @@ class RequestEvaluator:
             ]
             store = Store(self._streams[name], tuple(mine for mine, _ in by), features, behind)
             names = [feature.name for feature in features]
-            self._stores.append(_Grouped(name, [theirs for _, theirs in by], names, store))
+            keys = [theirs for _, theirs in by]
+            takes = [getter(names) for names in (keys, list(store.by), store.fields)]
+            self._stores.append(_Grouped(name, keys, names, store, *takes))
         self._width = len(definition.feature_names)
         self._single = Single(definition, self._rows)
         self._few = Few(definition.request.fields)
@@ -103,12 +107,8 @@ class RequestEvaluator:
             InvalidInput: unknown stream or field, an unfit value, or an arrival before that of
                 something that came earlier; nothing was taken then.
         """
-        some = self._few_events(stream, events)
-        if some is not None:
-            arrived, steps = some
-        else:
-            checked = self._checked(stream, events)
-            arrived, steps = checked.arrived_us.tolist(), checked.steps
+        taken = self._few_events(stream, events) or self._checked(stream, events)
+        arrived = taken.arrivals()
         if arrived and (arrived != sorted(arrived) or arrived[0] < self._now_us):
             raise InvalidInput(
                 f"events of {stream} do not come in order of arrival; set the clock right, or "
@@ -116,7 +116,7 @@ class RequestEvaluator:
             )
         for grouped in self._stores:
             if grouped.stream == stream:
-                for step in steps(grouped.store):
+                for step in taken.steps(grouped):
                     grouped.store.add(*step)
         self._now_us = max([self._now_us, *arrived])
 
@@ -164,14 +164,13 @@ class RequestEvaluator:
                 if steps is not None:
                     values[name] = steps * lsb  # type: ignore[operator]  # of a number
             for grouped in self._stores:
-                key: Any = tuple([row[name] for name in grouped.keys])
-                read = grouped.store.read(key, now)
+                read = grouped.store.read(grouped.key_of(row), now)
                 values.update(zip(grouped.features, read, strict=True))
             complete.append(values)
-        found = np.empty((len(rows), self._width), np.float32)
+        found = array("f")
         for place, values in enumerate(complete):
-            found[place] = self._single.compute(values, place)
-        return found
+            found.extend(self._single.compute(values, place))
+        return np.frombuffer(found, np.float32).reshape(len(rows), self._width)
 
     def replay(self, events: Mapping[str, Events], request: Given) -> Float32:
         """Events and requests of a log, in any order: taken in order of arrival.
@@ -245,16 +244,14 @@ class RequestEvaluator:
             raise InvalidInput(f"fields of {name} have another length than its times")
         return _Log(times, sequence, arrived, fields)
 
-    def _few_events(self, name: str, events: Events) -> tuple[list[int], Steps] | None:
-        """Arrivals and steps of few events; none where they have to be checked as columns."""
+    def _few_events(self, name: str, events: Events) -> "_FewEvents | None":
+        """None where they have to be checked as columns."""
         if name not in self._few_of:
             return None
         stamps, fields = self._few_of[name]
         when = stamps.rows(dict(zip(STAMP_NAMES, events[:3], strict=True)))
         what = fields.rows(events.fields)
-        if when is None or what is None or len(when) != len(what):
-            return None
-        return [cast("int", row["arrival"]) for row in when], partial(_steps, when, what)
+        return None if when is None or what is None else _FewEvents(when, what)
 
     def _computed(self, checked: Mapping[str, Checked], read: Sequence[Float64]) -> Float32:
         columns = {
@@ -275,6 +272,12 @@ class _Grouped(NamedTuple):
     keys: list[str]
     features: list[str]
     store: Store
+    key_of: Take
+    """The key in a request's row."""
+    event_key_of: Take
+    """The key in an event's row."""
+    values_of: Take
+    """The store's fields in an event's row."""
 
 
 class _Log(NamedTuple):
@@ -294,8 +297,14 @@ class _Log(NamedTuple):
             for column in (self.fields[name] for name in names)
         ]
 
-    def steps(self, store: Store) -> Iterator[Step]:
+    def arrivals(self) -> list[int]:
+        """Of each event."""
+        listed: list[int] = self.arrived_us.tolist()
+        return listed
+
+    def steps(self, grouped: _Grouped) -> Iterator[Step]:
         """What a store has to take, event by event."""
+        store = grouped.store
         columns = [column.tolist() for column in self.columns(store.fields)]
         return zip(
             _keys(self.fields, store.by, len(self.times_us)),
@@ -310,20 +319,29 @@ STAMP_NAMES = ("event_time", "sequence", "arrival")
 STAMPS = [Time(name=name) for name in STAMP_NAMES]
 
 
-def _steps(
-    stamps: Sequence[dict[str, Plain]], fields: Sequence[dict[str, Plain]], store: Store
-) -> Iterator[Step]:
-    """As :meth:`_Log.steps`, for few events."""
-    for stamp, row in zip(stamps, fields, strict=True):
-        time, sequence, arrival = stamp.values()
-        values = [row[name] for name in store.fields]
-        if None in values:
-            values = [
-                MISSING if numeric and value is None else value
-                for value, numeric in zip(values, store.numeric, strict=True)
-            ]
-        key = tuple([row[name] for name in store.by])
-        yield key, (time, sequence), values, arrival  # type: ignore[misc]  # each of its own kind
+class _FewEvents(NamedTuple):
+    """As :class:`_Log`, row by row."""
+
+    stamps: list[dict[str, Plain]]
+    fields: list[dict[str, Plain]]
+
+    def arrivals(self) -> list[int]:
+        """Of each event."""
+        if len(self.stamps) != len(self.fields):
+            raise InvalidInput("an event's fields have another length than its times")
+        return [row["arrival"] for row in self.stamps]  # type: ignore[misc]  # a moment
+
+    def steps(self, grouped: _Grouped) -> Iterator[Step]:
+        """What a store has to take, event by event."""
+        for stamp, row in zip(self.stamps, self.fields, strict=True):
+            time, sequence, arrival = stamp.values()
+            values: Any = grouped.values_of(row)
+            if None in values:
+                values = [
+                    MISSING if numeric and value is None else value
+                    for value, numeric in zip(values, grouped.store.numeric, strict=True)
+                ]
+            yield grouped.event_key_of(row), (time, sequence), values, arrival  # type: ignore[misc]
 
 
 def _keys(checked: Mapping[str, Checked], names: Sequence[str], count: int) -> list[Key]:
