@@ -81,7 +81,7 @@ async def device(
     state.mkdir(parents=True, exist_ok=True)
     clock = SystemClock()
     monitor = Monitor(device="d", sample_every=10, now_ms=0)
-    engine = Engine(monitor, slices={}, max_queue_rows=100, now_ms=clock.now_ms)
+    engine = Engine(monitor, slices={}, max_queue_rows=100, now_us=clock.now_us)
     slots = Slots(state)
     updater = Updater(
         journal=Journal(state),

@@ -26,7 +26,7 @@ async def served(
     monitor: Monitor, release: LoadedRelease | None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A real HTTP server on loopback and a client to it."""
-    engine = Engine(monitor, slices={}, max_queue_rows=2048, now_ms=lambda: 0)
+    engine = Engine(monitor, slices={}, max_queue_rows=2048, now_us=lambda: 0)
     engine.set_active(release, "incumbent", None)
     port = free_port()
     task = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), rest.listen(port)))
@@ -105,7 +105,7 @@ async def test_health_and_metadata(monitor: Monitor, release: LoadedRelease) -> 
         ({"inputs": []}, "length >= 1"),
         ({"inputs": [tensor(1, name="features")]}, "the input is 'samples'"),
         ({"inputs": [tensor(1, datatype="INT8")]}, "INT8"),
-        ({"inputs": [tensor(1, shape=[1, 8])]}, "shape"),
+        ({"inputs": [tensor(1, shape=[1, 8])]}, "samples are FP32 [batch, samples, inputs]"),
         ({"inputs": [tensor(1, shape=[2, 8, 2])]}, "do not fill the shape"),
         ({"inputs": [tensor(1, shape=[-1, 8, 2])]}, "shape"),
         ({"inputs": [tensor(1, data=["a"] * 16)]}, "do not fill the shape"),
