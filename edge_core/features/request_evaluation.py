@@ -6,21 +6,21 @@ first. Training gives a whole log to :meth:`RequestEvaluator.replay`, a device c
 ``ask`` as things come: the same code, the same bits.
 """
 
-import hashlib
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from functools import cached_property
+from typing import Any, NamedTuple, Self, cast
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.errors import InvalidInput, quoted
+from edge_core.errors import InvalidInput
 from edge_core.features import columns as checking
 from edge_core.features import definition as definitions
+from edge_core.features import remembered
 from edge_core.features.batches import Arrivals, Asked, read_log
-from edge_core.features.columns import Checked, Given
-from edge_core.features.entities import MISSING, Dropped, Key, Stamp, Store, Value
+from edge_core.features.columns import MAX_TIME_US, Checked, Given
+from edge_core.features.entities import MISSING, Dropped, Key, Refusal, Stamp, Store, Value
 from edge_core.features.few import Few, Plain, getter
 from edge_core.features.logs import Events
 from edge_core.features.over_time import OverTime
@@ -34,17 +34,19 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Objects = npt.NDArray[np.object_]
 
-STATE_VERSION = 1
 EARLIEST = -(2**62)
 MAX_TABLE = 2**22
 """Codes up to which a table of all of them is quicker than sorting those that are there."""
 
 
-class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    v: int
-    definition: str
-    now_us: int
-    stores: list[msgspec.Raw]
+class Observed(NamedTuple):
+    """What became of events that were handed in together."""
+
+    taken: int
+    """Those that some feature remembers, or that no feature is about."""
+    dropped: Dropped
+    """Those that were not taken, by the first cause; and earlier ones that had to go for them, once
+    for each way in which features group the stream."""
 
 
 Step = tuple[Key, Stamp, Sequence[Value], int]
@@ -100,7 +102,12 @@ class RequestEvaluator:
             for grouped in self._stores
         }
 
-    def observe(self, stream: str, events: Events) -> None:
+    @property
+    def now_us(self) -> int:
+        """Newest arrival or request so far; nothing may come before it."""
+        return self._now_us
+
+    def observe(self, stream: str, events: Events) -> Observed:
         """Take events, in order of arrival.
 
         Raises:
@@ -114,11 +121,12 @@ class RequestEvaluator:
                 f"events of {stream} do not come in order of arrival; set the clock right, or "
                 "replay them in order"
             )
-        for grouped in self._stores:
-            if grouped.stream == stream:
-                for step in taken.steps(grouped):
-                    grouped.store.add(*step)
+        mine = [grouped for grouped in self._stores if grouped.stream == stream]
+        stores = [grouped.store for grouped in mine]
+        lost = [(store.dropped.overflow, store.dropped.evicted) for store in stores]
+        refusals = [[grouped.store.add(*step) for step in taken.steps(grouped)] for grouped in mine]
         self._now_us = max([self._now_us, *arrived])
+        return _observed(len(arrived), refusals, lost, stores)
 
     def ask(self, request: Given) -> Float32:
         """The model's inputs for requests, in order of time.
@@ -204,33 +212,51 @@ class RequestEvaluator:
 
     def snapshot(self) -> bytes:
         """What has to be remembered, so that :meth:`restore` goes on to the same bits."""
-        return msgspec.msgpack.encode(
-            {
-                "v": STATE_VERSION,
-                "definition": _digest(self.definition),
-                "now_us": self._now_us,
-                "stores": [grouped.store.state() for grouped in self._stores],
-            }
-        )
+        kept = [remembered.keep(grouped.store) for grouped in self._stores]
+        return remembered.encode(self._digest, self._now_us, kept)
+
+    def excerpt(self, request: Given) -> bytes:
+        """What has to be remembered to give the same features for this request alone.
+
+        To be taken before the request is asked; :meth:`restore` reads it. It holds the request's
+        entities, and of those the events that a window can see. No sizes are limited.
+
+        Raises:
+            InvalidInput: unknown or missing fields, or unfit values.
+        """
+        checked = checking.check(self.definition.request.fields, request)
+        times = checked[self.definition.request.time].steps
+        first, last = int(times.min(initial=MAX_TIME_US)), int(times.max(initial=EARLIEST))
+        kept = [
+            remembered.excerpt(
+                grouped.store,
+                _keys(checked, grouped.keys, len(times)),
+                first - grouped.store.longest_us,
+                last,
+            )
+            for grouped in self._stores
+        ]
+        return remembered.encode(self._digest, self._now_us, kept)
 
     @classmethod
-    def restore(cls, definition: RequestDefinition, data: bytes) -> "RequestEvaluator":
-        """An evaluator that goes on where :meth:`snapshot` was taken.
+    def restore(cls, definition: RequestDefinition, data: bytes) -> Self:
+        """An evaluator that goes on where :meth:`snapshot` or :meth:`excerpt` was taken.
 
         Raises:
             InvalidInput: damaged bytes, or those of another definition.
         """
         evaluator = cls(definition)
-        try:
-            state = msgspec.msgpack.decode(data, type=_State)
-            if (state.v, state.definition) != (STATE_VERSION, _digest(definition)):
-                raise InvalidInput("the state belongs to another feature definition")
-            for grouped, kept in zip(evaluator._stores, state.stores, strict=True):
-                grouped.store.restore(msgspec.msgpack.decode(kept))
-        except (msgspec.MsgspecError, ValueError, TypeError, KeyError, OverflowError) as error:
-            raise InvalidInput(f"the state is damaged: {quoted(error)}") from error
-        evaluator._now_us = state.now_us
+        found = remembered.decode(evaluator._digest, data)
+        if len(found.stores) != len(evaluator._stores):
+            raise InvalidInput("the state is damaged: it holds other stores")
+        for grouped, kept in zip(evaluator._stores, found.stores, strict=True):
+            remembered.restore(grouped.store, kept)
+        evaluator._now_us = found.now_us
         return evaluator
+
+    @cached_property
+    def _digest(self) -> str:
+        return definitions.digest(self.definition)
 
     def _checked(self, name: str, events: Events) -> "_Log":
         stream = self._streams.get(name)
@@ -263,6 +289,30 @@ class RequestEvaluator:
             for place, name in enumerate(grouped.features):
                 columns[name] = Numbers(values[:, place], missing[:, place])
         return self._rows.compute(columns)
+
+
+def _observed(
+    count: int,
+    refusals: Sequence[Sequence[Refusal | None]],
+    lost: Sequence[tuple[int, int]],
+    stores: Sequence[Store],
+) -> Observed:
+    found = Dropped()
+    taken = count
+    for causes in zip(*refusals, strict=True):
+        if None not in causes:
+            taken -= 1
+            match causes[0]:
+                case "duplicate":
+                    found.duplicate += 1
+                case "expired":
+                    found.expired += 1
+                case _:
+                    found.ahead += 1
+    for (overflow, evicted), store in zip(lost, stores, strict=True):
+        found.overflow += store.dropped.overflow - overflow
+        found.evicted += store.dropped.evicted - evicted
+    return Observed(taken, found)
 
 
 class _Grouped(NamedTuple):
@@ -441,7 +491,3 @@ def _column(definition: RequestDefinition, name: str, checked: Checked) -> Colum
     if isinstance(field, Time):
         return Moments(checked.steps, checked.missing)
     return checked.texts
-
-
-def _digest(definition: RequestDefinition) -> str:
-    return hashlib.sha256(definitions.serialize(definition)).hexdigest()
