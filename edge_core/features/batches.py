@@ -1,7 +1,7 @@
 """A long part of a log for one store at once: the values and the state of one event at a time.
 
-The short cut holds where events come in order and nothing is dropped for lack of room. Elsewhere
-they are taken one after the other, as a device does.
+The short cut holds where nothing is dropped for lack of room, for entities whose events come in
+order. The others' are taken one after the other, as a device does.
 """
 
 from bisect import bisect_left
@@ -59,7 +59,7 @@ class Asked(NamedTuple):
     times_us: Int64
     places: Int64
 
-    def only(self, rows: Int64 | slice) -> "Asked":
+    def only(self, rows: Bool | Int64 | slice) -> "Asked":
         """Some of them."""
         return Asked(*(part[rows] for part in self))
 
@@ -121,22 +121,31 @@ def _at_once(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) 
     expired = ~ahead & (events.times_us < events.arrived_us - store.longest_us)
     fresh = events.only(~(ahead | expired))
     past = _Past.of([store.held.get(key) for key in keys], store.numeric, fresh)
-    if not past.in_order():
-        return None
-    order = _grouped(asked.entities)
-    windows = _Windows(past, asked.only(order), len(keys), store.behind)
+    # Entities with late events are taken by themselves: without evictions none affects another.
+    late = past.out_of_order(len(keys))
+    orderly, wanted = past.only(~late[past.entities]), asked.only(~late[asked.entities])
+    order = _grouped(wanted.entities)
+    windows = _Windows(orderly, wanted.only(order), len(keys), store.behind)
     forgotten = windows.forgotten(store.longest_us)
-    if not _has_room(store, keys, past, forgotten, asked):
+    if not _has_room(store, keys, past, forgotten, late):
         return None
-    found = np.empty((len(order), len(store.features)))
+    read = np.empty((len(order), len(store.features)))
     for place, (feature, lsb) in enumerate(store.features):
         held = (
-            past.fields[store.fields.index(feature.field)] if isinstance(feature, OfField) else None
+            orderly.fields[store.fields.index(feature.field)]
+            if isinstance(feature, OfField)
+            else None
         )
-        found[order, place] = windows.values(feature, held, lsb)
-    _keep(store, keys, past, forgotten, asked)
+        read[order, place] = windows.values(feature, held, lsb)
+    _keep(store, keys, orderly, forgotten)
     store.dropped.ahead += int(ahead.sum())
     store.dropped.expired += int(expired.sum())
+    found = np.empty((len(asked.places), len(store.features)))
+    found[~late[asked.entities]] = read
+    if late.any():
+        mine = late[asked.entities]
+        found[mine] = _one_by_one(store, keys, fresh.only(late[fresh.entities]), asked.only(mine))
+    _touch(store, keys, past, asked)
     return found
 
 
@@ -177,13 +186,20 @@ class _Past(NamedTuple):
             both([np.full(sum(counts), -1)], fresh.places),
         )
 
-    def in_order(self) -> bool:
-        """Whether no event came late or twice."""
+    def out_of_order(self, entities: int) -> Bool:
+        """Which entities have an event that came late or twice, bool [entities]."""
         same = self.entities[1:] == self.entities[:-1]
         later = self.times_us[1:] > self.times_us[:-1]
         tied = self.times_us[1:] == self.times_us[:-1]
         later |= tied & (self.sequence[1:] > self.sequence[:-1])
-        return bool((later | ~same).all())
+        found = np.zeros(entities, np.bool_)
+        found[self.entities[1:][same & ~later]] = True
+        return found
+
+    def only(self, rows: Bool) -> "_Past":
+        """Some of them."""
+        e, t, s, fields, p = self
+        return _Past(e[rows], t[rows], s[rows], [f[rows] for f in fields], p[rows])
 
 
 class _Axis:
@@ -338,9 +354,13 @@ def _between(values: Any, start: Int64, end: Int64) -> Int64:
 
 
 def _has_room(
-    store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten, asked: Asked
+    store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten, late: Bool
 ) -> bool:
-    """Whether nothing has to be dropped at any step."""
+    """Whether nothing has to be dropped at any step for lack of room in the store.
+
+    Entities with late events may drop their own. They are taken to keep all, so that the store
+    has room in whatever order they and the others are taken.
+    """
     fresh = past.places >= 0
     new = {keys[place] for place in np.unique(past.entities[fresh]).tolist()} - store.held.keys()
     if len(store.held) + len(new) > store.keep.entities:
@@ -352,7 +372,7 @@ def _has_room(
     if most > store.keep.events:
         return False
     counts = np.bincount(past.entities, minlength=len(keys))
-    for entity in np.flatnonzero(counts > store.keep.events_per_entity).tolist():
+    for entity in np.flatnonzero(~late & (counts > store.keep.events_per_entity)).tolist():
         mine = past.entities == entity
         gone = forgotten.entities == entity
         before = np.concatenate([[0], np.cumsum(forgotten.counts[gone])])
@@ -363,25 +383,14 @@ def _has_room(
     return True
 
 
-def _keep(
-    store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten, asked: Asked
-) -> None:
-    """Leave the store as if each event and request had come by itself."""
-    bounds = np.searchsorted(past.entities, np.arange(len(keys) + 1))
-    fresh = bounds[:-1] + np.array(
-        [len(entity.times) if (entity := store.held.get(key)) is not None else 0 for key in keys],
-        np.int64,
-    )
+def _keep(store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten) -> None:
+    """Leave the events in the store as if each event and request had come by itself."""
+    bounds = np.searchsorted(past.entities, np.arange(len(keys) + 1)).tolist()
     gone = np.zeros(len(keys), np.int64)
     np.add.at(gone, forgotten.entities, forgotten.counts)
-    used = np.full(len(keys), -1)
-    np.maximum.at(used, asked.entities, asked.places)
-    np.maximum.at(used, past.entities, past.places)
-    for entity in np.argsort(used).tolist():
-        first, last = int(fresh[entity]), int(bounds[entity + 1])
+    for entity in np.unique(past.entities).tolist():
         held = store.held.get(keys[entity])
-        if used[entity] < 0 or (held is None and first == last):
-            continue
+        first, last = bounds[entity] + (len(held.times) if held else 0), bounds[entity + 1]
         held = held or store.create(keys[entity])
         held.extend(
             past.times_us[first:last],
@@ -392,5 +401,14 @@ def _keep(
             ],
         )
         held.drop_front(int(gone[entity]))
-        store.held.move_to_end(keys[entity])
     store.events += int((past.places >= 0).sum()) - int(forgotten.counts.sum())
+
+
+def _touch(store: Store, keys: Sequence[Key], past: _Past, asked: Asked) -> None:
+    """Leave the entities in the order of their last use."""
+    used = np.full(len(keys), -1)
+    np.maximum.at(used, asked.entities, asked.places)
+    np.maximum.at(used, past.entities, past.places)
+    for entity in np.argsort(used).tolist():
+        if used[entity] >= 0 and keys[entity] in store.held:
+            store.held.move_to_end(keys[entity])

@@ -8,12 +8,13 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge_core.features.columns import MAX_TIME_US
 from edge_core.features.over_time import (
     CountWithin,
     DistinctWithin,
@@ -24,7 +25,7 @@ from edge_core.features.over_time import (
     TimeOperation,
     TimeSince,
 )
-from edge_core.features.requests import Number, Stream
+from edge_core.features.requests import Category, FieldType, Number, Stream, Time
 
 Int64 = npt.NDArray[np.int64]
 Key = tuple[str, ...]
@@ -56,6 +57,10 @@ class Dropped(msgspec.Struct, frozen=False, kw_only=True):
     """The oldest of an entity that had too many."""
     evicted: int = 0
     """Of the entities used least recently, when the store had too many events or entities."""
+
+
+Refusal = Literal["duplicate", "expired", "ahead"]
+"""Why a store did not take an event, as ``Dropped`` counts it."""
 
 
 class Span:
@@ -126,16 +131,24 @@ class Entity:
 
     def insert(self, stamp: Stamp, values: Sequence[Value]) -> bool:
         """Put an event in its place; false where it is there already."""
+        times = self.times
+        if times and stamp <= (times[-1], self.sequence[-1]):
+            return self._insert_late(stamp, values)
+        times.append(stamp[0])
+        self.sequence.append(stamp[1])
+        for held, value in zip(self.fields, values, strict=True):
+            held.append(value)  # type: ignore[arg-type]  # of the field's own kind
+        return True
+
+    def _insert_late(self, stamp: Stamp, values: Sequence[Value]) -> bool:
         time, sequence = stamp
-        place = len(self.times)
-        if place and stamp <= (self.times[-1], self.sequence[-1]):
-            first, last = bisect_left(self.times, time), bisect_right(self.times, time)
-            place = bisect_left(self.sequence, sequence, first, last)
-            if place < last and self.sequence[place] == sequence:
-                return False
+        first, last = bisect_left(self.times, time), bisect_right(self.times, time)
+        place = bisect_left(self.sequence, sequence, first, last)
+        if place < last and self.sequence[place] == sequence:
+            return False
         for span in self.spans:
             if place < span.end:
-                # A late event inside of what was added up already.
+                # Inside of what was added up already.
                 span.clear()
         self.times.insert(place, time)
         self.sequence.insert(place, sequence)
@@ -187,7 +200,10 @@ class Store:
         self.fields = list(
             dict.fromkeys(feature.field for feature in features if isinstance(feature, OfField))
         )
-        self.numeric = [name in lsbs for name in self.fields]
+        kinds = {field.name: field for field in stream.fields}
+        self.numeric = [not isinstance(kinds[name], Category) for name in self.fields]
+        self.limits = [_limits(kinds[name]) for name in self.fields]
+        """Lowest and highest value that each field may hold; none for texts."""
         self.longest_us = max(feature.within_us for feature in features)
         self.ahead_us = round(stream.max_ahead_s * 1_000_000)
         # Features of the same field and window share what is added up.
@@ -213,8 +229,10 @@ class Store:
         self.events = 0
         self.dropped = Dropped()
 
-    def add(self, key: Key, stamp: Stamp, values: Sequence[Value], arrived_us: int) -> None:
-        """Take one event.
+    def add(
+        self, key: Key, stamp: Stamp, values: Sequence[Value], arrived_us: int
+    ) -> Refusal | None:
+        """Take one event, or say why not.
 
         Args:
             key: the entity's.
@@ -224,21 +242,23 @@ class Store:
         """
         if stamp[0] > arrived_us + self.ahead_us:
             self.dropped.ahead += 1
-            return
+            return "ahead"
         if stamp[0] < arrived_us - self.longest_us:
             self.dropped.expired += 1
-            return
+            return "expired"
         entity = self.held.get(key) or self.create(key)
         self.held.move_to_end(key)
         if not entity.insert(stamp, values):
             self.dropped.duplicate += 1
-            return
+            return "duplicate"
         self.events += 1
         if len(entity.times) > self.keep.events_per_entity:
             entity.drop_front(1)
             self.events -= 1
             self.dropped.overflow += 1
-        self._evict()
+        if len(self.held) > self.keep.entities or self.events > self.keep.events:
+            self._evict()
+        return None
 
     def create(self, key: Key) -> Entity:
         """Begin to keep events of an entity."""
@@ -282,30 +302,15 @@ class Store:
             self.events -= len(entity.times)
             self.dropped.evicted += len(entity.times)
 
-    def state(self) -> dict[str, Any]:
-        """What has to be remembered, entities used least recently first."""
-        return {
-            "dropped": msgspec.structs.asdict(self.dropped),
-            "entities": [
-                [
-                    list(key),
-                    entity.times.tolist(),
-                    entity.sequence.tolist(),
-                    [list(held) for held in entity.fields],
-                ]
-                for key, entity in self.held.items()
-            ],
-        }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take what :meth:`state` gave."""
-        self.dropped = Dropped(**state["dropped"])
-        self.held.clear()
-        self.events = 0
-        for key, times, sequence, fields in state["entities"]:
-            entity = self.create(tuple(key))
-            entity.extend(np.array(times, np.int64), np.array(sequence, np.int64), fields)
-            self.events += len(entity.times)
+def _limits(field: FieldType) -> tuple[int, int] | None:
+    match field:
+        case Number():
+            return round(field.low / field.lsb), round(field.high / field.lsb)
+        case Time():
+            return -MAX_TIME_US, MAX_TIME_US
+        case Category():
+            return None
 
 
 def _reading(feature: TimeOperation, place: int, lsb: float) -> Read:

@@ -4,8 +4,9 @@ An array costs microseconds whatever it holds, which a single row cannot spread.
 any way unusual are left to ``columns``, which refuses them or says what they mean.
 """
 
+import operator
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,6 @@ class Few:
     """Reads few rows of some fields."""
 
     def __init__(self, fields: Sequence[FieldType]) -> None:
-        self._names = [field.name for field in fields]
         self._reads = [(field.name, _read(field)) for field in fields]
 
     def rows(self, given: Given) -> list[dict[str, Plain]] | None:
@@ -37,20 +37,28 @@ class Few:
         if len(given) != len(self._reads):
             return None
         try:
-            columns = [_listed(given[name]) for name in self._names]
-            if len(columns[0]) == 1:
-                return [
-                    {
-                        n: read(value)
-                        for (n, read), (value,) in zip(self._reads, columns, strict=True)
-                    }
-                ]
-            found: list[dict[str, Plain]] = [{} for _ in columns[0]]
-            for (name, read), column in zip(self._reads, columns, strict=True):
-                for row, value in zip(found, column, strict=True):
-                    row[name] = read(value)
+            alone = self._alone(given)
+            return self._some(given) if alone is None else [alone]
         except (_Unusual, KeyError, ValueError):
             return None
+
+    def _alone(self, given: Given) -> dict[str, Plain] | None:
+        """The only row; none where there is not exactly one."""
+        row: dict[str, Plain] = {}
+        for name, read in self._reads:
+            column = given[name]
+            listed = column if type(column) is list else _listed(column)
+            if len(listed) != 1:
+                return None
+            row[name] = read(listed[0])
+        return row
+
+    def _some(self, given: Given) -> list[dict[str, Plain]]:
+        columns = [_listed(given[name]) for name, _ in self._reads]
+        found: list[dict[str, Plain]] = [{} for _ in columns[0]]
+        for (name, read), column in zip(self._reads, columns, strict=True):
+            for row, value in zip(found, column, strict=True):
+                row[name] = read(value)
         return found
 
 
@@ -59,6 +67,17 @@ def _listed(column: npt.ArrayLike | Sequence[object]) -> list[object]:
     if not isinstance(listed, list) or len(listed) > MOST:
         raise _Unusual
     return listed
+
+
+def getter(names: Sequence[str]) -> Callable[[Mapping[str, Plain]], tuple[Plain, ...]]:
+    """Takes some of a row's values, in order."""
+    match names:
+        case []:
+            return lambda _: ()
+        case [name]:
+            return lambda row: (row[name],)
+        case _:
+            return operator.itemgetter(*names)
 
 
 class _Unusual(Exception):

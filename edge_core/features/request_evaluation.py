@@ -6,22 +6,22 @@ first. Training gives a whole log to :meth:`RequestEvaluator.replay`, a device c
 ``ask`` as things come: the same code, the same bits.
 """
 
-import hashlib
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple, cast
+from functools import cached_property
+from typing import Any, NamedTuple, Self, cast
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.errors import InvalidInput, quoted
+from edge_core.errors import InvalidInput
 from edge_core.features import columns as checking
 from edge_core.features import definition as definitions
+from edge_core.features import remembered
 from edge_core.features.batches import Arrivals, Asked, read_log
-from edge_core.features.columns import Checked, Given
-from edge_core.features.entities import MISSING, Dropped, Key, Stamp, Store, Value
-from edge_core.features.few import Few, Plain
+from edge_core.features.columns import MAX_TIME_US, Checked, Given
+from edge_core.features.entities import MISSING, Dropped, Key, Refusal, Stamp, Store, Value
+from edge_core.features.few import Few, Plain, getter
 from edge_core.features.logs import Events
 from edge_core.features.over_time import OverTime
 from edge_core.features.request_definition import RequestDefinition
@@ -34,22 +34,26 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Objects = npt.NDArray[np.object_]
 
-STATE_VERSION = 1
 EARLIEST = -(2**62)
 MAX_TABLE = 2**22
 """Codes up to which a table of all of them is quicker than sorting those that are there."""
 
 
-class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    v: int
-    definition: str
-    now_us: int
-    stores: list[msgspec.Raw]
+class Observed(NamedTuple):
+    """What became of events that were handed in together."""
+
+    taken: int
+    """Those that some feature remembers, or that no feature is about."""
+    dropped: Dropped
+    """Those that were not taken, by the first cause; and earlier ones that had to go for them, once
+    for each way in which features group the stream."""
 
 
 Step = tuple[Key, Stamp, Sequence[Value], int]
 """Key, stamp, values and arrival of an event, as a store takes them."""
-Steps = Callable[[Store], Iterator[Step]]
+
+
+Take = Callable[[Mapping[str, Plain]], Any]
 
 
 class RequestEvaluator:
@@ -78,7 +82,9 @@ class RequestEvaluator:
             ]
             store = Store(self._streams[name], tuple(mine for mine, _ in by), features, behind)
             names = [feature.name for feature in features]
-            self._stores.append(_Grouped(name, [theirs for _, theirs in by], names, store))
+            keys = [theirs for _, theirs in by]
+            takes = [getter(names) for names in (keys, list(store.by), store.fields)]
+            self._stores.append(_Grouped(name, keys, names, store, *takes))
         self._width = len(definition.feature_names)
         self._single = Single(definition, self._rows)
         self._few = Few(definition.request.fields)
@@ -96,29 +102,31 @@ class RequestEvaluator:
             for grouped in self._stores
         }
 
-    def observe(self, stream: str, events: Events) -> None:
+    @property
+    def now_us(self) -> int:
+        """Newest arrival or request so far; nothing may come before it."""
+        return self._now_us
+
+    def observe(self, stream: str, events: Events) -> Observed:
         """Take events, in order of arrival.
 
         Raises:
             InvalidInput: unknown stream or field, an unfit value, or an arrival before that of
                 something that came earlier; nothing was taken then.
         """
-        some = self._few_events(stream, events)
-        if some is not None:
-            arrived, steps = some
-        else:
-            checked = self._checked(stream, events)
-            arrived, steps = checked.arrived_us.tolist(), checked.steps
+        taken = self._few_events(stream, events) or self._checked(stream, events)
+        arrived = taken.arrivals()
         if arrived and (arrived != sorted(arrived) or arrived[0] < self._now_us):
             raise InvalidInput(
                 f"events of {stream} do not come in order of arrival; set the clock right, or "
                 "replay them in order"
             )
-        for grouped in self._stores:
-            if grouped.stream == stream:
-                for step in steps(grouped.store):
-                    grouped.store.add(*step)
+        mine = [grouped for grouped in self._stores if grouped.stream == stream]
+        stores = [grouped.store for grouped in mine]
+        lost = [(store.dropped.overflow, store.dropped.evicted) for store in stores]
+        refusals = [[grouped.store.add(*step) for step in taken.steps(grouped)] for grouped in mine]
         self._now_us = max([self._now_us, *arrived])
+        return _observed(len(arrived), refusals, lost, stores)
 
     def ask(self, request: Given) -> Float32:
         """The model's inputs for requests, in order of time.
@@ -164,14 +172,13 @@ class RequestEvaluator:
                 if steps is not None:
                     values[name] = steps * lsb  # type: ignore[operator]  # of a number
             for grouped in self._stores:
-                key: Any = tuple([row[name] for name in grouped.keys])
-                read = grouped.store.read(key, now)
+                read = grouped.store.read(grouped.key_of(row), now)
                 values.update(zip(grouped.features, read, strict=True))
             complete.append(values)
-        found = np.empty((len(rows), self._width), np.float32)
+        found = array("f")
         for place, values in enumerate(complete):
-            found[place] = self._single.compute(values, place)
-        return found
+            found.extend(self._single.compute(values, place))
+        return np.frombuffer(found, np.float32).reshape(len(rows), self._width)
 
     def replay(self, events: Mapping[str, Events], request: Given) -> Float32:
         """Events and requests of a log, in any order: taken in order of arrival.
@@ -205,33 +212,51 @@ class RequestEvaluator:
 
     def snapshot(self) -> bytes:
         """What has to be remembered, so that :meth:`restore` goes on to the same bits."""
-        return msgspec.msgpack.encode(
-            {
-                "v": STATE_VERSION,
-                "definition": _digest(self.definition),
-                "now_us": self._now_us,
-                "stores": [grouped.store.state() for grouped in self._stores],
-            }
-        )
+        kept = [remembered.keep(grouped.store) for grouped in self._stores]
+        return remembered.encode(self._digest, self._now_us, kept)
+
+    def excerpt(self, request: Given) -> bytes:
+        """What has to be remembered to give the same features for this request alone.
+
+        To be taken before the request is asked; :meth:`restore` reads it. It holds the request's
+        entities, and of those the events that a window can see. No sizes are limited.
+
+        Raises:
+            InvalidInput: unknown or missing fields, or unfit values.
+        """
+        checked = checking.check(self.definition.request.fields, request)
+        times = checked[self.definition.request.time].steps
+        first, last = int(times.min(initial=MAX_TIME_US)), int(times.max(initial=EARLIEST))
+        kept = [
+            remembered.excerpt(
+                grouped.store,
+                _keys(checked, grouped.keys, len(times)),
+                first - grouped.store.longest_us,
+                last,
+            )
+            for grouped in self._stores
+        ]
+        return remembered.encode(self._digest, self._now_us, kept)
 
     @classmethod
-    def restore(cls, definition: RequestDefinition, data: bytes) -> "RequestEvaluator":
-        """An evaluator that goes on where :meth:`snapshot` was taken.
+    def restore(cls, definition: RequestDefinition, data: bytes) -> Self:
+        """An evaluator that goes on where :meth:`snapshot` or :meth:`excerpt` was taken.
 
         Raises:
             InvalidInput: damaged bytes, or those of another definition.
         """
         evaluator = cls(definition)
-        try:
-            state = msgspec.msgpack.decode(data, type=_State)
-            if (state.v, state.definition) != (STATE_VERSION, _digest(definition)):
-                raise InvalidInput("the state belongs to another feature definition")
-            for grouped, kept in zip(evaluator._stores, state.stores, strict=True):
-                grouped.store.restore(msgspec.msgpack.decode(kept))
-        except (msgspec.MsgspecError, ValueError, TypeError, KeyError, OverflowError) as error:
-            raise InvalidInput(f"the state is damaged: {quoted(error)}") from error
-        evaluator._now_us = state.now_us
+        found = remembered.decode(evaluator._digest, data)
+        if len(found.stores) != len(evaluator._stores):
+            raise InvalidInput("the state is damaged: it holds other stores")
+        for grouped, kept in zip(evaluator._stores, found.stores, strict=True):
+            remembered.restore(grouped.store, kept)
+        evaluator._now_us = found.now_us
         return evaluator
+
+    @cached_property
+    def _digest(self) -> str:
+        return definitions.digest(self.definition)
 
     def _checked(self, name: str, events: Events) -> "_Log":
         stream = self._streams.get(name)
@@ -245,16 +270,14 @@ class RequestEvaluator:
             raise InvalidInput(f"fields of {name} have another length than its times")
         return _Log(times, sequence, arrived, fields)
 
-    def _few_events(self, name: str, events: Events) -> tuple[list[int], Steps] | None:
-        """Arrivals and steps of few events; none where they have to be checked as columns."""
+    def _few_events(self, name: str, events: Events) -> "_FewEvents | None":
+        """None where they have to be checked as columns."""
         if name not in self._few_of:
             return None
         stamps, fields = self._few_of[name]
         when = stamps.rows(dict(zip(STAMP_NAMES, events[:3], strict=True)))
         what = fields.rows(events.fields)
-        if when is None or what is None or len(when) != len(what):
-            return None
-        return [cast("int", row["arrival"]) for row in when], partial(_steps, when, what)
+        return None if when is None or what is None else _FewEvents(when, what)
 
     def _computed(self, checked: Mapping[str, Checked], read: Sequence[Float64]) -> Float32:
         columns = {
@@ -268,6 +291,30 @@ class RequestEvaluator:
         return self._rows.compute(columns)
 
 
+def _observed(
+    count: int,
+    refusals: Sequence[Sequence[Refusal | None]],
+    lost: Sequence[tuple[int, int]],
+    stores: Sequence[Store],
+) -> Observed:
+    found = Dropped()
+    taken = count
+    for causes in zip(*refusals, strict=True):
+        if None not in causes:
+            taken -= 1
+            match causes[0]:
+                case "duplicate":
+                    found.duplicate += 1
+                case "expired":
+                    found.expired += 1
+                case _:
+                    found.ahead += 1
+    for (overflow, evicted), store in zip(lost, stores, strict=True):
+        found.overflow += store.dropped.overflow - overflow
+        found.evicted += store.dropped.evicted - evicted
+    return Observed(taken, found)
+
+
 class _Grouped(NamedTuple):
     """One store, the request's fields that hold its key, and the features read from it."""
 
@@ -275,6 +322,12 @@ class _Grouped(NamedTuple):
     keys: list[str]
     features: list[str]
     store: Store
+    key_of: Take
+    """The key in a request's row."""
+    event_key_of: Take
+    """The key in an event's row."""
+    values_of: Take
+    """The store's fields in an event's row."""
 
 
 class _Log(NamedTuple):
@@ -294,8 +347,14 @@ class _Log(NamedTuple):
             for column in (self.fields[name] for name in names)
         ]
 
-    def steps(self, store: Store) -> Iterator[Step]:
+    def arrivals(self) -> list[int]:
+        """Of each event."""
+        listed: list[int] = self.arrived_us.tolist()
+        return listed
+
+    def steps(self, grouped: _Grouped) -> Iterator[Step]:
         """What a store has to take, event by event."""
+        store = grouped.store
         columns = [column.tolist() for column in self.columns(store.fields)]
         return zip(
             _keys(self.fields, store.by, len(self.times_us)),
@@ -310,20 +369,29 @@ STAMP_NAMES = ("event_time", "sequence", "arrival")
 STAMPS = [Time(name=name) for name in STAMP_NAMES]
 
 
-def _steps(
-    stamps: Sequence[dict[str, Plain]], fields: Sequence[dict[str, Plain]], store: Store
-) -> Iterator[Step]:
-    """As :meth:`_Log.steps`, for few events."""
-    for stamp, row in zip(stamps, fields, strict=True):
-        time, sequence, arrival = stamp.values()
-        values = [row[name] for name in store.fields]
-        if None in values:
-            values = [
-                MISSING if numeric and value is None else value
-                for value, numeric in zip(values, store.numeric, strict=True)
-            ]
-        key = tuple([row[name] for name in store.by])
-        yield key, (time, sequence), values, arrival  # type: ignore[misc]  # each of its own kind
+class _FewEvents(NamedTuple):
+    """As :class:`_Log`, row by row."""
+
+    stamps: list[dict[str, Plain]]
+    fields: list[dict[str, Plain]]
+
+    def arrivals(self) -> list[int]:
+        """Of each event."""
+        if len(self.stamps) != len(self.fields):
+            raise InvalidInput("an event's fields have another length than its times")
+        return [row["arrival"] for row in self.stamps]  # type: ignore[misc]  # a moment
+
+    def steps(self, grouped: _Grouped) -> Iterator[Step]:
+        """What a store has to take, event by event."""
+        for stamp, row in zip(self.stamps, self.fields, strict=True):
+            time, sequence, arrival = stamp.values()
+            values: Any = grouped.values_of(row)
+            if None in values:
+                values = [
+                    MISSING if numeric and value is None else value
+                    for value, numeric in zip(values, grouped.store.numeric, strict=True)
+                ]
+            yield grouped.event_key_of(row), (time, sequence), values, arrival  # type: ignore[misc]
 
 
 def _keys(checked: Mapping[str, Checked], names: Sequence[str], count: int) -> list[Key]:
@@ -423,7 +491,3 @@ def _column(definition: RequestDefinition, name: str, checked: Checked) -> Colum
     if isinstance(field, Time):
         return Moments(checked.steps, checked.missing)
     return checked.texts
-
-
-def _digest(definition: RequestDefinition) -> str:
-    return hashlib.sha256(definitions.serialize(definition)).hexdigest()
