@@ -61,7 +61,11 @@ DEFINITION = RequestDefinition(
             max_ahead_s=60,
         ),
         # Events come in order, some time after they happened; training takes them at once.
-        Stream(name="tolls", fields=[Category(name="place"), Category(name="lane"), VALUE]),
+        Stream(
+            name="tolls",
+            fields=[Category(name="place"), Category(name="lane"), VALUE],
+            keep=Keep(entities=64, events=4096, events_per_entity=1024),
+        ),
     ),
     zones=(zones.zone(BERLIN, 2024, 2024),),
     calendars=(Calendar(name="days_off", dates=[datetime.date(2024, 3, 31)]),),
