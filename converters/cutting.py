@@ -36,7 +36,7 @@ class Cut(Stage[ToCut, Snapshot]):
 
     def run(self, given: ToCut) -> Snapshot:
         """Cut recordings into windows."""
-        definition = definition_source.load(given.folder / given.recipe.features)
+        definition = definition_source.load(given.folder, given.recipe.features)
         chosen = given.recipe
         classes, slices = chosen.output.classes, chosen.slices
         if chosen.entry.log is not None:

@@ -88,6 +88,7 @@ def define(keep: Keep, ahead_s: float) -> RequestDefinition:
             for name, fields in FIELDS.items()
         ),
         features=FEATURES,
+        memory_bytes=2**28,
     )
 
 
