@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import incumbent
+from converters import golden_coverage, incumbent
 from converters.quiet import silenced
 from edge_core.bundle import folder as folders
 from edge_core.bundle import golden as goldens
@@ -31,7 +31,8 @@ def verify(folder: Path, key: Path) -> list[str]:
     )
     folders.check(folder, manifest)
     said = [f"signature by {key.name} holds, {len(manifest.files)} files are whole"]
-    return said + [_golden(folder, manifest, variant) for variant in manifest.variants]
+    said += [_golden(folder, manifest, variant) for variant in manifest.variants]
+    return said + golden_coverage.of_bundle(folder)
 
 
 def _golden(folder: Path, manifest: Manifest, variant: VariantRecord) -> str:

@@ -61,7 +61,7 @@ def build(
     all_gates: Annotated[bool, typer.Option("--gates", help="Show passed gates, too.")] = False,
 ) -> None:
     """Train, convert, prove and sign one release."""
-    from converters import building, progress
+    from converters import building, golden_coverage, progress
     from converters.opening import opened_if
 
     with (
@@ -83,6 +83,8 @@ def build(
         )
         bundle = building.build(request, report)
     progress.summarise(console, bundle, out, all_gates=all_gates)
+    for line in golden_coverage.of_bundle(out):
+        console.print(line, markup=False)
 
 
 @app.command()
