@@ -125,7 +125,8 @@ def _at_once(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) 
     order = np.argsort(asked.entities, kind="stable")
     windows = _Windows(past, asked.only(order), store.behind)
     forgotten = windows.forgotten(store.longest_us)
-    if not _has_room(store, keys, past, forgotten, asked):
+    most = _most_events(store, keys, past, forgotten)
+    if most is None:
         return None
     found = np.empty((len(order), len(store.features)))
     for place, (feature, _, lsb) in enumerate(store.features):
@@ -134,6 +135,7 @@ def _at_once(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) 
         )
         found[order, place] = windows.values(feature, held, lsb)
     _keep(store, keys, past, forgotten, asked)
+    store.most_events = max(store.most_events, most)
     store.dropped.ahead += int(ahead.sum())
     store.dropped.expired += int(expired.sum())
     return found
@@ -304,20 +306,20 @@ def _between(values: Any, start: Int64, end: Int64) -> Int64:
     return found
 
 
-def _has_room(
-    store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten, asked: Asked
-) -> bool:
-    """Whether nothing has to be dropped at any step."""
+def _most_events(
+    store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten
+) -> int | None:
+    """The most events at any step; none where something has to be dropped for lack of room."""
     fresh = past.places >= 0
     new = {keys[place] for place in np.unique(past.entities[fresh]).tolist()} - store.held.keys()
     if len(store.held) + len(new) > store.keep.entities:
-        return False
+        return None
     places = np.concatenate([past.places[fresh], forgotten.places])
     changes = np.concatenate([np.ones(int(fresh.sum()), np.int64), -forgotten.counts])
     order = np.argsort(places)
     most = store.events + int(np.cumsum(changes[order]).max(initial=0))
     if most > store.keep.events:
-        return False
+        return None
     counts = np.bincount(past.entities, minlength=len(keys))
     for entity in np.flatnonzero(counts > store.keep.events_per_entity).tolist():
         mine = past.entities == entity
@@ -326,8 +328,8 @@ def _has_room(
         dropped = before[np.searchsorted(forgotten.places[gone], past.places[mine])]
         held = np.arange(1, int(mine.sum()) + 1) - dropped
         if held[past.places[mine] >= 0].max(initial=0) > store.keep.events_per_entity:
-            return False
-    return True
+            return None
+    return most
 
 
 def _keep(

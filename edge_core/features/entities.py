@@ -195,6 +195,8 @@ class Store:
         self.held: OrderedDict[Key, Entity] = OrderedDict()
         """Entities, the one used least recently first."""
         self.events = 0
+        self.most_events = 0
+        """The most that there were at once; whoever looks at it may set it back."""
         self.dropped = Dropped()
 
     def add(self, key: Key, stamp: Stamp, values: Sequence[Value], arrived_us: int) -> None:
@@ -222,6 +224,7 @@ class Store:
             entity.drop_front(1)
             self.events -= 1
             self.dropped.overflow += 1
+        self.most_events = max(self.most_events, self.events)
         self._evict()
 
     def create(self, key: Key) -> Entity:
@@ -290,6 +293,7 @@ class Store:
             entity = self.create(tuple(key))
             entity.extend(np.array(times, np.int64), np.array(sequence, np.int64), fields)
             self.events += len(entity.times)
+        self.most_events = self.events
 
 
 def _value(

@@ -7,7 +7,7 @@ first. Training gives a whole log to :meth:`RequestEvaluator.replay`, a device c
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -33,6 +33,26 @@ Objects = npt.NDArray[np.object_]
 
 STATE_VERSION = 1
 EARLIEST = -(2**62)
+
+
+Chosen = Callable[[Key], bool]
+"""Whether an entity is among those that are read."""
+
+
+class Read(NamedTuple):
+    """What one grouping's features over time are, for some requests."""
+
+    rows: Int64
+    """Places of the requests, int64 [n]."""
+    values: Float64
+    """float64 [n, features], NaN where one is missing."""
+
+
+class Held(NamedTuple):
+    """How much a store held."""
+
+    entities: int
+    events: int
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,6 +98,15 @@ class RequestEvaluator:
             "/".join([grouped.stream, *grouped.keys]): grouped.store.dropped
             for grouped in self._stores
         }
+
+    def most_held(self) -> list[Held]:
+        """The most that each grouping's store has held since this was asked last."""
+        found = [
+            Held(len(grouped.store.held), grouped.store.most_events) for grouped in self._stores
+        ]
+        for grouped in self._stores:
+            grouped.store.most_events = grouped.store.events
+        return found
 
     def observe(self, stream: str, events: Events) -> None:
         """Take events, in order of arrival.
@@ -137,6 +166,42 @@ class RequestEvaluator:
             InvalidInput: as :meth:`observe` and :meth:`ask`.
         """
         checked = checking.check(self.definition.request.fields, request)
+        return self._computed(checked, [found.values for found in self._read(events, checked)])
+
+    def read(
+        self, events: Mapping[str, Events], request: Given, chosen: Chosen | None = None
+    ) -> list[Read]:
+        """Take a log as :meth:`replay` does, and say what its groupings' features over time are.
+
+        Groupings do not see one another, nor do their entities, as long as no store has to drop
+        any: so they can be read by several evaluators, and put together by :meth:`compute`.
+
+        Args:
+            events: as in :meth:`replay`.
+            request: as in :meth:`replay`.
+            chosen: tells which entities are read; the others' events and requests are left out.
+
+        Returns:
+            For each of the definition's groupings, in order: the requests of chosen entities.
+        """
+        checked = checking.check(self.definition.request.fields, request)
+        return self._read(events, checked, chosen)
+
+    def compute(self, request: Given, values: Sequence[Float64]) -> Float32:
+        """The model's inputs, from what :meth:`read` says of all entities.
+
+        Args:
+            request: a column for each field of the request.
+            values: for each grouping, float64 [requests, features].
+        """
+        return self._computed(checking.check(self.definition.request.fields, request), values)
+
+    def _read(
+        self,
+        events: Mapping[str, Events],
+        checked: Mapping[str, Checked],
+        chosen: Chosen | None = None,
+    ) -> list[Read]:
         times = checked[self.definition.request.time].steps
         order = np.argsort(times, kind="stable")
         streams = {name: self._checked(name, given) for name, given in events.items()}
@@ -151,11 +216,9 @@ class RequestEvaluator:
                     grouped.stream, Events([], [], [], {name: [] for name in names})
                 )
             log = streams[grouped.stream]
-            read = np.empty((len(times), len(grouped.features)))
-            read[order] = _replayed(grouped, log, checked, times[order], order)
-            found.append(read)
+            found.append(_replayed(grouped, log, checked, order, times, chosen))
         self._now_us = max([self._now_us, *(int(part.max(initial=0)) for part in moments)])
-        return self._computed(checked, found)
+        return found
 
     def snapshot(self) -> bytes:
         """What has to be remembered, so that :meth:`restore` goes on to the same bits."""
@@ -261,33 +324,43 @@ def _keys(checked: Mapping[str, Checked], names: Sequence[str], count: int) -> l
 
 
 def _replayed(
-    grouped: _Grouped, log: _Log, request: Mapping[str, Checked], times: Int64, order: Int64
-) -> Float64:
-    """What one store says for requests, in order of time, while it takes a log.
+    grouped: _Grouped,
+    log: _Log,
+    request: Mapping[str, Checked],
+    order: Int64,
+    times: Int64,
+    chosen: Chosen | None,
+) -> Read:
+    """What one store says for requests while it takes a log; in the requests' own order.
 
     Among events that came at one moment the order is event time, then sequence number; an event
     comes before a request of its moment.
     """
     store = grouped.store
     came = np.lexsort((log.sequence, log.times_us, log.arrived_us))
-    arrived = log.arrived_us[came]
     codes: dict[Key, int] = {}
     entities = _coded(codes, _keys(log.fields, store.by, len(came)))
     asked_entities = _coded(codes, _keys(request, grouped.keys, len(times)))
+    if chosen is not None:
+        mine = np.array([chosen(key) for key in codes], np.bool_)
+        came, order = came[mine[entities[came]]], order[mine[asked_entities[order]]]
+    arrived, asked_at = log.arrived_us[came], times[order]
     events = Arrivals(
         entities[came],
         log.times_us[came],
         log.sequence[came],
         arrived,
         [column[came] for column in log.columns(store.fields)],
-        np.arange(len(came)) + np.searchsorted(times, arrived),
+        np.arange(len(came)) + np.searchsorted(asked_at, arrived),
     )
     asked = Asked(
         asked_entities[order],
-        times,
-        np.arange(len(times)) + np.searchsorted(arrived, times, "right"),
+        asked_at,
+        np.arange(len(order)) + np.searchsorted(arrived, asked_at, "right"),
     )
-    return read_log(store, list(codes), events, asked)
+    values = read_log(store, list(codes), events, asked)
+    places = np.argsort(order, kind="stable")
+    return Read(order[places], values[places])
 
 
 def _coded(known: dict[Key, int], keys: Sequence[Key]) -> Int64:
