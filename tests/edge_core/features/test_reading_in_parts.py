@@ -1,5 +1,6 @@
 """Entities read by several evaluators, put together: the bits of one evaluator."""
 
+import itertools
 import zlib
 from typing import Any
 
@@ -24,7 +25,7 @@ def pieces(seed: int, late: float) -> list[tuple[Events, dict[str, Any]]]:
     events, request = log(seed, late)
     found = []
     bounds = [0, 100 * SECOND, 101 * SECOND, 400 * SECOND, 10_000 * SECOND]
-    for first, end in zip(bounds, bounds[1:], strict=False):
+    for first, end in itertools.pairwise(bounds):
         came = (events["arrived_us"] >= first) & (events["arrived_us"] < end)
         asked = (request["at_time"] >= first) & (request["at_time"] < end)
         whole = Events(**events)
