@@ -30,5 +30,5 @@ def parity(bundle: Path, log: Path, step: Step = unseen) -> Replayed:
             whole = LogFolder(log, definition).read().log
         return replaying_requests.replay(definition, whole, step=step)
     with step("the log"):
-        samples = event_log.read(log, definition.input_names)
+        samples = event_log.read(log, definition.inputs)
     return replaying_windows.replay(definition, samples, step=step)
