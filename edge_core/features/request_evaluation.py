@@ -6,6 +6,7 @@ first. Training gives a whole log to :meth:`RequestEvaluator.replay`, a device c
 ``ask`` as things come: the same code, the same bits.
 """
 
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -183,7 +184,10 @@ class RequestEvaluator:
         found = array("f")
         for place, values in enumerate(complete):
             found.extend(self._single.compute(values, place))
-        return np.frombuffer(found, np.float32).reshape(len(rows), self._width)
+        inputs = np.frombuffer(found, np.float32).reshape(len(rows), self._width)
+        if not math.isfinite(sum(found)):  # a sum of few float32 is finite where they are
+            self._rows.check_finite(inputs)
+        return inputs
 
     def replay(self, events: Mapping[str, Events], request: Given) -> Float32:
         """Events and requests of a log, in any order: taken in order of arrival.
