@@ -197,7 +197,7 @@ class Rows:
         def local(columns: Mapping[str, Column]) -> Column:
             found = columns[feature.input]
             assert isinstance(found, Moments)
-            moments = np.where(found.missing, 0, found.values)
+            moments = np.where(found.missing, clock.known_us, found.values)
             return Numbers(compute(clock.local(moments)), found.missing)
 
         return local
