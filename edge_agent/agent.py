@@ -158,6 +158,7 @@ class Agent:
             "errors": self._engine.totals.errors,
             "features": active.kind if active else None,
             "memory": self._engine.remembering.beginning,
+            "memory_stored": self._memory_stored,
             "memory_refused": self._engine.remembering.refused,
             "clock_held": self._engine.remembering.clock_held,
             "unsendable_samples": self._monitor.unsendable_samples,
@@ -263,6 +264,12 @@ class Agent:
         except SerinusError as error:
             log.error("statistics of one window are lost: %s", error)
 
+    @property
+    def _memory_stored(self) -> bool:
+        """Whether all that features remember stands on the disk."""
+        changes = self._engine.remembering.changes
+        return changes == self._stored_changes or not changes[1]
+
     async def _recall(self) -> None:
         """Let the engine begin with what the process before remembered."""
         try:
@@ -282,7 +289,7 @@ class Agent:
 
     async def _store_memory(self) -> None:
         changes = self._engine.remembering.changes
-        if changes == self._stored_changes or not changes[1]:
+        if self._memory_stored:
             return
         try:
             remembered = await self._engine.remembered()

@@ -1,12 +1,10 @@
 """One agent as a real process on a state folder of its own, without a broker."""
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from edge_agent.client import AgentClient
-from edge_agent.memory_file import FILE
 from edge_agent.update.journal import Entry, Journal
 from edge_core.errors import Unavailable
 from edge_core.messages.deployment import DesiredState
@@ -99,17 +97,9 @@ class Device:
 
     def stored(self) -> None:
         """Wait until what its features remember now is on the disk."""
-        path, since = self.state / FILE, time.time_ns()
         wait_for(
-            lambda: (path.exists() and path.stat().st_mtime_ns > since) or self._rests(),
-            seconds=10,
-            what="a stored memory",
+            lambda: self.status().get("memory_stored") is True, seconds=10, what="a stored memory"
         )
-
-    def _rests(self) -> bool:
-        """Whether nothing was written for many times the interval of storing."""
-        path = self.state / FILE
-        return path.exists() and time.time_ns() - path.stat().st_mtime_ns > 10**9
 
     def serves(self) -> str:
         """Version that answers a prediction now."""
