@@ -6,11 +6,11 @@ first. Training gives a whole log to :meth:`RequestEvaluator.replay`, a device c
 ``ask`` as things come: the same code, the same bits.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -20,12 +20,14 @@ from edge_core.features import definition as definitions
 from edge_core.features import remembered
 from edge_core.features.batches import Arrivals, Asked, read_log
 from edge_core.features.columns import MAX_TIME_US, Checked, Given
-from edge_core.features.entities import MISSING, Dropped, Key, Refusal, Store, Value
+from edge_core.features.entities import MISSING, Dropped, Key, Refusal, Stamp, Store, Value
+from edge_core.features.few import Few, Plain, getter
 from edge_core.features.logs import Events
 from edge_core.features.over_time import OverTime
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.requests import Number, Stream, Time
-from edge_core.features.rows import Column, Moments, Numbers, Rows
+from edge_core.features.rows import Column, Moments, Numbers, Rows, Texts
+from edge_core.features.single import Single, Values
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -33,6 +35,8 @@ Int64 = npt.NDArray[np.int64]
 Objects = npt.NDArray[np.object_]
 
 EARLIEST = -(2**62)
+MAX_TABLE = 2**22
+"""Codes up to which a table of all of them is quicker than sorting those that are there."""
 
 
 class Observed(NamedTuple):
@@ -43,6 +47,13 @@ class Observed(NamedTuple):
     dropped: Dropped
     """Those that were not taken, by the first cause; and earlier ones that had to go for them, once
     for each way in which features group the stream."""
+
+
+Step = tuple[Key, Stamp, Sequence[Value], int]
+"""Key, stamp, values and arrival of an event, as a store takes them."""
+
+
+Take = Callable[[Mapping[str, Plain]], Any]
 
 
 class RequestEvaluator:
@@ -71,7 +82,16 @@ class RequestEvaluator:
             ]
             store = Store(self._streams[name], tuple(mine for mine, _ in by), features, behind)
             names = [feature.name for feature in features]
-            self._stores.append(_Grouped(name, [theirs for _, theirs in by], names, store))
+            keys = [theirs for _, theirs in by]
+            takes = [getter(names) for names in (keys, list(store.by), store.fields)]
+            self._stores.append(_Grouped(name, keys, names, store, *takes))
+        self._width = len(definition.feature_names)
+        self._single = Single(definition, self._rows)
+        self._few = Few(definition.request.fields)
+        self._few_of = {
+            name: (Few(STAMPS), Few(stream.fields)) for name, stream in self._streams.items()
+        }
+        self._lsbs = [(f.name, f.lsb) for f in definition.request.fields if isinstance(f, Number)]
         self._now_us = EARLIEST
 
     @property
@@ -94,24 +114,19 @@ class RequestEvaluator:
             InvalidInput: unknown stream or field, an unfit value, or an arrival before that of
                 something that came earlier; nothing was taken then.
         """
-        checked = self._checked(stream, events)
-        arrived = checked.arrived_us.tolist()
+        taken = self._few_events(stream, events) or self._checked(stream, events)
+        arrived = taken.arrivals()
         if arrived and (arrived != sorted(arrived) or arrived[0] < self._now_us):
             raise InvalidInput(
                 f"events of {stream} do not come in order of arrival; set the clock right, or "
                 "replay them in order"
             )
-        stamps = list(zip(checked.times_us.tolist(), checked.sequence.tolist(), strict=True))
-        stores = [grouped.store for grouped in self._stores if grouped.stream == stream]
-        before = [msgspec.structs.replace(store.dropped) for store in stores]
-        refusals: list[list[Refusal | None]] = []
-        for store in stores:
-            keys = _keys(checked.fields, store.by, len(arrived))
-            values = checked.values(store.fields)
-            steps = zip(keys, stamps, values, arrived, strict=True)
-            refusals.append([store.add(*step) for step in steps])
+        mine = [grouped for grouped in self._stores if grouped.stream == stream]
+        stores = [grouped.store for grouped in mine]
+        lost = [(store.dropped.overflow, store.dropped.evicted) for store in stores]
+        refusals = [[grouped.store.add(*step) for step in taken.steps(grouped)] for grouped in mine]
         self._now_us = max([self._now_us, *arrived])
-        return _observed(len(arrived), refusals, before, stores)
+        return _observed(len(arrived), refusals, lost, stores)
 
     def ask(self, request: Given) -> Float32:
         """The model's inputs for requests, in order of time.
@@ -126,16 +141,44 @@ class RequestEvaluator:
             InvalidInput: unknown or missing fields, unfit values, a time before that of something
                 that came earlier, or a missing value without a default.
         """
+        rows = self._few.rows(request)
+        if rows is not None:
+            times = [cast("int", row[self.definition.request.time]) for row in rows]
+            self._check_order(times)
+            return self._ask_each(rows, times)
         checked = checking.check(self.definition.request.fields, request)
         times = checked[self.definition.request.time].steps.tolist()
-        if times and (times != sorted(times) or times[0] < self._now_us):
-            raise InvalidInput("requests do not come in order of time; set the clock right")
+        self._check_order(times)
         found = []
-        for store, keys in self._asked_keys(checked, len(times)):
-            values = [store.read(key, now) for key, now in zip(keys, times, strict=True)]
-            found.append(np.array(values, np.float64).reshape(len(times), len(store.features)))
+        for grouped in self._stores:
+            keys = _keys(checked, grouped.keys, len(times))
+            values = [grouped.store.read(key, now) for key, now in zip(keys, times, strict=True)]
+            found.append(np.array(values, np.float64).reshape(len(times), len(grouped.features)))
         self._now_us = max([self._now_us, *times])
         return self._computed(checked, found)
+
+    def _check_order(self, times: list[int]) -> None:
+        if times and (times != sorted(times) or times[0] < self._now_us):
+            raise InvalidInput("requests do not come in order of time; set the clock right")
+
+    def _ask_each(self, rows: Sequence[dict[str, Plain]], times: list[int]) -> Float32:
+        """As :meth:`ask`, for few requests of which each was checked."""
+        self._now_us = max([self._now_us, *times])
+        complete: list[Values] = []
+        for row, now in zip(rows, times, strict=True):
+            values: Values = {**row}
+            for name, lsb in self._lsbs:
+                steps = row[name]
+                if steps is not None:
+                    values[name] = steps * lsb  # type: ignore[operator]  # of a number
+            for grouped in self._stores:
+                read = grouped.store.read(grouped.key_of(row), now)
+                values.update(zip(grouped.features, read, strict=True))
+            complete.append(values)
+        found = array("f")
+        for place, values in enumerate(complete):
+            found.extend(self._single.compute(values, place))
+        return np.frombuffer(found, np.float32).reshape(len(rows), self._width)
 
     def replay(self, events: Mapping[str, Events], request: Given) -> Float32:
         """Events and requests of a log, in any order: taken in order of arrival.
@@ -153,7 +196,7 @@ class RequestEvaluator:
         moments = [times, *(log.arrived_us for log in streams.values())]
         if min(int(part.min(initial=self._now_us)) for part in moments) < self._now_us:
             raise InvalidInput("the log begins before what was taken already")
-        found = []
+        found, texts = [], _Texts()
         for grouped in self._stores:
             if grouped.stream not in streams:
                 names = [field.name for field in self._streams[grouped.stream].fields]
@@ -162,7 +205,7 @@ class RequestEvaluator:
                 )
             log = streams[grouped.stream]
             read = np.empty((len(times), len(grouped.features)))
-            read[order] = _replayed(grouped, log, checked, times[order], order)
+            read[order] = _replayed(grouped, log, checked, times[order], order, texts)
             found.append(read)
         self._now_us = max([self._now_us, *(int(part.max(initial=0)) for part in moments)])
         return self._computed(checked, found)
@@ -185,8 +228,13 @@ class RequestEvaluator:
         times = checked[self.definition.request.time].steps
         first, last = int(times.min(initial=MAX_TIME_US)), int(times.max(initial=EARLIEST))
         kept = [
-            remembered.excerpt(store, keys, first - store.longest_us, last)
-            for store, keys in self._asked_keys(checked, len(times))
+            remembered.excerpt(
+                grouped.store,
+                _keys(checked, grouped.keys, len(times)),
+                first - grouped.store.longest_us,
+                last,
+            )
+            for grouped in self._stores
         ]
         return remembered.encode(self._digest, self._now_us, kept)
 
@@ -222,11 +270,14 @@ class RequestEvaluator:
             raise InvalidInput(f"fields of {name} have another length than its times")
         return _Log(times, sequence, arrived, fields)
 
-    def _asked_keys(
-        self, checked: Mapping[str, Checked], count: int
-    ) -> Iterator[tuple[Store, Sequence[Key]]]:
-        for grouped in self._stores:
-            yield grouped.store, _keys(checked, grouped.keys, count)
+    def _few_events(self, name: str, events: Events) -> "_FewEvents | None":
+        """None where they have to be checked as columns."""
+        if name not in self._few_of:
+            return None
+        stamps, fields = self._few_of[name]
+        when = stamps.rows(dict(zip(STAMP_NAMES, events[:3], strict=True)))
+        what = fields.rows(events.fields)
+        return None if when is None or what is None else _FewEvents(when, what)
 
     def _computed(self, checked: Mapping[str, Checked], read: Sequence[Float64]) -> Float32:
         columns = {
@@ -243,7 +294,7 @@ class RequestEvaluator:
 def _observed(
     count: int,
     refusals: Sequence[Sequence[Refusal | None]],
-    before: Sequence[Dropped],
+    lost: Sequence[tuple[int, int]],
     stores: Sequence[Store],
 ) -> Observed:
     found = Dropped()
@@ -258,9 +309,9 @@ def _observed(
                     found.expired += 1
                 case _:
                     found.ahead += 1
-    for earlier, store in zip(before, stores, strict=True):
-        found.overflow += store.dropped.overflow - earlier.overflow
-        found.evicted += store.dropped.evicted - earlier.evicted
+    for (overflow, evicted), store in zip(lost, stores, strict=True):
+        found.overflow += store.dropped.overflow - overflow
+        found.evicted += store.dropped.evicted - evicted
     return Observed(taken, found)
 
 
@@ -271,6 +322,12 @@ class _Grouped(NamedTuple):
     keys: list[str]
     features: list[str]
     store: Store
+    key_of: Take
+    """The key in a request's row."""
+    event_key_of: Take
+    """The key in an event's row."""
+    values_of: Take
+    """The store's fields in an event's row."""
 
 
 class _Log(NamedTuple):
@@ -290,14 +347,51 @@ class _Log(NamedTuple):
             for column in (self.fields[name] for name in names)
         ]
 
-    def values(self, names: Sequence[str]) -> list[tuple[Value, ...]]:
-        """Values of fields, event by event."""
-        columns = [column.tolist() for column in self.columns(names)]
-        return list(zip(*columns, strict=True)) if columns else [()] * len(self.times_us)
+    def arrivals(self) -> list[int]:
+        """Of each event."""
+        listed: list[int] = self.arrived_us.tolist()
+        return listed
+
+    def steps(self, grouped: _Grouped) -> Iterator[Step]:
+        """What a store has to take, event by event."""
+        store = grouped.store
+        columns = [column.tolist() for column in self.columns(store.fields)]
+        return zip(
+            _keys(self.fields, store.by, len(self.times_us)),
+            zip(self.times_us.tolist(), self.sequence.tolist(), strict=True),
+            zip(*columns, strict=True) if columns else [()] * len(self.times_us),
+            self.arrived_us.tolist(),
+            strict=True,
+        )
 
 
 STAMP_NAMES = ("event_time", "sequence", "arrival")
 STAMPS = [Time(name=name) for name in STAMP_NAMES]
+
+
+class _FewEvents(NamedTuple):
+    """As :class:`_Log`, row by row."""
+
+    stamps: list[dict[str, Plain]]
+    fields: list[dict[str, Plain]]
+
+    def arrivals(self) -> list[int]:
+        """Of each event."""
+        if len(self.stamps) != len(self.fields):
+            raise InvalidInput("an event's fields have another length than its times")
+        return [row["arrival"] for row in self.stamps]  # type: ignore[misc]  # a moment
+
+    def steps(self, grouped: _Grouped) -> Iterator[Step]:
+        """What a store has to take, event by event."""
+        for stamp, row in zip(self.stamps, self.fields, strict=True):
+            time, sequence, arrival = stamp.values()
+            values: Any = grouped.values_of(row)
+            if None in values:
+                values = [
+                    MISSING if numeric and value is None else value
+                    for value, numeric in zip(values, grouped.store.numeric, strict=True)
+                ]
+            yield grouped.event_key_of(row), (time, sequence), values, arrival  # type: ignore[misc]
 
 
 def _keys(checked: Mapping[str, Checked], names: Sequence[str], count: int) -> list[Key]:
@@ -307,8 +401,58 @@ def _keys(checked: Mapping[str, Checked], names: Sequence[str], count: int) -> l
     )
 
 
+class _Texts:
+    """Numbers for the texts of a log, the same wherever one stands; columns are read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str | None, int] = {}
+        self._columns: dict[int, tuple[Texts, Int64]] = {}
+
+    def entities(self, columns: Sequence[Sequence[Texts]]) -> tuple[list[Key], list[Int64]]:
+        """Entities by the columns of their keys, for several tables at once.
+
+        Args:
+            columns: of each table those of the key; their lengths differ from table to table.
+
+        Returns:
+            The keys, and for each table its rows' places among them, int64 [rows].
+        """
+        counts = [len(table[0]) for table in columns]
+        keys: list[Key] = [()]
+        places = np.zeros(sum(counts), np.int64)
+        for part in zip(*columns, strict=True):
+            codes = np.concatenate([self._coded(texts) for texts in part])
+            names = list(self._known)
+            both, places = _ranked(places * len(names) + codes, len(keys) * len(names))
+            keys = [(*keys[code // len(names)], names[code % len(names)]) for code in both.tolist()]
+        return keys, np.split(places, np.cumsum(counts)[:-1])
+
+    def _coded(self, texts: Texts) -> Int64:
+        if id(texts) not in self._columns:
+            for text in dict.fromkeys(texts):
+                self._known.setdefault(text, len(self._known))
+            codes = np.fromiter(map(self._known.__getitem__, texts), np.int64, len(texts))
+            self._columns[id(texts)] = texts, codes
+        return self._columns[id(texts)][1]
+
+
+def _ranked(codes: Int64, size: int) -> tuple[Int64, Int64]:
+    """The different ones of codes below ``size``, rising, and each one's place among them."""
+    if size > MAX_TABLE:
+        found, places = np.unique(codes, return_inverse=True)
+        return found, places
+    seen = np.zeros(size, np.bool_)
+    seen[codes] = True
+    return np.flatnonzero(seen), (np.cumsum(seen) - 1)[codes]
+
+
 def _replayed(
-    grouped: _Grouped, log: _Log, request: Mapping[str, Checked], times: Int64, order: Int64
+    grouped: _Grouped,
+    log: _Log,
+    request: Mapping[str, Checked],
+    times: Int64,
+    order: Int64,
+    texts: _Texts,
 ) -> Float64:
     """What one store says for requests, in order of time, while it takes a log.
 
@@ -318,9 +462,12 @@ def _replayed(
     store = grouped.store
     came = np.lexsort((log.sequence, log.times_us, log.arrived_us))
     arrived = log.arrived_us[came]
-    codes: dict[Key, int] = {}
-    entities = _coded(codes, _keys(log.fields, store.by, len(came)))
-    asked_entities = _coded(codes, _keys(request, grouped.keys, len(times)))
+    keys: list[Key] = [()]
+    entities, asked_entities = np.zeros(len(came), np.int64), np.zeros(len(times), np.int64)
+    if store.by:
+        keys, (entities, asked_entities) = texts.entities(
+            [[log.fields[n].texts for n in store.by], [request[n].texts for n in grouped.keys]]
+        )
     events = Arrivals(
         entities[came],
         log.times_us[came],
@@ -334,12 +481,7 @@ def _replayed(
         times,
         np.arange(len(times)) + np.searchsorted(arrived, times, "right"),
     )
-    return read_log(store, list(codes), events, asked)
-
-
-def _coded(known: dict[Key, int], keys: Sequence[Key]) -> Int64:
-    """Each key's place in the order in which they were seen first."""
-    return np.fromiter((known.setdefault(key, len(known)) for key in keys), np.int64, len(keys))
+    return read_log(store, keys, events, asked)
 
 
 def _column(definition: RequestDefinition, name: str, checked: Checked) -> Column:
