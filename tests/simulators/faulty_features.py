@@ -6,12 +6,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edge_core.features.entities import Entity, Key, Span, Store
+from edge_core.features.entities import MISSING, Entity, Key, Store
 from edge_core.features.evaluation import Evaluator, Float32, Int32
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.features.requests import Stream
 from edge_core.features.rows import Rows
+from edge_core.features.single import Single
 from tests.simulators.tiny_requests import SECOND
 
 
@@ -32,24 +33,23 @@ class LongerWindow(Store):
 
 
 class FloatSums(Store):
-    """Sums are added up in float32, value by value."""
+    """Sums are added up in float32, value by value, of a weight in pounds."""
 
     def read(self, key: Key, now_us: int) -> list[float | None]:
-        found = super().read(key, now_us)
+        found = list(super().read(key, now_us))
         entity = self.held.get(key)
-        if entity is not None:
-            for place, (feature, span, lsb) in enumerate(self.features):
-                if feature.name == "weight_sum" and found[place] is not None:
-                    found[place] = _float_sum(entity, entity.spans[span], lsb)
+        for place, (feature, lsb) in enumerate(self.features):
+            if entity is not None and feature.name == "weight_sum" and found[place] is not None:
+                found[place] = _float_sum(entity, self.fields.index("weight"), now_us, lsb)
         return found
 
 
-def _float_sum(entity: Entity, span: Span, lsb: float) -> float:
-    total = np.float32(0.1)  # so that a sum of whole numbers is rounded as any other
-    for value in entity.fields[span.field][span.start : span.end]:
-        if isinstance(value, int) and value > 0:
-            total += np.float32(value * lsb * 1.1)
-    return float((total - np.float32(0.1)) / np.float32(1.1))
+def _float_sum(entity: Entity, field: int, now_us: int, lsb: float) -> float:
+    total = np.float32(0)
+    for time, value in zip(entity.times, entity.fields[field], strict=True):
+        if now_us - 60 * SECOND <= time < now_us and isinstance(value, int) and value != MISSING:
+            total += np.float32(value * lsb / 0.45359237)
+    return float(total * np.float32(0.45359237))
 
 
 def with_store(kind: type[Store]) -> Callable[[RequestDefinition], RequestEvaluator]:
@@ -59,7 +59,7 @@ def with_store(kind: type[Store]) -> Callable[[RequestDefinition], RequestEvalua
         evaluator = RequestEvaluator(definition)
         streams: dict[str, Stream] = {stream.name: stream for stream in definition.streams}
         for place, grouped in enumerate(evaluator._stores):
-            features = [feature for feature, _, _ in grouped.store.features]
+            features = [feature for feature, _ in grouped.store.features]
             store = kind(streams[grouped.stream], grouped.store.by, features)
             evaluator._stores[place] = grouped._replace(store=store)
         return evaluator
@@ -73,6 +73,7 @@ class _OtherRows(RequestEvaluator):
     def __init__(self, definition: RequestDefinition, other: RequestDefinition) -> None:
         super().__init__(definition)
         self._rows = Rows(other)
+        self._single = Single(other, self._rows)
 
 
 def with_rows(**changes: Any) -> Callable[[RequestDefinition], RequestEvaluator]:
