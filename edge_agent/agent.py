@@ -161,7 +161,7 @@ class Agent:
             "memory_stored": self._memory_stored,
             "memory_refused": self._engine.remembering.refused,
             "clock_held": self._engine.remembering.clock_held,
-            "unsendable_samples": self._monitor.unsendable_samples,
+            "samples_too_big": self._monitor.unsendable_samples,
             "unsent_bytes": self._unsent(),
             "dropped_messages": self._outbox.dropped,
         }

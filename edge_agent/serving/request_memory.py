@@ -70,7 +70,7 @@ class RequestMemory:
     def _observe(self, work: NewEvents, came_us: int) -> Observed:
         arrived = work.arrived_us
         if arrived is None:
-            arrived = np.full(np.size(work.times_us), self._held(came_us), np.int64)
+            arrived = [self._held(came_us)] * np.size(work.times_us)
         else:
             _ahead_refused("an arrival", arrived, came_us)
         events = Events(work.times_us, work.sequence, arrived, work.fields)
@@ -82,14 +82,14 @@ class RequestMemory:
         name = self.definition.request.time
         request: dict[str, Any] = dict(work.fields)
         if name not in request:
-            request[name] = np.full(work.rows, self._held(came_us), np.int64)
+            request[name] = [self._held(came_us)] * work.rows
         else:
             _ahead_refused(name, request[name], came_us)
         sampled = self._sampled(request, work.rows, sampling)
         features = self._evaluator.ask(request)
         self.changes += 1
         times = np.asarray(request[name], np.int64)
-        raw = logs.numbers(self.definition, request)
+        raw = self._evaluator.numbers(request)
         return Rows(raw, features, (times, times), sampled)
 
     def _sampled(self, request: Given, rows: int, sampling: Sampling) -> Sampled | None:
