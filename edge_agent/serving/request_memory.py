@@ -10,7 +10,6 @@ import numpy.typing as npt
 from edge_agent.sampling import Evidence, Sampled, Sampling
 from edge_agent.serving.asking import NewEvents, Requests, Work
 from edge_agent.serving.memory import Rows
-from edge_core import packed
 from edge_core.errors import InvalidInput
 from edge_core.features import columns, logs
 from edge_core.features.columns import Given
@@ -102,7 +101,7 @@ class RequestMemory:
         memory = self._evaluator.excerpt(one)
         if len(memory) > MAX_EVIDENCE_BYTES:
             return Sampled(row)
-        return Sampled(row, Evidence(logs.pack(Log({}, one)), packed.pack(memory)))
+        return Sampled(row, Evidence(logs.pack(Log({}, one)), memory))
 
     def _held(self, came_us: int) -> int:
         """The moment by the clock, or the newest one seen where the clock is behind it."""
