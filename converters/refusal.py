@@ -19,3 +19,9 @@ class RefusedByGate(SerinusError):
     """A release failed a gate, or has no evidence for it, and nobody waived that."""
 
     exit_code = 3
+
+
+class Stopped(SerinusError):
+    """A person stopped a run that can go on."""
+
+    exit_code = 130

@@ -127,7 +127,8 @@ def _at_once(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) 
     order = _grouped(wanted.entities)
     windows = _Windows(orderly, wanted.only(order), len(keys), store.behind)
     forgotten = windows.forgotten(store.longest_us)
-    if not _has_room(store, keys, past, forgotten, late):
+    most = _most_events(store, keys, past, forgotten, late)
+    if most is None:
         return None
     read = np.empty((len(order), len(store.features)))
     for place, (feature, lsb) in enumerate(store.features):
@@ -138,6 +139,7 @@ def _at_once(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) 
         )
         read[order, place] = windows.values(feature, held, lsb)
     _keep(store, keys, orderly, forgotten)
+    store.most_events = max(store.most_events, most)
     store.dropped.ahead += int(ahead.sum())
     store.dropped.expired += int(expired.sum())
     found = np.empty((len(asked.places), len(store.features)))
@@ -353,10 +355,10 @@ def _between(values: Any, start: Int64, end: Int64) -> Int64:
     return found
 
 
-def _has_room(
+def _most_events(
     store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten, late: Bool
-) -> bool:
-    """Whether nothing has to be dropped at any step for lack of room in the store.
+) -> int | None:
+    """The most events at any step; none where something has to be dropped for lack of room.
 
     Entities with late events may drop their own. They are taken to keep all, so that the store
     has room in whatever order they and the others are taken.
@@ -364,13 +366,13 @@ def _has_room(
     fresh = past.places >= 0
     new = {keys[place] for place in np.unique(past.entities[fresh]).tolist()} - store.held.keys()
     if len(store.held) + len(new) > store.keep.entities:
-        return False
+        return None
     places = np.concatenate([past.places[fresh], forgotten.places])
     changes = np.concatenate([np.ones(int(fresh.sum()), np.int64), -forgotten.counts])
     order = np.argsort(places)
     most = store.events + int(np.cumsum(changes[order]).max(initial=0))
     if most > store.keep.events:
-        return False
+        return None
     counts = np.bincount(past.entities, minlength=len(keys))
     for entity in np.flatnonzero(~late & (counts > store.keep.events_per_entity)).tolist():
         mine = past.entities == entity
@@ -379,8 +381,8 @@ def _has_room(
         dropped = before[np.searchsorted(forgotten.places[gone], past.places[mine])]
         held = np.arange(1, int(mine.sum()) + 1) - dropped
         if held[past.places[mine] >= 0].max(initial=0) > store.keep.events_per_entity:
-            return False
-    return True
+            return None
+    return most
 
 
 def _keep(store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten) -> None:

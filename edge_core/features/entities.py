@@ -227,6 +227,8 @@ class Store:
         self.held: OrderedDict[Key, Entity] = OrderedDict()
         """Entities, the one used least recently first."""
         self.events = 0
+        self.most_events = 0
+        """The most that there were at once; whoever looks at it may set it back."""
         self.dropped = Dropped()
 
     def add(
@@ -256,6 +258,7 @@ class Store:
             entity.drop_front(1)
             self.events -= 1
             self.dropped.overflow += 1
+        self.most_events = max(self.most_events, self.events)
         if len(self.held) > self.keep.entities or self.events > self.keep.events:
             self._evict()
         return None

@@ -177,7 +177,7 @@ def _fill(store: Store, kept: Kept) -> None:
     for key, first, last in zip(keys, (ends - counts).tolist(), ends.tolist(), strict=True):
         columns = [column[first:last] for column in fields]
         store.create(key).extend(times[first:last], sequence[first:last], columns)
-    store.events = len(times)
+    store.events = store.most_events = len(times)
 
 
 def _check_order(times: Int64, sequence: Int64, ends: Int64) -> None:

@@ -8,9 +8,9 @@ first. Training gives a whole log to :meth:`RequestEvaluator.replay`, a device c
 
 import math
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Self, cast
+from typing import NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +19,17 @@ from edge_core.errors import InvalidInput
 from edge_core.features import columns as checking
 from edge_core.features import definition as definitions
 from edge_core.features import logs, remembered
-from edge_core.features.batches import Arrivals, Asked, read_log
 from edge_core.features.columns import MAX_TIME_US, Checked, Given
-from edge_core.features.entities import MISSING, Dropped, Key, Refusal, Stamp, Store, Value
-from edge_core.features.few import Few, Plain, getter
+from edge_core.features.entities import Dropped, Refusal, Store
+from edge_core.features.few import Few, Plain
 from edge_core.features.logs import Events
 from edge_core.features.over_time import OverTime
+from edge_core.features.replay import Chosen, Read, TextNumbers, replayed
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.requests import Number, Stream, Time
-from edge_core.features.rows import Column, Moments, Numbers, Rows, Texts
+from edge_core.features.rows import Column, Moments, Numbers, Rows
 from edge_core.features.single import Single, Values
+from edge_core.features.taken import FewReader, Grouped, ManyEvents, check_events, keys_of
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -36,8 +37,6 @@ Int64 = npt.NDArray[np.int64]
 Objects = npt.NDArray[np.object_]
 
 EARLIEST = -(2**62)
-MAX_TABLE = 2**22
-"""Codes up to which a table of all of them is quicker than sorting those that are there."""
 
 
 class Observed(NamedTuple):
@@ -50,11 +49,11 @@ class Observed(NamedTuple):
     for each way in which features group the stream."""
 
 
-Step = tuple[Key, Stamp, Sequence[Value], int]
-"""Key, stamp, values and arrival of an event, as a store takes them."""
+class Held(NamedTuple):
+    """How much a store held."""
 
-
-Take = Callable[[Mapping[str, Plain]], Any]
+    entities: int
+    events: int
 
 
 class RequestEvaluator:
@@ -74,7 +73,7 @@ class RequestEvaluator:
         self.definition = definition
         self._rows = Rows(definition)
         self._streams: dict[str, Stream] = {stream.name: stream for stream in definition.streams}
-        self._stores: list[_Grouped] = []
+        self._stores: list[Grouped] = []
         for name, by in definition.groupings():
             features = [
                 feature
@@ -83,15 +82,11 @@ class RequestEvaluator:
             ]
             store = Store(self._streams[name], tuple(mine for mine, _ in by), features, behind)
             names = [feature.name for feature in features]
-            keys = [theirs for _, theirs in by]
-            takes = [getter(names) for names in (keys, list(store.by), store.fields)]
-            self._stores.append(_Grouped(name, keys, names, store, *takes))
+            self._stores.append(Grouped.of(name, by, names, store))
         self._width = len(definition.feature_names)
         self._single = Single(definition, self._rows)
         self._few = Few(definition.request.fields)
-        self._few_of = {
-            name: (Few(STAMPS), Few(stream.fields)) for name, stream in self._streams.items()
-        }
+        self._few_of = {name: FewReader(stream) for name, stream in self._streams.items()}
         self._lsbs = [(f.name, f.lsb) for f in definition.request.fields if isinstance(f, Number)]
         self._now_us = EARLIEST
 
@@ -108,6 +103,15 @@ class RequestEvaluator:
         """Newest arrival or request so far; nothing may come before it."""
         return self._now_us
 
+    def most_held(self) -> list[Held]:
+        """The most that each grouping's store has held since this was asked last."""
+        found = [
+            Held(len(grouped.store.held), grouped.store.most_events) for grouped in self._stores
+        ]
+        for grouped in self._stores:
+            grouped.store.most_events = grouped.store.events
+        return found
+
     def observe(self, stream: str, events: Events) -> Observed:
         """Take events, in order of arrival.
 
@@ -115,7 +119,8 @@ class RequestEvaluator:
             InvalidInput: unknown stream or field, an unfit value, or an arrival before that of
                 something that came earlier; nothing was taken then.
         """
-        taken = self._few_events(stream, events) or self._checked(stream, events)
+        few = self._few_of[stream].read(events) if stream in self._few_of else None
+        taken = few or self._checked(stream, events)
         arrived = taken.arrivals()
         if arrived and (arrived != sorted(arrived) or arrived[0] < self._now_us):
             raise InvalidInput(
@@ -152,7 +157,7 @@ class RequestEvaluator:
         self._check_order(times)
         found = []
         for grouped in self._stores:
-            keys = _keys(checked, grouped.keys, len(times))
+            keys = keys_of(checked, grouped.keys, len(times))
             values = [grouped.store.read(key, now) for key, now in zip(keys, times, strict=True)]
             found.append(np.array(values, np.float64).reshape(len(times), len(grouped.features)))
         self._now_us = max([self._now_us, *times])
@@ -203,13 +208,49 @@ class RequestEvaluator:
             InvalidInput: as :meth:`observe` and :meth:`ask`.
         """
         checked = checking.check(self.definition.request.fields, request)
+        return self._computed(checked, [found.values for found in self._read(events, checked)])
+
+    def read(
+        self, events: Mapping[str, Events], request: Given, chosen: Chosen | None = None
+    ) -> list[Read]:
+        """Take a log as :meth:`replay` does, and say what its groupings' features over time are.
+
+        Groupings do not see one another, nor do their entities, as long as no store has to drop
+        any: so they can be read by several evaluators, and put together by :meth:`compute`.
+
+        Args:
+            events: as in :meth:`replay`.
+            request: as in :meth:`replay`.
+            chosen: tells which entities are read; the others' events and requests are left out.
+
+        Returns:
+            For each of the definition's groupings, in order: the requests of chosen entities.
+        """
+        checked = checking.check(self.definition.request.fields, request)
+        return self._read(events, checked, chosen)
+
+    def compute(self, request: Given, values: Sequence[Float64]) -> Float32:
+        """The model's inputs, from what :meth:`read` says of all entities.
+
+        Args:
+            request: a column for each field of the request.
+            values: for each grouping, float64 [requests, features].
+        """
+        return self._computed(checking.check(self.definition.request.fields, request), values)
+
+    def _read(
+        self,
+        events: Mapping[str, Events],
+        checked: Mapping[str, Checked],
+        chosen: Chosen | None = None,
+    ) -> list[Read]:
         times = checked[self.definition.request.time].steps
         order = np.argsort(times, kind="stable")
         streams = {name: self._checked(name, given) for name, given in events.items()}
         moments = [times, *(log.arrived_us for log in streams.values())]
         if min(int(part.min(initial=self._now_us)) for part in moments) < self._now_us:
             raise InvalidInput("the log begins before what was taken already")
-        found, texts = [], _Texts()
+        found, texts = [], TextNumbers()
         for grouped in self._stores:
             if grouped.stream not in streams:
                 names = [field.name for field in self._streams[grouped.stream].fields]
@@ -217,11 +258,9 @@ class RequestEvaluator:
                     grouped.stream, Events([], [], [], {name: [] for name in names})
                 )
             log = streams[grouped.stream]
-            read = np.empty((len(times), len(grouped.features)))
-            read[order] = _replayed(grouped, log, checked, times[order], order, texts)
-            found.append(read)
+            found.append(replayed(grouped, log, checked, order, times, texts, chosen))
         self._now_us = max([self._now_us, *(int(part.max(initial=0)) for part in moments)])
-        return self._computed(checked, found)
+        return found
 
     def snapshot(self) -> bytes:
         """What has to be remembered, so that :meth:`restore` goes on to the same bits."""
@@ -243,7 +282,7 @@ class RequestEvaluator:
         kept = [
             remembered.excerpt(
                 grouped.store,
-                _keys(checked, grouped.keys, len(times)),
+                keys_of(checked, grouped.keys, len(times)),
                 first - grouped.store.longest_us,
                 last,
             )
@@ -271,26 +310,12 @@ class RequestEvaluator:
     def _digest(self) -> str:
         return definitions.digest(self.definition)
 
-    def _checked(self, name: str, events: Events) -> "_Log":
+    def _checked(self, name: str, events: Events) -> ManyEvents:
         stream = self._streams.get(name)
         if stream is None:
             known = ", ".join(self._streams) or "none"
             raise InvalidInput(f"unknown stream {name[:64]}; the definition has {known}")
-        fields = checking.check(stream.fields, events.fields)
-        stamps = checking.check(STAMPS, dict(zip(STAMP_NAMES, events[:3], strict=True)))
-        times, sequence, arrived = (stamps[part].steps for part in STAMP_NAMES)
-        if any(len(column.missing) != len(times) for column in fields.values()):
-            raise InvalidInput(f"fields of {name} have another length than its times")
-        return _Log(times, sequence, arrived, fields)
-
-    def _few_events(self, name: str, events: Events) -> "_FewEvents | None":
-        """None where they have to be checked as columns."""
-        if name not in self._few_of:
-            return None
-        stamps, fields = self._few_of[name]
-        when = stamps.rows(dict(zip(STAMP_NAMES, events[:3], strict=True)))
-        what = fields.rows(events.fields)
-        return None if when is None or what is None else _FewEvents(when, what)
+        return check_events(stream, events)
 
     def _computed(self, checked: Mapping[str, Checked], read: Sequence[Float64]) -> Float32:
         columns = {
@@ -326,175 +351,6 @@ def _observed(
         found.overflow += store.dropped.overflow - overflow
         found.evicted += store.dropped.evicted - evicted
     return Observed(taken, found)
-
-
-class _Grouped(NamedTuple):
-    """One store, the request's fields that hold its key, and the features read from it."""
-
-    stream: str
-    keys: list[str]
-    features: list[str]
-    store: Store
-    key_of: Take
-    """The key in a request's row."""
-    event_key_of: Take
-    """The key in an event's row."""
-    values_of: Take
-    """The store's fields in an event's row."""
-
-
-class _Log(NamedTuple):
-    """Checked events of one stream."""
-
-    times_us: Int64
-    sequence: Int64
-    arrived_us: Int64
-    fields: Mapping[str, Checked]
-
-    def columns(self, names: Sequence[str]) -> list[Int64 | Objects]:
-        """Values of fields, as a store holds them."""
-        return [
-            np.array(column.texts, np.object_)
-            if column.texts
-            else np.where(column.missing, MISSING, column.steps)
-            for column in (self.fields[name] for name in names)
-        ]
-
-    def arrivals(self) -> list[int]:
-        """Of each event."""
-        listed: list[int] = self.arrived_us.tolist()
-        return listed
-
-    def steps(self, grouped: _Grouped) -> Iterator[Step]:
-        """What a store has to take, event by event."""
-        store = grouped.store
-        columns = [column.tolist() for column in self.columns(store.fields)]
-        return zip(
-            _keys(self.fields, store.by, len(self.times_us)),
-            zip(self.times_us.tolist(), self.sequence.tolist(), strict=True),
-            zip(*columns, strict=True) if columns else [()] * len(self.times_us),
-            self.arrived_us.tolist(),
-            strict=True,
-        )
-
-
-STAMP_NAMES = ("event_time", "sequence", "arrival")
-STAMPS = [Time(name=name) for name in STAMP_NAMES]
-
-
-class _FewEvents(NamedTuple):
-    """As :class:`_Log`, row by row."""
-
-    stamps: list[dict[str, Plain]]
-    fields: list[dict[str, Plain]]
-
-    def arrivals(self) -> list[int]:
-        """Of each event."""
-        if len(self.stamps) != len(self.fields):
-            raise InvalidInput("an event's fields have another length than its times")
-        return [row["arrival"] for row in self.stamps]  # type: ignore[misc]  # a moment
-
-    def steps(self, grouped: _Grouped) -> Iterator[Step]:
-        """What a store has to take, event by event."""
-        for stamp, row in zip(self.stamps, self.fields, strict=True):
-            time, sequence, arrival = stamp.values()
-            values: Any = grouped.values_of(row)
-            if None in values:
-                values = [
-                    MISSING if numeric and value is None else value
-                    for value, numeric in zip(values, grouped.store.numeric, strict=True)
-                ]
-            yield grouped.event_key_of(row), (time, sequence), values, arrival  # type: ignore[misc]
-
-
-def _keys(checked: Mapping[str, Checked], names: Sequence[str], count: int) -> list[Key]:
-    # A key's fields refuse null.
-    return (
-        list(zip(*(checked[name].texts for name in names), strict=True)) if names else [()] * count
-    )
-
-
-class _Texts:
-    """Numbers for the texts of a log, the same wherever one stands; columns are read once."""
-
-    def __init__(self) -> None:
-        self._known: dict[str | None, int] = {}
-        self._columns: dict[int, tuple[Texts, Int64]] = {}
-
-    def entities(self, columns: Sequence[Sequence[Texts]]) -> tuple[list[Key], list[Int64]]:
-        """Entities by the columns of their keys, for several tables at once.
-
-        Args:
-            columns: of each table those of the key; their lengths differ from table to table.
-
-        Returns:
-            The keys, and for each table its rows' places among them, int64 [rows].
-        """
-        counts = [len(table[0]) for table in columns]
-        keys: list[Key] = [()]
-        places = np.zeros(sum(counts), np.int64)
-        for part in zip(*columns, strict=True):
-            codes = np.concatenate([self._coded(texts) for texts in part])
-            names = list(self._known)
-            both, places = _ranked(places * len(names) + codes, len(keys) * len(names))
-            keys = [(*keys[code // len(names)], names[code % len(names)]) for code in both.tolist()]
-        return keys, np.split(places, np.cumsum(counts)[:-1])
-
-    def _coded(self, texts: Texts) -> Int64:
-        if id(texts) not in self._columns:
-            for text in dict.fromkeys(texts):
-                self._known.setdefault(text, len(self._known))
-            codes = np.fromiter(map(self._known.__getitem__, texts), np.int64, len(texts))
-            self._columns[id(texts)] = texts, codes
-        return self._columns[id(texts)][1]
-
-
-def _ranked(codes: Int64, size: int) -> tuple[Int64, Int64]:
-    """The different ones of codes below ``size``, rising, and each one's place among them."""
-    if size > MAX_TABLE:
-        found, places = np.unique(codes, return_inverse=True)
-        return found, places
-    seen = np.zeros(size, np.bool_)
-    seen[codes] = True
-    return np.flatnonzero(seen), (np.cumsum(seen) - 1)[codes]
-
-
-def _replayed(
-    grouped: _Grouped,
-    log: _Log,
-    request: Mapping[str, Checked],
-    times: Int64,
-    order: Int64,
-    texts: _Texts,
-) -> Float64:
-    """What one store says for requests, in order of time, while it takes a log.
-
-    Among events that came at one moment the order is event time, then sequence number; an event
-    comes before a request of its moment.
-    """
-    store = grouped.store
-    came = np.lexsort((log.sequence, log.times_us, log.arrived_us))
-    arrived = log.arrived_us[came]
-    keys: list[Key] = [()]
-    entities, asked_entities = np.zeros(len(came), np.int64), np.zeros(len(times), np.int64)
-    if store.by:
-        keys, (entities, asked_entities) = texts.entities(
-            [[log.fields[n].texts for n in store.by], [request[n].texts for n in grouped.keys]]
-        )
-    events = Arrivals(
-        entities[came],
-        log.times_us[came],
-        log.sequence[came],
-        arrived,
-        [column[came] for column in log.columns(store.fields)],
-        np.arange(len(came)) + np.searchsorted(times, arrived),
-    )
-    asked = Asked(
-        asked_entities[order],
-        times,
-        np.arange(len(times)) + np.searchsorted(arrived, times, "right"),
-    )
-    return read_log(store, keys, events, asked)
 
 
 def _column(definition: RequestDefinition, name: str, checked: Checked) -> Column:

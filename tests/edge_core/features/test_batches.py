@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_core.features import batches, entities, request_evaluation
+from edge_core.features import batches, entities, replay
 from edge_core.features.logs import Events
 from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.features.requests import Keep
@@ -157,7 +157,7 @@ def test_more_texts_than_a_table_holds() -> None:
     """Keys of two fields with so many values that their pairs are sorted instead."""
     names = [f"n{number}" for number in range(3000)]
     events, requests = [names, names[::-1]], [names[:10], names[-10:][::-1]]
-    keys, (first, second) = request_evaluation._Texts().entities([events, requests])
+    keys, (first, second) = replay.TextNumbers().entities([events, requests])
     assert [keys[place] for place in first.tolist()] == list(zip(*events, strict=True))
     assert second.tolist() == first[:10].tolist()
     assert len(keys) == len(names)
