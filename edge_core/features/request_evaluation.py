@@ -6,6 +6,7 @@ first. Training gives a whole log to :meth:`RequestEvaluator.replay`, a device c
 ``ask`` as things come: the same code, the same bits.
 """
 
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from edge_core.errors import InvalidInput
 from edge_core.features import columns as checking
 from edge_core.features import definition as definitions
-from edge_core.features import remembered
+from edge_core.features import logs, remembered
 from edge_core.features.columns import MAX_TIME_US, Checked, Given
 from edge_core.features.entities import Dropped, Refusal, Store
 from edge_core.features.few import Few, Plain
@@ -184,6 +185,18 @@ class RequestEvaluator:
         for place, values in enumerate(complete):
             found.extend(self._single.compute(values, place))
         return np.frombuffer(found, np.float32).reshape(len(rows), self._width)
+
+    def numbers(self, request: Given) -> Float32:
+        """As :func:`~edge_core.features.logs.numbers`, and quicker for few requests."""
+        rows = self._few.rows(request)
+        if rows is None:
+            return logs.numbers(self.definition, request)
+        found = [
+            math.nan if (steps := row[name]) is None else cast("int", steps) * lsb
+            for row in rows
+            for name, lsb in self._lsbs
+        ]
+        return np.array(found, np.float32).reshape(len(rows), 1, len(self._lsbs))
 
     def replay(self, events: Mapping[str, Events], request: Given) -> Float32:
         """Events and requests of a log, in any order: taken in order of arrival.
