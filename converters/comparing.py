@@ -170,7 +170,7 @@ def _variant(
     ) -> Row:
         return _row(name, read(*a), read(*b), unit=unit, reason=why)
 
-    metric = figures.main_metric(a[0].metrics)
+    metric = figures.main_metric(a[0])
     return [
         both("scheme", lambda _, v: figures.scheme(v), "text"),
         both("calibration", lambda _, v: figures.calibration(v), "text"),
@@ -266,6 +266,15 @@ def _provenance(manifest: Manifest) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for record in manifest.datasets:
         found[f"data {record.role} {record.name}"] = f"{record.rows} rows, {record.sha256}"
+    if (kept := manifest.snapshot) is not None:
+        found |= {
+            "data snapshot": kept.id,
+            "data set": kept.name,
+            "data source": kept.source,
+            "data schema": kept.schema_sha256,
+            "data time span": f"{kept.first} to {kept.last}" if kept.first else None,
+        }
+        found |= {f"data rows of {name}": f"{rows:,}" for name, rows in kept.rows.items()}
     found |= {"recipe": made.recipe, "recipe digest": made.recipe_sha256}
     found |= {f"setting {k}": figures.setting_text(v) for k, v in made.settings.items()}
     found |= {

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from converters import gates, metrics, suspicion
-from converters.dataset import Float32, Snapshot
+from converters.dataset import Float32, Rows, Snapshot
 from converters.evidence import Evidence
 from converters.gates import Bool
 from converters.parity import golden_tolerance, numeric_error, top1_agreement
@@ -117,16 +118,25 @@ def judge(
     own = own_figures(shown)
     results += gates.judge_release(recipe, own, scores.fallback, size)
     train, test = snapshot.rows["train"], snapshot.rows["test"]
+    channels = [f"mean of {name}" for name in snapshot.definition.input_names]
     alone = suspicion.single_feature(
-        train.features,
+        _with_means(train),
         train.labels,
-        test.features,
+        _with_means(test),
         test.labels,
-        names=snapshot.definition.feature_names,
+        names=[*snapshot.definition.feature_names, *channels],
     )
     answered = next((one.test for one in shown if one.test is not None), None)
     area = None if answered is None else metrics.roc_auc(answered, test.labels)
     return results + gates.judge_suspicion(recipe, own, area, alone)
+
+
+def _with_means(rows: Rows) -> Float32:
+    """Features, and the mean of each raw input: a model may see one of which no feature is made."""
+    missing = np.isnan(rows.samples)
+    counts = np.maximum((~missing).sum(axis=1), 1)
+    means = np.where(missing, 0.0, rows.samples).sum(axis=1) / counts
+    return np.concatenate([rows.features, means.astype(np.float32)], axis=1)
 
 
 def own_figures(shown: list[Shown]) -> dict[str, float]:

@@ -148,11 +148,9 @@ def write(
     Returns:
         The files.
     """
-    from pyarrow import parquet
-
     (folder / EVENTS).mkdir(parents=True, exist_ok=True)
     path = folder / f"{REQUESTS}.parquet"
-    parquet.write_table(_typed(definition.request.fields, log.request, also or {}), path)
+    tables.write(path, _typed(definition.request.fields, log.request, also or {}))
     written = [path]
     for stream in definition.streams:
         given = log.events.get(stream.name) or Events(
@@ -161,7 +159,7 @@ def write(
         stamps = zip((EVENT_TIME, SEQUENCE, ARRIVAL), given[:3], strict=True)
         fields = [*STAMPS, *stream.fields]
         path = folder / EVENTS / f"{stream.name}.parquet"
-        parquet.write_table(_typed(fields, dict(stamps) | dict(given.fields), {}), path)
+        tables.write(path, _typed(fields, dict(stamps) | dict(given.fields), {}))
         written.append(path)
     return written
 

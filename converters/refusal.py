@@ -19,3 +19,9 @@ class RefusedByGate(SerinusError):
     """A release failed a gate, or has no evidence for it, and nobody waived that."""
 
     exit_code = 3
+
+
+class OtherData(SerinusError):
+    """The data is not what a manifest names; nothing was trained on it."""
+
+    exit_code = 3
