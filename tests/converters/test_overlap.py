@@ -1,13 +1,16 @@
 """Windows that training and test share, whole or in part, at any place."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters import dataset, overlap
+from converters import dataset, gates, overlap, recipe
 from converters.dataset import LabelledRecording, Role, Snapshot
+from converters.refusal import RefusedByGate
 from edge_core.features.definition import of_windows
 from edge_core.features.over_samples import Mean
 from edge_core.features.sensors import SensorInput, Window
@@ -53,6 +56,14 @@ def test_the_end_of_one_that_is_the_beginning_of_the_other_is_found(
     """One recording, split with an overlap; the windows lie at other places, so none is equal."""
     whole = drawn(1, 900)
     assert shared(whole[:400], whole[begin : begin + 400]) == windows
+
+
+def test_a_release_with_shared_windows_is_refused_by_name() -> None:
+    chosen = recipe.load(Path("firmware_bundles/watch_activity"), "1.1.0")
+    whole = drawn(1, 900)
+    (result,) = gates.judge_leakage(chosen, overlap.signs(cut(whole[:400], whole[320:720])))
+    with pytest.raises(RefusedByGate, match=r"row_overlap: 2, limit 0 \(test windows with 25 sam"):
+        gates.enforce([result])
 
 
 def test_a_few_samples_prove_nothing() -> None:
