@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from converters import cli_data
 from edge_core.errors import SerinusError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Turn a trained PyTorch model into proven, signed int8 bundles.",
 )
+app.command()(cli_data.backfill)
 console = Console(highlight=False, soft_wrap=True)
 
 Targets = Annotated[

@@ -75,6 +75,16 @@ class LogFolder:
         """All of them, in order."""
         return [file for table in self._tables.values() for file in table.files]
 
+    @property
+    def rows(self) -> int:
+        """Of all tables; of a ``.csv`` about how many."""
+        return sum(table.rows for table in self._tables.values())
+
+    @property
+    def also_types(self) -> dict[str, Any]:
+        """Types of the requests' further columns, as pyarrow names them."""
+        return self._tables[REQUESTS].also_types
+
     def read(self) -> Piece:
         """Everything at once, in the files' order, which may be any.
 

@@ -25,3 +25,9 @@ class OtherData(SerinusError):
     """The data is not what a manifest names; nothing was trained on it."""
 
     exit_code = 3
+
+
+class Stopped(SerinusError):
+    """A person stopped a run that can go on."""
+
+    exit_code = 130

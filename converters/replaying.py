@@ -42,7 +42,7 @@ def parity(bundle: Path, log: Path) -> Agreement:
         folders.read_limited(bundle / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
     )
     windows = definitions.of_windows(definition)
-    return replay(windows, event_log.read(log, windows.input_names))
+    return replay(windows, event_log.read(log, windows.inputs))
 
 
 def replay(

@@ -19,6 +19,8 @@ UNIT = b"unit"
 """Key of a Parquet column's metadata; where it stands it has to be the definition's unit."""
 PIECE_ROWS = 65_536
 COMPRESSION, LEVEL = "zstd", 3
+SAMPLED_BYTES = 2**16
+"""Of a text file, whose rows are estimated from its beginning."""
 
 Int64 = npt.NDArray[np.int64]
 Column = npt.NDArray[Any] | list[str | None]
@@ -51,19 +53,36 @@ class Table:
         for file in self.files:
             self._check(file)
 
+    @property
+    def also_types(self) -> dict[str, Any]:
+        """The further columns' types as pyarrow names them; texts for all of a ``.csv``."""
+        import pyarrow as pa
+
+        schema = _reading(self.files[0], _schema)
+        text = self.files[0].suffix == ".csv"
+        return {name: pa.string() if text else schema.field(name).type for name in self.also}
+
+    @property
+    def rows(self) -> int:
+        """How many there are; of a ``.csv`` about how many."""
+        return sum(_reading(file, _rows) for file in self.files)
+
     def pieces(self, *, skip: int = 0, rows: int = PIECE_ROWS) -> Iterator[Any]:
         """Record batches of at most ``rows`` rows, in order, without the first ``skip`` rows.
 
         Raises:
             InvalidInput: what is read is damaged.
         """
-        for batch in itertools.chain.from_iterable(self._batches(file) for file in self.files):
-            if skip >= batch.num_rows:
-                skip -= batch.num_rows
-                continue
-            for begin in range(skip, batch.num_rows, rows):
-                yield batch.slice(begin, rows)
-            skip = 0
+        for file in self.files:
+            skipped, batches = self._batches(file, skip)
+            skip -= skipped
+            for batch in batches:
+                if skip >= batch.num_rows:
+                    skip -= batch.num_rows
+                    continue
+                for begin in range(skip, batch.num_rows, rows):
+                    yield batch.slice(begin, rows)
+                skip = 0
 
     def columns(self, batch: Any) -> dict[str, Column]:
         """A piece's fields: float32 [n], int64 [n] microseconds, or texts; NaN or none if missing.
@@ -85,10 +104,22 @@ class Table:
             )
         for field in self.fields.values():
             _check_type(file, field, schema.field(field.name))
+        if file == self.files[0] or file.suffix == ".csv":
+            return
+        for name, kind in self.also_types.items():
+            if schema.field(name).type != kind:
+                raise InvalidInput(
+                    f"{file.name}: {name} is {schema.field(name).type}, in {self.files[0].name} it "
+                    f"is {kind}; write both as one type"
+                )
 
-    def _batches(self, file: Path) -> Iterator[Any]:
-        names = [*self.fields, *self.also]
-        batches = iter(_reading(file, lambda path: _opened(path, self.fields, names)))
+    def _batches(self, file: Path, skip: int) -> tuple[int, Iterator[Any]]:
+        """How many of the rows to be skipped need not even be read, and batches of the others."""
+        names = list(dict.fromkeys([*self.fields, *self.also]))
+        skipped, batches = _reading(file, lambda path: _opened(path, self.fields, names, skip))
+        return skipped, self._read(file, iter(batches))
+
+    def _read(self, file: Path, batches: Iterator[Any]) -> Iterator[Any]:
         while True:
             # Reading goes on while a piece is used: what is damaged later is found later.
             found = _reading(file, lambda _: next(batches, None))
@@ -128,6 +159,17 @@ def write(path: Path, table: Any) -> None:
         )
 
 
+def names(path: Path) -> list[str]:
+    """Names of a table's columns, as its first file has them.
+
+    Raises:
+        InvalidInput: no such file, or it is damaged.
+    """
+    file = _files(path)[0]
+    found: list[str] = _reading(file, _schema).names
+    return found
+
+
 def _files(path: Path) -> list[Path]:
     candidates = [path, *(path.with_name(path.name + kind) for kind in KINDS)]
     for found in candidates:
@@ -159,12 +201,32 @@ def _schema(file: Path) -> Any:
         return reader.schema
 
 
-def _opened(file: Path, fields: Mapping[str, FieldType], names: Sequence[str]) -> Iterable[Any]:
+def _rows(file: Path) -> int:
+    from pyarrow import parquet
+
+    if file.suffix == ".parquet":
+        return int(parquet.read_metadata(file).num_rows)
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        sample = stream.read(SAMPLED_BYTES)
+    lines = max(sample.count(b"\n"), 1)
+    return max(0, round(size * lines / max(len(sample), 1)) - 1)
+
+
+def _opened(
+    file: Path, fields: Mapping[str, FieldType], names: Sequence[str], skip: int
+) -> tuple[int, Iterable[Any]]:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
     if file.suffix == ".parquet":
-        return parquet.ParquetFile(file).iter_batches(PIECE_ROWS, columns=list(names))  # type: ignore[no-any-return]
+        opened = parquet.ParquetFile(file)
+        groups = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
+        ends = list(itertools.accumulate(groups))
+        first = sum(end <= skip for end in ends)
+        kept = list(range(first, len(groups)))
+        batches = opened.iter_batches(PIECE_ROWS, row_groups=kept, columns=list(names))
+        return ends[first - 1] if first else 0, batches
     # Types are ours to say: what pyarrow infers from a file's beginning may not hold to its end.
     types = {
         name: pa.float64() if isinstance(field, Number) else pa.string()
@@ -173,7 +235,7 @@ def _opened(file: Path, fields: Mapping[str, FieldType], names: Sequence[str]) -
     options = csv.ConvertOptions(
         column_types=types, include_columns=list(names), strings_can_be_null=True
     )
-    return csv.open_csv(file, convert_options=options)  # type: ignore[no-any-return]
+    return 0, csv.open_csv(file, convert_options=options)
 
 
 def _check_type(file: Path, field: FieldType, column: Any) -> None:

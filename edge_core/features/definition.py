@@ -4,6 +4,8 @@ It is part of the signed bundle (``features.json``) and names operations, never 
 sensor samples into windows, the other answers requests from entities' events.
 """
 
+import hashlib
+
 import msgspec
 
 from edge_core.errors import InvalidBundle, quoted
@@ -46,6 +48,11 @@ def serialize(definition: FeatureDefinition) -> bytes:
     # Once around, so that a whole number where a real one belongs is written as it is read.
     read = msgspec.json.decode(msgspec.json.encode(definition), type=type(definition))
     return msgspec.json.format(msgspec.json.encode(read), indent=2) + b"\n"
+
+
+def digest(definition: FeatureDefinition) -> str:
+    """Sha256 of the canonical bytes: what states and samples name their definition by."""
+    return hashlib.sha256(serialize(definition)).hexdigest()
 
 
 def of_windows(definition: FeatureDefinition) -> WindowDefinition:

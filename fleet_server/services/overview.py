@@ -11,6 +11,7 @@ from fleet_server.services.errors import NotFound
 from fleet_server.services.views import (
     DeviceView,
     FleetView,
+    ParityView,
     ProductionView,
     ReleaseView,
     built_from,
@@ -70,8 +71,14 @@ class Overview:
         with self._database.read() as connection:
             running = Counter(device.active for device in devices.every(connection))
             sums = windows.totals_by_release(connection)
+            parity = _parity(connection)
             return [
-                release_view(release, running[release.ref.digest], sums.get(release.ref.digest))
+                release_view(
+                    release,
+                    running[release.ref.digest],
+                    sums.get(release.ref.digest),
+                    parity.get(release.ref.digest, ParityView()),
+                )
                 for release in self._catalog.every(connection)
             ]
 
@@ -151,3 +158,19 @@ class Overview:
         """Messages that were not taken in, by reason."""
         with self._database.read() as connection:
             return journal.rejections(connection, limit)
+
+
+def _parity(connection: sa.Connection) -> dict[str, ParityView]:
+    """Counts by release, over all devices."""
+    features = devices.mismatches(connection)
+    compared: Counter[str] = Counter()
+    differing: Counter[str] = Counter()
+    for row in devices.every_parity(connection):
+        compared[row.digest] += row.compared
+        differing[row.digest] += row.mismatches
+    return {
+        digest: ParityView(
+            compared=count, mismatches=differing[digest], features=features.get(digest, {})
+        )
+        for digest, count in compared.items()
+    }

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from converters import checking, snapshot_folder
+from edge_agent.memory_file import MemoryFile
+from edge_agent.serving.remembering import Stored
 from edge_agent.update.journal import FILE, Entry, Journal
 from edge_agent.update.slots import Pointer, Slots
 from edge_core import baseline
@@ -78,6 +80,7 @@ MESSAGES: dict[str, codec.Message] = {
         target=TARGET,
         arm="control",
         slices={"side": "right"},
+        definition=None,  # version 1 did not say
         window=np.full(16, 1, "<f4").tobytes(),
         features=np.full(4, 2, "<f4").tobytes(),
         scores=np.full(3, 0.5, "<f4").tobytes(),
@@ -127,6 +130,15 @@ MESSAGES: dict[str, codec.Message] = {
 }
 
 
+SECOND_SAMPLE = msgspec.structs.replace(
+    MESSAGES["samples"],
+    definition="c" * 64,
+    window=b"",
+    request=b"a request",
+    memory=b"what it could see",
+)
+
+
 def message_bytes(name: str) -> bytes:
     return (V1 / "messages" / f"{name}.msgpack").read_bytes()
 
@@ -145,9 +157,26 @@ def test_a_message_means_what_it_meant(name: str) -> None:
 def test_the_next_version_of_a_message_is_refused_by_name(name: str) -> None:
     kind = type(MESSAGES[name])
     document = msgspec.msgpack.decode(message_bytes(name))
-    later = msgspec.msgpack.encode(document | {"v": codec.CURRENT[kind] + 1})
-    with pytest.raises(InvalidMessage, match=rf"{kind.__name__} has version 2; known is 1"):
+    current = codec.CURRENT[kind]
+    later = msgspec.msgpack.encode(document | {"v": current + 1})
+    known = {1: "is 1", 2: "are 1 and 2"}[current]
+    words = rf"{kind.__name__} has version {current + 1}; known {known}"
+    with pytest.raises(InvalidMessage, match=words):
         codec.decode(kind, later)
+
+
+def test_a_sample_of_the_second_version_means_what_it_meant() -> None:
+    kept = (V2 / "messages" / "samples.msgpack").read_bytes()
+    assert codec.decode(Sample, kept) == SECOND_SAMPLE
+    assert codec.encode(SECOND_SAMPLE) == kept
+
+
+def test_what_features_remember_is_read_as_it_was(tmp_path: Path) -> None:
+    shutil.copy(V2 / "memory.bin", tmp_path / "memory.bin")
+    stored = MemoryFile(tmp_path, max_bytes=4096, max_age_seconds=60).read(1_790_000_000_000)
+    assert stored == Stored(
+        definition="c" * 64, at_ms=1_790_000_000_000, parts={"wrist": b"one", "hip": b"two"}
+    )
 
 
 def test_the_manifest_says_what_it_said() -> None:
@@ -299,8 +328,10 @@ def test_a_definition_of_requests_and_its_state_say_what_they_said() -> None:
     data = (V2 / "requests.json").read_bytes()
     definition = definitions.of_requests(definitions.parse(data))
     assert definitions.serialize(definition) == data
+    newer = (V2 / "requests.2.state").read_bytes()
+    assert RequestEvaluator.restore(definition, newer).snapshot() == newer
     evaluator = RequestEvaluator.restore(definition, (V2 / "requests.state").read_bytes())
-    assert evaluator.snapshot() == (V2 / "requests.state").read_bytes()
+    assert evaluator.snapshot() == newer
     found = evaluator.ask(
         {"at_time": [1_700_000_200_000_000], "place": ["a"], "size": [2.5]},
     )
@@ -450,16 +481,17 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         for name, version in re.findall(r"^(\w*VERSION) = (\d+)$", path.read_text(), re.MULTILINE)
     }
     assert found == {
+        ("edge_agent/memory_file.py", "MEMORY_VERSION"): 1,
         ("edge_agent/update/journal.py", "JOURNAL_VERSION"): 1,
         ("edge_agent/update/slots.py", "POINTER_VERSION"): 1,
         ("edge_core/baseline.py", "BASELINE_VERSION"): 1,
         ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 2,
         ("edge_core/features/definition.py", "DEFINITION_VERSION"): 2,
-        ("edge_core/features/request_evaluation.py", "STATE_VERSION"): 1,
+        ("edge_core/features/remembered.py", "STATE_VERSION"): 2,
         ("edge_core/features/windowing.py", "SNAPSHOT_VERSION"): 1,
         ("edge_core/messages/deployment.py", "DESIRED_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "ONLINE_VERSION"): 1,
-        ("edge_core/messages/telemetry.py", "SAMPLE_VERSION"): 1,
+        ("edge_core/messages/telemetry.py", "SAMPLE_VERSION"): 2,
         ("edge_core/messages/telemetry.py", "STATE_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "STATS_VERSION"): 1,
         ("edge_core/stats/histogram.py", "REFERENCE_VERSION"): 1,

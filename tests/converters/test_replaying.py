@@ -214,7 +214,7 @@ def table(found: SampleLog) -> pa.Table:
 def test_a_log_is_read_as_it_was_written(tmp_path: Path, suffix: str) -> None:
     path, wanted = tmp_path / f"log{suffix}", log()
     (csv.write_csv if suffix == ".csv" else parquet.write_table)(table(wanted), path)
-    found = event_log.read(path, ["ax", "ay"])
+    found = event_log.read(path, DEFINITION.inputs)
     assert found.streams == wanted.streams
     assert found.times_us.tolist() == wanted.times_us.tolist()
     assert found.samples.tobytes() == wanted.samples.tobytes()
@@ -250,10 +250,10 @@ def _empty(path: Path) -> None:
     [
         (_truncated, "cannot be read"),
         (_without_channel, "no column ay"),
-        (_text, "no number"),
-        (_no_time, "time_us is missing|no number"),
+        (_text, "ay is string; needed is a number"),
+        (_no_time, "time_us: a moment is missing"),
         (_empty, "0 rows"),
-        (Path.unlink, "cannot be read"),
+        (Path.unlink, "log.parquet is missing"),
     ],
 )
 def test_a_log_that_cannot_be_replayed_says_why(
@@ -263,7 +263,7 @@ def test_a_log_that_cannot_be_replayed_says_why(
     parquet.write_table(table(log()), path)
     damage(path)
     with pytest.raises(InvalidInput, match=named) as refused:
-        event_log.read(path, ["ax", "ay"])
+        event_log.read(path, DEFINITION.inputs)
     assert "\n" not in str(refused.value)
 
 

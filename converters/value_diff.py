@@ -1,0 +1,381 @@
+"""Compares new values of features with old ones, row by row, in constant memory and any order.
+
+Rows of both sides are dealt out to files by a hash of their key, so that those of one key meet;
+then file by file they are joined in memory.
+"""
+
+import contextlib
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edge_core.errors import InvalidConfiguration, InvalidInput, quoted
+
+BUCKET_BYTES = 32 * 2**20
+"""About what the rows of one file take in memory, both sides together."""
+MAX_BUCKETS = 512
+BATCH_ROWS = 65_536
+MIX = np.uint64(0x9E3779B97F4A7C15)
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+class FeatureDiff(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature over all rows that both sides have."""
+
+    feature: str
+    compared: int
+    changed: int
+    """Values that are not equal; a missing one equals another missing one."""
+    share: float
+    """Of the compared ones."""
+    largest: float
+    """Largest absolute difference, of values that are there on both sides."""
+    mean_before: float | None
+    """Of the compared rows' values that are there."""
+    mean_after: float | None
+
+
+class Diff(msgspec.Struct, frozen=True, kw_only=True):
+    """New values beside old ones."""
+
+    key: list[str]
+    rows: int
+    """Rows that both sides have."""
+    missing: int
+    """Rows that only the old side has."""
+    extra: int
+    """Rows that only the new side has."""
+    only_before: list[str]
+    """Columns of numbers that only the old side has."""
+    only_after: list[str]
+    """Features that only the new side has."""
+    features: list[FeatureDiff]
+
+
+def compare(
+    new: Path,
+    old: Path,
+    names: Sequence[str],
+    identity: Sequence[str],
+    key: Sequence[str],
+    scratch: Path,
+) -> Diff:
+    """Compare the parts of an output with old values.
+
+    Args:
+        new: folder of the parts.
+        old: a Parquet file, or a folder of such files.
+        names: of the features.
+        identity: the new side's other columns.
+        key: columns that say which rows belong together; they stand on both sides.
+        scratch: folder for files on the way, which are removed again.
+
+    Raises:
+        InvalidConfiguration: nothing to compare, or the key does not fit.
+        InvalidInput: the old values are damaged, or a key stands twice.
+    """
+    sides = _Side(new, "the new values"), _Side(old, str(old))
+    for side in sides:
+        side.check(key)
+    known = set(sides[1].columns)
+    both = [name for name in names if name in known]
+    if not both:
+        raise InvalidConfiguration(f"{old} has none of the features, such as {names[0]}")
+    sides[1].check_numbers(both)
+    size = sum(side.rows for side in sides) * (len(both) * 4 + 64)
+    buckets = max(1, min(MAX_BUCKETS, -(-size // BUCKET_BYTES)))
+    folder = scratch / "diff"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        for place, side in enumerate(sides):
+            side.deal(folder / str(place), key, both, buckets, sides[0].schema)
+        found = _Sums(both)
+        for bucket in range(buckets):
+            after, before = (_read(folder / str(place) / str(bucket)) for place in (0, 1))
+            found.take(after, before, key, sides[1].name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    left = known - set(names) - set(identity) - set(key)
+    return found.diff(
+        key,
+        sorted(name for name in left if sides[1].is_number(name)),
+        [name for name in names if name not in known],
+    )
+
+
+class _Side:
+    """Parquet files with one schema."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        from pyarrow import parquet
+
+        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not files or not files[0].is_file():
+            raise InvalidConfiguration(f"{path} is no Parquet file, and no folder of such files")
+        self.name = name
+        self.files = files
+        with _told(files[0]):
+            self.schema = parquet.read_schema(files[0])
+        self.columns: list[str] = self.schema.names
+        self.rows = 0
+        for file in files:
+            with _told(file):
+                self.rows += parquet.read_metadata(file).num_rows
+
+    def check(self, key: Sequence[str]) -> None:
+        """All columns of the key are there."""
+        if lacking := [name for name in key if name not in self.columns]:
+            raise InvalidConfiguration(
+                f"{self.name}: no column {', '.join(lacking)}; name with --key what tells rows "
+                f"apart on both sides. It has {', '.join(self.columns[:8])}"
+            )
+
+    def check_numbers(self, names: Sequence[str]) -> None:
+        """Columns that are compared hold numbers."""
+        for name in names:
+            if not self.is_number(name):
+                raise InvalidInput(
+                    f"{self.name}: {name} is {self.schema.field(name).type}; needed is a number"
+                )
+
+    def is_number(self, name: str) -> bool:
+        """Whether a column holds numbers."""
+        from pyarrow import types
+
+        kind = self.schema.field(name).type
+        return bool(types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind))
+
+    def deal(
+        self, folder: Path, key: Sequence[str], names: Sequence[str], buckets: int, like: Any
+    ) -> None:
+        """Write key and values to one file for each bucket."""
+        import pyarrow as pa
+
+        folder.mkdir(parents=True)
+        kinds = [_simple(like.field(name).type) for name in key]
+        schema = pa.schema(
+            [pa.field(n, kind) for n, kind in zip(key, kinds, strict=True)]
+            + [pa.field(name, pa.float32()) for name in names]
+        )
+        with _Files(folder, buckets, schema) as files:
+            for batch in self._batches([*key, *names]):
+                with _told(self.files[0]):
+                    columns = [_cast(batch.column(field.name), field.type) for field in schema]
+                table = pa.table(columns, schema=schema)
+                places = _hashed(table, key) % np.uint64(buckets)
+                order = np.argsort(places, kind="stable")
+                bounds = np.searchsorted(places[order], np.arange(buckets + 1, dtype=np.uint64))
+                dealt = table.take(pa.array(order))
+                for bucket in np.unique(places).tolist():
+                    first, end = int(bounds[bucket]), int(bounds[bucket + 1])
+                    files.write(bucket, dealt.slice(first, end - first))
+
+    def _batches(self, names: Sequence[str]) -> Iterator[Any]:
+        from pyarrow import parquet
+
+        for file in self.files:
+            with _told(file):
+                opened = parquet.ParquetFile(file)
+                yield from opened.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(names)))
+
+
+class _Files:
+    """One open Arrow file for each bucket."""
+
+    def __init__(self, folder: Path, buckets: int, schema: Any) -> None:
+        import pyarrow as pa
+
+        self._sinks = [pa.OSFile(str(folder / str(bucket)), "wb") for bucket in range(buckets)]
+        self._writers = [pa.ipc.new_stream(sink, schema) for sink in self._sinks]
+
+    def __enter__(self) -> "_Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer, sink in zip(self._writers, self._sinks, strict=True):
+            writer.close()
+            sink.close()
+
+    def write(self, bucket: int, table: Any) -> None:
+        """Add rows."""
+        self._writers[bucket].write_table(table)
+
+
+class _Sums:
+    """What adds up over buckets."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._rows = self._missing = self._extra = 0
+        self._changed = np.zeros(len(names), np.int64)
+        self._largest = np.zeros(len(names))
+        self._sums = np.zeros((2, len(names)))
+        self._there = np.zeros((2, len(names)), np.int64)
+
+    def take(self, after: Any, before: Any, key: Sequence[str], source: str) -> None:
+        """Join the rows of one bucket."""
+        codes = _codes(after, before, key)
+        mine, theirs = codes[: after.num_rows], codes[after.num_rows :]
+        for side, found, table in (("the new values", mine, after), (source, theirs, before)):
+            values, first, counts = np.unique(found, return_index=True, return_counts=True)
+            if len(values) < len(found):
+                row = int(first[counts > 1][0])
+                said = ", ".join(f"{n} {table.column(n)[row].as_py()}" for n in key)
+                raise InvalidInput(
+                    f"{side}: {said} stands twice; name more columns with --key to tell rows apart"
+                )
+        _, left, right = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
+        self._rows += len(left)
+        self._extra += len(mine) - len(left)
+        self._missing += len(theirs) - len(right)
+        for place, name in enumerate(self._names):
+            self._compare(place, _values(after, name)[left], _values(before, name)[right])
+
+    def _compare(self, place: int, after: Float64, before: Float64) -> None:
+        gone = np.isnan(after), np.isnan(before)
+        there = ~(gone[0] | gone[1])
+        self._changed[place] += int(((after != before) & ~(gone[0] & gone[1])).sum())
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(after[there] - before[there])
+        self._largest[place] = max(self._largest[place], float(np.nanmax(apart, initial=0.0)))
+        for side, values in enumerate((before, after)):
+            self._sums[side, place] += float(np.nansum(values))
+            self._there[side, place] += int((~np.isnan(values)).sum())
+
+    def diff(self, key: Sequence[str], only_before: list[str], only_after: list[str]) -> Diff:
+        """All of it."""
+        return Diff(
+            key=list(key),
+            rows=self._rows,
+            missing=self._missing,
+            extra=self._extra,
+            only_before=only_before,
+            only_after=only_after,
+            features=[
+                FeatureDiff(
+                    feature=name,
+                    compared=self._rows,
+                    changed=int(self._changed[place]),
+                    share=int(self._changed[place]) / max(self._rows, 1),
+                    largest=float(self._largest[place]),
+                    mean_before=self._mean(0, place),
+                    mean_after=self._mean(1, place),
+                )
+                for place, name in enumerate(self._names)
+            ],
+        )
+
+    def _mean(self, side: int, place: int) -> float | None:
+        count = int(self._there[side, place])
+        return float(self._sums[side, place]) / count if count else None
+
+
+def show(console: Console, found: Diff) -> None:
+    """A line for each feature that changed, and the sum."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("feature", "compared", "changed", "share", "largest", "before", "after"):
+        table.add_column(column, justify="left" if column == "feature" else "right")
+    for entry in found.features:
+        if entry.changed:
+            means = (
+                "-" if m is None else f"{m:.6g}" for m in (entry.mean_before, entry.mean_after)
+            )
+            table.add_row(
+                Text(entry.feature),
+                f"{entry.compared:,}",
+                f"{entry.changed:,}",
+                f"{entry.share:.2%}",
+                f"{entry.largest:.6g}",
+                *means,
+            )
+    if table.row_count:
+        console.print(table)
+    for said, columns in (
+        ("only in the old values", found.only_before),
+        ("only in the new values", found.only_after),
+    ):
+        if columns:
+            console.print(f"{said}: {', '.join(columns)}", markup=False)
+    changed = sum(bool(entry.changed) for entry in found.features)
+    console.print(
+        f"{found.rows:,} rows compared by {', '.join(found.key)}: {changed} of "
+        f"{len(found.features)} features changed; {found.missing:,} old rows are missing, "
+        f"{found.extra:,} are new",
+        markup=False,
+    )
+
+
+def _codes(after: Any, before: Any, key: Sequence[str]) -> Int64:
+    """One number for each different key of both sides together."""
+    import pyarrow as pa
+
+    codes = np.zeros(after.num_rows + before.num_rows, np.int64)
+    for name in key:
+        both = pa.chunked_array(
+            [*after.column(name).chunks, *before.column(name).chunks], after.schema.field(name).type
+        )
+        coded = both.combine_chunks().dictionary_encode(null_encoding="encode")
+        indices = np.asarray(coded.indices.to_numpy(zero_copy_only=False), np.int64)
+        _, codes = np.unique(codes * (len(coded.dictionary) + 1) + indices, return_inverse=True)
+    return np.asarray(codes, np.int64)
+
+
+def _values(table: Any, name: str) -> Float64:
+    return np.asarray(table.column(name).to_numpy(), np.float64)
+
+
+def _read(path: Path) -> Any:
+    import pyarrow as pa
+
+    with pa.OSFile(str(path), "rb") as source:
+        return pa.ipc.open_stream(source).read_all()
+
+
+def _cast(column: Any, kind: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_float32(kind):
+        return column.cast(pa.float64()).cast(kind, safe=False)
+    return column.cast(kind)
+
+
+def _simple(kind: Any) -> Any:
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _hashed(table: Any, key: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """A number for each row's key, the same on both sides."""
+    found = np.zeros(table.num_rows, np.uint64)
+    for name in key:
+        coded = table.column(name).combine_chunks().dictionary_encode(null_encoding="encode")
+        # Few different values: a hash of each one's text is worth the while.
+        marks = [zlib.crc32(str(value).encode()) for value in coded.dictionary.to_pylist()]
+        indices = coded.indices.to_numpy(zero_copy_only=False)
+        found = (found ^ np.array(marks, np.uint64)[indices]) * MIX
+        found ^= found >> np.uint64(29)
+    return found
+
+
+@contextlib.contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """Say which file is damaged, or holds what does not fit."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+        raise InvalidInput(f"{file} cannot be compared: {quoted(error)}") from error
