@@ -118,21 +118,22 @@ def judge(
     own = own_figures(shown)
     results += gates.judge_release(recipe, own, scores.fallback, size)
     train, test = snapshot.rows["train"], snapshot.rows["test"]
-    channels = [f"mean of {name}" for name in snapshot.definition.input_names]
+    raw = recipe.input == "samples"  # it sees channels of which no feature is made
+    names = snapshot.definition.feature_names
     alone = suspicion.single_feature(
-        _with_means(train),
+        with_channel_means(train) if raw else train.features,
         train.labels,
-        _with_means(test),
+        with_channel_means(test) if raw else test.features,
         test.labels,
-        names=[*snapshot.definition.feature_names, *channels],
+        names=names + [f"mean of {one}" for one in snapshot.definition.input_names if raw],
     )
     answered = next((one.test for one in shown if one.test is not None), None)
     area = None if answered is None else metrics.roc_auc(answered, test.labels)
     return results + gates.judge_suspicion(recipe, own, area, alone)
 
 
-def _with_means(rows: Rows) -> Float32:
-    """Features, and the mean of each raw input: a model may see one of which no feature is made."""
+def with_channel_means(rows: Rows) -> Float32:
+    """Features and the mean of each raw input, float32 [rows, features + inputs]."""
     missing = np.isnan(rows.samples)
     counts = np.maximum((~missing).sum(axis=1), 1)
     means = np.where(missing, 0.0, rows.samples).sum(axis=1) / counts
