@@ -13,6 +13,7 @@ from edge_core.features import graph
 from edge_core.features.carried import Calendar, Table, Zone
 from edge_core.features.over_rows import DaysToHoliday, Holiday, Lookup, OfTime, RowOperation
 from edge_core.features.over_time import (
+    DistinctWithin,
     LastWithin,
     MeanWithin,
     OfField,
@@ -101,13 +102,18 @@ class RequestDefinition(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     def state_bytes(self) -> int:
         """Most that kept events can take."""
+        over_time = [feature for feature in self.features if isinstance(feature, OverTime)]
         streams = {stream.name: stream for stream in self.streams}
-        used: dict[tuple[str, tuple[tuple[str, str], ...]], set[str]] = {}
-        for feature in self.features:
-            if isinstance(feature, OverTime):
-                fields = used.setdefault(feature.grouping, set())
-                fields |= {feature.field} if isinstance(feature, OfField) else set()
-        return sum(streams[name].memory_bytes(fields) for (name, _), fields in used.items())
+        total = 0
+        for grouping in self.groupings():
+            mine = [feature for feature in over_time if feature.grouping == grouping]
+            fields = {feature.field for feature in mine if isinstance(feature, OfField)}
+            windows = {(getattr(feature, "field", None), feature.within_us) for feature in mine}
+            distinct = sum(isinstance(feature, DistinctWithin) for feature in mine)
+            total += streams[grouping[0]].memory_bytes(
+                fields, windows=len(windows), distinct=distinct
+            )
+        return total
 
     def _check_carried(self, feature: RowOperation) -> None:
         """Zone, calendar and table that a feature names are here."""

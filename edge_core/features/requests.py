@@ -14,7 +14,11 @@ EVENT_BYTES = 20
 NUMBER_BYTES = 10
 TEXT_BYTES = 136
 """A text of 64 Latin letters."""
-ENTITY_BYTES = 2048
+ENTITY_BYTES = 1280
+WINDOW_BYTES = 224
+"""Of each entity, for each field and span of time that features read."""
+DISTINCT_BYTES = 120
+"""Of each event, for each window whose different values are counted."""
 
 NullPolicy = Literal["refuse", "keep"]
 """Whether a missing value is an error, or goes on as missing."""
@@ -94,11 +98,19 @@ class Stream(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         duplicates_refused("field", [field.name for field in self.fields])
 
-    def memory_bytes(self, used: Collection[str]) -> int:
-        """Most that one grouping of the stream's events can take, by the fields that are used."""
-        event = EVENT_BYTES + sum(
+    def memory_bytes(self, used: Collection[str], *, windows: int, distinct: int) -> int:
+        """Most that one grouping of the stream's events can take.
+
+        Args:
+            used: fields that features read.
+            windows: number of different fields and spans of time.
+            distinct: how many of them count different values.
+        """
+        event = EVENT_BYTES + distinct * DISTINCT_BYTES
+        event += sum(
             NUMBER_BYTES if isinstance(field, Number) else TEXT_BYTES
             for field in self.fields
             if field.name in used
         )
-        return self.keep.entities * ENTITY_BYTES + self.keep.events * event
+        entity = ENTITY_BYTES + windows * WINDOW_BYTES
+        return self.keep.entities * entity + self.keep.events * event
