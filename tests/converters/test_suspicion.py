@@ -94,4 +94,5 @@ def test_a_channel_that_tells_the_label_is_named_though_no_feature_is_made_of_it
         test.labels,
         names=["x_mean", "mean of x", "mean of y"],
     )
-    assert (alone.name, alone.score) == ("mean of y", 1.0)
+    assert alone.name == "mean of y"
+    assert alone.score > 0.99
