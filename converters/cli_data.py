@@ -76,6 +76,44 @@ def backfill(
         sys.stdout.write(msgspec.json.encode(said).decode() + "\n")
 
 
+def score(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder or archive.")],
+    log: Input,
+    output: OutputFolder,
+    target: Annotated[
+        str | None, typer.Option(help="Variant that answers; by default the first that runs here.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Public statement key that has to have signed the bundle.")
+    ] = None,
+    keep: Keep = None,
+    restart: Restart = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Answer a log's requests or windows with a bundle, as a device would; go on after a kill."""
+    import msgspec
+
+    from converters import batch_scoring
+    from converters.opening import opened
+
+    console = _console(as_json)
+    with opened(bundle) as folder, _shown(console, "score", output) as report:
+        request = batch_scoring.Request(
+            bundle=folder,
+            log=log,
+            output=output,
+            target=target,
+            key=key,
+            keep=_listed(keep),
+            restart=restart,
+        )
+        done = batch_scoring.run(request, report)
+    _summarise(console, done, output)
+    if as_json:
+        said = {"output": str(output), "done": done}
+        sys.stdout.write(msgspec.json.encode(said).decode() + "\n")
+
+
 def _console(as_json: bool) -> Console:
     """Where people read; programs have standard output to themselves."""
     return Console(highlight=False, soft_wrap=True, stderr=as_json)

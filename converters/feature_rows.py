@@ -45,7 +45,7 @@ class RequestRows:
         """Look at a log; nothing is read yet.
 
         Raises:
-            InvalidInput: the log does not fit, or two columns would have one name.
+            InvalidInput: the log does not fit.
             InvalidBundle: a registered function is not here.
         """
         self.definition = definition
@@ -58,7 +58,6 @@ class RequestRows:
         self.width = len(definition.feature_names)
         self._evaluator = RequestEvaluator(definition)
         self._taken: dict[str, int] = {}
-        _check_names(self.identity, definition.feature_names)
 
     def schema(self) -> Any:
         """Of the rows."""
@@ -71,7 +70,7 @@ class RequestRows:
 
     def steps(self) -> Iterator[Step]:
         """Go on with the next piece; see :class:`converters.piecewise.Source`."""
-        for piece in self.log.pieces(self._taken):
+        for piece in self.log.pieces(self._taken, tables.PIECE_ROWS):
             first = self._taken.get(REQUESTS, 0)
             with told(f"{REQUESTS} from row {first}"):
                 features = self._evaluator.replay(*piece.log)
@@ -147,7 +146,6 @@ class WindowRows:
         self._evaluator = Evaluator(definition)
         self._streams: dict[str, FeatureStream] = {}
         self._taken = 0
-        _check_names(self.identity, definition.feature_names)
 
     @property
     def piece_rows(self) -> int:
@@ -243,6 +241,15 @@ def opened(
     return WindowRows(path, definition, keep, samples=samples)
 
 
+def check_names(identity: Sequence[str], made: Sequence[str]) -> None:
+    """Raise :class:`InvalidInput` where two columns of an output would have one name."""
+    names = [*identity, *made]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidInput(
+            f"two columns would be called {twice[0]}: leave it out of --keep, or rename it"
+        )
+
+
 def matrix(rows: Any, name: str) -> Float32:
     """A column of lists as float32 [rows, width]."""
     column = rows.column(name).combine_chunks()
@@ -296,14 +303,6 @@ def _kept(column: Any, kind: Any) -> Any:
     if column is None:
         return pa.array([], kind)
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-
-
-def _check_names(identity: Sequence[str], features: Sequence[str]) -> None:
-    names = [*identity, *features]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidInput(
-            f"two columns would be called {twice[0]}: leave it out of --keep, or rename the feature"
-        )
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

@@ -110,9 +110,8 @@ class Output:
         """In finished parts."""
         return sum(part.rows for part in self.state.parts)
 
-    @property
     def scratch(self) -> Path:
-        """A folder for what is needed on the way; gone when the output is done."""
+        """A folder for what is needed on the way; a finished output has none."""
         found = self.folder / SCRATCH
         found.mkdir(exist_ok=True)
         return found
