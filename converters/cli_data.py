@@ -135,7 +135,11 @@ def _shown(console: Console, what: str, output: Path) -> "Iterator[RowProgress]"
 def _summarise(console: Console, done: "Done", output: Path) -> None:
     from converters.row_progress import show_counts
 
-    show_counts(console, done.totals)
+    totals = dict(done.totals)
+    served = totals.pop("served_by", {})
+    show_counts(console, totals)
+    for who, count in served.items():
+        console.print(f"  {count:,} rows served by the {who}", markup=False)
     console.print(
         f"{done.rows:,} rows of {done.read:,} rows of the log in {output}, {len(done.parts)} parts",
         markup=False,

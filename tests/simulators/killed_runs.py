@@ -23,7 +23,7 @@ import pandas  # noqa: F401
 import pyarrow.csv
 import pyarrow.parquet  # noqa: F401  # before the forks, as all that the commands import late
 
-from converters import backfill, piecewise, tables
+from converters import backfill, batch_scoring, piecewise, tables
 from tests.simulators.power_cut import OPERATIONS
 
 PART_ROWS = 256
@@ -154,6 +154,16 @@ def backfilled(features: Path, log: Path) -> Run:
     )
 
 
+def scored(bundle: Path, log: Path) -> Run:
+    """The command ``score``."""
+    import onnxruntime  # noqa: F401  # before the forks
+
+    return lambda output: batch_scoring.run(
+        batch_scoring.Request(bundle=bundle, log=log, output=output), Unseen()
+    )
+
+
 if __name__ == "__main__":
-    where, root, _, what, log = sys.argv[1:]
-    print(main(where, Path(root), backfilled(Path(what), Path(log))))
+    where, root, command, what, log = sys.argv[1:]
+    made = {"backfill": backfilled, "score": scored}[command](Path(what), Path(log))
+    print(main(where, Path(root), made))
