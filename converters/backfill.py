@@ -82,11 +82,12 @@ def run(request: Request, report: Report) -> Done:
         return finished(output, rows, lambda table: wide(table, request.definition), report)
 
 
-def compare(request: Request, old: Path, key: Sequence[str]) -> Diff:
+def compare(request: Request, job: Job, old: Path, key: Sequence[str]) -> Diff:
     """Compare a finished output with old values.
 
     Args:
         request: that made it.
+        job: as the output tells it.
         old: a Parquet file, or a folder of such files.
         key: columns that tell rows apart on both sides; by default the row's number in the log, or
             the stream and the time of a window's last sample.
@@ -96,7 +97,7 @@ def compare(request: Request, old: Path, key: Sequence[str]) -> Diff:
     """
     rows = feature_rows.opened(request.log, request.definition, request.keep)
     names = request.definition.feature_names
-    with parts.opened(request.output, job_of(request, rows, command="backfill")) as output:
+    with parts.opened(request.output, job) as output:
         return value_diff.compare(
             request.output, old, names, rows.identity, key or rows.key, output.scratch()
         )

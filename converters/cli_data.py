@@ -45,17 +45,25 @@ def backfill(
         str | None, typer.Option(help="Columns that tell rows apart, for --old; commas between.")
     ] = None,
     restart: Restart = False,
+    dask: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, or local for workers here.")
+    ] = None,
+    partitions: Annotated[
+        int | None, typer.Option(help="How many ways Dask deals out the entities.", min=1)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Compute features of a log's whole history, in constant memory; go on after a kill."""
     import msgspec
 
     from converters import backfill as backfills
-    from converters import value_diff
+    from converters import partitioned, value_diff
     from converters.refusal import WrongUse
 
     if key and old is None:
         raise WrongUse("--key says how to compare with --old: name the old values, too")
+    if (dask is None) != (partitions is None):
+        raise WrongUse("--dask and --partitions belong together: name both or none")
     console = _console(as_json)
     request = backfills.Request(
         definition=backfills.load(features),
@@ -65,11 +73,14 @@ def backfill(
         restart=restart,
     )
     with _shown(console, "backfill", output) as report:
-        done = backfills.run(request, report)
+        if dask is None or partitions is None:
+            done = backfills.run(request, report)
+        else:
+            done = partitioned.run(request, report, address=dask, partitions=partitions)
     _summarise(console, done, output)
     found = None
     if old is not None:
-        found = backfills.compare(request, old, _listed(key))
+        found = backfills.compare(request, done.job, old, _listed(key))
         value_diff.show(console, found)
     if as_json:
         said = {"output": str(output), "done": done, "diff": found}

@@ -6,7 +6,7 @@ stream, first and last time. ``features`` holds the values.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -176,13 +176,23 @@ class WindowRows:
             self._taken += len(piece.times_us)
             yield Step(rows, len(piece.times_us))
 
-    def windows(self, piece: SampleLog, first: int) -> tuple[Any, Int64]:
-        """Windows that a piece completes, and the sample in the log that completed each."""
+    def windows(
+        self, piece: SampleLog, first: int, chosen: Callable[[str], bool] | None = None
+    ) -> tuple[Any, Int64]:
+        """Windows that a piece completes, and the sample in the log that completed each.
+
+        Args:
+            piece: of the log.
+            first: its first sample's row in the log.
+            chosen: tells which streams are read; by default all.
+        """
         import pyarrow as pa
 
         names: list[str] = []
         parts = []
         for name, mine in _by_stream(piece.streams).items():
+            if chosen is not None and not chosen(name):
+                continue
             stream = self._streams.setdefault(name, FeatureStream(self.definition, self._evaluator))
             with told(f"stream {name[:64]}, samples from row {first}"):
                 found = stream.push(piece.times_us[mine], piece.samples[mine])
@@ -193,6 +203,8 @@ class WindowRows:
             names += [name] * len(completed)
             samples = rounded.reshape(len(completed), -1) if self.sample_width else found.features
             parts.append((completed, found.first_us, found.last_us, found.features, samples))
+        if not parts:
+            return self.schema().empty_table(), np.empty(0, np.int64)
         completed, starts, ends, features, samples = map(np.concatenate, zip(*parts, strict=True))
         order = np.argsort(completed)
         columns = [

@@ -556,7 +556,7 @@ def compared(requests: Path, new: Path, old: Path, *key: str) -> Any:
     request = backfill.Request(
         definition=REQUESTS, log=requests, output=new, keep=("id",), part_rows=PART_ROWS
     )
-    return backfill.compare(request, old, key)
+    return backfill.compare(request, run(REQUESTS, requests, new, keep=("id",)).job, old, key)
 
 
 def changed(new: Path, path: Path, *, shuffled: bool = False) -> Path:
@@ -611,11 +611,11 @@ def test_old_values_are_compared_in_any_order(
 
 
 def test_windows_are_compared_by_stream_and_time(samples: Path, tmp_path: Path) -> None:
-    run(WINDOWS, samples, tmp_path / "a")
+    done = run(WINDOWS, samples, tmp_path / "a")
     request = backfill.Request(
         definition=WINDOWS, log=samples, output=tmp_path / "a", part_rows=PART_ROWS
     )
-    found = backfill.compare(request, tmp_path / "a", ())
+    found = backfill.compare(request, done.job, tmp_path / "a", ())
     assert found.key == ["stream", "last_us"]
     assert found.rows > 1000
     assert (found.missing, found.extra) == (0, 0)
