@@ -26,6 +26,7 @@ app = typer.Typer(
     help="Turn a trained PyTorch model into proven, signed int8 bundles.",
 )
 app.command()(cli_data.backfill)
+app.command()(cli_data.score)
 console = Console(highlight=False, soft_wrap=True)
 
 Targets = Annotated[

@@ -138,6 +138,22 @@ class LogFolder:
                 # One moment fills all that was read of the source that ends first.
                 min(sources.values(), key=lambda source: source.complete_before).fill(more=True)
 
+    def requests(self, first: int, rows: int) -> tuple[Mapping[str, Column], Mapping[str, Any]]:
+        """Some requests by their place, and their further columns; fewer where the log ends.
+
+        Raises:
+            InvalidInput: damaged.
+        """
+        table = self._tables[REQUESTS]
+        parts = [_Rows.empty(table)]
+        for batch in table.pieces(skip=first):
+            parts.append(_Rows.of(table, batch.slice(0, rows)))
+            rows -= len(parts[-1])
+            if not rows:
+                break
+        found = _joined(parts)
+        return found.columns, found.also
+
     def _moment(self, name: str) -> str:
         return self.definition.request.time if name == REQUESTS else ARRIVAL
 
