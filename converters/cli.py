@@ -75,7 +75,7 @@ def build(
     all_gates: Annotated[bool, typer.Option("--gates", help="Show passed gates, too.")] = False,
 ) -> None:
     """Train, convert, prove and sign one release."""
-    from converters import building, progress
+    from converters import building, golden_coverage, progress
     from converters.opening import opened_if
 
     with (
@@ -101,6 +101,8 @@ def build(
         )
         bundle = building.build(request, report)
     progress.summarise(console, bundle, out, all_gates=all_gates)
+    for line in golden_coverage.of_bundle(out):
+        console.print(line, markup=False)
 
 
 @app.command()
@@ -246,22 +248,29 @@ def verify(
 @app.command()
 def parity(
     bundle: Bundle,
-    events: Annotated[Path, typer.Argument(help="Log of raw samples, .csv or .parquet.")],
+    events: Annotated[
+        Path,
+        typer.Argument(
+            help="Log: samples as .csv or .parquet, or a folder of events and requests."
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Replay a log as training and as a device would; features have to agree to the bit."""
     import msgspec
 
-    from converters import replaying
+    from converters import progress, replayed, replaying
     from converters.opening import opened
     from converters.refusal import RefusedByGate
 
     with opened(bundle) as folder:
-        found = replaying.parity(folder, events)
-    if as_json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
-    else:
-        replaying.show(console, found)
+        if as_json:
+            found = replaying.parity(folder, events)
+            sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        else:
+            with progress.shown(console) as report:
+                found = replaying.parity(folder, events, report.step)
+            replayed.show(console, found)
     if not found.holds:
         raise RefusedByGate("features differ between training and serving: see above")
 

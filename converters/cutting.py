@@ -41,7 +41,7 @@ class Cut(Stage[ToCut, Snapshot]):
 
     def run(self, given: ToCut) -> Snapshot:
         """Cut recordings into windows, or compute the features of a log's requests."""
-        definition = definition_source.load(given.folder / given.recipe.features)
+        definition = definition_source.load(given.folder, given.recipe.features)
         made = (
             _requests(given, definition) if given.recipe.entry.log else _windows(given, definition)
         )

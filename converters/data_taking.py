@@ -41,7 +41,7 @@ class TakeData(Stage[ToTake, Stored]):
         """Find the named snapshot, or ask the recipe's code and keep what it offers."""
         if given.snapshot is not None:
             return given.store.find(given.snapshot)
-        definition = definition_source.load(given.folder / given.recipe.features)
+        definition = definition_source.load(given.folder, given.recipe.features)
         if given.recipe.entry.log is not None:
             log = offered_log(given.folder, given.recipe)
             return given.store.add(lambda new: _write_log(new, given, definition, log))

@@ -71,8 +71,11 @@ def cut(
 
 
 def _golden(definition: RequestDefinition, log: Log, rows: Rows) -> tuple[Rows, Log]:
-    """The last golden requests, from a log so short that a bundle can carry it."""
-    rows = rows.only(np.arange(len(rows))[-GOLDEN_REQUESTS:])
+    """A spread of golden requests, from a log so short that a bundle can carry it.
+
+    The first of them come before all events that are carried: they show what is missing.
+    """
+    rows = rows.only(np.unique(np.linspace(0, len(rows) - 1, GOLDEN_REQUESTS).astype(int)))
     until = int(rows.times_us[-1])
     events = {name: _newest(given, until) for name, given in log.events.items()}
     short = Log(events, columns.taken(log.request, rows.places))
