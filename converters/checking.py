@@ -21,6 +21,18 @@ def verify(folder: Path, key: Path) -> list[str]:
     Raises:
         UntrustedBundle, InvalidBundle: what does not hold.
     """
+    manifest = trusted(folder, key)
+    said = [f"signature by {key.name} holds, {len(manifest.files)} files are whole"]
+    said += [_golden(folder, manifest, variant) for variant in manifest.variants]
+    return said + golden_coverage.of_bundle(folder)
+
+
+def trusted(folder: Path, key: Path) -> Manifest:
+    """The manifest of a bundle that a key signed, once every file is what it lists.
+
+    Raises:
+        UntrustedBundle, InvalidBundle: what does not hold.
+    """
     public = signature.load_public_key(folders.read_limited(key, 64 * 1024), str(key))
     if not (folder / manifests.SIGNATURE).is_file():
         raise UntrustedBundle(f"{folder} is not signed: build it with --key STATEMENT.pem")
@@ -30,9 +42,7 @@ def verify(folder: Path, key: Path) -> list[str]:
         [public],
     )
     folders.check(folder, manifest)
-    said = [f"signature by {key.name} holds, {len(manifest.files)} files are whole"]
-    said += [_golden(folder, manifest, variant) for variant in manifest.variants]
-    return said + golden_coverage.of_bundle(folder)
+    return manifest
 
 
 def _golden(folder: Path, manifest: Manifest, variant: VariantRecord) -> str:

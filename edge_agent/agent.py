@@ -15,6 +15,7 @@ import msgspec
 
 from edge_agent.config import AgentConfig
 from edge_agent.memory_file import MemoryFile
+from edge_agent.memory_keeper import MemoryKeeper
 from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Acknowledged, Connected, Disconnected, Link, LinkEvent, Received
 from edge_agent.outbox import SAMPLES, STATS, Outbox
@@ -24,7 +25,7 @@ from edge_agent.serving.engine import Engine
 from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
-from edge_core.errors import InvalidConfiguration, InvalidInput, InvalidMessage, SerinusError
+from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
 from edge_core.messages import codec, topics
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
@@ -80,13 +81,17 @@ class Agent:
             max_queue_rows=config.serving.max_queue_rows,
             now_us=self._clock.now_us,
         )
-        self._memory = MemoryFile(
-            config.state_dir,
-            max_bytes=config.memory.max_bytes,
-            max_age_seconds=config.memory.max_age_seconds,
+        self._keeper = MemoryKeeper(
+            MemoryFile(
+                config.state_dir,
+                max_bytes=config.memory.max_bytes,
+                max_age_seconds=config.memory.max_age_seconds,
+            ),
+            self._engine,
+            store_seconds=config.memory.store_seconds,
+            now_ms=self._clock.now_ms,
+            complain=self._complain,
         )
-        self._storing: asyncio.Task[None] | None = None
-        self._stored_changes = (0, 0)
         self._outbox = Outbox(config.state_dir, max_bytes=config.telemetry.outbox_bytes)
         self._link = Link(config.mqtt, config.device)
         self._updater = Updater(
@@ -110,12 +115,11 @@ class Agent:
         listener = rest.listen(port) if port else None
         server = await socket.listen(self._config.serving.socket, self._engine, self.status)
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
+        tasks.append(self._keeper.run())
         if listener is not None:
             app = rest.create_app(self._engine, version("serinus"))
             tasks.append(rest.serve(app, listener))
-        if self._config.memory.store_seconds:
-            tasks.append(self._remember())
-        await self._recall()
+        await self._keeper.recall()
         self._link.start()
         self._state_dirty.set()
         running = [asyncio.create_task(task) for task in tasks]
@@ -133,9 +137,7 @@ class Agent:
             await asyncio.gather(*running, stopping, return_exceptions=True)
             server.close()
             await self._engine.close()
-            if self._storing is not None:
-                await asyncio.gather(self._storing, return_exceptions=True)
-            await self._store_memory()
+            await self._keeper.finish()
             await self._flush()
             await self._link.stop()
             self._outbox.close()
@@ -158,9 +160,10 @@ class Agent:
             "errors": self._engine.totals.errors,
             "features": active.kind if active else None,
             "memory": self._engine.remembering.beginning,
+            "memory_stored": self._keeper.stored,
             "memory_refused": self._engine.remembering.refused,
             "clock_held": self._engine.remembering.clock_held,
-            "unsendable_samples": self._monitor.unsendable_samples,
+            "samples_too_big": self._monitor.unsendable_samples,
             "unsent_bytes": self._unsent(),
             "dropped_messages": self._outbox.dropped,
         }
@@ -262,35 +265,6 @@ class Agent:
             self._outbox.add(SAMPLES, topics.up(device, "samples"), self._fitting(samples))
         except SerinusError as error:
             log.error("statistics of one window are lost: %s", error)
-
-    async def _recall(self) -> None:
-        """Let the engine begin with what the process before remembered."""
-        try:
-            stored = await asyncio.to_thread(self._memory.read, self._clock.now_ms())
-        except InvalidInput as error:
-            self._engine.remembering.refuse(str(error))
-            return
-        self._engine.remembering.offer(stored)
-
-    async def _remember(self) -> None:
-        """Store what features remember, again and again while it changes."""
-        while True:
-            await asyncio.sleep(self._config.memory.store_seconds)
-            # Whole even where this task ends meanwhile: the last words are written after it.
-            self._storing = asyncio.create_task(self._store_memory())
-            await asyncio.shield(self._storing)
-
-    async def _store_memory(self) -> None:
-        changes = self._engine.remembering.changes
-        if changes == self._stored_changes or not changes[1]:
-            return
-        try:
-            remembered = await self._engine.remembered()
-            if remembered is not None:
-                await asyncio.to_thread(self._memory.write, remembered, self._clock.now_ms())
-                self._stored_changes = changes
-        except SerinusError as error:
-            self._complain(str(error))
 
     def _fitting(self, messages: Sequence[Encode]) -> list[Encode]:
         """Leave out what no message can hold: one transaction stores the others, or none."""

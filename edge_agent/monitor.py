@@ -16,6 +16,7 @@ from edge_agent.inference.session import Float32
 from edge_agent.sampling import Sampled, Sampling
 from edge_agent.serving.predictions import Given
 from edge_agent.serving.release import LoadedRelease
+from edge_core import packed
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.messages.codec import MAX_MESSAGE_BYTES
 from edge_core.messages.telemetry import Arm, PairedCounts, Sample, StatsWindow
@@ -120,11 +121,15 @@ class Monitor:
 
     def answered(self, role: Role, release: LoadedRelease, batch: Batch, at_ms: int) -> None:
         """Count a batch of answers of the release in the given role."""
+        samples = [self._sample(role, release, batch, sampled, at_ms) for sampled in batch.sampled]
         with self._lock:
             cell = self._cell(role, None, batch.slices, release.layout.confidence_size)
             cell.count(release.layout, batch)
-            for sampled in batch.sampled:
-                self._sample(role, release, batch, sampled, at_ms)
+            for sample in samples:
+                if sample is None:
+                    self.unsendable_samples += 1
+                else:
+                    self._samples.append(sample)
 
     def failed(
         self,
@@ -227,34 +232,31 @@ class Monitor:
 
     def _sample(
         self, role: Role, release: LoadedRelease, batch: Batch, sampled: Sampled, at_ms: int
-    ) -> None:
+    ) -> Sample | None:
+        """One row with what it was computed from; none where no message holds it."""
         row, evidence = sampled
         of_requests = isinstance(release.definition, RequestDefinition)
         if of_requests and evidence is None:
-            self.unsendable_samples += 1
-            return
+            return None
         parts = {
             "window": b"" if of_requests else batch.raw[row].astype("<f4").tobytes(),
             "request": evidence.request if evidence else b"",
-            "memory": evidence.memory if evidence else b"",
+            "memory": packed.pack(evidence.memory) if evidence else b"",
             "features": batch.features[row].astype("<f4").tobytes(),
             "scores": batch.probabilities[row].astype("<f4").tobytes(),
         }
         if sum(map(len, parts.values())) > MAX_SAMPLE_BYTES:
-            self.unsendable_samples += 1
-            return
-        self._samples.append(
-            Sample(
-                device=self._device,
-                prediction_id=batch.ids[row],
-                at_ms=at_ms,
-                release=role.release,
-                target=role.target,
-                arm=role.arm,
-                slices=batch.slices,
-                definition=release.definition_digest,
-                **parts,
-            )
+            return None
+        return Sample(
+            device=self._device,
+            prediction_id=batch.ids[row],
+            at_ms=at_ms,
+            release=role.release,
+            target=role.target,
+            arm=role.arm,
+            slices=batch.slices,
+            definition=release.definition_digest,
+            **parts,
         )
 
 

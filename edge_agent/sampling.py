@@ -9,7 +9,7 @@ class Evidence(NamedTuple):
     request: bytes
     """The request, as :mod:`edge_core.features.logs` packs it."""
     memory: bytes
-    """What it could see, packed; taken before it was asked."""
+    """What it could see, from before it was asked."""
 
 
 class Sampled(NamedTuple):

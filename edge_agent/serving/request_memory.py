@@ -10,7 +10,6 @@ import numpy.typing as npt
 from edge_agent.sampling import Evidence, Sampled, Sampling
 from edge_agent.serving.asking import NewEvents, Requests, Work
 from edge_agent.serving.memory import Rows
-from edge_core import packed
 from edge_core.errors import InvalidInput
 from edge_core.features import columns, logs
 from edge_core.features.columns import Given
@@ -70,7 +69,7 @@ class RequestMemory:
     def _observe(self, work: NewEvents, came_us: int) -> Observed:
         arrived = work.arrived_us
         if arrived is None:
-            arrived = np.full(np.size(work.times_us), self._held(came_us), np.int64)
+            arrived = [self._held(came_us)] * np.size(work.times_us)
         else:
             _ahead_refused("an arrival", arrived, came_us)
         events = Events(work.times_us, work.sequence, arrived, work.fields)
@@ -82,14 +81,14 @@ class RequestMemory:
         name = self.definition.request.time
         request: dict[str, Any] = dict(work.fields)
         if name not in request:
-            request[name] = np.full(work.rows, self._held(came_us), np.int64)
+            request[name] = [self._held(came_us)] * work.rows
         else:
             _ahead_refused(name, request[name], came_us)
         sampled = self._sampled(request, work.rows, sampling)
         features = self._evaluator.ask(request)
         self.changes += 1
         times = np.asarray(request[name], np.int64)
-        raw = logs.numbers(self.definition, request)
+        raw = self._evaluator.numbers(request)
         return Rows(raw, features, (times, times), sampled)
 
     def _sampled(self, request: Given, rows: int, sampling: Sampling) -> Sampled | None:
@@ -102,7 +101,7 @@ class RequestMemory:
         memory = self._evaluator.excerpt(one)
         if len(memory) > MAX_EVIDENCE_BYTES:
             return Sampled(row)
-        return Sampled(row, Evidence(logs.pack(Log({}, one)), packed.pack(memory)))
+        return Sampled(row, Evidence(logs.pack(Log({}, one)), memory))
 
     def _held(self, came_us: int) -> int:
         """The moment by the clock, or the newest one seen where the clock is behind it."""

@@ -102,18 +102,17 @@ class RequestDefinition(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     def state_bytes(self) -> int:
         """Most that kept events can take."""
-        over_time = [feature for feature in self.features if isinstance(feature, OverTime)]
         streams = {stream.name: stream for stream in self.streams}
-        total = 0
-        for grouping in self.groupings():
-            mine = [feature for feature in over_time if feature.grouping == grouping]
-            fields = {feature.field for feature in mine if isinstance(feature, OfField)}
-            windows = {(getattr(feature, "field", None), feature.within_us) for feature in mine}
-            distinct = sum(isinstance(feature, DistinctWithin) for feature in mine)
-            total += streams[grouping[0]].memory_bytes(
-                fields, windows=len(windows), distinct=distinct
-            )
-        return total
+        found = 0
+        for name, by in self.groupings():
+            mine = [
+                f for f in self.features if isinstance(f, OverTime) and f.grouping == (name, by)
+            ]
+            windows = {(f.field if isinstance(f, OfField) else "", f.within_us) for f in mine}
+            apart = {(f.field, f.within_us) for f in mine if isinstance(f, DistinctWithin)}
+            used = {field for field, _ in windows}
+            found += streams[name].memory_bytes(used, len(windows), len(apart))
+        return found
 
     def _check_carried(self, feature: RowOperation) -> None:
         """Zone, calendar and table that a feature names are here."""

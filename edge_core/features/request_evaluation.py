@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edge_core.errors import InvalidInput
 from edge_core.features import columns as checking
 from edge_core.features import definition as definitions
-from edge_core.features import remembered
+from edge_core.features import logs, remembered
 from edge_core.features.columns import MAX_TIME_US, Checked, Given
 from edge_core.features.entities import Dropped, Refusal, Store
 from edge_core.features.few import Few, Plain
@@ -188,6 +188,18 @@ class RequestEvaluator:
         if not math.isfinite(sum(found)):  # a sum of few float32 is finite where they are
             self._rows.check_finite(inputs)
         return inputs
+
+    def numbers(self, request: Given) -> Float32:
+        """As :func:`~edge_core.features.logs.numbers`, and quicker for few requests."""
+        rows = self._few.rows(request)
+        if rows is None:
+            return logs.numbers(self.definition, request)
+        found = [
+            math.nan if (steps := row[name]) is None else cast("int", steps) * lsb
+            for row in rows
+            for name, lsb in self._lsbs
+        ]
+        return np.array(found, np.float32).reshape(len(rows), 1, len(self._lsbs))
 
     def replay(self, events: Mapping[str, Events], request: Given) -> Float32:
         """Events and requests of a log, in any order: taken in order of arrival.

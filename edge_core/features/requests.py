@@ -14,12 +14,11 @@ EVENT_BYTES = 20
 NUMBER_BYTES = 10
 TEXT_BYTES = 136
 """A text of 64 Latin letters."""
-ENTITY_BYTES = 1280
-WINDOW_BYTES = 224
-"""Of each entity, for each field and span of time that features read."""
-DISTINCT_BYTES = 120
-"""Of each event, for each window whose different values are counted."""
-
+ENTITY_BYTES = 1536
+WINDOW_BYTES = 320
+"""What an entity costs more for each window of another length or field."""
+DISTINCT_BYTES = 112
+"""What an event costs more for each window that tells its values apart."""
 MOST_AHEAD_S = 400 * 86400
 
 NullPolicy = Literal["refuse", "keep"]
@@ -100,19 +99,18 @@ class Stream(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         duplicates_refused("field", [field.name for field in self.fields])
 
-    def memory_bytes(self, used: Collection[str], *, windows: int, distinct: int) -> int:
+    def memory_bytes(self, used: Collection[str], windows: int, distinct: int) -> int:
         """Most that one grouping of the stream's events can take.
 
         Args:
-            used: fields that features read.
-            windows: number of different fields and spans of time.
-            distinct: how many of them count different values.
+            used: fields that features are about.
+            windows: different ones, by field and length.
+            distinct: those that tell values apart.
         """
-        event = EVENT_BYTES + distinct * DISTINCT_BYTES
-        event += sum(
+        event = EVENT_BYTES + sum(
             NUMBER_BYTES if isinstance(field, Number) else TEXT_BYTES
             for field in self.fields
             if field.name in used
         )
         entity = ENTITY_BYTES + windows * WINDOW_BYTES
-        return self.keep.entities * entity + self.keep.events * event
+        return self.keep.entities * entity + self.keep.events * (event + distinct * DISTINCT_BYTES)

@@ -1,5 +1,6 @@
 """What people and programs ask about the fleet: devices, releases, production, figures."""
 
+import itertools
 from collections import Counter
 
 import msgspec
@@ -23,6 +24,9 @@ from fleet_server.storage.database import Database
 from fleet_server.storage.devices import Device, StoredRefusal
 from fleet_server.storage.journal import Alert, Event, RejectedMessages
 from fleet_server.storage.releases import InProduction
+
+FEATURES_SHOWN = 64
+"""Mismatching features of a release, the most first; a definition has up to 16384."""
 
 
 class Overview:
@@ -170,7 +174,9 @@ def _parity(connection: sa.Connection) -> dict[str, ParityView]:
         differing[row.digest] += row.mismatches
     return {
         digest: ParityView(
-            compared=count, mismatches=differing[digest], features=features.get(digest, {})
+            compared=count,
+            mismatches=differing[digest],
+            features=dict(itertools.islice(features.get(digest, {}).items(), FEATURES_SHOWN)),
         )
         for digest, count in compared.items()
     }

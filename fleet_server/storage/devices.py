@@ -206,15 +206,15 @@ def add_parity(
 
 def add_mismatches(connection: sa.Connection, digest: str, features: Sequence[str]) -> None:
     """Count features of a release that one sample gave other values of."""
-    for feature in features:
-        connection.execute(
-            insert(parity_features)
-            .values(digest=digest, feature=feature, mismatches=1)
-            .on_conflict_do_update(
-                index_elements=["digest", "feature"],
-                set_={"mismatches": parity_features.c.mismatches + 1},
-            )
-        )
+    if not features:
+        return
+    connection.execute(
+        insert(parity_features).on_conflict_do_update(
+            index_elements=["digest", "feature"],
+            set_={"mismatches": parity_features.c.mismatches + 1},
+        ),
+        [{"digest": digest, "feature": feature, "mismatches": 1} for feature in features],
+    )
 
 
 def mismatches(connection: sa.Connection) -> dict[str, dict[str, int]]:

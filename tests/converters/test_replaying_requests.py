@@ -527,7 +527,7 @@ def test_faults_of_reading_much_at_once_are_caught(
         owner = getattr(owner, part)
     real = getattr(owner, name)
     if fault.startswith("late"):  # the log has no late events where there is room for all
-        monkeypatch.setattr(batches, "_has_room", lambda *given: True)
+        monkeypatch.setattr(batches, "_most_events", lambda *given: 0)
     monkeypatch.setattr(owner, name, lambda *given: faulty(real, *given))
     found = replaying_requests.replay(DEFINITION, log())
     assert not found.holds

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge_core import packed
 from edge_core.errors import InvalidInput
-from edge_core.features import remembered
+from edge_core.features import logs, remembered
 from edge_core.features.logs import Events
 from edge_core.features.over_time import CountWithin, DistinctWithin
 from edge_core.features.request_definition import RequestDefinition
@@ -229,3 +229,14 @@ def test_moments_of_events_are_told_apart_one_by_one_and_at_once() -> None:
         evaluator = RequestEvaluator.restore(definition, evaluator.snapshot())
         found = evaluator.ask({"at": request["at"][rows], "place": ["a"]})
         assert found.tolist() == whole[rows].tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(REQUESTS)
+def test_numbers_are_the_same_for_few_requests_and_many(rows: list[Row]) -> None:
+    evaluator = RequestEvaluator(DEFINITION)
+    found = evaluator.numbers(request_of(rows))
+    alone = [evaluator.numbers({k: list(v) for k, v in request_of([row]).items()}) for row in rows]
+    expected = logs.numbers(DEFINITION, request_of(rows))
+    assert found.tobytes() == np.concatenate(alone).tobytes() == expected.tobytes()
+    assert found.shape == (len(rows), 1, 1)
