@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from converters import zones
@@ -95,6 +95,7 @@ def test_every_operation_is_tried() -> None:
     assert {type(feature) for feature in FEATURES} == set(RowOperation.__args__)
 
 
+@settings(deadline=None)
 @given(st.lists(ROWS, min_size=few.MOST + 1, max_size=3 * few.MOST))
 def test_one_request_has_the_bits_that_it_has_among_many(rows: list[Any]) -> None:
     rows.sort(key=lambda row: row[0])

@@ -337,3 +337,13 @@ def test_an_event_from_the_future_is_kept_for_its_time_or_counted() -> None:
     assert evaluator.dropped["seen/place"].ahead == 1
     assert [counted(evaluator, moment)["count"] for moment in (now, near, near + 1)] == [0, 0, 1]
     assert counted(evaluator, far + 1)["count"] == 1
+
+
+@pytest.mark.parametrize(("arrived", "asked"), [(50, 200), (200, 50)])
+def test_a_log_that_begins_before_what_was_taken_is_refused(arrived: int, asked: int) -> None:
+    evaluator = RequestEvaluator(DEFINITION)
+    evaluator.ask(request_of([(100 * SECOND, "a", 1.0)]))
+    came = arrived * SECOND
+    events = events_of([Seen(came, 0, came, "a", "x", 1.0)])
+    with pytest.raises(InvalidInput, match="begins before what was taken already"):
+        evaluator.replay({"seen": events}, request_of([(asked * SECOND, "a", 1.0)]))

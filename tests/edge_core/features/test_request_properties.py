@@ -286,6 +286,7 @@ SOURCES: list[Callable[[list[float]], Any]] = [
 ]
 
 
+@settings(deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=2 * few.MOST))
 def test_numbers_are_rounded_half_to_even_from_any_source(values: list[float]) -> None:
     size = Number(name="size", unit="m", lsb=ONE, low=-9, high=16)
