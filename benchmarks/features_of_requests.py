@@ -51,7 +51,7 @@ Windowed = MeanWithin | CountWithin
 
 def flights() -> tuple[RequestDefinition, Log]:
     """The model's definition and the whole year's log."""
-    definition = definition_source.load(FLIGHTS / "features.toml")
+    definition = definition_source.load(FLIGHTS, "features.toml")
     assert isinstance(definition, RequestDefinition)
     chosen = recipe.load(FLIGHTS, None)
     return definition, recipe_code.log(FLIGHTS, chosen.entry)(chosen.settings).log

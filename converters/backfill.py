@@ -1,7 +1,7 @@
 """Recomputes history: a feature definition over a log, into parts that can be gone on with."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from converters import (
 from converters.feature_rows import FEATURES, Rows
 from converters.opening import opened
 from converters.parts import Done, Job, Output
-from converters.piecewise import Report
+from converters.piecewise import Counts, Report
 from converters.value_diff import Diff
 from edge_core.bundle import folder as folders
 from edge_core.bundle import manifest as manifests
@@ -54,7 +54,7 @@ def load(features: Path) -> FeatureDefinition:
     if features.suffix in SOURCES and not features.is_dir():
         if not features.is_file():
             raise InvalidConfiguration(f"there is no {features}: name a definition, or a bundle")
-        return definition_source.load(features)
+        return definition_source.load(features.parent, features.name)
     with opened(features) as folder:
         manifest = folders.read(folder)
         path = folder / manifests.FEATURES
@@ -76,16 +76,18 @@ def run(request: Request, report: Report) -> Done:
         Unavailable: another run writes to the output, or the disk refuses.
     """
     rows = feature_rows.opened(request.log, request.definition, request.keep)
+    feature_rows.check_names(rows.identity, request.definition.feature_names)
     job = job_of(request, rows, command="backfill")
     with parts.opened(request.output, job, restart=request.restart) as output:
         return finished(output, rows, lambda table: wide(table, request.definition), report)
 
 
-def compare(request: Request, old: Path, key: Sequence[str]) -> Diff:
+def compare(request: Request, job: Job, old: Path, key: Sequence[str]) -> Diff:
     """Compare a finished output with old values.
 
     Args:
         request: that made it.
+        job: as the output tells it.
         old: a Parquet file, or a folder of such files.
         key: columns that tell rows apart on both sides; by default the row's number in the log, or
             the stream and the time of a window's last sample.
@@ -95,20 +97,34 @@ def compare(request: Request, old: Path, key: Sequence[str]) -> Diff:
     """
     rows = feature_rows.opened(request.log, request.definition, request.keep)
     names = request.definition.feature_names
-    with parts.opened(request.output, job_of(request, rows, command="backfill")) as output:
+    with parts.opened(request.output, job) as output:
         return value_diff.compare(
-            request.output, old, names, rows.identity, key or rows.key, output.scratch
+            request.output, old, names, rows.identity, key or rows.key, output.scratch()
         )
 
 
-def finished(output: Output, rows: Rows, finish: piecewise.Finish, report: Report) -> Done:
-    """Go on to the end; the input has to be the same then as it was at the beginning."""
+def finished(
+    output: Output,
+    rows: Rows,
+    finish: piecewise.Finish,
+    report: Report,
+    more: Callable[[], Counts] = dict,
+) -> Done:
+    """Go on to the end, where the input has to be what it was at the beginning.
+
+    Args:
+        output: where to.
+        rows: the source.
+        finish: makes what is written of them.
+        report: is told of the progress.
+        more: counts of the whole output beside the source's.
+    """
     if output.done is not None:
         return output.done
     report.begun(rows.total, output.state.read)
     piecewise.run(rows, finish, rows.schema().empty_table(), output, report)
     check_unchanged(output, rows)
-    return output.finish(rows.counts())
+    return output.finish({**rows.counts(), **more()})
 
 
 def check_unchanged(output: Output, rows: Rows) -> None:

@@ -45,17 +45,25 @@ def backfill(
         str | None, typer.Option(help="Columns that tell rows apart, for --old; commas between.")
     ] = None,
     restart: Restart = False,
+    dask: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, or local for workers here.")
+    ] = None,
+    partitions: Annotated[
+        int | None, typer.Option(help="How many ways Dask deals out the entities.", min=1)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Compute features of a log's whole history, in constant memory; go on after a kill."""
     import msgspec
 
     from converters import backfill as backfills
-    from converters import value_diff
+    from converters import partitioned, value_diff
     from converters.refusal import WrongUse
 
     if key and old is None:
         raise WrongUse("--key says how to compare with --old: name the old values, too")
+    if (dask is None) != (partitions is None):
+        raise WrongUse("--dask and --partitions belong together: name both or none")
     console = _console(as_json)
     request = backfills.Request(
         definition=backfills.load(features),
@@ -65,14 +73,55 @@ def backfill(
         restart=restart,
     )
     with _shown(console, "backfill", output) as report:
-        done = backfills.run(request, report)
+        if dask is None or partitions is None:
+            done = backfills.run(request, report)
+        else:
+            done = partitioned.run(request, report, address=dask, partitions=partitions)
     _summarise(console, done, output)
     found = None
     if old is not None:
-        found = backfills.compare(request, old, _listed(key))
+        found = backfills.compare(request, done.job, old, _listed(key))
         value_diff.show(console, found)
     if as_json:
         said = {"output": str(output), "done": done, "diff": found}
+        sys.stdout.write(msgspec.json.encode(said).decode() + "\n")
+
+
+def score(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder or archive.")],
+    log: Input,
+    output: OutputFolder,
+    target: Annotated[
+        str | None, typer.Option(help="Variant that answers; by default the first that runs here.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Public statement key that has to have signed the bundle.")
+    ] = None,
+    keep: Keep = None,
+    restart: Restart = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Answer a log's requests or windows with a bundle, as a device would; go on after a kill."""
+    import msgspec
+
+    from converters import batch_scoring
+    from converters.opening import opened
+
+    console = _console(as_json)
+    with opened(bundle) as folder, _shown(console, "score", output) as report:
+        request = batch_scoring.Request(
+            bundle=folder,
+            log=log,
+            output=output,
+            target=target,
+            key=key,
+            keep=_listed(keep),
+            restart=restart,
+        )
+        done = batch_scoring.run(request, report)
+    _summarise(console, done, output)
+    if as_json:
+        said = {"output": str(output), "done": done}
         sys.stdout.write(msgspec.json.encode(said).decode() + "\n")
 
 
@@ -97,7 +146,11 @@ def _shown(console: Console, what: str, output: Path) -> "Iterator[RowProgress]"
 def _summarise(console: Console, done: "Done", output: Path) -> None:
     from converters.row_progress import show_counts
 
-    show_counts(console, done.totals)
+    totals = dict(done.totals)
+    served = totals.pop("served_by", {})
+    show_counts(console, totals)
+    for who, count in served.items():
+        console.print(f"  {count:,} rows served by the {who}", markup=False)
     console.print(
         f"{done.rows:,} rows of {done.read:,} rows of the log in {output}, {len(done.parts)} parts",
         markup=False,

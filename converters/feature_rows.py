@@ -6,7 +6,7 @@ stream, first and last time. ``features`` holds the values.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ class RequestRows:
         """Look at a log; nothing is read yet.
 
         Raises:
-            InvalidInput: the log does not fit, or two columns would have one name.
+            InvalidInput: the log does not fit.
             InvalidBundle: a registered function is not here.
         """
         self.definition = definition
@@ -58,7 +58,6 @@ class RequestRows:
         self.width = len(definition.feature_names)
         self._evaluator = RequestEvaluator(definition)
         self._taken: dict[str, int] = {}
-        _check_names(self.identity, definition.feature_names)
 
     def schema(self) -> Any:
         """Of the rows."""
@@ -71,7 +70,7 @@ class RequestRows:
 
     def steps(self) -> Iterator[Step]:
         """Go on with the next piece; see :class:`converters.piecewise.Source`."""
-        for piece in self.log.pieces(self._taken):
+        for piece in self.log.pieces(self._taken, tables.PIECE_ROWS):
             first = self._taken.get(REQUESTS, 0)
             with told(f"{REQUESTS} from row {first}"):
                 features = self._evaluator.replay(*piece.log)
@@ -147,7 +146,6 @@ class WindowRows:
         self._evaluator = Evaluator(definition)
         self._streams: dict[str, FeatureStream] = {}
         self._taken = 0
-        _check_names(self.identity, definition.feature_names)
 
     @property
     def piece_rows(self) -> int:
@@ -178,13 +176,23 @@ class WindowRows:
             self._taken += len(piece.times_us)
             yield Step(rows, len(piece.times_us))
 
-    def windows(self, piece: SampleLog, first: int) -> tuple[Any, Int64]:
-        """Windows that a piece completes, and the sample in the log that completed each."""
+    def windows(
+        self, piece: SampleLog, first: int, chosen: Callable[[str], bool] | None = None
+    ) -> tuple[Any, Int64]:
+        """Windows that a piece completes, and the sample in the log that completed each.
+
+        Args:
+            piece: of the log.
+            first: its first sample's row in the log.
+            chosen: tells which streams are read; by default all.
+        """
         import pyarrow as pa
 
         names: list[str] = []
         parts = []
         for name, mine in _by_stream(piece.streams).items():
+            if chosen is not None and not chosen(name):
+                continue
             stream = self._streams.setdefault(name, FeatureStream(self.definition, self._evaluator))
             with told(f"stream {name[:64]}, samples from row {first}"):
                 found = stream.push(piece.times_us[mine], piece.samples[mine])
@@ -195,6 +203,8 @@ class WindowRows:
             names += [name] * len(completed)
             samples = rounded.reshape(len(completed), -1) if self.sample_width else found.features
             parts.append((completed, found.first_us, found.last_us, found.features, samples))
+        if not parts:
+            return self.schema().empty_table(), np.empty(0, np.int64)
         completed, starts, ends, features, samples = map(np.concatenate, zip(*parts, strict=True))
         order = np.argsort(completed)
         columns = [
@@ -241,6 +251,15 @@ def opened(
     if isinstance(definition, RequestDefinition):
         return RequestRows(path, definition, keep)
     return WindowRows(path, definition, keep, samples=samples)
+
+
+def check_names(identity: Sequence[str], made: Sequence[str]) -> None:
+    """Raise :class:`InvalidInput` where two columns of an output would have one name."""
+    names = [*identity, *made]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidInput(
+            f"two columns would be called {twice[0]}: leave it out of --keep, or rename it"
+        )
 
 
 def matrix(rows: Any, name: str) -> Float32:
@@ -296,14 +315,6 @@ def _kept(column: Any, kind: Any) -> Any:
     if column is None:
         return pa.array([], kind)
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-
-
-def _check_names(identity: Sequence[str], features: Sequence[str]) -> None:
-    names = [*identity, *features]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidInput(
-            f"two columns would be called {twice[0]}: leave it out of --keep, or rename the feature"
-        )
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

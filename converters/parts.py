@@ -110,9 +110,8 @@ class Output:
         """In finished parts."""
         return sum(part.rows for part in self.state.parts)
 
-    @property
     def scratch(self) -> Path:
-        """A folder for what is needed on the way; gone when the output is done."""
+        """A folder for what is needed on the way; a finished output has none."""
         found = self.folder / SCRATCH
         found.mkdir(exist_ok=True)
         return found
@@ -130,18 +129,28 @@ class Output:
             rows: how many it holds.
             state: after it; its ``parts`` are those before it.
         """
-        number = len(self.state.parts)
-        part = Part(
-            name=part_name(number),
-            rows=rows,
-            size=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
-        )
+        digest = hashlib.sha256(data).hexdigest()
+        name = part_name(len(self.state.parts))
+        part = Part(name=name, rows=rows, size=len(data), sha256=digest)
+        state = self._announce(part, state)
+        durable.write_bytes(self.folder / name, data)
+        self._count(state)
+
+    def adopt(self, path: Path, part: Part, state: State) -> None:
+        """Let a file that was written durably appear as the next part; else as :meth:`commit`."""
+        state = self._announce(part, state)
+        path.replace(self.folder / part.name)
+        durable.sync_folder(self.folder)
+        self._count(state)
+
+    def _announce(self, part: Part, state: State) -> State:
         state = msgspec.structs.replace(state, parts=[*self.state.parts, part])
-        durable.write_bytes(self._state_file(number + 1), _packed(state))
-        durable.write_bytes(self.folder / part.name, data)
+        durable.write_bytes(self._state_file(len(state.parts)), _packed(state))
+        return state
+
+    def _count(self, state: State) -> None:
         self.state = state
-        self._state_file(number).unlink(missing_ok=True)
+        self._state_file(len(state.parts) - 1).unlink(missing_ok=True)
 
     def finish(self, totals: Mapping[str, Mapping[str, int]]) -> Done:
         """Say that no part follows."""

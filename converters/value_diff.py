@@ -80,38 +80,47 @@ def compare(
         names: of the features.
         identity: the new side's other columns.
         key: columns that say which rows belong together; they stand on both sides.
-        scratch: folder for files on the way, which are removed again.
+        scratch: folder for files on the way; it is removed again.
 
     Raises:
         InvalidConfiguration: nothing to compare, or the key does not fit.
         InvalidInput: the old values are damaged, or a key stands twice.
     """
-    sides = _Side(new, "the new values"), _Side(old, str(old))
-    for side in sides:
-        side.check(key)
-    known = set(sides[1].columns)
-    both = [name for name in names if name in known]
-    if not both:
-        raise InvalidConfiguration(f"{old} has none of the features, such as {names[0]}")
-    sides[1].check_numbers(both)
-    size = sum(side.rows for side in sides) * (len(both) * 4 + 64)
-    buckets = max(1, min(MAX_BUCKETS, -(-size // BUCKET_BYTES)))
-    folder = scratch / "diff"
-    shutil.rmtree(folder, ignore_errors=True)
     try:
-        for place, side in enumerate(sides):
-            side.deal(folder / str(place), key, both, buckets, sides[0].schema)
-        found = _Sums(both)
-        for bucket in range(buckets):
-            after, before = (_read(folder / str(place) / str(bucket)) for place in (0, 1))
-            found.take(after, before, key, sides[1].name)
+        return _compare(
+            _Side(new, "the new values"), _Side(old, str(old)), names, identity, key, scratch
+        )
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    left = known - set(names) - set(identity) - set(key)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _compare(
+    new: "_Side",
+    old: "_Side",
+    names: Sequence[str],
+    identity: Sequence[str],
+    key: Sequence[str],
+    scratch: Path,
+) -> Diff:
+    for side in (new, old):
+        side.check(key)
+    both = [name for name in names if name in old.columns]
+    if not both:
+        raise InvalidConfiguration(f"{old.name} has none of the features, such as {names[0]}")
+    old.check_numbers(both)
+    size = (new.rows + old.rows) * (len(both) * 4 + 64)
+    buckets = max(1, min(MAX_BUCKETS, -(-size // BUCKET_BYTES)))
+    for place, side in enumerate((new, old)):
+        side.deal(scratch / str(place), key, both, buckets, new.schema)
+    found = _Sums(both)
+    for bucket in range(buckets):
+        after, before = (_read(scratch / str(place) / str(bucket)) for place in (0, 1))
+        found.take(after, before, key, old.name)
+    left = set(old.columns) - set(names) - set(identity) - set(key)
     return found.diff(
         key,
-        sorted(name for name in left if sides[1].is_number(name)),
-        [name for name in names if name not in known],
+        sorted(name for name in left if old.is_number(name)),
+        [name for name in names if name not in old.columns],
     )
 
 

@@ -105,6 +105,8 @@ def production(rows: list[Json]) -> RenderableType:
         table.add_row("digest", row["digest"])
         table.add_row("parent", built["parent"] or "none")
         table.add_row("data", "\n".join(_dataset(dataset) for dataset in built["datasets"]))
+        if kept := built.get("snapshot"):  # a server before manifests of version 2 tells none
+            table.add_row("kept as", f"data snapshot {kept['id'][:SHORT]} of {kept['name']}")
         dirty = " with changes not committed" if built["code_dirty"] else ""
         table.add_row("code", f"{built['code_commit'] or 'unknown commit'}{dirty}")
         table.add_row("recipe", f"{built['recipe']} ({built['recipe_sha256'][:SHORT]})")

@@ -5,10 +5,12 @@ sensor samples into windows, the other answers requests from entities' events.
 """
 
 import hashlib
+from typing import Any
 
 import msgspec
 
 from edge_core.errors import InvalidBundle, quoted
+from edge_core.features.explaining import explain
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.window_definition import WindowDefinition
 
@@ -39,8 +41,18 @@ def parse(data: bytes) -> FeatureDefinition:
         if outline.request is msgspec.UNSET:
             return msgspec.json.decode(data, type=WindowDefinition)
         return msgspec.json.decode(data, type=RequestDefinition)
+    except msgspec.ValidationError as error:
+        said = explain(error, _plain(data))
+        raise InvalidBundle(f"feature definition is not valid: {said}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidBundle(f"feature definition is not valid: {quoted(error)}") from error
+
+
+def _plain(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def serialize(definition: FeatureDefinition) -> bytes:

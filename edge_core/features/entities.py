@@ -78,7 +78,8 @@ class Span:
         """Begin again from the front of the list."""
         self.start = self.end = 0
         self.count = self.total = 0
-        self.values: Counter[Value] = Counter()
+        if self.distinct:
+            self.values: Counter[Value] = Counter()
 
     def take(self, held: Held, end: int) -> None:
         """Add what comes before place ``end``."""

@@ -191,6 +191,7 @@ def built_from(release: Release) -> dict[str, Any]:
     return {
         "parent": manifest.parent.name if manifest.parent else None,
         "datasets": msgspec.to_builtins(manifest.datasets),
+        "snapshot": msgspec.to_builtins(manifest.snapshot),
         "recipe": manifest.provenance.recipe,
         "recipe_sha256": manifest.provenance.recipe_sha256,
         "code_commit": manifest.provenance.code_commit,

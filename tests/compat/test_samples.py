@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters import checking
+from converters import checking, snapshot_folder
 from edge_agent.memory_file import MemoryFile
 from edge_agent.serving.remembering import Stored
 from edge_agent.update.journal import FILE, Entry, Journal
@@ -23,7 +23,7 @@ from edge_core import baseline
 from edge_core.bundle import folder as folders
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle import signature, trust
-from edge_core.bundle.manifest import FileEntry, GateResult, Waiver
+from edge_core.bundle.manifest import DataSnapshot, FileEntry, GateResult, Waiver
 from edge_core.errors import InvalidBundle, InvalidMessage, UntrustedBundle
 from edge_core.features import definition as definitions
 from edge_core.features.over_samples import Mean, Std
@@ -51,6 +51,7 @@ from tests.compat.features import (
     LATER_SAMPLES,
     half_fed,
 )
+from tests.converters import motion, shop
 
 ROOT = Path(__file__).parents[2]
 V1 = Path(__file__).parent / "v1"
@@ -230,6 +231,47 @@ def test_nothing_of_the_manifest_is_lost() -> None:
     assert kept(json.loads(data), msgspec.to_builtins(manifests.parse(data)))
 
 
+def test_the_second_manifest_names_its_data_and_what_gates_watch() -> None:
+    data = (V2 / "manifest.json").read_bytes()
+    manifest = manifests.parse(data)
+    assert manifests.serialize(manifest) == data
+    assert (manifest.schema_version, manifest.main_metric) == (2, "accuracy")
+    assert manifest.snapshot == DataSnapshot(
+        id="e" * 64,
+        name="walks",
+        source="a made-up archive",
+        schema_sha256="f" * 64,
+        rows={"recordings": 4, "samples": 166},
+        first="2025-01-02T03:04:05Z",
+        last="2025-02-03T04:05:06Z",
+    )
+
+
+def test_data_snapshots_hold_what_they_held() -> None:
+    """Their ids, too: they stand in signed manifests."""
+    place = V1 / "data" / "log"
+    record = snapshot_folder.read_record(
+        place, "989266d42a7445f4bb07f794318a8b985ec7452eeb418398430b1df4d880e384"
+    )
+    log = snapshot_folder.read_log(place, record, shop.DEFINITION, ["shop"])
+    assert [log.labels[0], log.roles[0], log.slices["shop"][0]] == ["dear", "train", "north"]
+    assert log.roles.count("calibration") == 30
+    assert np.asarray(log.log.request["at"])[1] == 1_700_354_600_000_000
+    assert np.asarray(log.log.events["sales"].fields["price"])[2] == np.float32(29.525102)
+    place = V1 / "data" / "recordings"
+    record = snapshot_folder.read_record(
+        place, "6cae0f8f9c828daab2a4418d1ce9cb0d3c113da8ea0b397523fa4ce314122cd9"
+    )
+    found = list(snapshot_folder.read_recordings(place, record, motion.WINDOWS, ["side"]))
+    assert [(len(one.samples), one.role, one.entity) for one in found] == [
+        (40, "train", "subject 0"),
+        (41, "calibration", "subject 1"),
+        (42, "test", "subject 2"),
+        (43, "golden", "subject 3"),
+    ]
+    assert found[0].samples[1].tolist() == np.float32([0.33043706, -1.3031572]).tolist()
+
+
 def kept(before: Any, after: Any) -> bool:
     """Whether all of one document is in another, which may have more fields."""
     if isinstance(before, dict):
@@ -366,8 +408,8 @@ LATER_DOCUMENTS: dict[str, tuple[Callable[[bytes], object], bytes, bytes, str]] 
     "manifest.json": (
         manifests.parse,
         b'"schema_version": 1',
-        b'"schema_version": 2',
-        "manifest has schema version 2; this Serinus reads 1",
+        b'"schema_version": 3',
+        "manifest has schema version 3; this Serinus reads 1 and 2",
     ),
     "features.json": (
         definitions.parse,
@@ -443,7 +485,7 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         ("edge_agent/update/journal.py", "JOURNAL_VERSION"): 1,
         ("edge_agent/update/slots.py", "POINTER_VERSION"): 1,
         ("edge_core/baseline.py", "BASELINE_VERSION"): 1,
-        ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 1,
+        ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 2,
         ("edge_core/features/definition.py", "DEFINITION_VERSION"): 2,
         ("edge_core/features/remembered.py", "STATE_VERSION"): 2,
         ("edge_core/features/windowing.py", "SNAPSHOT_VERSION"): 1,

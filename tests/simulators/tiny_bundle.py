@@ -16,6 +16,7 @@ from edge_core.bundle import manifest as manifests
 from edge_core.bundle.manifest import (
     Budget,
     DatasetRecord,
+    DataSnapshot,
     FileEntry,
     GateResult,
     Manifest,
@@ -213,6 +214,13 @@ def _manifest(
                 entities=["generator"],
             )
         ],
+        snapshot=DataSnapshot(
+            id=hashlib.sha256(b"tiny").hexdigest(),
+            name="tiny",
+            source="drawn from a seeded generator",
+            schema_sha256=hashlib.sha256(b"schema").hexdigest(),
+            rows={"recordings": 12},
+        ),
         provenance=Provenance(
             recipe="tiny",
             recipe_sha256=hashlib.sha256(b"tiny").hexdigest(),
