@@ -18,6 +18,8 @@ KINDS = (".parquet", ".csv")
 UNIT = b"unit"
 """Key of a Parquet column's metadata; where it stands it has to be the definition's unit."""
 PIECE_ROWS = 65_536
+BUFFER_BYTES = 2**20
+"""Of each column that is read from a Parquet file."""
 SAMPLED_BYTES = 2**16
 """Of a text file, whose rows are estimated from its beginning."""
 
@@ -194,7 +196,8 @@ def _opened(
     from pyarrow import csv, parquet
 
     if file.suffix == ".parquet":
-        opened = parquet.ParquetFile(file)
+        # What is buffered ahead would stay in memory to the end of the file.
+        opened = parquet.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES)
         groups = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
         ends = list(itertools.accumulate(groups))
         first = sum(end <= skip for end in ends)

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from converters import tables
 from edge_core.errors import InvalidConfiguration, InvalidInput, quoted
 
 BUCKET_BYTES = 32 * 2**20
@@ -196,7 +197,9 @@ class _Side:
 
         for file in self.files:
             with _told(file):
-                opened = parquet.ParquetFile(file)
+                opened = parquet.ParquetFile(
+                    file, pre_buffer=False, buffer_size=tables.BUFFER_BYTES
+                )
                 yield from opened.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(names)))
 
 

@@ -542,7 +542,7 @@ def test_memory_does_not_grow_with_the_log(kind: str, count: int, tmp_path: Path
     )
     read, quarter, whole = map(int, done.stdout.split())
     assert read >= 900_000
-    assert whole - quarter < 40 * 1024  # KiB
+    assert whole - quarter < 16 * 1024  # KiB; a reader that keeps what it read grows by 30 MiB
 
 
 @pytest.fixture(scope="module")
