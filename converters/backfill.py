@@ -54,7 +54,7 @@ def load(features: Path) -> FeatureDefinition:
     if features.suffix in SOURCES and not features.is_dir():
         if not features.is_file():
             raise InvalidConfiguration(f"there is no {features}: name a definition, or a bundle")
-        return definition_source.load(features)
+        return definition_source.load(features.parent, features.name)
     with opened(features) as folder:
         manifest = folders.read(folder)
         path = folder / manifests.FEATURES

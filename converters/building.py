@@ -1,4 +1,4 @@
-"""Builds one release: data, training, variants, evidence, gates, manifest, signature.
+"""Builds one release: data, features, training, variants, evidence, gates, manifest, signature.
 
 Everything happens in a folder beside ``out``, which appears only when the bundle is whole.
 """
@@ -17,15 +17,19 @@ from converters import (
     incumbent,
     judging,
     leakage,
+    overlap,
     recipe,
     recipe_code,
+    same_data,
     signing,
+    snapshot_store,
     training_stage,
     variants,
 )
 from converters.cache import Cache, default_folder
 from converters.ci_report import Verdicts
 from converters.cutting import Cut, ToCut
+from converters.data_taking import TakeData, ToTake
 from converters.dataset import Float32, Snapshot
 from converters.fine_tuning import FineTune, ToFineTune
 from converters.judging import Floating, Scores, Shown
@@ -35,6 +39,7 @@ from converters.recipe import Recipe
 from converters.refusal import WrongUse
 from converters.scoring import Scorer
 from converters.settling import settle
+from converters.snapshot_store import Store
 from converters.source import Source
 from converters.targets import open_target
 from converters.targets.profile import PROFILES
@@ -43,6 +48,7 @@ from converters.training import model_rows
 from converters.training_stage import ToTrain, Train, Trained
 from converters.variants import Choices, Job
 from edge_core import durable
+from edge_core.bundle import folder as folders
 from edge_core.bundle.manifest import GateResult, Manifest, Waiver
 
 
@@ -62,6 +68,12 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     reports: Path | None = None
     """Folder for ``gates.json`` and ``junit.xml``; they are written when a gate refuses, too."""
     cache: Path | None = None
+    data: Path | None = None
+    """Folder of data snapshots."""
+    snapshot: str | None = None
+    """Id or folder of the snapshot to build from, instead of asking the recipe's code."""
+    same_data_as: Path | None = None
+    """A bundle; other rows than its manifest names are refused before training."""
     profiles: Path = PROFILES
 
 
@@ -145,7 +157,7 @@ def _fill(
 def _make(
     request: BuildRequest, chosen: Recipe, pipeline: Pipeline, report: Report, cache: Path
 ) -> _Built:
-    snapshot = pipeline.run(Cut(), ToCut(folder=request.recipe, recipe=chosen))
+    snapshot = _rows(request, chosen, pipeline)
     given = ToTrain(
         folder=request.recipe,
         recipe=training_stage.without_targets(chosen),
@@ -180,14 +192,30 @@ def _make(
         for made in variants.build_all(jobs, report)
     ]
     scores = _scores(request, snapshot, trained, floating, scorer)
-    signs: list[Sign] = []
-    if snapshot.log is not None:
-        with pipeline.step("signs of leakage"):
-            model = source.load()
-            signs = leakage.signs(
-                snapshot, lambda rows: model.run({str(chosen.input): rows})[bundling.OUTPUT]
-            )
+    with pipeline.step("signs of leakage"):
+        signs = _signs(chosen, snapshot, source)
     return _Built(snapshot, trained, floating, scorer, shown, scores, signs)
+
+
+def _rows(request: BuildRequest, chosen: Recipe, pipeline: Pipeline) -> Snapshot:
+    store = Store(request.data or snapshot_store.default_folder(request.cache))
+    wanted = ToTake(folder=request.recipe, recipe=chosen, store=store, snapshot=request.snapshot)
+    stored = pipeline.run(TakeData(), wanted)
+    made = pipeline.run(Cut(), ToCut(folder=request.recipe, recipe=chosen, stored=stored))
+    if request.same_data_as is not None:
+        same_data.check(made, folders.read(request.same_data_as))
+    return made
+
+
+def _signs(chosen: Recipe, snapshot: Snapshot, source: Source) -> list[Sign]:
+    if snapshot.log is None:
+        return overlap.signs(snapshot)
+    model = source.load()
+
+    def answer(rows: Float32) -> Float32:
+        return model.run({str(chosen.input): rows})[bundling.OUTPUT]
+
+    return leakage.signs(snapshot, answer)
 
 
 def _jobs(

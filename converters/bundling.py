@@ -87,7 +87,10 @@ def manifest(
         ),
         features_sha256=sha256_bytes(content[manifests.FEATURES]),
         slices=chosen.slices,
-        datasets=snapshot.records(chosen.model, folder.name),
+        datasets=snapshot.records(
+            chosen.data.name or chosen.model, chosen.data.source or folder.resolve().name
+        ),
+        snapshot=snapshot.data,
         provenance=Provenance(
             recipe=folder.resolve().name,
             recipe_sha256=recipe_code.digest(folder, recipe.release_file(chosen)),
@@ -101,6 +104,7 @@ def manifest(
         variants=records,
         budget=chosen.budget,
         metrics=next((record.metrics for record in records if record.metrics), {}),
+        main_metric=chosen.metrics[0].rpartition(":")[2],
         gates=gates,
         waivers=waivers,
         label_delay_seconds=chosen.label_delay_seconds,

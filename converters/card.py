@@ -4,8 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from converters import card_limits, figures, plots
-from converters.evidence import WHOLE, Evidence
+from converters.evidence import WHOLE, Confusion, Evidence
 from edge_core.bundle.manifest import DatasetRecord, Manifest, VariantRecord
+
+MAX_NAMED = 12
+"""Classes up to which their shares are told."""
 
 
 def render(evidence: Evidence) -> str:
@@ -83,17 +86,25 @@ def _purpose(manifest: Manifest) -> list[str]:
     if slices:
         lines.append(f"- Looked at apart by {'; '.join(slices)}.")
     if manifest.label_delay_seconds:
-        lines.append(f"- True labels come after about {manifest.label_delay_seconds:g} s.")
+        lines.append(f"- True labels come after about {_duration(manifest.label_delay_seconds)}.")
     return [
         *lines,
         "- It was not made for other inputs, devices or decisions than these.",
     ]
 
 
+def _duration(seconds: float) -> str:
+    """Seconds in the largest unit of which there are two or more."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:g} seconds"
+
+
 def _figures(evidence: Evidence) -> list[str]:
     """Overall figures, then the main one by slice with the rows behind it."""
     manifest = evidence.manifest
-    metric = figures.main_metric(manifest.metrics)
+    metric = figures.main_metric(manifest)
     sides = (manifest.metrics, evidence.floating, evidence.fallback)
     heads = ("this release", "fp32", "simple fallback")
     names = dict.fromkeys(name for side in sides for name in side)
@@ -108,18 +119,45 @@ def _figures(evidence: Evidence) -> list[str]:
         key = metric if name == WHOLE else f"{metric}/{name}"
         count = int(evidence.confusion[name].sum()) if name in evidence.confusion else 0
         value = manifest.metrics.get(key)
-        known = metric == "accuracy" and value is not None and count
-        low, high = figures.wilson(value, count) if known and value is not None else (0.0, 1.0)
+        interval = _interval(metric, value, evidence.confusion.get(name))
         rows.append(
             [
                 plain(name),
-                str(count) if count else "**none**" if value is None else "not counted",
+                f"{count:,}" if count else "**none**" if value is None else "not counted",
                 *(figures.share(side.get(key)) for side in sides),
-                f"{low:.3f} to {high:.3f}" if known else figures.UNKNOWN,
+                f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else figures.UNKNOWN,
             ]
         )
-    lines += ["", f"{plain(metric).capitalize()} by slice:", ""]
+    lines += _classes(evidence)
+    lines += ["", f"{plain(figures.metric_title(metric))} by slice; the gates watch it:", ""]
     return [*lines, *_table(("slice", "test rows", *heads, "95 % interval"), rows)]
+
+
+def _classes(evidence: Evidence) -> list[str]:
+    """How frequent each class is; none where nothing was counted or classes are many."""
+    counts, names = evidence.confusion.get(WHOLE), evidence.manifest.output.classes
+    if counts is None or not counts.sum() or len(names) > MAX_NAMED:
+        return []
+    totals = counts.sum(axis=1)
+    shares = [
+        f"{plain(name)} {100 * total / totals.sum():.1f} %"
+        for name, total in zip(names, totals.tolist(), strict=True)
+    ]
+    return ["", f"Classes of the test rows: {', '.join(shares)}."]
+
+
+def _interval(
+    metric: str, value: float | None, counts: Confusion | None
+) -> tuple[float, float] | None:
+    """Interval of 95 % of the release's figure; none where no formula fits."""
+    if value is None or counts is None or not counts.sum():
+        return None
+    if metric == "accuracy":
+        return figures.wilson(value, int(counts.sum()))
+    if metric == "roc_auc" and len(counts) == 2 and counts.sum(axis=1).all():
+        first, other = counts.sum(axis=1).tolist()
+        return figures.area_interval(value, first, other)
+    return None
 
 
 def _slice_names(manifest: Manifest) -> list[str]:
@@ -128,7 +166,7 @@ def _slice_names(manifest: Manifest) -> list[str]:
 
 def _variants(evidence: Evidence) -> list[str]:
     manifest = evidence.manifest
-    metric = figures.main_metric(manifest.metrics)
+    metric = figures.main_metric(manifest)
     heads = (
         "target",
         "scheme, calibration",
@@ -241,10 +279,11 @@ def _origin(manifest: Manifest) -> list[str]:
         "## What it was made of",
         "",
         *_table(
-            ("role", "data set", "rows", "from", "time span", "sha256"),
+            ("role", "rows", "from", "time span", "sha256"),
             (_dataset(record) for record in manifest.datasets),
         ),
         "",
+        *(f"- Data: {line}." for line in _data(manifest)),
         f"- Recipe: {plain(made.recipe)}, {_code(made.recipe_sha256[:16])}; seed {made.seed}; "
         f"settings: {plain(settings) or 'none'}.",
         f"- Code: commit {commit}.",
@@ -260,11 +299,24 @@ def _dataset(record: DatasetRecord) -> list[str]:
     span = " to ".join(time for time in (record.first, record.last) if time)
     return [
         record.role,
-        plain(record.name),
-        str(record.rows),
-        f"{len(record.entities)} groups of {plain(record.source)}",
+        f"{record.rows:,}",
+        f"{len(record.entities):,} groups" if record.entities else "requests of the log",
         plain(span) or "none given",
         _code(record.sha256[:16]),
+    ]
+
+
+def _data(manifest: Manifest) -> list[str]:
+    """Where the rows are from, once for each source."""
+    kept = manifest.snapshot
+    if kept is None:
+        named = dict.fromkeys((record.name, record.source) for record in manifest.datasets)
+        return [f"{plain(name)}, from {plain(source)}; not kept" for name, source in named]
+    rows = ", ".join(f"{count:,} {plain(name)}" for name, count in kept.rows.items())
+    span = f"; {plain(kept.first)} to {plain(kept.last or '')}" if kept.first else ""
+    return [
+        f"{plain(kept.name)}, from {plain(kept.source)}; kept as snapshot {_code(kept.id[:16])} "
+        f"with schema {_code(kept.schema_sha256[:16])}: {rows}{span}"
     ]
 
 

@@ -72,5 +72,11 @@ def _making(evidence: Evidence) -> Iterator[str]:
         yield "It was compared with no earlier release."
     if not any(record.first for record in manifest.datasets):
         yield "The data has no wall-clock times: nothing is known about change over time."
+    for record in manifest.datasets:
+        if record.role == "test" and record.first and record.last:
+            yield (
+                f"Tested on {record.first[:10]} to {record.last[:10]}: nothing here shows how it "
+                "ages after that."
+            )
     if manifest.reproducible is False:
         yield "A rebuild did not give the same bytes."

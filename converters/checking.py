@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import incumbent
+from converters import golden_coverage, incumbent
 from converters.quiet import silenced
 from edge_core.bundle import folder as folders
 from edge_core.bundle import golden as goldens
@@ -23,7 +23,8 @@ def verify(folder: Path, key: Path) -> list[str]:
     """
     manifest = trusted(folder, key)
     said = [f"signature by {key.name} holds, {len(manifest.files)} files are whole"]
-    return said + [_golden(folder, manifest, variant) for variant in manifest.variants]
+    said += [_golden(folder, manifest, variant) for variant in manifest.variants]
+    return said + golden_coverage.of_bundle(folder)
 
 
 def trusted(folder: Path, key: Path) -> Manifest:
@@ -53,7 +54,7 @@ def _golden(folder: Path, manifest: Manifest, variant: VariantRecord) -> str:
         folders.read_limited(folder / manifests.GOLDEN, goldens.MAX_GOLDEN_BYTES)
     )
     expected = golden.expected.get(variant.target)
-    if goldens.features(definition, golden.raw).tobytes() != golden.features.tobytes():
+    if goldens.served(definition, golden.raw).tobytes() != golden.features.tobytes():
         raise InvalidBundle(f"{manifest.model}: features of the golden rows differ")
     if expected is None:
         return f"{variant.target}: was compiled, never run; the bundle holds no answers to compare"

@@ -42,6 +42,9 @@ Reports = Annotated[
 CacheFolder = Annotated[
     Path | None, typer.Option(help="Folder of finished stages.", envvar="SERINUS_CACHE")
 ]
+DataFolder = Annotated[
+    Path | None, typer.Option(help="Folder of data snapshots.", envvar="SERINUS_DATA")
+]
 Bundle = Annotated[Path, typer.Argument(help="Bundle folder or archive.")]
 Repository = Annotated[Path, typer.Option(help="Folder of the release repository.")]
 Keys = Annotated[Path, typer.Option(help="Folder of the release team's keys.")]
@@ -61,15 +64,24 @@ def build(
     key: Key = None,
     reports: Reports = None,
     cache: CacheFolder = None,
+    data: DataFolder = None,
+    snapshot: Annotated[
+        str | None,
+        typer.Option(help="Build from this data snapshot: its id, or its folder."),
+    ] = None,
+    same_data_as: Annotated[
+        Path | None, typer.Option(help="Bundle; refuse other data than it was made of.")
+    ] = None,
     all_gates: Annotated[bool, typer.Option("--gates", help="Show passed gates, too.")] = False,
 ) -> None:
     """Train, convert, prove and sign one release."""
-    from converters import building, progress
+    from converters import building, golden_coverage, progress
     from converters.opening import opened_if
 
     with (
         opened_if(parent) as before,
         opened_if(teacher) as taught_by,
+        opened_if(same_data_as) as like,
         progress.shown(console) as report,
     ):
         request = building.BuildRequest(
@@ -83,9 +95,14 @@ def build(
             key=key,
             reports=reports,
             cache=cache,
+            data=data,
+            snapshot=snapshot,
+            same_data_as=like,
         )
         bundle = building.build(request, report)
     progress.summarise(console, bundle, out, all_gates=all_gates)
+    for line in golden_coverage.of_bundle(out):
+        console.print(line, markup=False)
 
 
 @app.command()
@@ -138,21 +155,56 @@ def quantize(
 
 
 @app.command()
+def snapshot(
+    recipe: Annotated[Path, typer.Argument(help="Recipe folder, with recipe.toml in it.")],
+    release: Annotated[str | None, typer.Option(help="Which of the recipe's releases.")] = None,
+    data: DataFolder = None,
+) -> None:
+    """Keep a recipe's data: builds and reproductions can start from it."""
+    from converters import data_commands, progress
+
+    with progress.shown(console) as report:
+        taken = data_commands.take(recipe, release, data, report)
+    data_commands.show(console, taken)
+
+
+@app.command()
+def snapshots(
+    data: DataFolder = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List the data snapshots that were kept."""
+    import msgspec
+
+    from converters import data_commands
+
+    found = data_commands.kept(data)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        data_commands.show_all(console, found)
+
+
+@app.command()
 def reproduce(
     bundle: Bundle,
     recipe: Annotated[
         Path | None, typer.Option(help="Recipe folder; by default below firmware_bundles.")
     ] = None,
     parent: Annotated[Path | None, typer.Option(help="The parent's bundle, if it had one.")] = None,
+    data: DataFolder = None,
 ) -> None:
-    """Build a bundle's release again in a fresh process and compare every file."""
+    """Build a bundle's release again in a fresh process and compare every file.
+
+    From the data snapshot that it names, where that was kept; other data is refused.
+    """
     from converters import progress, reproducing
     from converters.opening import opened, opened_if
     from converters.refusal import RefusedByGate
 
     with opened(bundle) as folder, opened_if(parent) as before:
         with progress.shown(console) as report, report.step("build again"):
-            found = reproducing.reproduce(folder, recipe, before)
+            found = reproducing.reproduce(folder, recipe, before, data)
         progress.show_reproduction(console, found)
     if not found.holds:
         raise RefusedByGate(f"{found.release} does not reproduce: see the files above")
@@ -196,22 +248,29 @@ def verify(
 @app.command()
 def parity(
     bundle: Bundle,
-    events: Annotated[Path, typer.Argument(help="Log of raw samples, .csv or .parquet.")],
+    events: Annotated[
+        Path,
+        typer.Argument(
+            help="Log: samples as .csv or .parquet, or a folder of events and requests."
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Replay a log as training and as a device would; features have to agree to the bit."""
     import msgspec
 
-    from converters import replaying
+    from converters import progress, replayed, replaying
     from converters.opening import opened
     from converters.refusal import RefusedByGate
 
     with opened(bundle) as folder:
-        found = replaying.parity(folder, events)
-    if as_json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
-    else:
-        replaying.show(console, found)
+        if as_json:
+            found = replaying.parity(folder, events)
+            sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        else:
+            with progress.shown(console) as report:
+                found = replaying.parity(folder, events, report.step)
+            replayed.show(console, found)
     if not found.holds:
         raise RefusedByGate("features differ between training and serving: see above")
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from converters import figures
+from converters import figures, metrics
 from edge_core.bundle.manifest import GateResult, Manifest, VariantRecord
 
 COMPARISON_VERSION = 1
@@ -13,7 +13,13 @@ COMPARISON_VERSION = 1
 Value = bool | int | float | str | None
 Unit = Literal["text", "share", "number", "bytes", "us"]
 Better = Literal["a", "b"]
-LOWER_IS_BETTER = {"size", "numeric error", "misplaced operators", "latency"}
+LOWER_IS_BETTER = {
+    "size",
+    "numeric error",
+    "misplaced operators",
+    "latency",
+    *metrics.LOWER_IS_BETTER,
+}
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +129,7 @@ def _row(name: str, a: Value, b: Value, *, unit: Unit = "text", reason: str = ""
     change = float(numbers[1] - numbers[0]) if comparable else None
     better: Better | None = None
     if change and unit != "text":
-        gained = change < 0 if name in LOWER_IS_BETTER else change > 0
+        gained = change < 0 if name.partition("/")[0] in LOWER_IS_BETTER else change > 0
         better = "b" if gained else "a"
     note = reason if len(numbers) == 2 else ""
     return Row(
@@ -170,7 +176,7 @@ def _variant(
     ) -> Row:
         return _row(name, read(*a), read(*b), unit=unit, reason=why)
 
-    metric = figures.main_metric(a[0].metrics)
+    metric = figures.main_metric(a[0])
     return [
         both("scheme", lambda _, v: figures.scheme(v), "text"),
         both("calibration", lambda _, v: figures.calibration(v), "text"),
@@ -266,6 +272,15 @@ def _provenance(manifest: Manifest) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for record in manifest.datasets:
         found[f"data {record.role} {record.name}"] = f"{record.rows} rows, {record.sha256}"
+    if (kept := manifest.snapshot) is not None:
+        found |= {
+            "data snapshot": kept.id,
+            "data set": kept.name,
+            "data source": kept.source,
+            "data schema": kept.schema_sha256,
+            "data time span": f"{kept.first} to {kept.last}" if kept.first else None,
+        }
+        found |= {f"data rows of {name}": f"{rows:,}" for name, rows in kept.rows.items()}
     found |= {"recipe": made.recipe, "recipe digest": made.recipe_sha256}
     found |= {f"setting {k}": figures.setting_text(v) for k, v in made.settings.items()}
     found |= {

@@ -89,6 +89,11 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
         """None: no labels are known."""
         return {}
 
+    @property
+    def main_metric(self) -> str:
+        """None."""
+        return ""
+
     def file(self, path: str) -> FileEntry:
         """The entry of one file; raise :class:`KeyError` where there is none."""
         return {entry.path: entry for entry in self.files}[path]

@@ -1,15 +1,17 @@
-"""The first stage of a build: the recipe's recordings become rows."""
+"""The second stage of a build: a snapshot of the data becomes rows."""
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters import dataset, definition_source, log_rows, recipe_code
-from converters.dataset import Rows, Snapshot
+from converters import data_taking, dataset, definition_source, log_rows, snapshot_folder
+from converters.dataset import LabelledRecording, Rows, Snapshot
 from converters.recipe import Recipe
+from converters.snapshot_store import Stored
 from converters.stage import Stage
-from edge_core.features.definition import of_requests, of_windows
+from edge_core.features.definition import FeatureDefinition, of_requests, of_windows
 from edge_core.features.evaluation import Evaluator
 from edge_core.features.window_definition import WindowDefinition
 
@@ -20,36 +22,55 @@ class ToCut:
 
     folder: Path
     recipe: Recipe
+    stored: Stored | None = None
+    """The data; none asks the recipe's own code, and keeps nothing."""
 
     def digest(self) -> str:
-        """Of the recipe; the data itself is read anew by every build."""
-        return hashlib.sha256(repr(self.recipe).encode()).hexdigest()
+        """Of the recipe and the snapshot."""
+        data = self.stored.digest() if self.stored else ""
+        return hashlib.sha256(f"{data}\0{self.recipe!r}".encode()).hexdigest()
 
 
 class Cut(Stage[ToCut, Snapshot]):
-    """Read the data and compute features. Never stored: data may change under a recipe."""
+    """Read the data and compute features. Never stored: it costs less than it would take up."""
 
-    name = "data and features"
+    name = "features"
 
     def requires(self, given: ToCut) -> None:
         """The definition is read first; what is wrong with it is said then."""
 
     def run(self, given: ToCut) -> Snapshot:
-        """Cut recordings into windows."""
-        definition = definition_source.load(given.folder / given.recipe.features)
-        chosen = given.recipe
-        classes, slices = chosen.output.classes, chosen.slices
-        if chosen.entry.log is not None:
-            offered = recipe_code.log(given.folder, chosen.entry)(chosen.settings)
-            return log_rows.cut(of_requests(definition), classes, slices, offered)
-        recordings = recipe_code.recordings(given.folder, chosen.entry)(chosen.settings)
-        windows = of_windows(definition)
-        snapshot = dataset.cut(windows, classes, slices, recordings)
-        return _rounded(windows, snapshot) if chosen.input == "samples" else snapshot
+        """Cut recordings into windows, or compute the features of a log's requests."""
+        definition = definition_source.load(given.folder, given.recipe.features)
+        made = (
+            _requests(given, definition) if given.recipe.entry.log else _windows(given, definition)
+        )
+        data = given.stored.record.lineage() if given.stored else None
+        return dataclasses.replace(made, data=data)
 
     def ensures(self, given: ToCut, made: Snapshot) -> None:
         """No row serves two roles."""
         dataset.check_disjoint(made)
+
+
+def _requests(given: ToCut, definition: FeatureDefinition) -> Snapshot:
+    chosen, requests = given.recipe, of_requests(definition)
+    if given.stored is None:
+        offered = data_taking.offered_log(given.folder, chosen)
+    else:
+        offered = snapshot_folder.read_log(*given.stored, requests, list(chosen.slices))
+    return log_rows.cut(requests, chosen.output.classes, chosen.slices, offered)
+
+
+def _windows(given: ToCut, definition: FeatureDefinition) -> Snapshot:
+    chosen, windows = given.recipe, of_windows(definition)
+    offered: Iterable[LabelledRecording]
+    if given.stored is None:
+        offered = data_taking.offered_recordings(given.folder, chosen)
+    else:
+        offered = snapshot_folder.read_recordings(*given.stored, windows, list(chosen.slices))
+    made = dataset.cut(windows, chosen.output.classes, chosen.slices, offered)
+    return _rounded(windows, made) if chosen.input == "samples" else made
 
 
 def _rounded(definition: WindowDefinition, snapshot: Snapshot) -> Snapshot:

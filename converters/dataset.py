@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.bundle.manifest import DatasetRecord
+from edge_core.bundle.manifest import DatasetRecord, DataSnapshot
 from edge_core.errors import InvalidInput, SerinusError
 from edge_core.features.definition import FeatureDefinition
 from edge_core.features.evaluation import Evaluator
@@ -112,6 +112,8 @@ class Snapshot:
     """Where all requests and their events are from."""
     golden_log: Log | None = None
     """That of the golden rows: short, and from its own beginning."""
+    data: DataSnapshot | None = None
+    """The files that all of it is from; none where a recipe's code offered it directly."""
 
     def digest(self) -> str:
         """Sha256 over all roles' rows and features."""
@@ -131,8 +133,8 @@ class Snapshot:
                 sha256=self.rows[role].digest(),
                 rows=len(self.rows[role]),
                 entities=list(self.rows[role].entities),
-                first=_iso(self.rows[role].times_us[:1]),
-                last=_iso(self.rows[role].times_us[-1:]),
+                first=span(self.rows[role].times_us)[0],
+                last=span(self.rows[role].times_us)[1],
             )
             for role in ROLES
         ]
@@ -152,7 +154,7 @@ def cut(
     """
     by_role: dict[Role, list[LabelledRecording]] = {role: [] for role in ROLES}
     for recording in recordings:
-        _check(recording, classes, slices)
+        check(recording, classes, slices)
         by_role[recording.role].append(recording)
     rows = {role: _rows(definition, classes, slices, by_role[role]) for role in ROLES}
     check_roles(rows)
@@ -183,9 +185,18 @@ def check_disjoint(snapshot: Snapshot) -> None:
                 raise InvalidInput(f"the same window serves {windows[key]} and {role}; split them")
 
 
-def _check(
+def check(
     recording: LabelledRecording, classes: Sequence[str], slices: Mapping[str, Sequence[str]]
 ) -> None:
+    """Refuse an unknown role, label or slice value.
+
+    Raises:
+        InvalidInput: names the recording's entity and what is known.
+    """
+    if recording.role not in ROLES:
+        raise InvalidInput(
+            f"{recording.entity}: unknown role {recording.role!r}; known are {', '.join(ROLES)}"
+        )
     if recording.label not in classes:
         raise InvalidInput(
             f"{recording.entity}: label {recording.label!r} is not a class; add it to "
@@ -199,10 +210,15 @@ def _check(
             )
 
 
-def _iso(times_us: Int64) -> str | None:
-    """The one time, if there is one; to the second."""
-    found = [datetime.fromtimestamp(time // 1_000_000, UTC) for time in times_us.tolist()]
-    return found[0].isoformat().replace("+00:00", "Z") if found else None
+def span(times_us: Int64) -> tuple[str, str] | tuple[None, None]:
+    """The first and the last of some moments in ISO 8601, to the second; none of no moments."""
+    if not len(times_us):
+        return None, None
+    return _iso(int(times_us.min())), _iso(int(times_us.max()))
+
+
+def _iso(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us // 1_000_000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _rows(

@@ -26,6 +26,11 @@ class Built(Protocol):
         ...
 
     @property
+    def main_metric(self) -> str:
+        """The one that gates watch; empty where nobody said."""
+        ...
+
+    @property
     def gates(self) -> list[GateResult]:
         """Every gate's outcome."""
         ...
@@ -49,10 +54,18 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     batch: str = SMALLEST_BATCH
 
 
-def main_metric(metrics: Mapping[str, float]) -> str:
-    """Name of the figure that stands for the whole: accuracy, or else the first one."""
-    overall = [name for name in metrics if "/" not in name]
+def main_metric(built: Built) -> str:
+    """Name of the figure that stands for the whole: what gates watch, accuracy, or the first."""
+    overall = [name for name in built.metrics if "/" not in name]
+    if built.main_metric in overall:
+        return built.main_metric
     return "accuracy" if "accuracy" in overall or not overall else overall[0]
+
+
+def metric_title(name: str) -> str:
+    """A metric's name as a heading."""
+    known = {"roc_auc": "ROC AUC", "macro_f1": "Macro F1", "ece": "Calibration error (ECE)"}
+    return known.get(name, name.replace("_", " ").capitalize())
 
 
 def of_slices(metrics: Mapping[str, float], metric: str) -> dict[str, float]:
@@ -200,3 +213,14 @@ def wilson(value: float, rows: int) -> tuple[float, float]:
     middle = (value + z * z / (2 * rows)) / (1 + z * z / rows)
     half = z / (1 + z * z / rows) * math.sqrt(value * (1 - value) / rows + (z / (2 * rows)) ** 2)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def area_interval(value: float, first: int, other: int) -> tuple[float, float]:
+    """Interval of 95 % for an area under the ROC curve of so many rows of two classes.
+
+    Source: Hanley and McNeil, "The Meaning and Use of the Area under a ROC Curve" (1982).
+    """
+    one, two = value / (2 - value), 2 * value * value / (1 + value)
+    spread = value * (1 - value) + (first - 1) * (one - value**2) + (other - 1) * (two - value**2)
+    half = 1.96 * math.sqrt(max(0.0, spread) / (first * other))
+    return max(0.0, value - half), min(1.0, value + half)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from converters import gates, metrics, suspicion
-from converters.dataset import Float32, Snapshot
+from converters.dataset import Float32, Rows, Snapshot
 from converters.evidence import Evidence
 from converters.gates import Bool
 from converters.parity import golden_tolerance, numeric_error, top1_agreement
@@ -117,16 +118,26 @@ def judge(
     own = own_figures(shown)
     results += gates.judge_release(recipe, own, scores.fallback, size)
     train, test = snapshot.rows["train"], snapshot.rows["test"]
+    raw = recipe.input == "samples"  # it sees channels of which no feature is made
+    names = snapshot.definition.feature_names
     alone = suspicion.single_feature(
-        train.features,
+        with_channel_means(train) if raw else train.features,
         train.labels,
-        test.features,
+        with_channel_means(test) if raw else test.features,
         test.labels,
-        names=snapshot.definition.feature_names,
+        names=names + [f"mean of {one}" for one in snapshot.definition.input_names if raw],
     )
     answered = next((one.test for one in shown if one.test is not None), None)
     area = None if answered is None else metrics.roc_auc(answered, test.labels)
     return results + gates.judge_suspicion(recipe, own, area, alone)
+
+
+def with_channel_means(rows: Rows) -> Float32:
+    """Features and the mean of each raw input, float32 [rows, features + inputs]."""
+    missing = np.isnan(rows.samples)
+    counts = np.maximum((~missing).sum(axis=1), 1)
+    means = np.where(missing, 0.0, rows.samples).sum(axis=1) / counts
+    return np.concatenate([rows.features, means.astype(np.float32)], axis=1)
 
 
 def own_figures(shown: list[Shown]) -> dict[str, float]:

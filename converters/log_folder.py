@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from converters import tables
 from converters.tables import Column, Table
-from edge_core.errors import InvalidInput
+from edge_core.errors import InvalidInput, quoted
 from edge_core.features.logs import Events, Log
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.requests import FieldType, Number, Time
@@ -174,11 +174,9 @@ def write(
     Returns:
         The files.
     """
-    from pyarrow import parquet
-
     (folder / EVENTS).mkdir(parents=True, exist_ok=True)
     path = folder / f"{REQUESTS}.parquet"
-    parquet.write_table(_typed(definition.request.fields, log.request, also or {}), path)
+    tables.write(path, _typed(definition.request.fields, log.request, also or {}))
     written = [path]
     for stream in definition.streams:
         given = log.events.get(stream.name) or Events(
@@ -187,7 +185,7 @@ def write(
         stamps = zip((EVENT_TIME, SEQUENCE, ARRIVAL), given[:3], strict=True)
         fields = [*STAMPS, *stream.fields]
         path = folder / EVENTS / f"{stream.name}.parquet"
-        parquet.write_table(_typed(fields, dict(stamps) | dict(given.fields), {}), path)
+        tables.write(path, _typed(fields, dict(stamps) | dict(given.fields), {}))
         written.append(path)
     return written
 
@@ -204,11 +202,32 @@ def _typed(fields: Sequence[FieldType], given: Mapping[str, Any], also: Mapping[
             # Sequence numbers are no moments.
             kind = pa.int64() if field.name == SEQUENCE else pa.timestamp("us", tz="UTC")
         schema.append(pa.field(field.name, kind, metadata=unit))
-        arrays.append(pa.array(given[field.name], type=kind))
+        arrays.append(_array(field, given, kind))
     for name, column in also.items():
         arrays.append(pa.array(column))
         schema.append(pa.field(name, arrays[-1].type))
+    if len(lengths := {len(column) for column in arrays}) > 1:
+        raise InvalidInput(f"columns have different lengths: {', '.join(map(str, lengths))}")
     return pa.Table.from_arrays(arrays, schema=pa.schema(schema))
+
+
+def _array(field: FieldType, given: Mapping[str, Any], kind: Any) -> Any:
+    """A column as Parquet holds it; numpy's numbers are rounded as the evaluator rounds them."""
+    import pyarrow as pa
+
+    if field.name not in given:
+        raise InvalidInput(f"field {field.name} is missing; there are {', '.join(given)}")
+    column = given[field.name]
+    try:
+        if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
+            with np.errstate(over="ignore"):  # becomes infinity, which the evaluator refuses
+                if isinstance(field, Number):
+                    column = column.astype(np.float32)
+                elif isinstance(field, Time):
+                    column = column.astype(np.int64, casting="same_kind")
+        return pa.array(column, type=kind)
+    except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's errors are among them
+        raise InvalidInput(f"field {field.name}: {quoted(error)}") from error
 
 
 def _with_stamps(stream: str, fields: Sequence[FieldType]) -> list[FieldType]:

@@ -1,5 +1,6 @@
 """The rows of a build from a log of events and labelled requests."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -35,11 +36,12 @@ def cut(
         InvalidInput: unknown label or slice value, a log that the definition refuses, or a role
             without rows.
     """
-    _check(offered, classes, slices)
+    check(offered, classes, slices)
     features = RequestEvaluator(definition).replay(*offered.log)
     samples = logs.numbers(definition, offered.log.request)
     times = np.asarray(offered.log.request[definition.request.time], np.int64)
-    labels = np.array([classes.index(label) for label in offered.labels], np.int64)
+    numbers = {name: place for place, name in enumerate(classes)}
+    labels = np.array([numbers.get(label, -1) for label in offered.labels], np.int64)
     roles = np.array([role or "" for role in offered.roles])
     values = {name: np.array(offered.slices[name], np.object_) for name in slices}
 
@@ -69,8 +71,11 @@ def cut(
 
 
 def _golden(definition: RequestDefinition, log: Log, rows: Rows) -> tuple[Rows, Log]:
-    """The last golden requests, from a log so short that a bundle can carry it."""
-    rows = rows.only(np.arange(len(rows))[-GOLDEN_REQUESTS:])
+    """A spread of golden requests, from a log so short that a bundle can carry it.
+
+    The first of them come before all events that are carried: they show what is missing.
+    """
+    rows = rows.only(np.unique(np.linspace(0, len(rows) - 1, GOLDEN_REQUESTS).astype(int)))
     until = int(rows.times_us[-1])
     events = {name: _newest(given, until) for name, given in log.events.items()}
     short = Log(events, columns.taken(log.request, rows.places))
@@ -94,9 +99,14 @@ def _newest(events: Events, until_us: int) -> Events:
     return events.only(places)
 
 
-def _check(
+def check(
     offered: LabelledLog, classes: Sequence[str], slices: Mapping[str, Sequence[str]]
 ) -> None:
+    """Refuse unknown roles, and labels and slice values that are unknown where there is a role.
+
+    Raises:
+        InvalidInput: names one of them and what is known.
+    """
     count = len(offered.labels)
     lengths = {len(column) for column in offered.slices.values()} | {len(offered.roles)}
     lengths |= {np.asarray(column, np.object_).size for column in offered.log.request.values()}
@@ -104,13 +114,17 @@ def _check(
         raise InvalidInput(
             f"the log has {count} labels, and other numbers of requests, roles or slice values"
         )
-    if unknown := set(offered.labels) - set(classes):
+    if strange := set(offered.roles) - {*ROLES, None}:
+        raise InvalidInput(f"unknown role {min(map(str, strange))!r}; known are {', '.join(ROLES)}")
+    used = [role is not None for role in offered.roles]
+    if unknown := set(itertools.compress(offered.labels, used)) - set(classes):
         raise InvalidInput(
-            f"label {min(unknown)!r} is not a class; add it to output.classes or give its requests "
-            "no role"
+            f"label {min(map(str, unknown))!r} is not a class; add it to output.classes or give "
+            "its requests no role"
         )
     for name, declared in slices.items():
-        if odd := set(offered.slices.get(name, [""])) - set(declared):
+        values = offered.slices.get(name, [""] * count)
+        if odd := set(itertools.compress(values, used)) - set(declared):
             raise InvalidInput(
-                f"slice {name} is {min(odd)!r}; declared values are {', '.join(declared)}"
+                f"slice {name} is {min(map(str, odd))!r}; declared values are {', '.join(declared)}"
             )

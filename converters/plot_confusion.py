@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from converters import figures
 from converters.evidence import WHOLE, Confusion, Evidence
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 MAX_PANELS = 6
 MAX_ANNOTATED = 12
 """Classes up to which each field has its count."""
+FEW = 3
+"""Classes up to which their names stand upright."""
 MAX_NAMED = 30
 """Classes up to which the axes have names."""
 
@@ -23,6 +26,8 @@ def draw(evidence: Evidence) -> "Figure":
     from matplotlib.figure import Figure
 
     names = [name for name, counts in evidence.confusion.items() if counts.sum()]
+    if len(names) > MAX_PANELS:
+        names.sort(key=lambda name: _figure(evidence, name))
     names.sort(key=lambda name: name != WHOLE)
     shown = names[:MAX_PANELS]
     columns = 2 if len(shown) == 4 else min(len(shown), 3)
@@ -38,7 +43,7 @@ def draw(evidence: Evidence) -> "Figure":
         else:
             panel.set_axis_off()
     left_out = len(names) - len(shown)
-    more = f"; {left_out} more slices not shown" if left_out else ""
+    more = f"; the worst slices, {left_out} more are not shown" if left_out else ""
     counted = ", numbers are rows" if len(classes) <= MAX_ANNOTATED else ""
     figure.suptitle(
         f"Answers for each true class: shade is the share of its rows{counted}{more}",
@@ -48,6 +53,12 @@ def draw(evidence: Evidence) -> "Figure":
         fontweight="bold",
     )
     return figure
+
+
+def _figure(evidence: Evidence, name: str) -> float:
+    """What the release's main figure is on a slice."""
+    metrics = evidence.manifest.metrics
+    return metrics.get(f"{figures.main_metric(evidence.manifest)}/{name}", 1.0)
 
 
 def _panel(axes: "Axes", name: str, counts: Confusion, classes: list[str], *, first: bool) -> None:
@@ -62,7 +73,7 @@ def _panel(axes: "Axes", name: str, counts: Confusion, classes: list[str], *, fi
     if not by_number:
         places = range(len(classes))
         labels = [_short(label) for label in classes]
-        axes.set_xticks(places, labels, rotation=90, fontsize=8)
+        axes.set_xticks(places, labels, rotation=90 * (len(classes) > FEW), fontsize=8)
         axes.set_yticks(places, labels if first else [""] * len(labels), fontsize=8)
         axes.tick_params(length=0)
     if first:

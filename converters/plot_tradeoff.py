@@ -46,7 +46,7 @@ def draw(evidence: Evidence) -> "Figure":
     from matplotlib.figure import Figure
 
     variants = evidence.manifest.variants
-    metric = figures.main_metric(evidence.manifest.metrics)
+    metric = figures.main_metric(evidence.manifest)
     key = 0.21 * (len(variants) + 1)
     figure = Figure(figsize=(9.2, 3.9 + key))
     grid = figure.add_gridspec(

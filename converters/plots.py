@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from converters import figures
 from converters.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ def planned(evidence: Evidence) -> list[Plot]:
     """The pictures that this evidence gives; draws nothing and is fast."""
     found = []
     if any(variant.metrics for variant in evidence.manifest.variants):
+        title = figures.metric_title(figures.main_metric(evidence.manifest))
         found.append(
-            Plot(TRADEOFF, "Accuracy of each variant against its file's size and its latency")
+            Plot(TRADEOFF, f"{title} of each variant against its file's size and its latency")
         )
     if any(variant.layer_errors for variant in evidence.manifest.variants):
         found.append(Plot(LAYERS, "Numeric error that quantising each layer alone adds"))

@@ -157,6 +157,7 @@ def show_reproduction(console: Console, found: Reproduction) -> None:
     for file in found.files:
         table.add_row(Text(file.path), Text(file.outcome), Text(file.detail))
     console.print(table)
+    console.print(f"built from {found.data}", markup=False, highlight=False)
     for difference in found.differences:
         console.print(f"differs from the first build: {difference}", markup=False, highlight=False)
     same = sum(file.outcome == "identical" for file in found.files)

@@ -15,6 +15,7 @@ TOOLS = (
     "ethos-u-vela",
     "tflite-micro",
     "numpy",
+    "pyarrow",
     "serinus",
 )
 

@@ -60,6 +60,15 @@ class Output(_Section, frozen=True, kw_only=True):
     meaning: str
 
 
+class DataRecipe(_Section, frozen=True, kw_only=True):
+    """What people call the data; it stands in the manifest, the card and the snapshot."""
+
+    name: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """The model's name where none is given."""
+    source: Annotated[str, msgspec.Meta(max_length=300)] = ""
+    """Where it is from and its licence; the recipe's name where none is given."""
+
+
 class FallbackRecipe(_Section, frozen=True, kw_only=True):
     """The logistic baseline."""
 
@@ -149,6 +158,7 @@ class Recipe(_Section, frozen=True, kw_only=True):
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
     label_delay_seconds: float = 0.0
     entry: EntryPoints
+    data: DataRecipe = DataRecipe()
     output: Output
     slices: dict[Name, list[str]] = {}
     budget: Budget

@@ -40,6 +40,14 @@ class LogOffer(Protocol):
         ...
 
 
+class DefinitionMaker(Protocol):
+    """Makes the feature definition, where no file holds it."""
+
+    def __call__(self) -> FeatureDefinition:
+        """Depend on nothing outside the recipe: its JSON goes into the bundle."""
+        ...
+
+
 class NetworkFactory(Protocol):
     """Makes an untrained network that answers logits float32 [batch, classes].
 
@@ -141,6 +149,12 @@ def log(folder: Path, entry: EntryPoints) -> LogOffer:
     _fresh(folder)
     assert entry.log is not None
     return cast(LogOffer, _function(folder, entry.log))
+
+
+def definition(folder: Path, entry: str) -> DefinitionMaker:
+    """As :func:`recordings`, for the feature definition."""
+    _fresh(folder)
+    return cast(DefinitionMaker, _function(folder, entry))
 
 
 def _fresh(folder: Path) -> None:

@@ -21,6 +21,12 @@ class RefusedByGate(SerinusError):
     exit_code = 3
 
 
+class OtherData(SerinusError):
+    """The data is not what a manifest names; nothing was trained on it."""
+
+    exit_code = 3
+
+
 class Stopped(SerinusError):
     """A person stopped a run that can go on."""
 

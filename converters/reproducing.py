@@ -10,8 +10,9 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from converters import incumbent, provenance, recipe, recipe_code
-from converters.refusal import StageFailed, WrongUse
+from converters import incumbent, provenance, recipe, recipe_code, snapshot_store
+from converters.refusal import RefusedByGate, StageFailed, WrongUse
+from converters.snapshot_store import Store
 from edge_core.bundle import folder as folders
 from edge_core.bundle import golden as goldens
 from edge_core.bundle import manifest as manifests
@@ -35,6 +36,8 @@ class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
 
     release: str
     files: list[FileComparison]
+    data: str
+    """Where the rows came from."""
     differences: list[str]
     """What differs in the circumstances: tools, machine, recipe."""
 
@@ -44,11 +47,21 @@ class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
         return all(file.outcome in ("identical", "same answers") for file in self.files)
 
 
-def reproduce(bundle: Path, recipe_folder: Path | None, parent: Path | None) -> Reproduction:
+def reproduce(
+    bundle: Path, recipe_folder: Path | None, parent: Path | None, data: Path | None = None
+) -> Reproduction:
     """Rebuild without the cache and compare.
+
+    Args:
+        bundle: its folder.
+        recipe_folder: the recipe's; by default below :data:`RECIPES`.
+        parent: the parent's bundle, if it had one.
+        data: folder of data snapshots. Where it lacks the one that the manifest names, the
+            recipe's own code is asked, and what it offers is not kept.
 
     Raises:
         WrongUse: the recipe is not found.
+        RefusedByGate: the data is not the manifest's, or a gate refused the build.
         StageFailed: the build did not succeed.
         InvalidBundle: the bundle itself is not whole.
     """
@@ -59,12 +72,16 @@ def reproduce(bundle: Path, recipe_folder: Path | None, parent: Path | None) -> 
         raise WrongUse(f"the recipe is not at {folder}: name its folder with --recipe")
     with tempfile.TemporaryDirectory(prefix="serinus-") as temporary:
         out = Path(temporary) / "again"
-        _build(manifest, folder, out, parent, Path(temporary) / "cache")
+        options, told = _data(manifest, Store(data or snapshot_store.default_folder()), temporary)
+        options += ["--cache", f"{temporary}/cache", "--same-data-as", str(bundle)]
+        options += ["--parent", str(parent)] if parent else []
+        _build(manifest, folder, out, options)
         again = folders.read(out)
         return Reproduction(
             release=f"{manifest.model}@{manifest.version}",
             files=compare_files(bundle, manifest, out, again),
-            differences=_circumstances(manifest, folder),
+            data=told,
+            differences=_circumstances(manifest, again, folder),
         )
 
 
@@ -113,24 +130,41 @@ def _answers(
     )
 
 
-def _build(manifest: Manifest, folder: Path, out: Path, parent: Path | None, cache: Path) -> None:
+def _data(manifest: Manifest, store: Store, temporary: str) -> tuple[list[str], str]:
+    """Options that give a build its data, and what a person is told of it."""
+    named = manifest.snapshot
+    if named is not None and store.has(named.id):
+        chosen = ["--snapshot", named.id, "--data", str(store.folder)]
+        return chosen, f"data snapshot {named.id[:16]}, as kept"
+    why = "the manifest names no data snapshot" if named is None else f"no {named.id[:16]} was kept"
+    return ["--data", f"{temporary}/data"], f"what the recipe's code offers now; {why}"
+
+
+def _build(manifest: Manifest, folder: Path, out: Path, options: Sequence[str]) -> None:
     """A fresh process: no module, seed or thread setting of this one can help or hurt."""
     waivers = [f"{w.gate}{f':{w.slice}' if w.slice else ''}={w.reason}" for w in manifest.waivers]
-    arguments: list[str] = ["--release", manifest.version, "--out", str(out)]
-    arguments += ["--cache", str(cache)]
+    arguments: list[str] = ["--release", manifest.version, "--out", str(out), *options]
     arguments += ["--targets", ",".join(variant.target for variant in manifest.variants)]
     arguments += [word for waiver in waivers for word in ("--waive", waiver)]
-    arguments += ["--parent", str(parent)] if parent else []
     command: Sequence[str] = [sys.executable, "-m", "converters.cli", "build", str(folder)]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:  # a gate refuses by measured latency, too
-        lines = done.stderr.strip().splitlines()
-        raise StageFailed(f"building again failed: {lines[-1] if lines else done.returncode}")
+    if not done.returncode:
+        return
+    lines = done.stderr.strip().splitlines()
+    said = lines[-1].removeprefix("serinus-convert: ") if lines else str(done.returncode)
+    if done.returncode == RefusedByGate.exit_code:  # by its data, or by measured latency
+        raise RefusedByGate(f"building again was refused: {said}")
+    raise StageFailed(f"building again failed: {said}")
 
 
-def _circumstances(manifest: Manifest, folder: Path) -> list[str]:
+def _circumstances(manifest: Manifest, again: Manifest, folder: Path) -> list[str]:
     """What differs from the build that made the bundle."""
     found = []
+    kept, now_kept = manifest.snapshot, again.snapshot
+    if kept is not None and now_kept is not None and kept.id != now_kept.id:
+        found.append(
+            f"the same rows, but other files: data snapshot {kept.id[:12]} is {now_kept.id[:12]}"
+        )
     before = manifest.provenance
     chosen = recipe.load(folder, manifest.version)
     digest = recipe_code.digest(folder, recipe.release_file(chosen))

@@ -39,7 +39,7 @@ class RecipeSource(Plain, frozen=True, kw_only=True):
         import safetensors.torch
 
         code = recipe_code.load(Path(self.folder), self.recipe.entry)
-        definition = definition_source.load(Path(self.folder) / self.recipe.features)
+        definition = definition_source.load(Path(self.folder), self.recipe.features)
         network = code.network(definition, len(self.recipe.output.classes), self.recipe.settings)
         network.load_state_dict(safetensors.torch.load(self.weights))
         network.eval()

@@ -30,6 +30,7 @@ def show(console: Console, manifest: Manifest, ref: ReleaseRef | None, *, all_ga
     if manifest.description:
         _say(console, manifest.description)
     _say(console, _whole(manifest))
+    _say(console, _data(manifest), style="dim")
     _variants(console, manifest)
     _gates(console, manifest, all_gates=all_gates)
 
@@ -49,12 +50,23 @@ def _say(console: Console, text: str, style: str = "") -> None:
 
 def _whole(manifest: Manifest) -> str:
     """Overall figures and the worst slice."""
-    metric = figures.main_metric(manifest.metrics)
+    metric = figures.main_metric(manifest)
     told = [f"{name} {value:.3f}" for name, value in manifest.metrics.items() if "/" not in name]
     worst = figures.worst_slice(manifest.metrics, metric, figures.thin_slices(manifest.gates))
     if worst:
         told.append(f"worst slice {worst[0]} {worst[1]:.3f}")
     return ", ".join(told) or "no figures"
+
+
+def _data(manifest: Manifest) -> str:
+    """What it was trained and tested on."""
+    rows = {record.role: record.rows for record in manifest.datasets}
+    counts = ", ".join(f"{role} {count:,}" for role, count in rows.items())
+    kept = manifest.snapshot
+    if kept is None:
+        return f"rows: {counts}; no data snapshot"
+    span = f", {kept.first[:10]} to {(kept.last or '')[:10]}" if kept.first else ""
+    return f"rows: {counts}; data {kept.name}{span}, snapshot {kept.id[:12]}"
 
 
 def _variants(console: Console, manifest: Built) -> None:
@@ -88,7 +100,7 @@ def _table(gap: int) -> Table:
 
 
 def _columns(manifest: Built, *, wide: bool) -> list[_Column]:
-    metric = figures.main_metric(manifest.metrics)
+    metric = figures.main_metric(manifest)
     thin = figures.thin_slices(manifest.gates)
 
     def worst(variant: VariantRecord) -> str:

@@ -20,6 +20,7 @@ UNIT = b"unit"
 PIECE_ROWS = 65_536
 BUFFER_BYTES = 2**20
 """Of each column that is read from a Parquet file."""
+COMPRESSION, LEVEL = "zstd", 3
 SAMPLED_BYTES = 2**16
 """Of a text file, whose rows are estimated from its beginning."""
 
@@ -133,6 +134,31 @@ class Table:
             return convert(*arguments)
         except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are among them
             raise InvalidInput(f"{self.name}, column {name}: {quoted(error)}") from error
+
+
+def write(path: Path, table: Any) -> None:
+    """Write a ``pyarrow.Table`` so that the same rows give the same bytes.
+
+    Everything that the writer leaves open is fixed here, and it writes in one thread. What is left
+    is pyarrow itself: another version may lay pages out otherwise, compress otherwise, and writes
+    its name into the file.
+    """
+    from pyarrow import parquet
+
+    with path.open("wb") as stream:
+        parquet.write_table(
+            table.combine_chunks(),
+            stream,
+            row_group_size=PIECE_ROWS,
+            version="2.6",
+            data_page_version="1.0",
+            data_page_size=1024 * 1024,
+            use_dictionary=True,
+            compression=COMPRESSION,
+            compression_level=LEVEL,
+            write_statistics=True,
+            store_schema=True,
+        )
 
 
 def names(path: Path) -> list[str]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.config import AgentConfig
+from edge_agent.memory_file import MemoryFile
+from edge_agent.memory_keeper import MemoryKeeper
 from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Acknowledged, Connected, Disconnected, Link, LinkEvent, Received
 from edge_agent.outbox import SAMPLES, STATS, Outbox
@@ -45,6 +47,10 @@ class SystemClock:
         """Milliseconds since 1970, UTC."""
         return time.time_ns() // 1_000_000
 
+    def now_us(self) -> int:
+        """Microseconds since 1970, UTC."""
+        return time.time_ns() // 1_000
+
     def monotonic(self) -> float:
         """Seconds that only go forward."""
         return time.monotonic()
@@ -73,7 +79,18 @@ class Agent:
             self._monitor,
             slices=config.slices,
             max_queue_rows=config.serving.max_queue_rows,
+            now_us=self._clock.now_us,
+        )
+        self._keeper = MemoryKeeper(
+            MemoryFile(
+                config.state_dir,
+                max_bytes=config.memory.max_bytes,
+                max_age_seconds=config.memory.max_age_seconds,
+            ),
+            self._engine,
+            store_seconds=config.memory.store_seconds,
             now_ms=self._clock.now_ms,
+            complain=self._complain,
         )
         self._outbox = Outbox(config.state_dir, max_bytes=config.telemetry.outbox_bytes)
         self._link = Link(config.mqtt, config.device)
@@ -98,9 +115,11 @@ class Agent:
         listener = rest.listen(port) if port else None
         server = await socket.listen(self._config.serving.socket, self._engine, self.status)
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
+        tasks.append(self._keeper.run())
         if listener is not None:
             app = rest.create_app(self._engine, version("serinus"))
             tasks.append(rest.serve(app, listener))
+        await self._keeper.recall()
         self._link.start()
         self._state_dirty.set()
         running = [asyncio.create_task(task) for task in tasks]
@@ -118,6 +137,7 @@ class Agent:
             await asyncio.gather(*running, stopping, return_exceptions=True)
             server.close()
             await self._engine.close()
+            await self._keeper.finish()
             await self._flush()
             await self._link.stop()
             self._outbox.close()
@@ -138,6 +158,12 @@ class Agent:
             "connected": self._connected,
             "rows": self._engine.totals.rows,
             "errors": self._engine.totals.errors,
+            "features": active.kind if active else None,
+            "memory": self._engine.remembering.beginning,
+            "memory_stored": self._keeper.stored,
+            "memory_refused": self._engine.remembering.refused,
+            "clock_held": self._engine.remembering.clock_held,
+            "samples_too_big": self._monitor.unsendable_samples,
             "unsent_bytes": self._unsent(),
             "dropped_messages": self._outbox.dropped,
         }

@@ -11,11 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.serving import frames
+from edge_agent.serving.fields import encoded
 from edge_agent.serving.frames import (
     Answers,
+    Ask,
     Failure,
     Feedback,
     Joined,
+    Noted,
+    Observe,
     Predict,
     Push,
     Status,
@@ -24,6 +28,7 @@ from edge_agent.serving.frames import (
 from edge_agent.serving.predictions import Prediction
 from edge_core import errors
 from edge_core.errors import InvalidInput, InvalidMessage, SerinusError, Unavailable
+from edge_core.features.columns import Given
 
 
 def _predict(request_id: int, samples: npt.ArrayLike, slices: dict[str, str] | None) -> Predict:
@@ -50,6 +55,35 @@ def _push(
         samples=np.ascontiguousarray(samples, dtype="<f4").tobytes(),
         slices=slices or {},
     )
+
+
+def _observe(
+    request_id: int,
+    stream: str,
+    times_us: npt.ArrayLike,
+    sequence: npt.ArrayLike,
+    fields: Given,
+    arrived_us: npt.ArrayLike | None,
+) -> Observe:
+    return Observe(
+        id=request_id,
+        stream=stream,
+        times_us=_moments("times", times_us),
+        sequence=_moments("sequence numbers", sequence),
+        fields=encoded(fields),
+        arrived_us=None if arrived_us is None else _moments("arrivals", arrived_us),
+    )
+
+
+def _ask(request_id: int, fields: Given, slices: dict[str, str] | None) -> Ask:
+    return Ask(id=request_id, fields=encoded(fields), slices=slices or {})
+
+
+def _moments(what: str, values: npt.ArrayLike) -> bytes:
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise InvalidInput(f"{what} are no whole numbers")
+    return array.astype("<i8").tobytes()
 
 
 def _unavailable(path: Path, error: OSError) -> Unavailable:
@@ -82,6 +116,13 @@ def _predictions(response: frames.Response) -> list[Prediction]:
     if not isinstance(checked, Answers):
         raise InvalidMessage(f"answers were expected, {type(checked).__name__} came")
     return checked.predictions
+
+
+def _noted(response: frames.Response) -> Noted:
+    checked = _checked(response)
+    if not isinstance(checked, Noted):
+        raise InvalidMessage(f"what became of events was expected, {type(checked).__name__} came")
+    return checked
 
 
 def _joined(response: frames.Response) -> bool:
@@ -128,6 +169,30 @@ class AgentClient:
     ) -> list[Prediction]:
         """Feed a sensor stream: times int64 [n] in microseconds, samples float32 [n, inputs]."""
         return _predictions(self._ask(_push(next(self._ids), stream, times_us, samples, slices)))
+
+    def observe(
+        self,
+        stream: str,
+        times_us: npt.ArrayLike,
+        sequence: npt.ArrayLike,
+        fields: Given,
+        arrived_us: npt.ArrayLike | None = None,
+    ) -> Noted:
+        """Let the agent remember events of one of the definition's streams.
+
+        Args:
+            stream: its name.
+            times_us: event times, int64 [n] microseconds.
+            sequence: int64 [n]; with the time it orders events and tells repeated ones.
+            fields: a column for each of the stream's fields.
+            arrived_us: when they came, int64 [n]; left out for now.
+        """
+        request = _observe(next(self._ids), stream, times_us, sequence, fields, arrived_us)
+        return _noted(self._ask(request))
+
+    def ask(self, fields: Given, slices: dict[str, str] | None = None) -> list[Prediction]:
+        """Answer requests, a column for each field; without the one of their time, of now."""
+        return _predictions(self._ask(_ask(next(self._ids), fields, slices)))
 
     def feedback(self, prediction_id: str, label: str) -> bool:
         """Report the true class of a prediction; false when the agent no longer knows it."""
@@ -221,6 +286,30 @@ class AsyncAgentClient:
         """Feed a sensor stream: times int64 [n] in microseconds, samples float32 [n, inputs]."""
         request = _push(next(self._ids), stream, times_us, samples, slices)
         return _predictions(await self._ask(request))
+
+    async def observe(
+        self,
+        stream: str,
+        times_us: npt.ArrayLike,
+        sequence: npt.ArrayLike,
+        fields: Given,
+        arrived_us: npt.ArrayLike | None = None,
+    ) -> Noted:
+        """Let the agent remember events of one of the definition's streams.
+
+        Args:
+            stream: its name.
+            times_us: event times, int64 [n] microseconds.
+            sequence: int64 [n]; with the time it orders events and tells repeated ones.
+            fields: a column for each of the stream's fields.
+            arrived_us: when they came, int64 [n]; left out for now.
+        """
+        request = _observe(next(self._ids), stream, times_us, sequence, fields, arrived_us)
+        return _noted(await self._ask(request))
+
+    async def ask(self, fields: Given, slices: dict[str, str] | None = None) -> list[Prediction]:
+        """Answer requests, a column for each field; without the one of their time, of now."""
+        return _predictions(await self._ask(_ask(next(self._ids), fields, slices)))
 
     async def feedback(self, prediction_id: str, label: str) -> bool:
         """Report the true class of a prediction; false when the agent no longer knows it."""

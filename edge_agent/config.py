@@ -55,6 +55,16 @@ class Telemetry(_Section, frozen=True, kw_only=True):
     outbox_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 64 * 1024 * 1024
 
 
+class Memory(_Section, frozen=True, kw_only=True):
+    """How what features remember outlasts the process."""
+
+    store_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    """How often it is stored while it changes; 0: only when the agent is stopped."""
+    max_age_seconds: Positive = 7 * 86400.0
+    """What was stored longer ago is not used any more."""
+    max_bytes: Annotated[int, msgspec.Meta(ge=4096)] = 64 * 1024 * 1024
+
+
 class Update(_Section, frozen=True, kw_only=True):
     """How carefully a new release is taken in."""
 
@@ -85,6 +95,7 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     mqtt: Mqtt | None = None
     serving: Serving
     telemetry: Telemetry = Telemetry()
+    memory: Memory = Memory()
     update: Update = Update()
     sideload: Sideload = Sideload()
 
@@ -144,6 +155,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "mqtt": Mqtt,
     "serving": Serving,
     "telemetry": Telemetry,
+    "memory": Memory,
     "update": Update,
     "sideload": Sideload,
 }

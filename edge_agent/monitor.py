@@ -6,14 +6,18 @@ keeps the open cells whole.
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edge_agent.inference.session import Float32
+from edge_agent.sampling import Sampled, Sampling
 from edge_agent.serving.predictions import Given
 from edge_agent.serving.release import LoadedRelease
+from edge_core import packed
+from edge_core.features.request_definition import RequestDefinition
 from edge_core.messages.codec import MAX_MESSAGE_BYTES
 from edge_core.messages.telemetry import Arm, PairedCounts, Sample, StatsWindow
 from edge_core.release import ReleaseRef
@@ -47,6 +51,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     probabilities: Float32
     latency_us: npt.NDArray[np.float64]
     slices: dict[str, str]
+    sampled: Sequence[Sampled] = ()
+    """Rows to be sampled."""
 
 
 def joined(parts: list[Float32]) -> Float32:
@@ -103,20 +109,27 @@ class Monitor:
 
     def __init__(self, *, device: str, sample_every: int, now_ms: int) -> None:
         self._device = device
-        self._sample_every = sample_every
+        self.sampling = Sampling(sample_every)
+        """Belongs to the inference thread."""
         self._opened_ms = now_ms
         self._lock = threading.Lock()
         self._cells: dict[tuple[Role, ReleaseRef | None, tuple[tuple[str, str], ...]], _Cell] = {}
         self._samples: deque[Sample] = deque(maxlen=MAX_WAITING_SAMPLES)
-        self._rows_until_sample = 1
         self.dropped_cells = 0
+        self.unsendable_samples = 0
+        """Samples that no message can hold."""
 
     def answered(self, role: Role, release: LoadedRelease, batch: Batch, at_ms: int) -> None:
         """Count a batch of answers of the release in the given role."""
+        samples = [self._sample(role, release, batch, sampled, at_ms) for sampled in batch.sampled]
         with self._lock:
             cell = self._cell(role, None, batch.slices, release.layout.confidence_size)
             cell.count(release.layout, batch)
-            self._sample(role, batch, at_ms)
+            for sample in samples:
+                if sample is None:
+                    self.unsendable_samples += 1
+                else:
+                    self._samples.append(sample)
 
     def failed(
         self,
@@ -217,27 +230,33 @@ class Monitor:
                 self.dropped_cells += 1
         return cell
 
-    def _sample(self, role: Role, batch: Batch, at_ms: int) -> None:
-        self._rows_until_sample -= len(batch.ids)
-        if self._rows_until_sample > 0:
-            return
-        self._rows_until_sample = self._sample_every
-        row = (batch.raw[-1], batch.features[-1], batch.probabilities[-1])
-        if sum(array.nbytes for array in row) > MAX_SAMPLE_BYTES:
-            return
-        self._samples.append(
-            Sample(
-                device=self._device,
-                prediction_id=batch.ids[-1],
-                at_ms=at_ms,
-                release=role.release,
-                target=role.target,
-                arm=role.arm,
-                slices=batch.slices,
-                window=batch.raw[-1].astype("<f4").tobytes(),
-                features=batch.features[-1].astype("<f4").tobytes(),
-                scores=batch.probabilities[-1].astype("<f4").tobytes(),
-            )
+    def _sample(
+        self, role: Role, release: LoadedRelease, batch: Batch, sampled: Sampled, at_ms: int
+    ) -> Sample | None:
+        """One row with what it was computed from; none where no message holds it."""
+        row, evidence = sampled
+        of_requests = isinstance(release.definition, RequestDefinition)
+        if of_requests and evidence is None:
+            return None
+        parts = {
+            "window": b"" if of_requests else batch.raw[row].astype("<f4").tobytes(),
+            "request": evidence.request if evidence else b"",
+            "memory": packed.pack(evidence.memory) if evidence else b"",
+            "features": batch.features[row].astype("<f4").tobytes(),
+            "scores": batch.probabilities[row].astype("<f4").tobytes(),
+        }
+        if sum(map(len, parts.values())) > MAX_SAMPLE_BYTES:
+            return None
+        return Sample(
+            device=self._device,
+            prediction_id=batch.ids[row],
+            at_ms=at_ms,
+            release=role.release,
+            target=role.target,
+            arm=role.arm,
+            slices=batch.slices,
+            definition=release.definition_digest,
+            **parts,
         )
 
 

@@ -45,7 +45,9 @@ def devices(rows: list[Json]) -> Table:
 
 def releases(rows: list[Json]) -> Table:
     """One line for each release, with the gates that did not pass."""
-    table = _table("release", "digest", "parent", "accuracy", "in fleet", "devices", "gates")
+    table = _table(
+        "release", "digest", "parent", "accuracy", "in fleet", "devices", "parity", "gates"
+    )
     for row in rows:
         table.add_row(
             Text(row["name"], style="" if row["listed"] else "strike"),
@@ -54,9 +56,21 @@ def releases(rows: list[Json]) -> Table:
             share(row["metrics"].get("accuracy")),
             share(row["accuracy"]),
             str(row["devices"] or ""),
+            parity(row["parity"]),
             gates(row["gates"], row["waivers"]),
         )
     return table
+
+
+def parity(counts: Json) -> Text:
+    """Samples that the server computed again, and the features that differed."""
+    if not counts["compared"]:
+        return Text("")
+    wrong = counts["mismatches"]
+    text = Text(f"{wrong} of {counts['compared']} differ", style="red" if wrong else "green")
+    for name, count in list(counts["features"].items())[:SHORT]:
+        text.append(f"\n{name}: {count}", style="red")
+    return text
 
 
 def gates(rows: list[Json], waivers: list[Json]) -> Text:
@@ -91,6 +105,8 @@ def production(rows: list[Json]) -> RenderableType:
         table.add_row("digest", row["digest"])
         table.add_row("parent", built["parent"] or "none")
         table.add_row("data", "\n".join(_dataset(dataset) for dataset in built["datasets"]))
+        if kept := built.get("snapshot"):  # a server before manifests of version 2 tells none
+            table.add_row("kept as", f"data snapshot {kept['id'][:SHORT]} of {kept['name']}")
         dirty = " with changes not committed" if built["code_dirty"] else ""
         table.add_row("code", f"{built['code_commit'] or 'unknown commit'}{dirty}")
         table.add_row("recipe", f"{built['recipe']} ({built['recipe_sha256'][:SHORT]})")

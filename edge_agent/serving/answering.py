@@ -1,11 +1,11 @@
-"""The inference thread's work: windows, features, model, answers, statistics, shadow.
+"""The inference thread's work: rows, features, model, answers, statistics.
 
-Jobs that came together are computed together; a job with bad rows is refused alone.
+Memories take jobs in the order in which they came; the model then answers together what came
+together. A job with bad rows is refused alone.
 """
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -14,62 +14,52 @@ import numpy as np
 
 from edge_agent.inference.session import Float32
 from edge_agent.monitor import Batch, Monitor, Role, joined
-from edge_agent.serving.predictions import Opinion, Prediction, Recent, Remembered
+from edge_agent.sampling import Sampled
+from edge_agent.serving.asking import Remember
+from edge_agent.serving.memory import Rows
+from edge_agent.serving.predictions import Opinion, Prediction, Recent
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.serving.work import Active, Answer, Job
+from edge_agent.serving.shadowing import Answered, Shadowing, opinion_of
+from edge_agent.serving.work import Active, Answer, Job, Remembered
 from edge_core import outputs
 from edge_core.errors import InvalidInput, SerinusError, Unavailable
-from edge_core.features.evaluation import Int64
+from edge_core.features.request_evaluation import Observed
 
 MAX_BATCH_ROWS = 64
-MAX_SHADOW_BATCHES = 32
 
 log = logging.getLogger(__name__)
 
 
-class _Rows(NamedTuple):
-    """A job's complete windows."""
+class _Made(NamedTuple):
+    """A job's rows."""
 
     job: Job
-    raw: Float32
-    features: Float32 | None
-    """None while they wait to be computed for the whole batch."""
-    times: tuple[Int64, Int64] | None
-    """First and last sample of each window, of a stream."""
-
-
-class _Answered(NamedTuple):
-    """A batch on its way to statistics and shadow."""
-
-    active: Active
-    role: Role
-    batch: Batch
-    remembered: Remembered
+    rows: Rows
 
 
 class Answerer:
     """Computes answers; everything but construction happens on the inference thread."""
 
-    def __init__(self, monitor: Monitor, recent: Recent, now_ms: Callable[[], int]) -> None:
+    def __init__(self, monitor: Monitor, recent: Recent, now_us: Callable[[], int]) -> None:
         self._monitor = monitor
         self._recent = recent
-        self._now_ms = now_ms
-        self._uncounted: list[_Answered] = []
-        self._unshadowed: deque[_Answered] = deque(maxlen=MAX_SHADOW_BATCHES)
+        self._now_us = now_us
+        self._uncounted: list[Answered] = []
+        self._shadowing = Shadowing(monitor)
 
     def answer(self, jobs: list[Job]) -> list[tuple[Job, Answer]]:
         """Answer jobs in the order in which they came; statistics follow in :meth:`count`."""
         answers: list[tuple[Job, Answer]] = []
-        groups: dict[tuple[int, tuple[tuple[str, str], ...]], list[_Rows]] = {}
+        groups: dict[tuple[int, tuple[tuple[str, str], ...]], list[_Made]] = {}
         for job in jobs:
-            rows = self._windows(job)
-            if isinstance(rows, SerinusError):
+            rows = self._take(job)
+            if not isinstance(rows, Rows):
                 answers.append((job, rows))
             elif not len(rows.raw):
                 answers.append((job, []))
             else:
                 key = (id(job.active), tuple(job.slices.items()))
-                groups.setdefault(key, []).append(rows)
+                groups.setdefault(key, []).append(_Made(job, rows))
         for group in groups.values():
             for part in _parts(group):
                 answers += self._answer_together(part)
@@ -84,45 +74,40 @@ class Answerer:
         for answered in uncounted:
             active, role, batch, _ = answered
             if shadowed and role.arm != "fallback":
-                self._unshadowed.append(answered)
-            self._monitor.answered(role, active.release, batch, self._now_ms())
+                self._shadowing.add(answered)
+            self._monitor.answered(role, active.release, batch, self._now_us() // 1000)
 
     def shadow(self, shadow: LoadedRelease | None, active: Active | None) -> bool:
         """Let the shadow answer one batch of the past; false when none is left."""
-        if not self._unshadowed:
-            return False
-        answered = self._unshadowed.popleft()
-        if shadow is not None and answered.active is active:
-            self._score(shadow, answered)
-        return True
+        return self._shadowing.score_one(shadow, active)
 
-    def _windows(self, job: Job) -> _Rows | SerinusError:
-        """The job's windows; those of a stream come with their features."""
-        if job.stream is None:
-            return _Rows(job, job.samples, None, None)
+    def _take(self, job: Job) -> Rows | Answer:
+        """What the job's memory makes of it."""
+        memory = job.active.memory
         try:
-            stream = job.active.stream(job.stream)
-            late = stream.late
-            windows = stream.push(job.times_us, job.samples)
+            if isinstance(job.work, Remember):
+                digest = job.active.release.definition_digest
+                return Remembered(digest, memory.snapshot())
+            made = memory.take(job.work, job.came_us, self._monitor.sampling)
         except SerinusError as error:
             return error
         except Exception as error:
             return _defect(error)
-        if stream.late > late:
+        late = made.late if isinstance(made, Rows) else _refused(made)
+        if late:
             bins = job.active.release.layout.confidence_size
-            self._monitor.late(job.active.role, job.slices, stream.late - late, bins)
-        times = (windows.first_us, windows.last_us)
-        return _Rows(job, windows.raw, windows.features, times)
+            self._monitor.late(job.active.role, job.slices, late, bins)
+        return made
 
-    def _answer_together(self, group: list[_Rows]) -> list[tuple[Job, Answer]]:
+    def _answer_together(self, group: list[_Made]) -> list[tuple[Job, Answer]]:
         try:
-            raw = joined([rows.raw for rows in group])
+            raw = joined([made.rows.raw for made in group])
             features = _features(group, raw)
         except InvalidInput as error:
             if len(group) == 1:
                 return [(group[0].job, error)]
             # One of them is to blame: each alone.
-            return [answer for rows in group for answer in self._answer_together([rows])]
+            return [answer for made in group for answer in self._answer_together([made])]
         except Exception as error:
             return _failed(group, error)
         try:
@@ -131,28 +116,29 @@ class Answerer:
             return _failed(group, error)
 
     def _predict(
-        self, group: list[_Rows], raw: Float32, features: Float32
+        self, group: list[_Made], raw: Float32, features: Float32
     ) -> list[tuple[Job, Answer]]:
         active, slices = group[0].job.active, group[0].job.slices
         release = active.release
         role, logits = self._logits(active, raw, features, slices)
         probabilities = outputs.probabilities(logits)
-        opinion = _opinion(release, probabilities)
+        opinion = opinion_of(release, probabilities)
         remembered = self._recent.remember(
             opinion, arm=role.arm, rollout=role.rollout, slices=slices
         )
         ids = self._recent.ids(remembered)
         ended = time.perf_counter()
-        latency = np.array([ended - rows.job.started for rows in group]) * 1e6
+        latency = np.array([ended - made.job.started for made in group]) * 1e6
         batch = Batch(
             ids=ids,
             raw=raw,
             features=features,
             probabilities=probabilities,
-            latency_us=np.repeat(latency, [len(rows.raw) for rows in group]),
+            latency_us=np.repeat(latency, [len(made.rows.raw) for made in group]),
             slices=slices,
+            sampled=_sampled(group),
         )
-        self._uncounted.append(_Answered(active, role, batch, remembered))
+        self._uncounted.append(Answered(active, role, batch, remembered))
         predictions = _predictions(role, opinion, batch, _times(group))
         return _split(predictions, group)
 
@@ -177,90 +163,60 @@ class Answerer:
         role = msgspec.structs.replace(active.role, arm="fallback")
         return role, release.fallback_logits(features)
 
-    def _score(self, shadow: LoadedRelease, answered: _Answered) -> None:
-        """Let the shadow answer the same raw windows."""
-        active, batch = answered.active, answered.batch
-        role = Role(
-            release=shadow.ref, target=shadow.target, arm="shadow", rollout=active.role.rollout
-        )
-        started = time.perf_counter()
-        try:
-            features = batch.features
-            if shadow.definition != active.release.definition:
-                features = shadow.evaluator.evaluate(shadow.evaluator.quantise(batch.raw))
-            logits = shadow.logits(batch.raw, features)
-            if not np.isfinite(logits).all():
-                raise Unavailable(f"{shadow.ref.name}: scores are not finite")
-        except Exception as error:
-            log.warning("shadow %s failed: %s", shadow.ref.name, error)
-            bins = shadow.layout.confidence_size
-            self._monitor.failed(role, batch.slices, len(batch.ids), bins, active.release.ref)
-            return
-        elapsed = (time.perf_counter() - started) * 1e6
-        probabilities = outputs.probabilities(logits)
-        opinion = _opinion(shadow, probabilities)
-        own = msgspec.structs.replace(
-            batch,
-            features=features,
-            probabilities=probabilities,
-            latency_us=np.full(len(batch.ids), elapsed),
-        )
-        agreements = _agreements(answered.remembered.given, opinion)
-        self._monitor.shadowed(role, shadow, active.release.ref, own, agreements)
-        answered.remembered.shadow = opinion
+
+def _refused(observed: Observed) -> int:
+    """Events that came for nothing."""
+    dropped = observed.dropped
+    return dropped.duplicate + dropped.expired + dropped.ahead
 
 
-def _parts(group: list[_Rows]) -> Iterable[list[_Rows]]:
+def _parts(group: list[_Made]) -> Iterable[list[_Made]]:
     """Cut a group of jobs into batches of about the largest size; a big job stays whole."""
-    part: list[_Rows] = []
+    part: list[_Made] = []
     size = 0
-    for rows in group:
-        if part and size + len(rows.raw) > MAX_BATCH_ROWS:
+    for made in group:
+        if part and size + len(made.rows.raw) > MAX_BATCH_ROWS:
             yield part
             part, size = [], 0
-        part.append(rows)
-        size += len(rows.raw)
+        part.append(made)
+        size += len(made.rows.raw)
     yield part
 
 
-def _features(group: list[_Rows], raw: Float32) -> Float32:
+def _features(group: list[_Made], raw: Float32) -> Float32:
     """Features of all rows, in order; whole windows are computed in one call."""
-    evaluator = group[0].job.active.release.evaluator
-    if all(rows.features is None for rows in group):
-        return evaluator.evaluate(evaluator.quantise(raw))
+    found = [made.rows.features for made in group]
+    if all(features is None for features in found):
+        return _of_windows(group[0].job, raw)
     return joined(
         [
-            evaluator.evaluate(evaluator.quantise(rows.raw))
-            if rows.features is None
-            else rows.features
-            for rows in group
+            _of_windows(made.job, made.rows.raw) if features is None else features
+            for made, features in zip(group, found, strict=True)
         ]
     )
 
 
-def _opinion(release: LoadedRelease, probabilities: Float32) -> Opinion:
-    return Opinion(
-        release=release.ref,
-        classes=release.classes,
-        predicted=probabilities.argmax(axis=1),
-        confidence_bins=release.layout.confidence_bins(probabilities.max(axis=1)),
-        bins=release.layout.confidence_size,
-    )
+def _of_windows(job: Job, raw: Float32) -> Float32:
+    evaluator = job.active.release.evaluator
+    return evaluator.evaluate(evaluator.quantise(raw))
 
 
-def _agreements(one: Opinion, other: Opinion) -> int:
-    """Rows on which two releases name the same class, whatever its number."""
-    if one.classes == other.classes:
-        return int((one.predicted == other.predicted).sum())
-    pairs = zip(one.predicted, other.predicted, strict=True)
-    return sum(one.classes[mine] == other.classes[theirs] for mine, theirs in pairs)
+def _sampled(group: list[_Made]) -> list[Sampled]:
+    """The group's sampled rows, by their places in the batch."""
+    found: list[Sampled] = []
+    start = 0
+    for _, rows in group:
+        if rows.sampled is not None:
+            found.append(rows.sampled._replace(row=start + rows.sampled.row))
+        start += len(rows.raw)
+    return found
 
 
-def _times(group: list[_Rows]) -> tuple[list[int], list[int]] | None:
-    if all(rows.times is None for rows in group):
+def _times(group: list[_Made]) -> tuple[list[int], list[int]] | None:
+    if all(made.rows.times is None for made in group):
         return None
-    zeros = [np.zeros(len(rows.raw), np.int64) for rows in group]
-    pairs = [rows.times or (zero, zero) for rows, zero in zip(group, zeros, strict=True)]
+    zeros = [np.zeros(len(made.rows.raw), np.int64) for made in group]
+    pairs = [made.rows.times or (zero, zero) for made, zero in zip(group, zeros, strict=True)]
     first, last = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return first.tolist(), last.tolist()
 
@@ -297,20 +253,20 @@ def _predictions(
     ]
 
 
-def _split(predictions: list[Prediction], group: list[_Rows]) -> list[tuple[Job, Answer]]:
+def _split(predictions: list[Prediction], group: list[_Made]) -> list[tuple[Job, Answer]]:
     answers: list[tuple[Job, Answer]] = []
     start = 0
-    for rows in group:
+    for job, rows in group:
         stop = start + len(rows.raw)
-        answers.append((rows.job, predictions[start:stop]))
+        answers.append((job, predictions[start:stop]))
         start = stop
     return answers
 
 
-def _failed(group: list[_Rows], error: Exception) -> list[tuple[Job, Answer]]:
+def _failed(group: list[_Made], error: Exception) -> list[tuple[Job, Answer]]:
     """A defect of ours or of a runtime: these requests get an error, the next ones are served."""
     reason = _defect(error)
-    return [(rows.job, reason) for rows in group]
+    return [(made.job, reason) for made in group]
 
 
 def _defect(error: Exception) -> Unavailable:

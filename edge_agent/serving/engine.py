@@ -12,23 +12,25 @@ import secrets
 import threading
 from collections.abc import Callable
 
-import numpy as np
 import numpy.typing as npt
 
-from edge_agent.inference.session import Float32
 from edge_agent.monitor import Monitor, Role
+from edge_agent.serving import admission
+from edge_agent.serving.admission import Admitted
 from edge_agent.serving.answering import Answerer
+from edge_agent.serving.asking import Remember
 from edge_agent.serving.predictions import Prediction, Recent
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.serving.work import Active, Answer, Done, Job, Totals
+from edge_agent.serving.remembering import Remembering
+from edge_agent.serving.work import Active, Answer, Done, Job, Remembered, Totals
 from edge_core.errors import InvalidInput, Overloaded, SerinusError, Unavailable
+from edge_core.features.columns import Given
+from edge_core.features.request_evaluation import Observed
 from edge_core.messages.telemetry import Arm
 
 __all__ = ["Engine", "Totals"]
 
-MAX_ROWS_PER_REQUEST = 1024
 MAX_RECENT = 20_000
-MAX_STREAM_NAME = 64
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class Engine:
         *,
         slices: dict[str, str],
         max_queue_rows: int,
-        now_ms: Callable[[], int],
+        now_us: Callable[[], int],
         token: str | None = None,
     ) -> None:
         """Start the inference thread.
@@ -54,7 +56,7 @@ class Engine:
             monitor: counts what is answered.
             slices: the device's own slices; a request may name others.
             max_queue_rows: rows that may wait; more are refused as ``Overloaded``.
-            now_ms: UTC clock in milliseconds.
+            now_us: UTC clock in microseconds.
             token: makes prediction ids unique among the device's processes; drawn if none.
         """
         self._monitor = monitor
@@ -64,7 +66,10 @@ class Engine:
         self._active: Active | None = None
         self._shadow: LoadedRelease | None = None
         self._recent = Recent(MAX_RECENT, token or secrets.token_hex(4))
-        self._answerer = Answerer(monitor, self._recent, now_ms)
+        self._now_us = now_us
+        self._answerer = Answerer(monitor, self._recent, now_us)
+        self.remembering = Remembering()
+        """What the features remember, and where they began."""
         self._admitted: list[Job] = []
         self._waiting_rows = 0
         self._closed = False
@@ -86,7 +91,10 @@ class Engine:
         return self._shadow
 
     def set_active(self, release: LoadedRelease | None, arm: Arm, rollout: str | None) -> None:
-        """Let this release answer from the next request on; open windows go on if they can."""
+        """Let this release answer from the next request on.
+
+        What its features remember goes on where the definition is the same as before.
+        """
         if release is None:
             self._active = None
             return
@@ -95,27 +103,29 @@ class Engine:
         own = {
             name: value for name, value in self._slices.items() if value in declared.get(name, [])
         }
-        self._active = Active(release, role, own, self._active)
+        memory = self.remembering.memory_of(release)
+        self._active = Active(release, role, own, memory, self._active)
         self.totals = self._active.totals
 
     def set_shadow(self, release: LoadedRelease | None) -> None:
         """Score the same rows with this release, too, unseen by applications.
 
         Raises:
-            InvalidInput: it cuts other windows than the active release, so no row is the same.
+            InvalidInput: nothing gives its features of the active release's rows.
         """
-        if release and self._active and not self._active.release.same_windows(release):
-            raise InvalidInput(
-                f"{release.ref.name} uses other windows than {self._active.release.ref.name}; "
-                "it cannot run as its shadow"
-            )
+        if release and self._active:
+            problem = self._active.release.shadow_problem(release)
+            if problem:
+                raise InvalidInput(f"{problem}; it cannot run as its shadow")
         self._shadow = release
 
     async def predict(
         self, samples: npt.ArrayLike, slices: dict[str, str] | None = None
     ) -> list[Prediction]:
         """Answer whole raw windows, float32 [batch, samples, inputs]; see :meth:`submit`."""
-        return await self._answer_of(lambda done: self.submit(samples, slices or {}, done))
+        answer = await self._answer_of(lambda done: self.submit(samples, slices or {}, done))
+        assert isinstance(answer, list)
+        return answer
 
     async def push(
         self,
@@ -125,9 +135,45 @@ class Engine:
         slices: dict[str, str] | None = None,
     ) -> list[Prediction]:
         """Take sensor samples and answer the windows they complete; see :meth:`submit_push`."""
-        return await self._answer_of(
+        answer = await self._answer_of(
             lambda done: self.submit_push(stream, times_us, samples, slices or {}, done)
         )
+        assert isinstance(answer, list)
+        return answer
+
+    async def observe(
+        self,
+        stream: str,
+        times_us: npt.ArrayLike,
+        sequence: npt.ArrayLike,
+        fields: Given,
+        arrived_us: npt.ArrayLike | None = None,
+    ) -> Observed:
+        """Remember events; see :meth:`submit_events`."""
+        answer = await self._answer_of(
+            lambda done: self.submit_events(stream, times_us, sequence, fields, arrived_us, done)
+        )
+        assert isinstance(answer, Observed)
+        return answer
+
+    async def ask(self, fields: Given, slices: dict[str, str] | None = None) -> list[Prediction]:
+        """Answer requests; see :meth:`submit_requests`."""
+        answer = await self._answer_of(
+            lambda done: self.submit_requests(fields, slices or {}, done)
+        )
+        assert isinstance(answer, list)
+        return answer
+
+    async def remembered(self) -> Remembered | None:
+        """What the features remember after all work so far; none where no release is active."""
+        if self._closed:
+            return self.remembering.last()
+        if self._active is None:
+            return None
+        job = Admitted(Remember(), 0)
+        answer = await self._answer_of(lambda done: self._admit(job, {}, done))
+        assert isinstance(answer, Remembered)
+        return answer
 
     def submit(self, samples: npt.ArrayLike, slices: dict[str, str], done: Done) -> None:
         """Queue whole windows; ``done`` gets the answer, or an error, on the event loop.
@@ -136,25 +182,12 @@ class Engine:
         :class:`InvalidInput`.
 
         Raises:
-            InvalidInput: the shape does not fit, or a slice is not declared.
+            InvalidInput: the shape does not fit, a slice is not declared, or the release answers
+                requests.
             Overloaded: too many rows wait already.
             Unavailable: no release is active, or the agent stops.
         """
-        active = self._require_active()
-        raw = _floats(samples)
-        window = active.release.definition.window.samples
-        inputs = active.release.definition.input_names
-        if raw.ndim != 3 or raw.shape[1:] != (window, len(inputs)):
-            raise InvalidInput(
-                f"samples have shape {list(raw.shape)}; needed is [batch, {window}, "
-                f"{len(inputs)}] with the inputs {', '.join(inputs)}"
-            )
-        if not 1 <= len(raw) <= MAX_ROWS_PER_REQUEST:
-            raise InvalidInput(
-                f"{len(raw)} windows in one request; send 1 to {MAX_ROWS_PER_REQUEST}"
-            )
-        declared = self._declared(active, slices)
-        self._admit(Job(active=active, samples=raw, rows=len(raw), slices=declared, done=done))
+        self._admit(admission.windows(self._release(), samples), slices, done)
 
     def submit_push(
         self,
@@ -170,27 +203,39 @@ class Engine:
 
         Raises: as :meth:`submit`.
         """
-        active = self._require_active()
-        if not 1 <= len(stream) <= MAX_STREAM_NAME:
-            raise InvalidInput(f"a stream's name has 1 to {MAX_STREAM_NAME} characters")
-        raw = _floats(samples)
-        rows = 1 + raw.shape[0] // active.release.definition.window.hop if raw.ndim else 1
-        if rows > MAX_ROWS_PER_REQUEST:
-            raise InvalidInput(
-                f"{len(raw)} samples can complete {rows} windows; send fewer in one request, for "
-                f"at most {MAX_ROWS_PER_REQUEST} windows"
-            )
-        self._admit(
-            Job(
-                active=active,
-                samples=raw,
-                rows=rows,
-                slices=self._declared(active, slices),
-                done=done,
-                stream=stream,
-                times_us=times_us,
-            )
-        )
+        work = admission.samples(self._release(), stream, times_us, samples)
+        self._admit(work, slices, done)
+
+    def submit_events(
+        self,
+        stream: str,
+        times_us: npt.ArrayLike,
+        sequence: npt.ArrayLike,
+        fields: Given,
+        arrived_us: npt.ArrayLike | None,
+        done: Done,
+    ) -> None:
+        """Remember events; ``done`` gets how many were taken, and why others were not.
+
+        Args:
+            stream: one of the definition's.
+            times_us: event times, int64 [n].
+            sequence: int64 [n].
+            fields: a column for each of the stream's fields.
+            arrived_us: when they came, int64 [n]; none for now.
+            done: gets the answer.
+
+        Raises: as :meth:`submit`; a refused batch took no event.
+        """
+        work = admission.events(self._release(), stream, times_us, sequence, fields, arrived_us)
+        self._admit(work, {}, done)
+
+    def submit_requests(self, fields: Given, slices: dict[str, str], done: Done) -> None:
+        """Answer requests, a column for each field; without the one of their time, they are of now.
+
+        Raises: as :meth:`submit`.
+        """
+        self._admit(admission.requests(self._release(), fields), slices, done)
 
     def feedback(self, prediction_id: str, label: str) -> bool:
         """Join a label with its prediction; false when it is unknown, too old or labelled.
@@ -219,8 +264,8 @@ class Engine:
         await asyncio.to_thread(self._thread.join)
         await asyncio.sleep(0)  # the thread's last answers stand in the loop's queue
 
-    async def _answer_of(self, submit: Callable[[Done], None]) -> list[Prediction]:
-        future: asyncio.Future[list[Prediction]] = self._loop.create_future()
+    async def _answer_of(self, submit: Callable[[Done], None]) -> Answer:
+        future: asyncio.Future[Answer] = self._loop.create_future()
 
         def done(answer: Answer) -> None:
             if future.done():
@@ -240,6 +285,9 @@ class Engine:
             raise Unavailable("no release is active on this device yet; wait for its rollout")
         return self._active
 
+    def _release(self) -> LoadedRelease:
+        return self._require_active().release
+
     def _declared(self, active: Active, slices: dict[str, str]) -> dict[str, str]:
         """The device's slices with the request's own, as far as the release declares them."""
         declared = active.release.manifest.slices
@@ -252,13 +300,18 @@ class Engine:
                 )
         return {**active.slices, **slices} if slices else active.slices
 
-    def _admit(self, job: Job) -> None:
-        if self._waiting_rows + job.rows > self._max_queue_rows:
+    def _admit(self, admitted: Admitted, slices: dict[str, str], done: Done) -> None:
+        active, (work, rows) = self._require_active(), admitted
+        declared = self._declared(active, slices)
+        if self._waiting_rows + rows > self._max_queue_rows:
             raise Overloaded(
                 f"{self._waiting_rows} rows wait for the model already; slow down and try again"
             )
-        self._waiting_rows += job.rows
-        self._admitted.append(job)
+        self._waiting_rows += rows
+        came_us = self._now_us()
+        self._admitted.append(
+            Job(active=active, work=work, rows=rows, slices=declared, done=done, came_us=came_us)
+        )
         if len(self._admitted) == 1:
             # After everything that this turn of the loop reads: one wake-up, one batch.
             self._loop.call_soon(self._hand_over)
@@ -306,13 +359,3 @@ class Engine:
                 break
             jobs += more
         return jobs
-
-
-def _floats(samples: npt.ArrayLike) -> Float32:
-    if isinstance(samples, np.ndarray) and samples.dtype == np.float32:
-        return samples
-    try:
-        with np.errstate(over="ignore"):  # becomes infinity, which is refused by name later
-            return np.asarray(samples, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidInput(f"samples are not an array of numbers: {error}") from error

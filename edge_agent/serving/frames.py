@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.inference.session import Float32
+from edge_agent.serving.fields import Column
 from edge_agent.serving.predictions import Prediction
 from edge_core.errors import InvalidInput, InvalidMessage, quoted
 from edge_core.features.evaluation import Int64
@@ -51,6 +52,30 @@ class Push(_Request, frozen=True, kw_only=True, tag="push"):
     slices: dict[str, str] = {}
 
 
+class Observe(_Request, frozen=True, kw_only=True, tag="observe"):
+    """Remember events of one of the definition's streams."""
+
+    id: int
+    stream: str
+    times_us: bytes
+    """Event times, int64 [n]."""
+    sequence: bytes
+    """int64 [n]."""
+    fields: dict[str, Column]
+    """A column for each of the stream's fields."""
+    arrived_us: bytes | None = None
+    """When they came, int64 [n]; none for now."""
+
+
+class Ask(_Request, frozen=True, kw_only=True, tag="ask"):
+    """Answer requests."""
+
+    id: int
+    fields: dict[str, Column]
+    """A column for each of the request's fields; the one of its time may be left out for now."""
+    slices: dict[str, str] = {}
+
+
 class Feedback(_Request, frozen=True, kw_only=True, tag="feedback"):
     """The true class of an earlier prediction."""
 
@@ -65,14 +90,23 @@ class Status(_Request, frozen=True, kw_only=True, tag="status"):
     id: int
 
 
-Request = Predict | Push | Feedback | Status
+Request = Predict | Push | Observe | Ask | Feedback | Status
 
 
 class Answers(_Response, frozen=True, kw_only=True, tag="answers"):
-    """Answers to ``predict`` or ``push``."""
+    """Answers to ``predict``, ``push`` or ``ask``."""
 
     id: int
     predictions: list[Prediction]
+
+
+class Noted(_Response, frozen=True, kw_only=True, tag="observed"):
+    """What became of events."""
+
+    id: int
+    taken: int
+    dropped: dict[str, int]
+    """By cause; see :class:`~edge_core.features.entities.Dropped`."""
 
 
 class Joined(_Response, frozen=True, kw_only=True, tag="joined"):
@@ -97,7 +131,7 @@ class Failure(_Response, frozen=True, kw_only=True, tag="failure"):
     message: str
 
 
-Response = Answers | Joined | StatusAnswer | Failure
+Response = Answers | Noted | Joined | StatusAnswer | Failure
 
 _request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _response: msgspec.msgpack.Decoder[Response] = msgspec.msgpack.Decoder(Response)
@@ -165,6 +199,13 @@ def windows_of(request: Predict) -> Float32:
             f"{len(request.samples)} bytes of samples do not fill the shape {list(request.shape)}"
         )
     return np.frombuffer(request.samples, "<f4").reshape(request.shape)
+
+
+def moments_of(what: str, data: bytes) -> Int64:
+    """int64 [n] of a request's bytes; raise :class:`InvalidInput`."""
+    if len(data) % 8:
+        raise InvalidInput(f"{what} have {len(data)} bytes; each has 8 of them")
+    return np.frombuffer(data, "<i8")
 
 
 def samples_of(request: Push) -> tuple[Int64, Float32]:

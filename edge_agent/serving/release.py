@@ -1,11 +1,15 @@
 """A release in memory: everything of its bundle that answering a request needs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from edge_agent.inference.session import Float32, Session, open_session
+from edge_agent.serving.memory import Memory
+from edge_agent.serving.request_memory import RequestMemory
+from edge_agent.serving.window_memory import WindowMemory
 from edge_core import baseline as baselines
 from edge_core.bundle import folder as folders
 from edge_core.bundle import golden as goldens
@@ -15,6 +19,9 @@ from edge_core.bundle.manifest import Manifest
 from edge_core.errors import InvalidBundle, InvalidMessage, Unavailable
 from edge_core.features import definition as definitions
 from edge_core.features.evaluation import Evaluator
+from edge_core.features.request_definition import RequestDefinition
+from edge_core.features.request_evaluation import RequestEvaluator
+from edge_core.features.window_definition import WindowDefinition
 from edge_core.messages import codec
 from edge_core.messages.telemetry import PairedCounts, StatsWindow
 from edge_core.release import ReleaseRef
@@ -37,12 +44,13 @@ class LoadedRelease:
         self.variant = manifest.variant(target)
         self.session = session
         self.classes = manifest.output.classes
-        self.definition = definitions.of_windows(
-            definitions.parse(
-                folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
-            )
+        self.definition = definitions.parse(
+            folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
         )
-        self.evaluator = Evaluator(self.definition)
+        self.definition_digest = definitions.digest(self.definition)
+        self._windows = (
+            Evaluator(self.definition) if isinstance(self.definition, WindowDefinition) else None
+        )
         self.reference = histogram.parse(
             folders.read_limited(folder / manifests.REFERENCE, histogram.MAX_REFERENCE_BYTES)
         )
@@ -81,10 +89,9 @@ class LoadedRelease:
                 "channels; build the bundle again"
             )
         self._check_message()
+        self._check_requests()
         probe = np.zeros((1, len(features)), np.float32)
-        window = np.zeros(
-            (1, self.definition.window.samples, len(self.definition.inputs)), np.float32
-        )
+        window = np.zeros((1, *self.definition.raw_shape), np.float32)
         try:
             shapes = [self.logits(window, probe).shape, self.fallback_logits(probe).shape]
         except (ValueError, Unavailable) as error:
@@ -96,6 +103,17 @@ class LoadedRelease:
                 f"{self.ref.name} declares {len(classes)} classes; model and fallback answer "
                 f"{shapes[0]} and {shapes[1]}"
             )
+
+    def _check_requests(self) -> None:
+        """Refuse a definition of requests that cannot be compiled, or a model without features."""
+        if not isinstance(self.definition, RequestDefinition):
+            return
+        if self.manifest.input != "features":
+            raise InvalidBundle(
+                f"{self.ref.name} answers requests, and its model takes {self.manifest.input}; "
+                "build one that takes features"
+            )
+        RequestEvaluator(self.definition)
 
     def _check_message(self) -> None:
         """Refuse a layout whose statistics no message can hold."""
@@ -128,6 +146,33 @@ class LoadedRelease:
                 f"({error}); build it with fewer bins"
             ) from error
 
+    @property
+    def kind(self) -> str:
+        """What its features are of: ``windows`` or ``requests``."""
+        return "windows" if self._windows is not None else "requests"
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """The compiled features of windows."""
+        assert self._windows is not None, "the features are those of requests"
+        return self._windows
+
+    def begin(self) -> Memory:
+        """An empty memory for this release's features."""
+        match self.definition:
+            case WindowDefinition():
+                return WindowMemory(self.evaluator)
+            case RequestDefinition():
+                return RequestMemory(RequestEvaluator(self.definition))
+
+    def restore(self, parts: Mapping[str, bytes]) -> Memory:
+        """The memory that a snapshot was taken of; raise :class:`InvalidInput` for other bytes."""
+        match self.definition:
+            case WindowDefinition():
+                return WindowMemory.restore(self.evaluator, parts)
+            case RequestDefinition():
+                return RequestMemory.restore(self.definition, parts)
+
     def logits(self, raw: Float32, features: Float32) -> Float32:
         """Run the model on whichever of both it takes.
 
@@ -155,7 +200,20 @@ class LoadedRelease:
             raise InvalidBundle(f"{self.ref.name} holds no golden answers for {self.target}")
         return found
 
-    def same_windows(self, other: "LoadedRelease") -> bool:
-        """Whether both cut the same raw windows out of the same inputs."""
-        mine, theirs = self.definition, other.definition
-        return mine.window == theirs.window and mine.input_names == theirs.input_names
+    def shadow_problem(self, shadow: "LoadedRelease") -> str:
+        """Why another release cannot run as this one's shadow; empty where it can.
+
+        A shadow answers the same rows: of windows it may compute other features, and of requests
+        it can only take these, since no events were kept for others.
+        """
+        mine, theirs = self.definition, shadow.definition
+        if isinstance(mine, WindowDefinition) and isinstance(theirs, WindowDefinition):
+            if mine.window == theirs.window and mine.input_names == theirs.input_names:
+                return ""
+            return f"{shadow.ref.name} uses other windows than {self.ref.name}"
+        if mine == theirs:
+            return ""
+        return (
+            f"{shadow.ref.name} has another feature definition than {self.ref.name}, so nothing "
+            "is remembered for its features"
+        )

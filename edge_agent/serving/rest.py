@@ -1,52 +1,34 @@
 """Open Inference Protocol v2 over HTTP, on loopback, for everything that speaks it already.
 
-Source: the Open Inference Protocol (KServe v2), REST. The input ``samples`` is FP32
-[batch, samples, inputs]; outputs are ``scores`` FP32 and ``label`` BYTES.
+Outputs are ``scores`` FP32 and ``label`` BYTES. Events of models that answer requests come in by an
+extension, which stands in ``docs/socket-protocol.md``.
 """
 
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from edge_agent.serving import tensors
 from edge_agent.serving.engine import Engine
-from edge_agent.serving.predictions import Prediction
 from edge_agent.serving.release import LoadedRelease
 from edge_core.errors import (
     InvalidConfiguration,
-    InvalidInput,
     InvalidMessage,
     Overloaded,
     SerinusError,
     Unavailable,
 )
+from edge_core.features.request_definition import RequestDefinition
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-class _Tensor(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    shape: Annotated[list[int], msgspec.Meta(min_length=3, max_length=3)]
-    datatype: Literal["FP32"]
-    data: list[Any]
-
-
-class _Inference(msgspec.Struct, frozen=True, kw_only=True):
-    inputs: Annotated[list[_Tensor], msgspec.Meta(min_length=1, max_length=1)]
-    id: str | None = None
-    parameters: dict[str, Any] = {}
-
-
-_decoder = msgspec.json.Decoder(_Inference)
 
 
 def create_app(engine: Engine, version: str) -> Starlette:
@@ -60,6 +42,9 @@ def create_app(engine: Engine, version: str) -> Starlette:
             Route("/v2/models/{model}", _translated(routes.model)),
             Route("/v2/models/{model}/ready", _translated(routes.model_ready)),
             Route("/v2/models/{model}/infer", _translated(routes.infer), methods=["POST"]),
+            Route(
+                "/v2/models/{model}/events/{stream}", _translated(routes.events), methods=["POST"]
+            ),
         ]
     )
 
@@ -72,7 +57,9 @@ class _Routes:
         self._version = version
 
     async def server(self, _: Request) -> Response:
-        return _json({"name": "serinus", "version": self._version, "extensions": []})
+        return _json(
+            {"name": "serinus", "version": self._version, "extensions": ["serinus_events"]}
+        )
 
     async def live(self, _: Request) -> Response:
         return _json({"live": True})
@@ -87,14 +74,12 @@ class _Routes:
 
     async def model(self, request: Request) -> Response:
         release = self._release(request)
-        definition = release.definition
-        shape = [-1, definition.window.samples, len(definition.inputs)]
         return _json(
             {
                 "name": release.ref.model,
                 "versions": [release.ref.version],
                 "platform": release.session.runtime,
-                "inputs": [{"name": "samples", "datatype": "FP32", "shape": shape}],
+                "inputs": tensors.described(release.definition),
                 "outputs": [
                     {"name": "scores", "datatype": "FP32", "shape": [-1, len(release.classes)]},
                     {"name": "label", "datatype": "BYTES", "shape": [-1]},
@@ -104,22 +89,29 @@ class _Routes:
 
     async def infer(self, request: Request) -> Response:
         release = self._release(request)
-        inference = _parse(await _body(request))
-        tensor = inference.inputs[0]
-        if tensor.name != "samples":
-            raise InvalidInput(f"unknown input {tensor.name[:64]!r}; the input is 'samples'")
-        if min(tensor.shape) < 1:
-            raise InvalidInput(f"shape {tensor.shape} holds no rows")
-        try:
-            with np.errstate(over="ignore"):  # becomes infinity, which the engine refuses
-                samples = np.asarray(tensor.data, dtype=np.float32).reshape(tensor.shape)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InvalidInput(f"data do not fill the shape {tensor.shape}: {error}") from error
-        slices = inference.parameters.get("slices", {})
-        if not isinstance(slices, dict):
-            raise InvalidInput("parameters.slices has to be an object of names and values")
-        answers = await self._engine.predict(samples, {str(k): str(v) for k, v in slices.items()})
-        return _json(_rendered(release, inference.id, answers))
+        asked = tensors.inference(await _body(request))
+        if isinstance(release.definition, RequestDefinition):
+            fields = tensors.fields_of(release.definition, asked)
+            answers = await self._engine.ask(fields, asked.slices)
+        else:
+            answers = await self._engine.predict(tensors.samples_of(asked), asked.slices)
+        return _json(tensors.answered(release, asked.id, answers))
+
+    async def events(self, request: Request) -> Response:
+        release, stream = self._release(request), request.path_params["stream"]
+        sent = tensors.events(await _body(request))
+        observed = await self._engine.observe(
+            stream, sent.times_us, sent.sequence, sent.fields, sent.arrived_us
+        )
+        return _json(
+            {
+                "model_name": release.ref.model,
+                "model_version": release.ref.version,
+                "stream": stream,
+                "taken": observed.taken,
+                "dropped": msgspec.structs.asdict(observed.dropped),
+            }
+        )
 
     def _release(self, request: Request) -> LoadedRelease:
         release = self._engine.active
@@ -138,38 +130,6 @@ class _TooLarge(InvalidMessage):
     """The body has more bytes than are read."""
 
 
-def _rendered(
-    release: LoadedRelease, request_id: str | None, answers: list[Prediction]
-) -> dict[str, object]:
-    first = answers[0]
-    scores = [score for answer in answers for score in answer.scores]
-    return {
-        "model_name": first.model,
-        "model_version": first.version,
-        **({"id": request_id} if request_id else {}),
-        "parameters": {
-            "release": first.digest,
-            "target": first.target,
-            "served_by": first.served_by,
-            "prediction_ids": [answer.id for answer in answers],
-        },
-        "outputs": [
-            {
-                "name": "scores",
-                "datatype": "FP32",
-                "shape": [len(answers), len(release.classes)],
-                "data": scores,
-            },
-            {
-                "name": "label",
-                "datatype": "BYTES",
-                "shape": [len(answers)],
-                "data": [answer.label for answer in answers],
-            },
-        ],
-    }
-
-
 async def _body(request: Request) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
@@ -177,13 +137,6 @@ async def _body(request: Request) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise _TooLarge(f"body of more than {MAX_BODY_BYTES} bytes; send fewer rows")
     return bytes(body)
-
-
-def _parse(body: bytes) -> _Inference:
-    try:
-        return _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidMessage(f"not an inference request: {error}") from error
 
 
 def _translated(handler: Handler) -> Handler:

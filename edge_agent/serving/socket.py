@@ -6,19 +6,25 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from edge_agent.serving import frames
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.frames import (
     Answers,
+    Ask,
     Failure,
     Feedback,
     Joined,
+    Noted,
+    Observe,
     Predict,
     Push,
     StatusAnswer,
 )
-from edge_agent.serving.predictions import Prediction
+from edge_agent.serving.work import Answer, Done, Remembered
 from edge_core.errors import InvalidConfiguration, InvalidMessage, Overloaded, SerinusError
+from edge_core.features.request_evaluation import Observed
 
 MAX_CONNECTIONS = 1024
 MAX_SKIPPED_BYTES = 64 * 1024 * 1024
@@ -142,18 +148,41 @@ class _Connection(asyncio.BufferedProtocol):
                 self._engine.submit_push(
                     request.stream, times, samples, request.slices, self._answer(request.id)
                 )
+            case Observe():
+                self._observe(request)
+            case Ask():
+                self._engine.submit_requests(
+                    request.fields, request.slices, self._answer(request.id)
+                )
             case Feedback():
                 joined = self._engine.feedback(request.prediction_id, request.label)
                 self._send(Joined(id=request.id, joined=joined))
             case _:
                 self._send(StatusAnswer(id=request.id, status=self._status()))
 
-    def _answer(self, request_id: int) -> Callable[[list[Prediction] | SerinusError], None]:
-        def done(answer: list[Prediction] | SerinusError) -> None:
-            if isinstance(answer, SerinusError):
-                self._refuse(request_id, answer)
-            else:
-                self._send(Answers(id=request_id, predictions=answer))
+    def _observe(self, request: Observe) -> None:
+        arrived = request.arrived_us
+        self._engine.submit_events(
+            request.stream,
+            frames.moments_of("times", request.times_us),
+            frames.moments_of("sequence numbers", request.sequence),
+            request.fields,
+            None if arrived is None else frames.moments_of("arrivals", arrived),
+            self._answer(request.id),
+        )
+
+    def _answer(self, request_id: int) -> Done:
+        def done(answer: Answer) -> None:
+            match answer:
+                case SerinusError():
+                    self._refuse(request_id, answer)
+                case Observed(taken, dropped):
+                    counts = msgspec.structs.asdict(dropped)
+                    self._send(Noted(id=request_id, taken=taken, dropped=counts))
+                case Remembered():
+                    raise TypeError("no application asks for that")
+                case _:
+                    self._send(Answers(id=request_id, predictions=answer))
 
         return done
 

@@ -25,16 +25,22 @@ async def serve(bundle: Path, target: str, path: Path, now_ms: int, stop: asynci
     loop = asyncio.get_running_loop()
     started = loop.time()
 
-    def wall() -> int:
-        return now_ms + int((loop.time() - started) * 1000)
+    def wall_us() -> int:
+        return now_ms * 1000 + int((loop.time() - started) * 1e6)
 
     monitor = Monitor(device="standalone", sample_every=SAMPLE_EVERY, now_ms=now_ms)
-    engine = Engine(monitor, slices={}, max_queue_rows=MAX_QUEUE_ROWS, now_ms=wall)
+    engine = Engine(monitor, slices={}, max_queue_rows=MAX_QUEUE_ROWS, now_us=wall_us)
     engine.set_active(release, "incumbent", None)
     server = await socket.listen(
         path,
         engine,
-        lambda: {"active": release.ref.name, "rows": engine.totals.rows, "target": target},
+        lambda: {
+            "active": release.ref.name,
+            "rows": engine.totals.rows,
+            "target": target,
+            "features": release.kind,
+            "clock_held": engine.remembering.clock_held,
+        },
     )
     print(f"serving {release.ref.name} on {path} with {release.session.runtime}", flush=True)
     while not stop.is_set():
@@ -42,7 +48,7 @@ async def serve(bundle: Path, target: str, path: Path, now_ms: int, stop: asynci
             async with asyncio.timeout(WINDOW_SECONDS):
                 await stop.wait()
         except TimeoutError:
-            monitor.close(wall())
+            monitor.close(wall_us() // 1000)
             monitor.take_samples()
     server.close()
     await engine.close()

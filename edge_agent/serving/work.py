@@ -1,21 +1,29 @@
-"""What waits for the inference thread: requests, and the release that has to answer them."""
+"""What waits for the inference thread: work, and the release that has to answer it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import msgspec
-import numpy.typing as npt
 
-from edge_agent.inference.session import Float32
 from edge_agent.monitor import Role
+from edge_agent.serving.asking import Remember, Work
+from edge_agent.serving.memory import Memory
 from edge_agent.serving.predictions import Prediction
 from edge_agent.serving.release import LoadedRelease
-from edge_core.errors import InvalidInput, SerinusError
-from edge_core.features.windowing import FeatureStream
+from edge_core.errors import SerinusError
+from edge_core.features.request_evaluation import Observed
 
-MAX_STREAMS = 256
 
-Answer = list[Prediction] | SerinusError
+class Remembered(NamedTuple):
+    """What the features remember."""
+
+    definition: str
+    """Sha256 of the feature definition."""
+    parts: Mapping[str, bytes]
+
+
+Answer: TypeAlias = list[Prediction] | Observed | Remembered | SerinusError
 Done = Callable[[Answer], None]
 
 
@@ -28,9 +36,9 @@ class Totals(msgspec.Struct, kw_only=True):
 
 
 class Active:
-    """The release that answers, its role, its totals and its open sensor streams.
+    """The release that answers, its role, its totals and what its features remember.
 
-    The streams belong to the inference thread.
+    The memory belongs to the inference thread.
     """
 
     def __init__(
@@ -38,54 +46,40 @@ class Active:
         release: LoadedRelease,
         role: Role,
         slices: dict[str, str],
+        memory: Memory,
         before: "Active | None",
     ) -> None:
         self.release = release
         self.role = role
         self.slices = slices
         """The device's slices that the release declares."""
+        self.memory = memory
         self.totals = Totals()
-        self.streams: dict[str, FeatureStream] = {}
         if before is not None and before.release.ref == release.ref:
             self.totals = before.totals
-        if before is not None and before.release.definition == release.definition:
-            # The same windows from the same samples: no sample has to be sent again.
-            self.streams = before.streams
-
-    def stream(self, name: str) -> FeatureStream:
-        """The open stream with this name; raise :class:`InvalidInput` when there are too many."""
-        stream = self.streams.get(name)
-        if stream is None:
-            if len(self.streams) >= MAX_STREAMS:
-                raise InvalidInput(f"more than {MAX_STREAMS} sensor streams; reuse their names")
-            stream = FeatureStream(self.release.definition, self.release.evaluator)
-            self.streams[name] = stream
-        return stream
 
 
 class Job:
-    """One admitted request: whole windows, or samples of a stream."""
+    """One admitted piece of work."""
 
-    __slots__ = ("active", "done", "rows", "samples", "slices", "started", "stream", "times_us")
+    __slots__ = ("active", "came_us", "done", "rows", "slices", "started", "work")
 
     def __init__(
         self,
         *,
         active: Active,
-        samples: Float32,
+        work: Work | Remember,
         rows: int,
         slices: dict[str, str],
         done: Done,
-        stream: str | None = None,
-        times_us: npt.ArrayLike = (),
+        came_us: int,
     ) -> None:
         self.active = active
-        self.samples = samples
-        """float32 [batch, samples, inputs]; for a stream float32 [samples, inputs]."""
+        self.work = work
         self.rows = rows
-        """Windows that it holds; for a stream the most that it can complete."""
+        """Rows that it can make at most, or what taking it costs in rows."""
         self.slices = slices
         self.done = done
-        self.stream = stream
-        self.times_us = times_us
+        self.came_us = came_us
+        """When it came, UTC microseconds."""
         self.started = time.perf_counter()

@@ -32,8 +32,11 @@ class Roles:
         return self._loaded.get(ref.digest) if ref else None
 
     def holds(self, ref: ReleaseRef) -> bool:
-        """Whether the release answers or runs in the shadow now."""
-        return ref in (
+        """Whether the release answers or runs in the shadow now, and is on the disk as well.
+
+        A shadow whose successor was refused goes on in memory after its slot was removed.
+        """
+        return self._slots.has(ref.digest) and ref in (
             self._server.active.ref if self._server.active else None,
             self._server.shadow.ref if self._server.shadow else None,
         )

@@ -13,7 +13,7 @@ def self_test(release: LoadedRelease) -> None:
         SerinusError: they differ.
     """
     golden = release.golden()
-    features = goldens.features(release.definition, golden.raw)
+    features = goldens.served(release.definition, golden.raw)
     logits = release.logits(goldens.samples(release.definition, golden.raw), features)
     expected, tolerance = golden.expected[release.target], release.variant.tolerance
     problem = health.golden_problem(golden.features, expected, features, logits, tolerance)

@@ -306,11 +306,10 @@ class Updater:
         desired = self._desired
         shadow = self._roles.loaded(desired.shadow)
         active = self._roles.loaded(desired.active)
-        if shadow is not None and active is not None and not active.same_windows(shadow):
-            return self._refuse(
-                shadow.ref,
-                SerinusError(f"{shadow.ref.name} uses other windows than {active.ref.name}"),
-            )
+        if shadow is not None and active is not None:
+            problem = active.shadow_problem(shadow)
+            if problem:
+                return self._refuse(shadow.ref, SerinusError(problem))
         self._server.set_shadow(None)
         return Event.DONE
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_core.errors import InvalidBundle, quoted
-from edge_core.features import logs
+from edge_core.features import logs, playback
 from edge_core.features.definition import FeatureDefinition, of_requests, of_windows
 from edge_core.features.evaluation import Evaluator
 from edge_core.features.logs import Log
@@ -82,3 +82,18 @@ def features(definition: FeatureDefinition, raw: Float32 | Log) -> Float32:
         return RequestEvaluator(of_requests(definition)).replay(raw.events, raw.request)
     evaluator = Evaluator(of_windows(definition))
     return evaluator.evaluate(evaluator.quantise(raw))
+
+
+def served(definition: FeatureDefinition, raw: Float32 | Log) -> Float32:
+    """As :func:`features`, by the way that serving takes, so that it is checked, too.
+
+    A log is observed and asked in order of arrival, and the evaluator is restored in the middle.
+    """
+    if not isinstance(raw, Log):
+        return features(definition, raw)
+    requests = of_requests(definition)
+    rows = len(np.asarray(raw.request[requests.request.time]))
+    rows += sum(len(np.asarray(events.times_us)) for events in raw.events.values())
+    return playback.play(
+        requests, raw, restart_after=max(1, rows // 2), opened=RequestEvaluator
+    ).features

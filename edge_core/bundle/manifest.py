@@ -12,7 +12,9 @@ import msgspec
 from edge_core.errors import InvalidBundle, quoted
 from edge_core.release import MODEL_PATTERN, SHA256_PATTERN, VERSION_PATTERN, ReleaseRef
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 2 names the snapshot of the data and the figure that gates watch."""
+READ_VERSIONS = (1, SCHEMA_VERSION)
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_FILES = 256
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -72,6 +74,23 @@ class DatasetRecord(_Record, frozen=True, kw_only=True):
     rows: int
     entities: list[str]
     """Whom the rows come from (subjects, sites); used to prove that roles are disjoint."""
+    first: str | None = None
+    last: str | None = None
+    """Time span, ISO 8601; none where the source has no wall-clock times."""
+
+
+class DataSnapshot(_Record, frozen=True, kw_only=True):
+    """The data that all rows were made from, as files that are kept under their digest."""
+
+    id: Sha256
+    """Of the snapshot's description, which holds the digest of every file."""
+    name: str
+    """What the model builder calls the data set."""
+    source: str
+    schema_sha256: Sha256
+    """Of the names, types and units of all columns."""
+    rows: dict[str, int]
+    """By table."""
     first: str | None = None
     last: str | None = None
     """Time span, ISO 8601; none where the source has no wall-clock times."""
@@ -212,11 +231,15 @@ class Manifest(_Record, frozen=True, kw_only=True):
     slices: dict[str, list[str]] = {}
     """Declared segments: name -> values."""
     datasets: list[DatasetRecord]
+    snapshot: DataSnapshot | None = None
+    """Where the rows of ``datasets`` are from; none in version 1."""
     provenance: Provenance
     variants: Annotated[list[VariantRecord], msgspec.Meta(min_length=1, max_length=32)]
     budget: Budget
     metrics: dict[str, float]
     """Test-set figures by name, such as ``accuracy`` or ``accuracy/side=left``."""
+    main_metric: str = ""
+    """The figure that gates watch; not told in version 1."""
     gates: list[GateResult]
     waivers: list[Waiver] = []
     label_delay_seconds: float = 0.0
@@ -275,9 +298,10 @@ def parse(data: bytes) -> Manifest:
         raise InvalidBundle(f"manifest has {len(data)} bytes; the limit is {MAX_MANIFEST_BYTES}")
     try:
         version = msgspec.json.decode(data, type=_Versioned).schema_version
-        if version != SCHEMA_VERSION:
+        if version not in READ_VERSIONS:
+            known = " and ".join(map(str, READ_VERSIONS))
             raise InvalidBundle(
-                f"manifest has schema version {version}; this Serinus reads {SCHEMA_VERSION}: "
+                f"manifest has schema version {version}; this Serinus reads {known}: "
                 "update Serinus, or rebuild the bundle with this version"
             )
         return msgspec.json.decode(data, type=Manifest)

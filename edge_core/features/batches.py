@@ -1,16 +1,17 @@
 """A long part of a log for one store at once: the values and the state of one event at a time.
 
-The short cut holds where events come in order and nothing is dropped for lack of room. Elsewhere
-they are taken one after the other, as a device does.
+The short cut holds where nothing is dropped for lack of room, for entities whose events come in
+order. The others' are taken one after the other, as a device does.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.features.entities import COMPACTED, MISSING, Entity, Key, Span, Store, Value
+from edge_core.features.entities import COMPACTED, MISSING, Entity, Key, Store, Value
 from edge_core.features.over_time import (
     CountWithin,
     DistinctWithin,
@@ -58,7 +59,7 @@ class Asked(NamedTuple):
     times_us: Int64
     places: Int64
 
-    def only(self, rows: Int64 | slice) -> "Asked":
+    def only(self, rows: Bool | Int64 | slice) -> "Asked":
         """Some of them."""
         return Asked(*(part[rows] for part in self))
 
@@ -120,24 +121,33 @@ def _at_once(store: Store, keys: Sequence[Key], events: Arrivals, asked: Asked) 
     expired = ~ahead & (events.times_us < events.arrived_us - store.longest_us)
     fresh = events.only(~(ahead | expired))
     past = _Past.of([store.held.get(key) for key in keys], store.numeric, fresh)
-    if not past.in_order():
-        return None
-    order = np.argsort(asked.entities, kind="stable")
-    windows = _Windows(past, asked.only(order), store.behind)
+    # Entities with late events are taken by themselves: without evictions none affects another.
+    late = past.out_of_order(len(keys))
+    orderly, wanted = past.only(~late[past.entities]), asked.only(~late[asked.entities])
+    order = _grouped(wanted.entities)
+    windows = _Windows(orderly, wanted.only(order), len(keys), store.behind)
     forgotten = windows.forgotten(store.longest_us)
-    most = _most_events(store, keys, past, forgotten)
+    most = _most_events(store, keys, past, forgotten, late)
     if most is None:
         return None
-    found = np.empty((len(order), len(store.features)))
-    for place, (feature, _, lsb) in enumerate(store.features):
+    read = np.empty((len(order), len(store.features)))
+    for place, (feature, lsb) in enumerate(store.features):
         held = (
-            past.fields[store.fields.index(feature.field)] if isinstance(feature, OfField) else None
+            orderly.fields[store.fields.index(feature.field)]
+            if isinstance(feature, OfField)
+            else None
         )
-        found[order, place] = windows.values(feature, held, lsb)
-    _keep(store, keys, past, forgotten, asked)
+        read[order, place] = windows.values(feature, held, lsb)
+    _keep(store, keys, orderly, forgotten)
     store.most_events = max(store.most_events, most)
     store.dropped.ahead += int(ahead.sum())
     store.dropped.expired += int(expired.sum())
+    found = np.empty((len(asked.places), len(store.features)))
+    found[~late[asked.entities]] = read
+    if late.any():
+        mine = late[asked.entities]
+        found[mine] = _one_by_one(store, keys, fresh.only(late[fresh.entities]), asked.only(mine))
+    _touch(store, keys, past, asked)
     return found
 
 
@@ -157,7 +167,7 @@ class _Past(NamedTuple):
         there = [(place, entity) for place, entity in enumerate(held) if entity is not None]
         counts = [len(entity.times) for _, entity in there]
         entities = np.repeat(np.array([place for place, _ in there], np.int64), counts)
-        order = np.argsort(np.concatenate([entities, fresh.entities]), kind="stable")
+        order = _grouped(np.concatenate([entities, fresh.entities]))
 
         def both(before: Sequence[Any], after: Any, dtype: Any = np.int64) -> Any:
             parts = [*(np.array(part, dtype) for part in before), after]
@@ -178,27 +188,53 @@ class _Past(NamedTuple):
             both([np.full(sum(counts), -1)], fresh.places),
         )
 
-    def in_order(self) -> bool:
-        """Whether no event came late or twice."""
+    def out_of_order(self, entities: int) -> Bool:
+        """Which entities have an event that came late or twice, bool [entities]."""
         same = self.entities[1:] == self.entities[:-1]
         later = self.times_us[1:] > self.times_us[:-1]
         tied = self.times_us[1:] == self.times_us[:-1]
         later |= tied & (self.sequence[1:] > self.sequence[:-1])
-        return bool((later | ~same).all())
+        found = np.zeros(entities, np.bool_)
+        found[self.entities[1:][same & ~later]] = True
+        return found
+
+    def only(self, rows: Bool) -> "_Past":
+        """Some of them."""
+        e, t, s, fields, p = self
+        return _Past(e[rows], t[rows], s[rows], [f[rows] for f in fields], p[rows])
+
+
+class _Axis:
+    """Entity and time as one number, so that one search finds both."""
+
+    def __init__(self, times_us: Int64, entities: int) -> None:
+        """For events at some times, of entities by their number."""
+        self._first, last = int(times_us.min(initial=0)), int(times_us.max(initial=0))
+        self._steps = last - self._first + 1
+        self._sorted: Int64 | None = None
+        if entities * (self._steps + 1) >= 2**62:
+            self._sorted = np.unique(times_us)
+            self._steps = len(self._sorted)
+
+    def ranks(self, entities: Int64, moments_us: Int64) -> Int64:
+        """In order of entity, then time; moments after all events share a rank."""
+        if self._sorted is not None:
+            steps = np.searchsorted(self._sorted, moments_us)
+        else:
+            steps = np.clip(moments_us, self._first, self._first + self._steps) - self._first
+        found: Int64 = entities * (self._steps + 1) + steps
+        return found
 
 
 class _Windows:
     """For each request, its entity's events by their places in the past."""
 
-    def __init__(self, past: _Past, asked: Asked, behind: int) -> None:
+    def __init__(self, past: _Past, asked: Asked, entities: int, behind: int) -> None:
         """Take requests, those of one entity beside one another; ``behind`` as a store's."""
         self._past = past
         self._asked = asked
-        self._sorted = np.sort(past.times_us)
-        # Entity and time as one number, so that one search finds both.
-        self._ranks = past.entities * (len(self._sorted) + 1) + np.searchsorted(
-            self._sorted, past.times_us
-        )
+        self._axis = _Axis(past.times_us, entities)
+        self._ranks = self._axis.ranks(past.entities, past.times_us)
         self._first = np.searchsorted(past.entities, asked.entities)
         steps = 1 + max(past.places.max(initial=0), asked.places.max(initial=0))
         self._arrived = np.searchsorted(
@@ -211,11 +247,8 @@ class _Windows:
 
     def _before(self, moments_us: Int64) -> Int64:
         """First event of each request's entity that is not before a moment."""
-        ranks = np.searchsorted(self._sorted, moments_us)
-        found: Int64 = np.searchsorted(
-            self._ranks, self._asked.entities * (len(self._sorted) + 1) + ranks
-        )
-        return found
+        ranks = self._axis.ranks(self._asked.entities, moments_us)
+        return np.asarray(np.searchsorted(self._ranks, ranks), np.int64)
 
     def _start(self, within_us: int) -> Int64:
         if within_us not in self._starts:
@@ -230,13 +263,13 @@ class _Windows:
         places, entities, counts = [], [], []
         for entity in np.unique(self._asked.entities[expired >= COMPACTED]).tolist():
             first, last = np.searchsorted(self._asked.entities, [entity, entity + 1])
-            mine = expired[first:last]
+            mine = expired[first:last].tolist()
             gone = 0
-            while (row := int(np.searchsorted(mine, gone + COMPACTED))) < len(mine):
+            while (row := bisect_left(mine, gone + COMPACTED)) < len(mine):
                 places.append(int(self._asked.places[first + row]))
                 entities.append(entity)
-                counts.append(int(mine[row]) - gone)
-                gone = int(mine[row])
+                counts.append(mine[row] - gone)
+                gone = mine[row]
         return _Forgotten(*(np.array(part, np.int64) for part in (places, entities, counts)))
 
     def values(self, feature: TimeOperation, held: Int64 | Objects | None, lsb: float) -> Float64:
@@ -256,7 +289,7 @@ class _Windows:
         start, end = start[there], end[there]
         match feature:
             case DistinctWithin():
-                found[there] = self._distinct(held, self._asked.entities[there], start, end)
+                found[there] = self._distinct(held, missing, start, end)
             case SumWithin():
                 found[there] = _between(np.where(missing, 0, held), start, end) * lsb
             case MeanWithin():
@@ -274,21 +307,37 @@ class _Windows:
         found[there] = (self._asked.times_us[there] - newest) / 1_000_000
         return found
 
-    def _distinct(
-        self, held: Int64 | Objects, entities: Int64, start: Int64, end: Int64
-    ) -> Float64:
-        listed, span, entity = held.tolist(), Span(0, True), -1
-        found = np.empty(len(end))
-        bounds = zip(entities.tolist(), start.tolist(), end.tolist(), strict=True)
-        for row, (mine, first, last) in enumerate(bounds):
-            if mine != entity:
-                entity = mine
-                span.clear()
-                span.start = span.end = first
-            span.release(listed, first)
-            span.take(listed, last)
-            found[row] = len(span.values)
+    def _distinct(self, held: Int64 | Objects, missing: Bool, start: Int64, end: Int64) -> Int64:
+        """Number of different values in windows whose starts and ends both never fall.
+
+        A value counts by its last event in the window. So an event counts for the requests from
+        the first whose window holds it, up to the first whose window holds the value's next event,
+        or no longer holds this one.
+        """
+        there = np.flatnonzero(~missing)
+        values = held[there].tolist()
+        codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
+        marks = np.fromiter(map(codes.__getitem__, values), np.int64, len(values))
+        marks += self._past.entities[there] * len(codes)
+        order = _grouped(marks)
+        again = np.flatnonzero(marks[order[1:]] == marks[order[:-1]])
+        following = np.full(len(there), len(held))
+        following[order[again]] = there[order[again + 1]]
+        first = np.searchsorted(end, there, "right")
+        last = np.minimum(
+            np.searchsorted(end, following, "right"), np.searchsorted(start, there, "right")
+        )
+        counted = first < last
+        steps = np.bincount(first[counted], minlength=len(end) + 1)
+        steps -= np.bincount(last[counted], minlength=len(end) + 1)
+        found: Int64 = np.cumsum(steps)[: len(end)]
         return found
+
+
+def _grouped(numbers: Int64) -> Int64:
+    """Order by number, as they came where it is the same."""
+    few = numbers.max(initial=0) < 2**16  # which is sorted by digits, five times as fast
+    return np.argsort(numbers.astype(np.uint16) if few else numbers, kind="stable")
 
 
 class _Forgotten(NamedTuple):
@@ -307,9 +356,13 @@ def _between(values: Any, start: Int64, end: Int64) -> Int64:
 
 
 def _most_events(
-    store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten
+    store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten, late: Bool
 ) -> int | None:
-    """The most events at any step; none where something has to be dropped for lack of room."""
+    """The most events at any step; none where something has to be dropped for lack of room.
+
+    Entities with late events may drop their own. They are taken to keep all, so that the store
+    has room in whatever order they and the others are taken.
+    """
     fresh = past.places >= 0
     new = {keys[place] for place in np.unique(past.entities[fresh]).tolist()} - store.held.keys()
     if len(store.held) + len(new) > store.keep.entities:
@@ -321,7 +374,7 @@ def _most_events(
     if most > store.keep.events:
         return None
     counts = np.bincount(past.entities, minlength=len(keys))
-    for entity in np.flatnonzero(counts > store.keep.events_per_entity).tolist():
+    for entity in np.flatnonzero(~late & (counts > store.keep.events_per_entity)).tolist():
         mine = past.entities == entity
         gone = forgotten.entities == entity
         before = np.concatenate([[0], np.cumsum(forgotten.counts[gone])])
@@ -332,25 +385,14 @@ def _most_events(
     return most
 
 
-def _keep(
-    store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten, asked: Asked
-) -> None:
-    """Leave the store as if each event and request had come by itself."""
-    bounds = np.searchsorted(past.entities, np.arange(len(keys) + 1))
-    fresh = bounds[:-1] + np.array(
-        [len(entity.times) if (entity := store.held.get(key)) is not None else 0 for key in keys],
-        np.int64,
-    )
+def _keep(store: Store, keys: Sequence[Key], past: _Past, forgotten: _Forgotten) -> None:
+    """Leave the events in the store as if each event and request had come by itself."""
+    bounds = np.searchsorted(past.entities, np.arange(len(keys) + 1)).tolist()
     gone = np.zeros(len(keys), np.int64)
     np.add.at(gone, forgotten.entities, forgotten.counts)
-    used = np.full(len(keys), -1)
-    np.maximum.at(used, asked.entities, asked.places)
-    np.maximum.at(used, past.entities, past.places)
-    for entity in np.argsort(used).tolist():
-        first, last = int(fresh[entity]), int(bounds[entity + 1])
+    for entity in np.unique(past.entities).tolist():
         held = store.held.get(keys[entity])
-        if used[entity] < 0 or (held is None and first == last):
-            continue
+        first, last = bounds[entity] + (len(held.times) if held else 0), bounds[entity + 1]
         held = held or store.create(keys[entity])
         held.extend(
             past.times_us[first:last],
@@ -361,5 +403,14 @@ def _keep(
             ],
         )
         held.drop_front(int(gone[entity]))
-        store.held.move_to_end(keys[entity])
     store.events += int((past.places >= 0).sum()) - int(forgotten.counts.sum())
+
+
+def _touch(store: Store, keys: Sequence[Key], past: _Past, asked: Asked) -> None:
+    """Leave the entities in the order of their last use."""
+    used = np.full(len(keys), -1)
+    np.maximum.at(used, asked.entities, asked.places)
+    np.maximum.at(used, past.entities, past.places)
+    for entity in np.argsort(used).tolist():
+        if used[entity] >= 0 and keys[entity] in store.held:
+            store.held.move_to_end(keys[entity])

@@ -5,11 +5,14 @@ from typing import Annotated
 
 import msgspec
 
-from edge_core.features.record import Identifier, Record
+from edge_core.features.record import Finite, Identifier, Record
 
 MAX_TRANSITIONS = 512
 MAX_DATES = 4096
 MAX_ENTRIES = 65536
+
+Seconds = Annotated[int, msgspec.Meta(gt=-(2**42), lt=2**42)]
+"""Since 1970 UTC; microseconds of it stay below 2^62."""
 
 
 class Zone(Record, frozen=True, kw_only=True):
@@ -20,10 +23,10 @@ class Zone(Record, frozen=True, kw_only=True):
     first_offset_s: int
     """Before the first transition."""
     transitions: Annotated[
-        tuple[tuple[int, int], ...], msgspec.Meta(max_length=MAX_TRANSITIONS)
+        tuple[tuple[Seconds, int], ...], msgspec.Meta(max_length=MAX_TRANSITIONS)
     ] = ()
     """Seconds since 1970 UTC and the offset from then on, rising."""
-    until_s: int
+    until_s: Seconds
     """Seconds since 1970 UTC up to which the table is known; later moments are refused."""
 
     def __post_init__(self) -> None:
@@ -50,4 +53,4 @@ class Table(Record, frozen=True, kw_only=True):
     """A number for each text."""
 
     name: Identifier
-    values: Annotated[dict[str, float], msgspec.Meta(min_length=1, max_length=MAX_ENTRIES)]
+    values: Annotated[dict[str, Finite], msgspec.Meta(min_length=1, max_length=MAX_ENTRIES)]

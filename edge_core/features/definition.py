@@ -4,9 +4,13 @@ It is part of the signed bundle (``features.json``) and names operations, never 
 sensor samples into windows, the other answers requests from entities' events.
 """
 
+import hashlib
+from typing import Any
+
 import msgspec
 
 from edge_core.errors import InvalidBundle, quoted
+from edge_core.features.explaining import explain
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.window_definition import WindowDefinition
 
@@ -37,8 +41,18 @@ def parse(data: bytes) -> FeatureDefinition:
         if outline.request is msgspec.UNSET:
             return msgspec.json.decode(data, type=WindowDefinition)
         return msgspec.json.decode(data, type=RequestDefinition)
+    except msgspec.ValidationError as error:
+        said = explain(error, _plain(data))
+        raise InvalidBundle(f"feature definition is not valid: {said}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidBundle(f"feature definition is not valid: {quoted(error)}") from error
+
+
+def _plain(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def serialize(definition: FeatureDefinition) -> bytes:
@@ -46,6 +60,11 @@ def serialize(definition: FeatureDefinition) -> bytes:
     # Once around, so that a whole number where a real one belongs is written as it is read.
     read = msgspec.json.decode(msgspec.json.encode(definition), type=type(definition))
     return msgspec.json.format(msgspec.json.encode(read), indent=2) + b"\n"
+
+
+def digest(definition: FeatureDefinition) -> str:
+    """Sha256 of the canonical bytes: what states and samples name their definition by."""
+    return hashlib.sha256(serialize(definition)).hexdigest()
 
 
 def of_windows(definition: FeatureDefinition) -> WindowDefinition:

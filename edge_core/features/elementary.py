@@ -42,6 +42,20 @@ def log1p(values: Float64) -> Float64:
     return found
 
 
+def log1p_of(value: float) -> float:
+    """As :func:`log1p`, of one number."""
+    whole = 1.0 + value
+    mantissa, exponent = math.frexp(whole)
+    if mantissa < math.sqrt(0.5):
+        mantissa, exponent = mantissa * 2.0, exponent - 1
+    step = whole - 1.0
+    if step == 0.0:
+        return value
+    part = (mantissa - 1.0) / (mantissa + 1.0)
+    logarithm = exponent * LN2 + 2.0 * part * _series_of(LOG_TERMS, part * part)
+    return logarithm * (value / step)
+
+
 def circle(turned: Int64, period: Int64 | int) -> tuple[Float64, Float64]:
     """Sine and cosine of the angle ``turned / period`` of a full turn.
 
@@ -61,9 +75,26 @@ def circle(turned: Int64, period: Int64 | int) -> tuple[Float64, Float64]:
     return np.where(below, -y, y), np.where(left, -x, x)
 
 
+def circle_of(turned: int, period: int) -> tuple[float, float]:
+    """As :func:`circle`, of one angle."""
+    octant, rest = divmod(turned * 8, period)
+    angle = (period - rest if octant % 2 else rest) / (8.0 * period) * TAU
+    square = angle * angle
+    sine, cosine = angle * _series_of(SIN_TERMS, square), _series_of(COS_TERMS, square)
+    y, x = (cosine, sine) if octant in (1, 2, 5, 6) else (sine, cosine)
+    return -y if octant >= 4 else y, -x if 2 <= octant < 6 else x
+
+
 def _series(terms: tuple[float, ...], at: Float64) -> Float64:
     """A polynomial by Horner's rule, lowest term first."""
     total = np.full_like(at, terms[-1])
+    for term in terms[-2::-1]:
+        total = total * at + term
+    return total
+
+
+def _series_of(terms: tuple[float, ...], at: float) -> float:
+    total = terms[-1]
     for term in terms[-2::-1]:
         total = total * at + term
     return total

@@ -7,13 +7,14 @@ multiples of lsb, times in microseconds; so what is read does not depend on how 
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge_core.features.columns import MAX_TIME_US
 from edge_core.features.over_time import (
     CountWithin,
     DistinctWithin,
@@ -24,7 +25,7 @@ from edge_core.features.over_time import (
     TimeOperation,
     TimeSince,
 )
-from edge_core.features.requests import Number, Stream
+from edge_core.features.requests import Category, FieldType, Number, Stream, Time
 
 Int64 = npt.NDArray[np.int64]
 Key = tuple[str, ...]
@@ -32,6 +33,8 @@ Value = int | str | None
 """A field's value: a number in multiples of lsb, a text, or none; MISSING is a number's none."""
 Held: TypeAlias = "array[int] | list[str | None]"
 """The values of one field of an entity's events: numbers, or texts."""
+Read: TypeAlias = "Callable[[Entity, int], float | None]"
+"""From an entity whose windows are at a moment, and that moment, to a feature."""
 Stamp = tuple[int, int]
 """Event time in microseconds and sequence number: the order of events."""
 
@@ -56,6 +59,10 @@ class Dropped(msgspec.Struct, frozen=False, kw_only=True):
     """Of the entities used least recently, when the store had too many events or entities."""
 
 
+Refusal = Literal["duplicate", "expired", "ahead"]
+"""Why a store did not take an event, as ``Dropped`` counts it."""
+
+
 class Span:
     """A window that moves on: a list's part from ``start`` to ``end`` and what it adds up to."""
 
@@ -71,28 +78,38 @@ class Span:
         """Begin again from the front of the list."""
         self.start = self.end = 0
         self.count = self.total = 0
-        self.values: Counter[Value] = Counter()
+        if self.distinct:
+            self.values: Counter[Value] = Counter()
 
     def take(self, held: Held, end: int) -> None:
         """Add what comes before place ``end``."""
-        for value in held[self.end : end] if self.field >= 0 else ():
-            self._count(value, 1)
-        self.end = max(self.end, end)
+        if end > self.end:
+            if self.field >= 0:
+                self._count(held[self.end : end], 1)
+            self.end = end
 
     def release(self, held: Held, start: int) -> None:
         """Take away what comes before place ``start``."""
-        for value in held[self.start : min(start, self.end)] if self.field >= 0 else ():
-            self._count(value, -1)
-        self.start = max(self.start, start)
-        self.end = max(self.end, self.start)
+        if start > self.start:
+            if self.field >= 0:
+                self._count(held[self.start : min(start, self.end)], -1)
+            self.start = start
+            self.end = max(self.end, start)
 
-    def _count(self, value: Value, sign: int) -> None:
-        if value is None or value == MISSING:
-            return
-        self.count += sign
-        if isinstance(value, int):
-            self.total += sign * value
+    def _count(self, values: Held, sign: int) -> None:
+        if isinstance(values, array):
+            missing = values.count(MISSING)
+            self.total += sign * (sum(values) - missing * MISSING)
+        else:
+            missing = values.count(None)
+        self.count += sign * (len(values) - missing)
         if self.distinct:
+            self._tell_apart(values, sign)
+
+    def _tell_apart(self, values: Held, sign: int) -> None:
+        for value in values:
+            if value is None or value == MISSING:
+                continue
             self.values[value] += sign
             if not self.values[value]:
                 del self.values[value]
@@ -115,16 +132,24 @@ class Entity:
 
     def insert(self, stamp: Stamp, values: Sequence[Value]) -> bool:
         """Put an event in its place; false where it is there already."""
+        times = self.times
+        if times and stamp <= (times[-1], self.sequence[-1]):
+            return self._insert_late(stamp, values)
+        times.append(stamp[0])
+        self.sequence.append(stamp[1])
+        for held, value in zip(self.fields, values, strict=True):
+            held.append(value)  # type: ignore[arg-type]  # of the field's own kind
+        return True
+
+    def _insert_late(self, stamp: Stamp, values: Sequence[Value]) -> bool:
         time, sequence = stamp
-        place = len(self.times)
-        if place and stamp <= (self.times[-1], self.sequence[-1]):
-            first, last = bisect_left(self.times, time), bisect_right(self.times, time)
-            place = bisect_left(self.sequence, sequence, first, last)
-            if place < last and self.sequence[place] == sequence:
-                return False
+        first, last = bisect_left(self.times, time), bisect_right(self.times, time)
+        place = bisect_left(self.sequence, sequence, first, last)
+        if place < last and self.sequence[place] == sequence:
+            return False
         for span in self.spans:
             if place < span.end:
-                # A late event inside of what was added up already.
+                # Inside of what was added up already.
                 span.clear()
         self.times.insert(place, time)
         self.sequence.insert(place, sequence)
@@ -176,20 +201,28 @@ class Store:
         self.fields = list(
             dict.fromkeys(feature.field for feature in features if isinstance(feature, OfField))
         )
-        self.numeric = [name in lsbs for name in self.fields]
+        kinds = {field.name: field for field in stream.fields}
+        self.numeric = [not isinstance(kinds[name], Category) for name in self.fields]
+        self.limits = [_limits(kinds[name]) for name in self.fields]
+        """Lowest and highest value that each field may hold; none for texts."""
         self.longest_us = max(feature.within_us for feature in features)
         self.ahead_us = round(stream.max_ahead_s * 1_000_000)
         # Features of the same field and window share what is added up.
         places: dict[tuple[int, int], int] = {}
         distinct: set[int] = set()
-        self.features: list[tuple[TimeOperation, int, float]] = []
+        self.features: list[tuple[TimeOperation, float]] = []
+        """What is read, each with the lsb of its field."""
+        self._read: list[Read] = []
+        self._nothing: list[float | None] = []
         for feature in features:
             field = self.fields.index(feature.field) if isinstance(feature, OfField) else -1
             place = places.setdefault((field, feature.within_us), len(places))
             if isinstance(feature, DistinctWithin):
                 distinct.add(place)
             lsb = lsbs.get(feature.field, 1.0) if isinstance(feature, OfField) else 1.0
-            self.features.append((feature, place, lsb))
+            self.features.append((feature, lsb))
+            self._read.append(_reading(feature, place, lsb))
+            self._nothing.append(0.0 if isinstance(feature, CountWithin) else None)
         self.within_us = [within for _, within in places]
         self._spans = [(field, place in distinct) for (field, _), place in places.items()]
         self.held: OrderedDict[Key, Entity] = OrderedDict()
@@ -199,8 +232,10 @@ class Store:
         """The most that there were at once; whoever looks at it may set it back."""
         self.dropped = Dropped()
 
-    def add(self, key: Key, stamp: Stamp, values: Sequence[Value], arrived_us: int) -> None:
-        """Take one event.
+    def add(
+        self, key: Key, stamp: Stamp, values: Sequence[Value], arrived_us: int
+    ) -> Refusal | None:
+        """Take one event, or say why not.
 
         Args:
             key: the entity's.
@@ -210,22 +245,24 @@ class Store:
         """
         if stamp[0] > arrived_us + self.ahead_us:
             self.dropped.ahead += 1
-            return
+            return "ahead"
         if stamp[0] < arrived_us - self.longest_us:
             self.dropped.expired += 1
-            return
+            return "expired"
         entity = self.held.get(key) or self.create(key)
         self.held.move_to_end(key)
         if not entity.insert(stamp, values):
             self.dropped.duplicate += 1
-            return
+            return "duplicate"
         self.events += 1
         if len(entity.times) > self.keep.events_per_entity:
             entity.drop_front(1)
             self.events -= 1
             self.dropped.overflow += 1
         self.most_events = max(self.most_events, self.events)
-        self._evict()
+        if len(self.held) > self.keep.entities or self.events > self.keep.events:
+            self._evict()
+        return None
 
     def create(self, key: Key) -> Entity:
         """Begin to keep events of an entity."""
@@ -241,25 +278,25 @@ class Store:
         """
         entity = self.held.get(key)
         if entity is None:
-            return [0.0 if isinstance(f, CountWithin) else None for f, _, _ in self.features]
+            return self._nothing
         self.held.move_to_end(key)
-        end = max(0, bisect_left(entity.times, now_us) - self.behind)
+        times = entity.times
+        end = max(0, bisect_left(times, now_us) - self.behind)
         for span, within in zip(entity.spans, self.within_us, strict=True):
-            start = bisect_left(entity.times, now_us - within, span.start, end)
-            held = entity.held(span)
-            span.release(held, start)
-            span.take(held, end)
-        found = [
-            _value(feature, entity, entity.spans[place], now_us, lsb)
-            for feature, place, lsb in self.features
-        ]
+            start = bisect_left(times, now_us - within, span.start, end)
+            if start > span.start or end > span.end:
+                held = entity.held(span)
+                span.release(held, start)
+                span.take(held, end)
+        found = [read(entity, now_us) for read in self._read]
         self._forget(entity, now_us)
         return found
 
     def _forget(self, entity: Entity, now_us: int) -> None:
         """Drop events that no later window can hold."""
-        expired = bisect_left(entity.times, now_us - self.longest_us)
-        if expired >= COMPACTED:
+        times, until = entity.times, now_us - self.longest_us
+        if len(times) >= COMPACTED and times[COMPACTED - 1] < until:
+            expired = bisect_left(times, until)
             entity.drop_front(expired)
             self.events -= expired
 
@@ -269,56 +306,63 @@ class Store:
             self.events -= len(entity.times)
             self.dropped.evicted += len(entity.times)
 
-    def state(self) -> dict[str, Any]:
-        """What has to be remembered, entities used least recently first."""
-        return {
-            "dropped": msgspec.structs.asdict(self.dropped),
-            "entities": [
-                [
-                    list(key),
-                    entity.times.tolist(),
-                    entity.sequence.tolist(),
-                    [list(held) for held in entity.fields],
-                ]
-                for key, entity in self.held.items()
-            ],
-        }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take what :meth:`state` gave."""
-        self.dropped = Dropped(**state["dropped"])
-        self.held.clear()
-        self.events = 0
-        for key, times, sequence, fields in state["entities"]:
-            entity = self.create(tuple(key))
-            entity.extend(np.array(times, np.int64), np.array(sequence, np.int64), fields)
-            self.events += len(entity.times)
-        self.most_events = self.events
+def _limits(field: FieldType) -> tuple[int, int] | None:
+    match field:
+        case Number():
+            return round(field.low / field.lsb), round(field.high / field.lsb)
+        case Time():
+            return -MAX_TIME_US, MAX_TIME_US
+        case Category():
+            return None
 
 
-def _value(
-    feature: TimeOperation, entity: Entity, span: Span, now_us: int, lsb: float
-) -> float | None:
-    """One feature of a window; none where it is missing."""
+def _reading(feature: TimeOperation, place: int, lsb: float) -> Read:
+    """How one feature is read from an entity's windows; none where it is missing.
+
+    Args:
+        feature: to be read.
+        place: of its window among the entity's.
+        lsb: of its field.
+    """
     match feature:
         case CountWithin():
-            return float(span.end - span.start)
+            return lambda entity, _: float(entity.spans[place].end - entity.spans[place].start)
         case TimeSince():
-            if span.start == span.end:
-                return None
-            return (now_us - entity.times[span.end - 1]) / 1_000_000
+            return lambda entity, now_us: _since(entity, entity.spans[place], now_us)
         case _:
-            pass
-    if span.count < feature.min_count:
+            least = feature.min_count
+            value = _valued(feature, lsb)
+
+    def read(entity: Entity, _: int) -> float | None:
+        span = entity.spans[place]
+        return value(entity, span) if span.count >= least else None
+
+    return read
+
+
+def _since(entity: Entity, span: Span, now_us: int) -> float | None:
+    if span.start == span.end:
         return None
+    return (now_us - entity.times[span.end - 1]) / 1_000_000
+
+
+def _valued(feature: OfField, lsb: float) -> Callable[[Entity, Span], float]:
+    """A feature of a window with enough values."""
     match feature:
         case SumWithin():
-            return span.total * lsb
+            return lambda _, span: span.total * lsb
         case MeanWithin():
-            return span.total / span.count * lsb
+            return lambda _, span: span.total / span.count * lsb
         case DistinctWithin():
-            return float(len(span.values))
+            return lambda _, span: float(len(span.values))
         case LastWithin():
-            held = entity.fields[span.field]
-            assert isinstance(held, array)
-            return next(held[p] for p in range(span.end - 1, -1, -1) if held[p] != MISSING) * lsb
+            return lambda entity, span: _newest(entity, span) * lsb
+        case _:
+            raise TypeError(f"{type(feature).__name__} is no operation on a field")
+
+
+def _newest(entity: Entity, span: Span) -> int:
+    held = entity.fields[span.field]
+    assert isinstance(held, array)
+    return next(held[place] for place in range(span.end - 1, -1, -1) if held[place] != MISSING)

@@ -7,11 +7,13 @@ feature's bytes do not depend on batching, chunking, restarts or the processor.
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_core.errors import InvalidInput
+from edge_core.features import definition as definitions
 from edge_core.features.over_samples import (
     BandEnergy,
     Correlation,
@@ -49,6 +51,11 @@ class Evaluator:
         self._misses = bool(self._may_miss.any())
         self._position = {name: index for index, name in enumerate(definition.input_names)}
         self._plan = self._planned()
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the definition."""
+        return definitions.digest(self.definition)
 
     def quantise(self, samples: npt.ArrayLike) -> Int32:
         """Round raw samples to multiples of each channel's lsb and clip them to its range.

@@ -24,6 +24,8 @@ Operation = OverTime | OverRows
 Kind = Literal["number", "text", "time"]
 Some = TypeVar("Some", bound=Operation)
 
+MAX_DEPTH = 64
+"""Features that build on one another; far below what Python can nest."""
 UNKNOWN = "other"
 """Name of a one-hot's last column."""
 
@@ -79,6 +81,10 @@ def ordered(features: Sequence[Some], given: Iterable[str]) -> list[Some]:
     def visit(name: str, path: tuple[str, ...]) -> None:
         if name in known or name in done:
             return
+        if len(path) > MAX_DEPTH:
+            raise ValueError(
+                f"feature {path[0]}: more than {MAX_DEPTH} features build on one another in a row"
+            )
         if name in path:
             circle = " -> ".join([*path[path.index(name) :], name])
             raise ValueError(f"features need one another in a circle: {circle}")

@@ -1,6 +1,7 @@
 """Moments in the local time of a zone that the definition carries: parts, phases, holidays."""
 
 import datetime
+from bisect import bisect_left, bisect_right
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,8 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 SECOND = 1_000_000
-HOUR = 3600 * SECOND
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 WEEK = 7 * DAY
 NEVER = 2**40
@@ -32,6 +34,7 @@ class Clock:
             self._moments = np.array([moment for moment, _ in zone.transitions], np.int64)
             offsets = [zone.first_offset_s, *(offset for _, offset in zone.transitions)]
             self._offsets = np.array(offsets, np.int64)
+            self._listed = self._moments.tolist(), offsets
 
     def local(self, utc_us: Int64) -> Int64:
         """Microseconds since 1970 as the zone's clocks show them, int64 [n].
@@ -44,14 +47,29 @@ class Clock:
             return utc_us
         seconds = utc_us // SECOND
         if int(seconds.max()) >= zone.until_s:
-            raise InvalidInput(
-                f"a moment lies after {zone.until_s} s, where the definition's table of "
-                f"{zone.name} ends; build the release again with a newer time zone database"
-            )
+            raise _ended(zone)
         local: Int64 = utc_us + self._offsets[np.searchsorted(self._moments, seconds, "right")] * (
             SECOND
         )
         return local
+
+    def local_of(self, utc_us: int) -> int:
+        """As :meth:`local`, of one moment."""
+        zone = self._zone
+        if zone is None:
+            return utc_us
+        seconds = utc_us // SECOND
+        if seconds >= zone.until_s:
+            raise _ended(zone)
+        moments, offsets = self._listed
+        return utc_us + offsets[bisect_right(moments, seconds)] * SECOND
+
+
+def _ended(zone: Zone) -> InvalidInput:
+    return InvalidInput(
+        f"a moment lies after {zone.until_s} s, where the definition's table of {zone.name} ends; "
+        "build the release again with a newer time zone database"
+    )
 
 
 def part(local_us: Int64, name: str) -> Int64:
@@ -60,7 +78,7 @@ def part(local_us: Int64, name: str) -> Int64:
         case "hour":
             return local_us // HOUR % 24
         case "minute_of_day":
-            return local_us // (60 * SECOND) % 1440
+            return local_us // MINUTE % 1440
         case "weekday":
             return (local_us + MONDAY) // DAY % 7
         case "month":
@@ -89,7 +107,8 @@ class Dates:
 
     def __init__(self, calendar: Calendar) -> None:
         epoch = datetime.date(1970, 1, 1)
-        self._days = np.array([(date - epoch).days for date in calendar.dates], np.int64)
+        self._listed = [(date - epoch).days for date in calendar.dates]
+        self._days = np.array(self._listed, np.int64)
 
     def holds(self, local_us: Int64) -> Float64:
         """1 where the date is in the calendar, else 0."""
@@ -104,6 +123,20 @@ class Dates:
         gone = np.where(place == 0, NEVER, day - self._days[np.maximum(place - 1, 0)])
         nearest = np.where(coming <= gone, coming, -gone)
         return np.clip(nearest, -limit, limit).astype(np.float64)
+
+    def holds_one(self, local_us: int) -> float:
+        """As :meth:`holds`, of one moment."""
+        day = local_us // DAY
+        place = bisect_left(self._listed, day)
+        return float(place < len(self._listed) and self._listed[place] == day)
+
+    def days_to_one(self, local_us: int, limit: int) -> float:
+        """As :meth:`days_to`, of one moment."""
+        day = local_us // DAY
+        place = bisect_left(self._listed, day)
+        coming = self._listed[place] - day if place < len(self._listed) else NEVER
+        gone = day - self._listed[place - 1] if place else NEVER
+        return float(min(coming, limit) if coming <= gone else max(-gone, -limit))
 
 
 def _since_1970(local_us: Int64, unit: str) -> Int64:

@@ -105,5 +105,7 @@ def _columns(given: Given) -> dict[str, list[Any]]:
 
 
 def _listed(column: Any) -> list[Any]:
-    found: list[Any] = column if isinstance(column, list) else np.asarray(column).tolist()
-    return found
+    if not isinstance(column, list):
+        found: list[Any] = np.asarray(column).tolist()
+        return found
+    return [value.item() if isinstance(value, np.generic) else value for value in column]

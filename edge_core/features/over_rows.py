@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edge_core.features.record import Identifier, Record
+from edge_core.features.record import Finite, Identifier, Record
 
 MAX_BUCKETS = 1024
 MAX_VALUES = 1024
@@ -21,7 +21,7 @@ class OverRows(Record, frozen=True, kw_only=True, tag_field="op"):
     name: Identifier
     output: bool = True
     """False for a step that only other features use."""
-    default: float | None = None
+    default: Finite | None = None
     """Stands for a value that is missing."""
 
 
@@ -43,8 +43,8 @@ class Missing(OfOne, frozen=True, kw_only=True, tag="missing"):
 class Scale(OfOne, frozen=True, kw_only=True, tag="scale"):
     """(x - offset) * factor."""
 
-    offset: float = 0.0
-    factor: float = 1.0
+    offset: Finite = 0.0
+    factor: Finite = 1.0
 
 
 class Log1p(OfOne, frozen=True, kw_only=True, tag="log1p"):
@@ -54,8 +54,8 @@ class Log1p(OfOne, frozen=True, kw_only=True, tag="log1p"):
 class Clip(OfOne, frozen=True, kw_only=True, tag="clip"):
     """X, at least low and at most high."""
 
-    low: float
-    high: float
+    low: Finite
+    high: Finite
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -77,7 +77,7 @@ class Difference(OfOne, frozen=True, kw_only=True, tag="difference"):
 class Bucketise(OfOne, frozen=True, kw_only=True, tag="bucketise"):
     """Number of edges that are not above x: a code from 0 to the number of edges."""
 
-    edges: Annotated[list[float], msgspec.Meta(min_length=1, max_length=MAX_BUCKETS)]
+    edges: Annotated[list[Finite], msgspec.Meta(min_length=1, max_length=MAX_BUCKETS)]
 
     def __post_init__(self) -> None:
         if any(not low < high for low, high in zip(self.edges, self.edges[1:], strict=False)):

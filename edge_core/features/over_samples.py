@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from edge_core.features.record import Identifier, Record
+from edge_core.features.record import Finite, Identifier, Record
 
 MAX_EDGES = 64
 
@@ -20,7 +20,7 @@ class OverSamples(Record, frozen=True, kw_only=True, tag_field="op"):
     name: Identifier
     input: Identifier
     """A channel."""
-    default: float | None = None
+    default: Finite | None = None
     """Stands for a value that cannot be had, such as that of a window with too few samples."""
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from edge_core.features.record import Identifier, Record
+from edge_core.features.record import Finite, Identifier, Record
 
 LONGEST_S = 400 * 86400
 """A bit more than a year."""
@@ -24,10 +24,10 @@ class OverTime(Record, frozen=True, kw_only=True, tag_field="op"):
         default_factory=dict
     )
     """Field of the stream -> field of the request that holds the same key; none: all events."""
-    within_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)]
+    within_s: Annotated[float, msgspec.Meta(ge=1e-6, le=LONGEST_S)]
     output: bool = True
     """False for a step that only other features use."""
-    default: float | None = None
+    default: Finite | None = None
     """Stands for a value that cannot be had."""
 
     @property

@@ -9,6 +9,10 @@ LARGEST_VALUE = 2.0**60
 MAX_STEPS = 2**24
 """Multiples of lsb that a range may hold on either side of zero: they are exact in float32."""
 
+LARGEST_FLOAT32 = 3.4028234663852886e38
+
+Finite = Annotated[float, msgspec.Meta(ge=-LARGEST_FLOAT32, le=LARGEST_FLOAT32)]
+"""A number that float32 holds; TOML can say nan and inf, which JSON cannot."""
 Identifier = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,47}\Z")]
 
 

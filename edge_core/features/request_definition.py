@@ -13,6 +13,7 @@ from edge_core.features import graph
 from edge_core.features.carried import Calendar, Table, Zone
 from edge_core.features.over_rows import DaysToHoliday, Holiday, Lookup, OfTime, RowOperation
 from edge_core.features.over_time import (
+    DistinctWithin,
     LastWithin,
     MeanWithin,
     OfField,
@@ -28,6 +29,8 @@ DEFAULT_MEMORY_BYTES = 64 * 1024 * 1024
 EXACT = 2**53
 """Whole numbers below it are exact in float64."""
 
+RequestOperation = TimeOperation | RowOperation
+
 
 class RequestDefinition(Record, frozen=True, kw_only=True, omit_defaults=False):
     """A request's fields, event streams and features, in the order in which arrays hold them."""
@@ -38,9 +41,7 @@ class RequestDefinition(Record, frozen=True, kw_only=True, omit_defaults=False):
     zones: Annotated[tuple[Zone, ...], msgspec.Meta(max_length=16)] = ()
     calendars: Annotated[tuple[Calendar, ...], msgspec.Meta(max_length=16)] = ()
     tables: Annotated[tuple[Table, ...], msgspec.Meta(max_length=16)] = ()
-    features: Annotated[
-        tuple[TimeOperation | RowOperation, ...], msgspec.Meta(min_length=1, max_length=1024)
-    ]
+    features: Annotated[tuple[RequestOperation, ...], msgspec.Meta(min_length=1, max_length=1024)]
     memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = DEFAULT_MEMORY_BYTES
     """What kept events may take on a device at most."""
 
@@ -102,12 +103,16 @@ class RequestDefinition(Record, frozen=True, kw_only=True, omit_defaults=False):
     def state_bytes(self) -> int:
         """Most that kept events can take."""
         streams = {stream.name: stream for stream in self.streams}
-        used: dict[tuple[str, tuple[tuple[str, str], ...]], set[str]] = {}
-        for feature in self.features:
-            if isinstance(feature, OverTime):
-                fields = used.setdefault(feature.grouping, set())
-                fields |= {feature.field} if isinstance(feature, OfField) else set()
-        return sum(streams[name].memory_bytes(fields) for (name, _), fields in used.items())
+        found = 0
+        for name, by in self.groupings():
+            mine = [
+                f for f in self.features if isinstance(f, OverTime) and f.grouping == (name, by)
+            ]
+            windows = {(f.field if isinstance(f, OfField) else "", f.within_us) for f in mine}
+            apart = {(f.field, f.within_us) for f in mine if isinstance(f, DistinctWithin)}
+            used = {field for field, _ in windows}
+            found += streams[name].memory_bytes(used, len(windows), len(apart))
+        return found
 
     def _check_carried(self, feature: RowOperation) -> None:
         """Zone, calendar and table that a feature names are here."""
@@ -125,7 +130,7 @@ class RequestDefinition(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 def _check_graph(
-    features: Sequence[TimeOperation | RowOperation], given: Mapping[str, graph.Kind], columns: int
+    features: Sequence[RequestOperation], given: Mapping[str, graph.Kind], columns: int
 ) -> None:
     clash = {feature.name for feature in features} & given.keys()
     if clash:

@@ -6,46 +6,47 @@ first. Training gives a whole log to :meth:`RequestEvaluator.replay`, a device c
 ``ask`` as things come: the same code, the same bits.
 """
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple, Self, cast
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.errors import InvalidInput, quoted
+from edge_core.errors import InvalidInput
 from edge_core.features import columns as checking
 from edge_core.features import definition as definitions
-from edge_core.features.batches import Arrivals, Asked, read_log
-from edge_core.features.columns import Checked, Given
-from edge_core.features.entities import MISSING, Dropped, Key, Store, Value
+from edge_core.features import logs, remembered
+from edge_core.features.columns import MAX_TIME_US, Checked, Given
+from edge_core.features.entities import Dropped, Refusal, Store
+from edge_core.features.few import Few, Plain
 from edge_core.features.logs import Events
 from edge_core.features.over_time import OverTime
+from edge_core.features.replay import Chosen, Read, TextNumbers, replayed
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.requests import Number, Stream, Time
 from edge_core.features.rows import Column, Moments, Numbers, Rows
+from edge_core.features.single import Single, Values
+from edge_core.features.taken import FewReader, Grouped, ManyEvents, check_events, keys_of
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Objects = npt.NDArray[np.object_]
 
-STATE_VERSION = 1
 EARLIEST = -(2**62)
 
 
-Chosen = Callable[[Key], bool]
-"""Whether an entity is among those that are read."""
+class Observed(NamedTuple):
+    """What became of events that were handed in together."""
 
-
-class Read(NamedTuple):
-    """What one grouping's features over time are, for some requests."""
-
-    rows: Int64
-    """Places of the requests, int64 [n]."""
-    values: Float64
-    """float64 [n, features], NaN where one is missing."""
+    taken: int
+    """Those that some feature remembers, or that no feature is about."""
+    dropped: Dropped
+    """Those that were not taken, by the first cause; and earlier ones that had to go for them, once
+    for each way in which features group the stream."""
 
 
 class Held(NamedTuple):
@@ -53,13 +54,6 @@ class Held(NamedTuple):
 
     entities: int
     events: int
-
-
-class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    v: int
-    definition: str
-    now_us: int
-    stores: list[msgspec.Raw]
 
 
 class RequestEvaluator:
@@ -79,7 +73,7 @@ class RequestEvaluator:
         self.definition = definition
         self._rows = Rows(definition)
         self._streams: dict[str, Stream] = {stream.name: stream for stream in definition.streams}
-        self._stores: list[_Grouped] = []
+        self._stores: list[Grouped] = []
         for name, by in definition.groupings():
             features = [
                 feature
@@ -88,7 +82,12 @@ class RequestEvaluator:
             ]
             store = Store(self._streams[name], tuple(mine for mine, _ in by), features, behind)
             names = [feature.name for feature in features]
-            self._stores.append(_Grouped(name, [theirs for _, theirs in by], names, store))
+            self._stores.append(Grouped.of(name, by, names, store))
+        self._width = len(definition.feature_names)
+        self._single = Single(definition, self._rows)
+        self._few = Few(definition.request.fields)
+        self._few_of = {name: FewReader(stream) for name, stream in self._streams.items()}
+        self._lsbs = [(f.name, f.lsb) for f in definition.request.fields if isinstance(f, Number)]
         self._now_us = EARLIEST
 
     @property
@@ -99,6 +98,11 @@ class RequestEvaluator:
             for grouped in self._stores
         }
 
+    @property
+    def now_us(self) -> int:
+        """Newest arrival or request so far; nothing may come before it."""
+        return self._now_us
+
     def most_held(self) -> list[Held]:
         """The most that each grouping's store has held since this was asked last."""
         found = [
@@ -108,29 +112,27 @@ class RequestEvaluator:
             grouped.store.most_events = grouped.store.events
         return found
 
-    def observe(self, stream: str, events: Events) -> None:
+    def observe(self, stream: str, events: Events) -> Observed:
         """Take events, in order of arrival.
 
         Raises:
             InvalidInput: unknown stream or field, an unfit value, or an arrival before that of
                 something that came earlier; nothing was taken then.
         """
-        checked = self._checked(stream, events)
-        arrived = checked.arrived_us.tolist()
+        few = self._few_of[stream].read(events) if stream in self._few_of else None
+        taken = few or self._checked(stream, events)
+        arrived = taken.arrivals()
         if arrived and (arrived != sorted(arrived) or arrived[0] < self._now_us):
             raise InvalidInput(
                 f"events of {stream} do not come in order of arrival; set the clock right, or "
                 "replay them in order"
             )
-        stamps = list(zip(checked.times_us.tolist(), checked.sequence.tolist(), strict=True))
-        for grouped in self._stores:
-            if grouped.stream != stream:
-                continue
-            keys = _keys(checked.fields, grouped.store.by, len(arrived))
-            values = checked.values(grouped.store.fields)
-            for step in zip(keys, stamps, values, arrived, strict=True):
-                grouped.store.add(*step)
+        mine = [grouped for grouped in self._stores if grouped.stream == stream]
+        stores = [grouped.store for grouped in mine]
+        lost = [(store.dropped.overflow, store.dropped.evicted) for store in stores]
+        refusals = [[grouped.store.add(*step) for step in taken.steps(grouped)] for grouped in mine]
         self._now_us = max([self._now_us, *arrived])
+        return _observed(len(arrived), refusals, lost, stores)
 
     def ask(self, request: Given) -> Float32:
         """The model's inputs for requests, in order of time.
@@ -145,16 +147,56 @@ class RequestEvaluator:
             InvalidInput: unknown or missing fields, unfit values, a time before that of something
                 that came earlier, or a missing value without a default.
         """
+        rows = self._few.rows(request)
+        if rows is not None:
+            times = [cast("int", row[self.definition.request.time]) for row in rows]
+            self._check_order(times)
+            return self._ask_each(rows, times)
         checked = checking.check(self.definition.request.fields, request)
         times = checked[self.definition.request.time].steps.tolist()
-        if times and (times != sorted(times) or times[0] < self._now_us):
-            raise InvalidInput("requests do not come in order of time; set the clock right")
+        self._check_order(times)
         found = []
-        for store, keys in self._asked_keys(checked, len(times)):
-            values = [store.read(key, now) for key, now in zip(keys, times, strict=True)]
-            found.append(np.array(values, np.float64).reshape(len(times), len(store.features)))
+        for grouped in self._stores:
+            keys = keys_of(checked, grouped.keys, len(times))
+            values = [grouped.store.read(key, now) for key, now in zip(keys, times, strict=True)]
+            found.append(np.array(values, np.float64).reshape(len(times), len(grouped.features)))
         self._now_us = max([self._now_us, *times])
         return self._computed(checked, found)
+
+    def _check_order(self, times: list[int]) -> None:
+        if times and (times != sorted(times) or times[0] < self._now_us):
+            raise InvalidInput("requests do not come in order of time; set the clock right")
+
+    def _ask_each(self, rows: Sequence[dict[str, Plain]], times: list[int]) -> Float32:
+        """As :meth:`ask`, for few requests of which each was checked."""
+        self._now_us = max([self._now_us, *times])
+        complete: list[Values] = []
+        for row, now in zip(rows, times, strict=True):
+            values: Values = {**row}
+            for name, lsb in self._lsbs:
+                steps = row[name]
+                if steps is not None:
+                    values[name] = steps * lsb  # type: ignore[operator]  # of a number
+            for grouped in self._stores:
+                read = grouped.store.read(grouped.key_of(row), now)
+                values.update(zip(grouped.features, read, strict=True))
+            complete.append(values)
+        found = array("f")
+        for place, values in enumerate(complete):
+            found.extend(self._single.compute(values, place))
+        return np.frombuffer(found, np.float32).reshape(len(rows), self._width)
+
+    def numbers(self, request: Given) -> Float32:
+        """As :func:`~edge_core.features.logs.numbers`, and quicker for few requests."""
+        rows = self._few.rows(request)
+        if rows is None:
+            return logs.numbers(self.definition, request)
+        found = [
+            math.nan if (steps := row[name]) is None else cast("int", steps) * lsb
+            for row in rows
+            for name, lsb in self._lsbs
+        ]
+        return np.array(found, np.float32).reshape(len(rows), 1, len(self._lsbs))
 
     def replay(self, events: Mapping[str, Events], request: Given) -> Float32:
         """Events and requests of a log, in any order: taken in order of arrival.
@@ -208,7 +250,7 @@ class RequestEvaluator:
         moments = [times, *(log.arrived_us for log in streams.values())]
         if min(int(part.min(initial=self._now_us)) for part in moments) < self._now_us:
             raise InvalidInput("the log begins before what was taken already")
-        found = []
+        found, texts = [], TextNumbers()
         for grouped in self._stores:
             if grouped.stream not in streams:
                 names = [field.name for field in self._streams[grouped.stream].fields]
@@ -216,57 +258,64 @@ class RequestEvaluator:
                     grouped.stream, Events([], [], [], {name: [] for name in names})
                 )
             log = streams[grouped.stream]
-            found.append(_replayed(grouped, log, checked, order, times, chosen))
+            found.append(replayed(grouped, log, checked, order, times, texts, chosen))
         self._now_us = max([self._now_us, *(int(part.max(initial=0)) for part in moments)])
         return found
 
     def snapshot(self) -> bytes:
         """What has to be remembered, so that :meth:`restore` goes on to the same bits."""
-        return msgspec.msgpack.encode(
-            {
-                "v": STATE_VERSION,
-                "definition": _digest(self.definition),
-                "now_us": self._now_us,
-                "stores": [grouped.store.state() for grouped in self._stores],
-            }
-        )
+        kept = [remembered.keep(grouped.store) for grouped in self._stores]
+        return remembered.encode(self._digest, self._now_us, kept)
+
+    def excerpt(self, request: Given) -> bytes:
+        """What has to be remembered to give the same features for this request alone.
+
+        To be taken before the request is asked; :meth:`restore` reads it. It holds the request's
+        entities, and of those the events that a window can see. No sizes are limited.
+
+        Raises:
+            InvalidInput: unknown or missing fields, or unfit values.
+        """
+        checked = checking.check(self.definition.request.fields, request)
+        times = checked[self.definition.request.time].steps
+        first, last = int(times.min(initial=MAX_TIME_US)), int(times.max(initial=EARLIEST))
+        kept = [
+            remembered.excerpt(
+                grouped.store,
+                keys_of(checked, grouped.keys, len(times)),
+                first - grouped.store.longest_us,
+                last,
+            )
+            for grouped in self._stores
+        ]
+        return remembered.encode(self._digest, self._now_us, kept)
 
     @classmethod
-    def restore(cls, definition: RequestDefinition, data: bytes) -> "RequestEvaluator":
-        """An evaluator that goes on where :meth:`snapshot` was taken.
+    def restore(cls, definition: RequestDefinition, data: bytes) -> Self:
+        """An evaluator that goes on where :meth:`snapshot` or :meth:`excerpt` was taken.
 
         Raises:
             InvalidInput: damaged bytes, or those of another definition.
         """
         evaluator = cls(definition)
-        try:
-            state = msgspec.msgpack.decode(data, type=_State)
-            if (state.v, state.definition) != (STATE_VERSION, _digest(definition)):
-                raise InvalidInput("the state belongs to another feature definition")
-            for grouped, kept in zip(evaluator._stores, state.stores, strict=True):
-                grouped.store.restore(msgspec.msgpack.decode(kept))
-        except (msgspec.MsgspecError, ValueError, TypeError, KeyError, OverflowError) as error:
-            raise InvalidInput(f"the state is damaged: {quoted(error)}") from error
-        evaluator._now_us = state.now_us
+        found = remembered.decode(evaluator._digest, data)
+        if len(found.stores) != len(evaluator._stores):
+            raise InvalidInput("the state is damaged: it holds other stores")
+        for grouped, kept in zip(evaluator._stores, found.stores, strict=True):
+            remembered.restore(grouped.store, kept)
+        evaluator._now_us = found.now_us
         return evaluator
 
-    def _checked(self, name: str, events: Events) -> "_Log":
+    @cached_property
+    def _digest(self) -> str:
+        return definitions.digest(self.definition)
+
+    def _checked(self, name: str, events: Events) -> ManyEvents:
         stream = self._streams.get(name)
         if stream is None:
             known = ", ".join(self._streams) or "none"
             raise InvalidInput(f"unknown stream {name[:64]}; the definition has {known}")
-        fields = checking.check(stream.fields, events.fields)
-        stamps = checking.check(STAMPS, dict(zip(STAMP_NAMES, events[:3], strict=True)))
-        times, sequence, arrived = (stamps[part].steps for part in STAMP_NAMES)
-        if any(len(column.missing) != len(times) for column in fields.values()):
-            raise InvalidInput(f"fields of {name} have another length than its times")
-        return _Log(times, sequence, arrived, fields)
-
-    def _asked_keys(
-        self, checked: Mapping[str, Checked], count: int
-    ) -> Iterator[tuple[Store, Sequence[Key]]]:
-        for grouped in self._stores:
-            yield grouped.store, _keys(checked, grouped.keys, count)
+        return check_events(stream, events)
 
     def _computed(self, checked: Mapping[str, Checked], read: Sequence[Float64]) -> Float32:
         columns = {
@@ -280,92 +329,28 @@ class RequestEvaluator:
         return self._rows.compute(columns)
 
 
-class _Grouped(NamedTuple):
-    """One store, the request's fields that hold its key, and the features read from it."""
-
-    stream: str
-    keys: list[str]
-    features: list[str]
-    store: Store
-
-
-class _Log(NamedTuple):
-    """Checked events of one stream."""
-
-    times_us: Int64
-    sequence: Int64
-    arrived_us: Int64
-    fields: Mapping[str, Checked]
-
-    def columns(self, names: Sequence[str]) -> list[Int64 | Objects]:
-        """Values of fields, as a store holds them."""
-        return [
-            np.array(column.texts, np.object_)
-            if column.texts
-            else np.where(column.missing, MISSING, column.steps)
-            for column in (self.fields[name] for name in names)
-        ]
-
-    def values(self, names: Sequence[str]) -> list[tuple[Value, ...]]:
-        """Values of fields, event by event."""
-        columns = [column.tolist() for column in self.columns(names)]
-        return list(zip(*columns, strict=True)) if columns else [()] * len(self.times_us)
-
-
-STAMP_NAMES = ("event_time", "sequence", "arrival")
-STAMPS = [Time(name=name) for name in STAMP_NAMES]
-
-
-def _keys(checked: Mapping[str, Checked], names: Sequence[str], count: int) -> list[Key]:
-    # A key's fields refuse null.
-    return (
-        list(zip(*(checked[name].texts for name in names), strict=True)) if names else [()] * count
-    )
-
-
-def _replayed(
-    grouped: _Grouped,
-    log: _Log,
-    request: Mapping[str, Checked],
-    order: Int64,
-    times: Int64,
-    chosen: Chosen | None,
-) -> Read:
-    """What one store says for requests while it takes a log; in the requests' own order.
-
-    Among events that came at one moment the order is event time, then sequence number; an event
-    comes before a request of its moment.
-    """
-    store = grouped.store
-    came = np.lexsort((log.sequence, log.times_us, log.arrived_us))
-    codes: dict[Key, int] = {}
-    entities = _coded(codes, _keys(log.fields, store.by, len(came)))
-    asked_entities = _coded(codes, _keys(request, grouped.keys, len(times)))
-    if chosen is not None:
-        mine = np.array([chosen(key) for key in codes], np.bool_)
-        came, order = came[mine[entities[came]]], order[mine[asked_entities[order]]]
-    arrived, asked_at = log.arrived_us[came], times[order]
-    events = Arrivals(
-        entities[came],
-        log.times_us[came],
-        log.sequence[came],
-        arrived,
-        [column[came] for column in log.columns(store.fields)],
-        np.arange(len(came)) + np.searchsorted(asked_at, arrived),
-    )
-    asked = Asked(
-        asked_entities[order],
-        asked_at,
-        np.arange(len(order)) + np.searchsorted(arrived, asked_at, "right"),
-    )
-    values = read_log(store, list(codes), events, asked)
-    places = np.argsort(order, kind="stable")
-    return Read(order[places], values[places])
-
-
-def _coded(known: dict[Key, int], keys: Sequence[Key]) -> Int64:
-    """Each key's place in the order in which they were seen first."""
-    return np.fromiter((known.setdefault(key, len(known)) for key in keys), np.int64, len(keys))
+def _observed(
+    count: int,
+    refusals: Sequence[Sequence[Refusal | None]],
+    lost: Sequence[tuple[int, int]],
+    stores: Sequence[Store],
+) -> Observed:
+    found = Dropped()
+    taken = count
+    for causes in zip(*refusals, strict=True):
+        if None not in causes:
+            taken -= 1
+            match causes[0]:
+                case "duplicate":
+                    found.duplicate += 1
+                case "expired":
+                    found.expired += 1
+                case _:
+                    found.ahead += 1
+    for (overflow, evicted), store in zip(lost, stores, strict=True):
+        found.overflow += store.dropped.overflow - overflow
+        found.evicted += store.dropped.evicted - evicted
+    return Observed(taken, found)
 
 
 def _column(definition: RequestDefinition, name: str, checked: Checked) -> Column:
@@ -375,7 +360,3 @@ def _column(definition: RequestDefinition, name: str, checked: Checked) -> Colum
     if isinstance(field, Time):
         return Moments(checked.steps, checked.missing)
     return checked.texts
-
-
-def _digest(definition: RequestDefinition) -> str:
-    return hashlib.sha256(definitions.serialize(definition)).hexdigest()

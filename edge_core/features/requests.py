@@ -14,7 +14,12 @@ EVENT_BYTES = 20
 NUMBER_BYTES = 10
 TEXT_BYTES = 136
 """A text of 64 Latin letters."""
-ENTITY_BYTES = 2048
+ENTITY_BYTES = 1536
+WINDOW_BYTES = 320
+"""What an entity costs more for each window of another length or field."""
+DISTINCT_BYTES = 112
+"""What an event costs more for each window that tells its values apart."""
+MOST_AHEAD_S = 400 * 86400
 
 NullPolicy = Literal["refuse", "keep"]
 """Whether a missing value is an error, or goes on as missing."""
@@ -88,17 +93,24 @@ class Stream(Record, frozen=True, kw_only=True):
     name: Identifier
     fields: Annotated[list[FieldType], msgspec.Meta(max_length=64)]
     keep: Keep = Keep()
-    max_ahead_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    max_ahead_s: Annotated[float, msgspec.Meta(ge=0, le=MOST_AHEAD_S)] = 0.0
     """How far an event's time may lie after its arrival; further ones are dropped and counted."""
 
     def __post_init__(self) -> None:
         duplicates_refused("field", [field.name for field in self.fields])
 
-    def memory_bytes(self, used: Collection[str]) -> int:
-        """Most that one grouping of the stream's events can take, by the fields that are used."""
+    def memory_bytes(self, used: Collection[str], windows: int, distinct: int) -> int:
+        """Most that one grouping of the stream's events can take.
+
+        Args:
+            used: fields that features are about.
+            windows: different ones, by field and length.
+            distinct: those that tell values apart.
+        """
         event = EVENT_BYTES + sum(
             NUMBER_BYTES if isinstance(field, Number) else TEXT_BYTES
             for field in self.fields
             if field.name in used
         )
-        return self.keep.entities * ENTITY_BYTES + self.keep.events * event
+        entity = ENTITY_BYTES + windows * WINDOW_BYTES
+        return self.keep.entities * entity + self.keep.events * (event + distinct * DISTINCT_BYTES)

@@ -4,6 +4,7 @@ A request alone gives the same bits as among others: every operation works on ea
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -43,6 +44,8 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
+BLOCK = 8192
+"""Rows that are computed together."""
 HASH_BYTES = 8
 SEPARATOR = "|"
 
@@ -80,12 +83,14 @@ class Rows:
             InvalidBundle: a registered function is not the one that the definition names.
         """
         self._definition = definition
-        self._clocks = {zone.name: Clock(zone) for zone in definition.zones}
-        self._dates = {calendar.name: Dates(calendar) for calendar in definition.calendars}
-        self._tables = {table.name: table.values for table in definition.tables}
+        self._clocks: dict[str | None, Clock] = {None: Clock(None)}
+        self._clocks |= {zone.name: Clock(zone) for zone in definition.zones}
+        self.dates = {calendar.name: Dates(calendar) for calendar in definition.calendars}
+        self._width = len(definition.feature_names)
+        self.tables = {table.name: table.values for table in definition.tables}
         ordered = graph.ordered(definition.features, definition.field_names)
         self._steps: list[tuple[Operation, Compute | None]] = [
-            (feature, self._compiled(feature) if isinstance(feature, OverRows) else None)
+            (feature, self.compiled(feature) if isinstance(feature, OverRows) else None)
             for feature in ordered
         ]
 
@@ -102,26 +107,39 @@ class Rows:
             InvalidInput: a value is missing for which the definition has no default, or a moment
                 lies beyond its zone's table.
         """
-        columns = dict(given)
+        moments = given[self._definition.request.time]
+        assert isinstance(moments, Moments)
+        inputs = np.empty((len(moments.values), self._width), np.float32)
+        # Blocks of rows stay in the processor's cache.
+        for begin in range(0, len(inputs), BLOCK):
+            rows = slice(begin, begin + BLOCK)
+            part = {name: _part(column, rows) for name, column in given.items()}
+            self._compute(part, inputs[rows], begin)
+        return inputs
+
+    def _compute(self, columns: dict[str, Column], inputs: Float32, first: int) -> None:
+        """Fill in the inputs of one block, float32 [rows, columns]; its first row's number."""
         for feature, compute in self._steps:
             made = columns[feature.name] if compute is None else compute(columns)
             columns[feature.name] = _defaulted(made, feature.default)
-        parts = []
+        place = 0
         for feature in self._definition.features:
             if not feature.output:
                 continue
             found = columns[feature.name]
             assert isinstance(found, Numbers)
             if found.missing.any():
-                raise InvalidInput(
-                    f"feature {feature.name} is missing in row {int(found.missing.argmax())}, and "
-                    "the definition has no default for it"
-                )
-            width = len(graph.columns(feature))
-            parts.append(found.values.reshape(len(found.missing), width))
-        return np.concatenate(parts, axis=1).astype(np.float32)
+                raise missing(feature.name, first + int(found.missing.argmax()))
+            width = 1 if found.values.ndim == 1 else found.values.shape[1]
+            inputs[:, place : place + width] = found.values.reshape(len(inputs), width)
+            place += width
 
-    def _compiled(self, feature: OverRows) -> Compute:
+    def clock(self, feature: OfTime) -> Clock:
+        """Of the zone that a feature names."""
+        return self._clocks[feature.zone]
+
+    def compiled(self, feature: OverRows) -> Compute:
+        """From columns to a feature's own."""
         match feature:
             case Join():
                 return lambda columns: _joined([_texts(columns, name) for name in feature.inputs])
@@ -141,15 +159,14 @@ class Rows:
     def _of_text(self, feature: OneHot | Hash | Lookup) -> Compute:
         match feature:
             case OneHot():
-                places = {value: place for place, value in enumerate(feature.values)}
-                width = len(places) + 1
+                last = len(feature.values)
+                places: dict[str | None, int] = {None: -1}
+                places |= {value: place for place, value in enumerate(feature.values)}
 
                 def one_hot(columns: Mapping[str, Column]) -> Column:
                     texts = _texts(columns, feature.input)
-                    codes = [
-                        places.get(text, width - 1) if text is not None else -1 for text in texts
-                    ]
-                    return _indicators(np.array(codes, np.int64), width)
+                    found = map(places.get, texts, itertools.repeat(last))
+                    return _indicators(np.fromiter(found, np.int64, len(texts)), last + 1)
 
                 return one_hot
             case Hash():
@@ -157,11 +174,11 @@ class Rows:
                     _texts(columns, feature.input), lambda text: hashed(text, feature.buckets)
                 )
             case Lookup():
-                table = self._tables[feature.table]
+                table = self.tables[feature.table]
                 return lambda columns: _numbers_of(_texts(columns, feature.input), table.get)
 
     def _of_time(self, feature: OfTime) -> Compute:
-        clock = self._clocks[feature.zone] if feature.zone is not None else Clock(None)
+        clock = self.clock(feature)
         compute = self._of_local(feature)
 
         def local(columns: Mapping[str, Column]) -> Column:
@@ -179,12 +196,19 @@ class Rows:
             case TimePart():
                 return lambda local: local_time.part(local, feature.part).astype(np.float64)
             case Holiday():
-                return self._dates[feature.calendar].holds
+                return self.dates[feature.calendar].holds
             case DaysToHoliday():
-                dates = self._dates[feature.calendar]
+                dates = self.dates[feature.calendar]
                 return lambda local: dates.days_to(local, feature.limit)
             case _:
                 raise TypeError(f"{type(feature).__name__} is no operation on moments")
+
+
+def missing(feature: str, row: int) -> InvalidInput:
+    """The refusal of a request for which a feature cannot be had."""
+    return InvalidInput(
+        f"feature {feature} is missing in row {row}, and the definition has no default for it"
+    )
 
 
 def hashed(text: str, buckets: int) -> float:
@@ -204,7 +228,7 @@ def _of_number(feature: OverRows) -> Compute:
             )
         case Clip():
             return lambda columns: _mapped(
-                columns, feature.input, lambda x: np.clip(x, feature.low, feature.high)
+                columns, feature.input, lambda x: np.clip(x, feature.low, feature.high) + 0.0
             )
         case Bucketise():
             edges = np.array(feature.edges)
@@ -311,6 +335,14 @@ def _marks(found: Column) -> Numbers:
     else:
         missing = found.missing
     return Numbers(missing.astype(np.float64), np.zeros(len(missing), np.bool_))
+
+
+def _part(column: Column, rows: slice) -> Column:
+    if isinstance(column, list):
+        return column[rows]
+    if isinstance(column, Numbers):
+        return Numbers(column.values[rows], column.missing[rows])
+    return Moments(column.values[rows], column.missing[rows])
 
 
 def _defaulted(found: Column, default: float | None) -> Column:

@@ -1,6 +1,5 @@
 """From timestamped samples to windows, whatever the chunks in which they arrive. No clock."""
 
-import hashlib
 import itertools
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -9,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_core.errors import InvalidInput, quoted
-from edge_core.features import definition as definitions
 from edge_core.features.evaluation import Evaluator, Float32, Int32, Int64
 from edge_core.features.window_definition import WindowDefinition
 
@@ -100,7 +98,7 @@ class FeatureStream:
         return msgspec.msgpack.encode(
             _Snapshot(
                 v=SNAPSHOT_VERSION,
-                definition=_digest(self._definition),
+                definition=self._evaluator.digest,
                 newest=self._newest,
                 late=self.late,
                 gaps=self.gaps,
@@ -126,7 +124,7 @@ class FeatureStream:
             raw = raw.reshape(len(times), len(definition.inputs))
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidInput(f"a stream's snapshot is damaged: {quoted(error)}") from error
-        if (kept.v, kept.definition) != (SNAPSHOT_VERSION, _digest(definition)):
+        if (kept.v, kept.definition) != (SNAPSHOT_VERSION, stream._evaluator.digest):
             raise InvalidInput("a stream's snapshot belongs to another feature definition")
         if len(times) >= definition.window.samples or (times[1:] <= times[:-1]).any():
             raise InvalidInput("a stream's snapshot is damaged: it holds no part of a window")
@@ -195,10 +193,6 @@ def _overlapping(samples: npt.NDArray[Scalar], count: int, size: int, hop: int) 
         return samples[None, :size]
     windows = np.lib.stride_tricks.sliding_window_view(samples, size, axis=0)
     return windows[: (count - 1) * hop + 1 : hop].transpose(0, 2, 1)
-
-
-def _digest(definition: WindowDefinition) -> str:
-    return hashlib.sha256(definitions.serialize(definition)).hexdigest()
 
 
 def _as_microseconds(times_us: npt.ArrayLike) -> Int64:

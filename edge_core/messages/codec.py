@@ -1,5 +1,9 @@
-"""Message <-> bytes: msgpack maps with a version, at most 64 KiB."""
+"""Message <-> bytes: msgpack maps with a version, at most 64 KiB.
 
+The current version is written; it and, where a message moved, the one before are read.
+"""
+
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 import msgspec
@@ -33,6 +37,10 @@ class _Versioned(msgspec.Struct):
 
 _version = msgspec.msgpack.Decoder(_Versioned)
 _decoders = {kind: msgspec.msgpack.Decoder(kind) for kind in CURRENT}
+_sample1 = msgspec.msgpack.Decoder(telemetry.Sample1)
+_before: dict[type[msgspec.Struct], Callable[[bytes], Message]] = {
+    telemetry.Sample: lambda payload: _sample1.decode(payload).brought_up()
+}
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -58,9 +66,13 @@ def decode(kind: type[M], payload: bytes) -> M:
         )
     try:
         version = _version.decode(payload).v
-        if version != CURRENT[kind]:
-            raise InvalidMessage(f"{kind.__name__} has version {version}; known is {CURRENT[kind]}")
-        message = _decoders[kind].decode(payload)
+        before = _before.get(kind) if version == CURRENT[kind] - 1 else None
+        if version != CURRENT[kind] and before is None:
+            known = f"are {CURRENT[kind] - 1} and" if kind in _before else "is"
+            raise InvalidMessage(
+                f"{kind.__name__} has version {version}; known {known} {CURRENT[kind]}"
+            )
+        message = before(payload) if before else _decoders[kind].decode(payload)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidMessage(f"not a {kind.__name__}: {quoted(error)}") from error
     return cast(M, message)

@@ -11,7 +11,7 @@ import msgspec
 from edge_core.release import ReleaseRef
 
 STATS_VERSION = 1
-SAMPLE_VERSION = 1
+SAMPLE_VERSION = 2
 STATE_VERSION = 1
 ONLINE_VERSION = 1
 
@@ -31,6 +31,10 @@ UpdateState = Literal[
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 Text = Annotated[str, msgspec.Meta(max_length=512)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+MAX_EVIDENCE_BYTES = 1024 * 1024
+"""What a sample's ``memory`` may unpack to."""
 
 
 class PairedCounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,7 +88,11 @@ class StatsWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One prediction with its raw input window, for the server's parity replay."""
+    """One prediction with what it was computed from, for the server's parity replay.
+
+    For features of windows that is the raw window; for those of requests the request and what the
+    device remembered that the request can see.
+    """
 
     v: int = SAMPLE_VERSION
     device: Name
@@ -94,12 +102,39 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     target: Name
     arm: Arm
     slices: dict[Name, Name] = {}
-    window: bytes
-    """float32 [samples, inputs], row-major."""
+    definition: Sha256 | None
+    """Of the feature definition that the device computed with; version 1 did not say."""
+    window: bytes = b""
+    """float32 [samples, inputs], row-major; empty for a request."""
+    request: bytes = b""
+    """One request, as ``edge_core.features.logs`` packs it; empty for a window."""
+    memory: bytes = b""
+    """``RequestEvaluator.excerpt`` from before it was asked, packed; empty for a window."""
     features: bytes
     """float32 [features], as the device computed them."""
     scores: bytes
     """float32 [classes]."""
+
+
+class Sample1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sample as version 1 sent it: of a window, without the definition's digest."""
+
+    v: int = 1
+    device: Name
+    prediction_id: Name
+    at_ms: int
+    release: ReleaseRef
+    target: Name
+    arm: Arm
+    slices: dict[Name, Name] = {}
+    window: bytes
+    features: bytes
+    scores: bytes
+
+    def brought_up(self) -> Sample:
+        """As the current version has it."""
+        fields = msgspec.structs.asdict(self) | {"v": SAMPLE_VERSION}
+        return Sample(definition=None, **fields)
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

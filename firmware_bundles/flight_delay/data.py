@@ -36,8 +36,8 @@ SPANS: tuple[tuple[str, str, Role], ...] = (
 )
 """Each from its first day up to the day before the next. What follows is the fleet's."""
 
-FEW = ("OO", "YV")
-"""Carriers with too few flights to be judged by themselves."""
+FEW = ("AS", "F9", "HA", "OO", "YV")
+"""Carriers with too few flights to be judged by themselves: under 100 in May."""
 KEYS = ("origin", "dest", "carrier")
 
 Int64 = npt.NDArray[np.int64]

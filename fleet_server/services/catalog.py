@@ -11,6 +11,8 @@ from edge_core.bundle.manifest import Manifest
 from edge_core.errors import InvalidBundle
 from edge_core.features import definition as definitions
 from edge_core.features.definition import FeatureDefinition
+from edge_core.features.request_definition import RequestDefinition
+from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.release import ReleaseRef
 from edge_core.stats import histogram
 from edge_core.stats.histogram import Layout, Reference
@@ -31,6 +33,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     revoked_ms: int | None
     manifest: Manifest
     definition: FeatureDefinition
+    definition_digest: str
     reference: Reference
     layout: Layout
     targets: frozenset[str]
@@ -172,13 +175,17 @@ def _stored(release: NewRelease, now_ms: int) -> StoredRelease:
 def _parse(stored: StoredRelease) -> Release:
     manifest = manifests.parse(stored.manifest)
     reference = histogram.parse(stored.reference)
+    definition = definitions.parse(stored.features)
+    if isinstance(definition, RequestDefinition):
+        RequestEvaluator(definition)  # refused where this server cannot compute it again
     return Release(
         ref=ReleaseRef(model=stored.model, version=stored.version, digest=stored.digest),
         listed=stored.listed,
         listed_ms=stored.listed_ms,
         revoked_ms=stored.revoked_ms,
         manifest=manifest,
-        definition=definitions.parse(stored.features),
+        definition=definition,
+        definition_digest=definitions.digest(definition),
         reference=reference,
         layout=Layout(reference),
         targets=frozenset(variant.target for variant in manifest.variants),

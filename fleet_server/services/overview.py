@@ -1,5 +1,6 @@
 """What people and programs ask about the fleet: devices, releases, production, figures."""
 
+import itertools
 from collections import Counter
 
 import msgspec
@@ -11,6 +12,7 @@ from fleet_server.services.errors import NotFound
 from fleet_server.services.views import (
     DeviceView,
     FleetView,
+    ParityView,
     ProductionView,
     ReleaseView,
     built_from,
@@ -22,6 +24,9 @@ from fleet_server.storage.database import Database
 from fleet_server.storage.devices import Device, StoredRefusal
 from fleet_server.storage.journal import Alert, Event, RejectedMessages
 from fleet_server.storage.releases import InProduction
+
+FEATURES_SHOWN = 64
+"""Mismatching features of a release, the most first; a definition has up to 16384."""
 
 
 class Overview:
@@ -70,8 +75,14 @@ class Overview:
         with self._database.read() as connection:
             running = Counter(device.active for device in devices.every(connection))
             sums = windows.totals_by_release(connection)
+            parity = _parity(connection)
             return [
-                release_view(release, running[release.ref.digest], sums.get(release.ref.digest))
+                release_view(
+                    release,
+                    running[release.ref.digest],
+                    sums.get(release.ref.digest),
+                    parity.get(release.ref.digest, ParityView()),
+                )
                 for release in self._catalog.every(connection)
             ]
 
@@ -151,3 +162,21 @@ class Overview:
         """Messages that were not taken in, by reason."""
         with self._database.read() as connection:
             return journal.rejections(connection, limit)
+
+
+def _parity(connection: sa.Connection) -> dict[str, ParityView]:
+    """Counts by release, over all devices."""
+    features = devices.mismatches(connection)
+    compared: Counter[str] = Counter()
+    differing: Counter[str] = Counter()
+    for row in devices.every_parity(connection):
+        compared[row.digest] += row.compared
+        differing[row.digest] += row.mismatches
+    return {
+        digest: ParityView(
+            compared=count,
+            mismatches=differing[digest],
+            features=dict(itertools.islice(features.get(digest, {}).items(), FEATURES_SHOWN)),
+        )
+        for digest, count in compared.items()
+    }

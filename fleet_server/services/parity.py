@@ -1,37 +1,53 @@
 """Replays sampled predictions: the features that a device computed, computed again here."""
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 import sqlalchemy as sa
 
+from edge_core import packed
 from edge_core.errors import InvalidInput
-from edge_core.features import evaluation
-from edge_core.features.definition import of_windows
-from edge_core.messages.telemetry import Sample
+from edge_core.features import evaluation, logs
+from edge_core.features.request_definition import RequestDefinition
+from edge_core.features.request_evaluation import RequestEvaluator
+from edge_core.features.window_definition import WindowDefinition
+from edge_core.messages.telemetry import MAX_EVIDENCE_BYTES, Sample
 from fleet_server.services.catalog import Release
 from fleet_server.storage import devices, journal
 
+Float32 = npt.NDArray[np.float32]
+
 KEPT_SAMPLES = 1000
 """Of each device; a broker sends again what it had under way, some hundreds of all devices."""
+NAMED = 8
+"""Features that a text names at most."""
 
 
-def compare(sample: Sample, release: Release) -> str | None:
-    """Say which features differ in any bit; none where they agree. Lengths are checked before."""
-    definition = of_windows(release.definition)
-    shape = (1, *definition.raw_shape)
-    window = np.frombuffer(sample.window, dtype="<f4").reshape(shape)
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """On what a device and this server disagree."""
+
+    features: list[str]
+    """Names of the model's inputs; none where the sample could not be computed again."""
+    text: str
+
+
+def compare(sample: Sample, release: Release) -> Difference | None:
+    """Say which features differ in any bit; none where they agree.
+
+    Lengths and the definition's digest are checked before.
+    """
+    names = release.definition.feature_names
     try:
-        ours = evaluation.evaluate(definition, evaluation.quantise(definition, window))[0]
+        ours = _computed(sample, release)
     except InvalidInput as error:
-        return f"its inputs are refused here: {error}"
-    if ours.astype("<f4").tobytes() == sample.features:
+        return Difference(features=[], text=f"its inputs are refused here: {error}")
+    theirs = np.frombuffer(sample.features, dtype="<u4")
+    differs = np.flatnonzero(ours.astype("<f4").view("<u4") != theirs)
+    if not len(differs):
         return None
-    theirs = np.frombuffer(sample.features, dtype="<f4")
-    names = [
-        name
-        for name, a, b in zip(definition.feature_names, ours, theirs, strict=True)
-        if a.tobytes() != b.tobytes()
-    ]
-    return "features differ: " + ", ".join(names[:8])
+    features = [names[place] for place in differs.tolist()]
+    more = f" and {len(features) - NAMED} more" if len(features) > NAMED else ""
+    return Difference(features=features, text=f"{', '.join(features[:NAMED])}{more}")
 
 
 def record(connection: sa.Connection, sample: Sample, release: Release, now_ms: int) -> None:
@@ -44,11 +60,37 @@ def record(connection: sa.Connection, sample: Sample, release: Release, now_ms: 
     if not devices.new_sample(connection, *place, keep=KEPT_SAMPLES):
         return
     difference = compare(sample, release)
-    devices.add_parity(connection, sample.device, digest, difference is not None, difference or "")
+    text = difference.text if difference else ""
+    devices.add_parity(connection, sample.device, digest, difference is not None, text)
     if difference is None:
         return
+    devices.add_mismatches(connection, digest, difference.features)
     subject = f"{sample.device}/{release.ref.name}"
-    title = f"{sample.device} computes other features than its bundle's definition gives"
-    detail = {"device": sample.device, "release": release.ref.name, "difference": difference}
+    title = (
+        f"{sample.device} computes other features than the definition of {release.ref.name} "
+        f"gives: {text}"
+    )
+    detail = {
+        "device": sample.device,
+        "release": release.ref.name,
+        "features": difference.features[:NAMED],
+        "difference": text,
+    }
     if journal.open_alert(connection, now_ms, "parity", subject, title, detail):
         journal.add_event(connection, now_ms, "parity", sample.device, title, detail)
+
+
+def _computed(sample: Sample, release: Release) -> Float32:
+    """float32 [features]; raise :class:`InvalidInput`."""
+    match release.definition:
+        case WindowDefinition() as definition:
+            window = np.frombuffer(sample.window, "<f4").reshape(1, *definition.raw_shape)
+            found = evaluation.evaluate(definition, evaluation.quantise(definition, window))
+        case RequestDefinition() as definition:
+            memory = packed.unpack(sample.memory, MAX_EVIDENCE_BYTES)
+            evaluator = RequestEvaluator.restore(definition, memory)
+            request = logs.unpack(sample.request).request
+            found = evaluator.ask(request)
+            if len(found) != 1:
+                raise InvalidInput(f"it holds {len(found)} requests; a sample has one")
+    return found.reshape(-1)

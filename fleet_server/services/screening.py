@@ -8,7 +8,10 @@ import math
 import msgspec
 import numpy as np
 
-from edge_core.messages.telemetry import Sample, StatsWindow
+from edge_core import packed
+from edge_core.errors import InvalidInput
+from edge_core.features.request_definition import RequestDefinition
+from edge_core.messages.telemetry import MAX_EVIDENCE_BYTES, Sample, StatsWindow
 from edge_core.stats import latency
 from fleet_server.services.catalog import Release
 from fleet_server.storage.windows import Totals
@@ -63,8 +66,14 @@ def sample_rejection(sample: Sample, release: Release | None, latest_ms: int) ->
     if sample.at_ms > latest_ms:
         return Rejection(reason="impossible time", detail=f"{sample.at_ms} ms")
     definition = release.definition
+    if sample.definition not in (None, release.definition_digest):
+        return Rejection(
+            reason="another feature definition",
+            detail=f"computed by {sample.definition}, not {release.definition_digest}",
+        )
+    of_requests = isinstance(definition, RequestDefinition)
     shapes = {
-        "window": (sample.window, math.prod(definition.raw_shape)),
+        "window": (sample.window, 0 if of_requests else math.prod(definition.raw_shape)),
         "features": (sample.features, len(definition.feature_names)),
         "scores": (sample.scores, len(release.manifest.output.classes)),
     }
@@ -73,6 +82,21 @@ def sample_rejection(sample: Sample, release: Release | None, latest_ms: int) ->
             return Rejection(
                 reason="wrong length", detail=f"{name} has {len(data)} bytes, not {4 * values}"
             )
+    return _evidence(sample, of_requests=of_requests)
+
+
+def _evidence(sample: Sample, *, of_requests: bool) -> Rejection | None:
+    """What a request was computed from has to be there, and may not unpack to a flood."""
+    if not of_requests:
+        if sample.request or sample.memory:
+            return Rejection(reason="wrong evidence", detail="a window comes with a request")
+        return None
+    if not sample.request:
+        return Rejection(reason="wrong evidence", detail="the request is missing")
+    try:
+        packed.unpack(sample.memory, MAX_EVIDENCE_BYTES)
+    except InvalidInput as error:
+        return Rejection(reason="wrong evidence", detail=str(error))
     return None
 
 

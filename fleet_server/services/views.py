@@ -48,6 +48,15 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
     reported: dict[str, Any] | None = None
 
 
+class ParityView(msgspec.Struct, frozen=True, kw_only=True):
+    """Sampled predictions of a release whose features were computed again by the server."""
+
+    compared: int = 0
+    mismatches: int = 0
+    features: dict[str, int] = {}
+    """Mismatches of each feature that had some, the most first."""
+
+
 class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
     """One release, with what its manifest says that people ask first."""
 
@@ -71,6 +80,7 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: float | None
     """Share of right answers among the fleet's labelled rows."""
     labelled: int
+    parity: ParityView
 
 
 class ProductionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,8 +154,10 @@ def device_view(
     )
 
 
-def release_view(release: Release, running: int, sums: Totals | None) -> ReleaseView:
-    """Show a release beside what the fleet's labels say of it."""
+def release_view(
+    release: Release, running: int, sums: Totals | None, parity: ParityView
+) -> ReleaseView:
+    """Show a release beside what the fleet's labels and samples say of it."""
     manifest = release.manifest
     known = sums.right + sums.wrong if sums else 0
     built = built_from(release)
@@ -169,6 +181,7 @@ def release_view(release: Release, running: int, sums: Totals | None) -> Release
         devices=running,
         accuracy=sums.right / known if sums and known else None,
         labelled=known,
+        parity=parity,
     )
 
 
@@ -178,6 +191,7 @@ def built_from(release: Release) -> dict[str, Any]:
     return {
         "parent": manifest.parent.name if manifest.parent else None,
         "datasets": msgspec.to_builtins(manifest.datasets),
+        "snapshot": msgspec.to_builtins(manifest.snapshot),
         "recipe": manifest.provenance.recipe,
         "recipe_sha256": manifest.provenance.recipe_sha256,
         "code_commit": manifest.provenance.code_commit,

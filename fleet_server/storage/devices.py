@@ -1,5 +1,6 @@
 """Queries on devices, their desired state, refusals and parity counts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -7,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from fleet_server.storage.rows import record
-from fleet_server.storage.tables import desired, devices, parity, refusals, samples
+from fleet_server.storage.tables import desired, devices, parity, parity_features, refusals, samples
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +202,28 @@ def add_parity(
         .values(row)
         .on_conflict_do_update(index_elements=["device", "digest"], set_=update)
     )
+
+
+def add_mismatches(connection: sa.Connection, digest: str, features: Sequence[str]) -> None:
+    """Count features of a release that one sample gave other values of."""
+    if not features:
+        return
+    connection.execute(
+        insert(parity_features).on_conflict_do_update(
+            index_elements=["digest", "feature"],
+            set_={"mismatches": parity_features.c.mismatches + 1},
+        ),
+        [{"digest": digest, "feature": feature, "mismatches": 1} for feature in features],
+    )
+
+
+def mismatches(connection: sa.Connection) -> dict[str, dict[str, int]]:
+    """Mismatches by release and feature, the most first."""
+    order = (parity_features.c.mismatches.desc(), parity_features.c.feature)
+    found: dict[str, dict[str, int]] = {}
+    for row in connection.execute(sa.select(parity_features).order_by(*order)):
+        found.setdefault(row.digest, {})[row.feature] = row.mismatches
+    return found
 
 
 def every_parity(connection: sa.Connection) -> list[ParityCounts]:

@@ -274,6 +274,15 @@ parity = Table(
     Column("detail", Text, nullable=False),
 )
 
+parity_features = Table(
+    "parity_features",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("feature", String(128), primary_key=True),
+    Column("mismatches", BigInteger, nullable=False),
+)
+"""Mismatches of each of a release's features, over all devices."""
+
 samples = Table(
     "samples",
     metadata,

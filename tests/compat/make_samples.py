@@ -76,6 +76,7 @@ MESSAGES: dict[str, codec.Message] = {
         target=TARGET,
         arm="control",
         slices={"side": "right"},
+        definition=None,
         window=b"\0\0\x80\x3f" * 16,
         features=b"\0\0\0\x40" * 4,
         scores=b"\0\0\0\x3f" * 3,

@@ -14,14 +14,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters import checking
+from converters import checking, snapshot_folder
+from edge_agent.memory_file import MemoryFile
+from edge_agent.serving.remembering import Stored
 from edge_agent.update.journal import FILE, Entry, Journal
 from edge_agent.update.slots import Pointer, Slots
 from edge_core import baseline
 from edge_core.bundle import folder as folders
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle import signature, trust
-from edge_core.bundle.manifest import FileEntry, GateResult, Waiver
+from edge_core.bundle.manifest import DataSnapshot, FileEntry, GateResult, Waiver
 from edge_core.errors import InvalidBundle, InvalidMessage, UntrustedBundle
 from edge_core.features import definition as definitions
 from edge_core.features.over_samples import Mean, Std
@@ -49,6 +51,7 @@ from tests.compat.features import (
     LATER_SAMPLES,
     half_fed,
 )
+from tests.converters import motion, shop
 
 ROOT = Path(__file__).parents[2]
 V1 = Path(__file__).parent / "v1"
@@ -77,6 +80,7 @@ MESSAGES: dict[str, codec.Message] = {
         target=TARGET,
         arm="control",
         slices={"side": "right"},
+        definition=None,  # version 1 did not say
         window=np.full(16, 1, "<f4").tobytes(),
         features=np.full(4, 2, "<f4").tobytes(),
         scores=np.full(3, 0.5, "<f4").tobytes(),
@@ -126,6 +130,15 @@ MESSAGES: dict[str, codec.Message] = {
 }
 
 
+SECOND_SAMPLE = msgspec.structs.replace(
+    MESSAGES["samples"],
+    definition="c" * 64,
+    window=b"",
+    request=b"a request",
+    memory=b"what it could see",
+)
+
+
 def message_bytes(name: str) -> bytes:
     return (V1 / "messages" / f"{name}.msgpack").read_bytes()
 
@@ -144,9 +157,26 @@ def test_a_message_means_what_it_meant(name: str) -> None:
 def test_the_next_version_of_a_message_is_refused_by_name(name: str) -> None:
     kind = type(MESSAGES[name])
     document = msgspec.msgpack.decode(message_bytes(name))
-    later = msgspec.msgpack.encode(document | {"v": codec.CURRENT[kind] + 1})
-    with pytest.raises(InvalidMessage, match=rf"{kind.__name__} has version 2; known is 1"):
+    current = codec.CURRENT[kind]
+    later = msgspec.msgpack.encode(document | {"v": current + 1})
+    known = {1: "is 1", 2: "are 1 and 2"}[current]
+    words = rf"{kind.__name__} has version {current + 1}; known {known}"
+    with pytest.raises(InvalidMessage, match=words):
         codec.decode(kind, later)
+
+
+def test_a_sample_of_the_second_version_means_what_it_meant() -> None:
+    kept = (V2 / "messages" / "samples.msgpack").read_bytes()
+    assert codec.decode(Sample, kept) == SECOND_SAMPLE
+    assert codec.encode(SECOND_SAMPLE) == kept
+
+
+def test_what_features_remember_is_read_as_it_was(tmp_path: Path) -> None:
+    shutil.copy(V2 / "memory.bin", tmp_path / "memory.bin")
+    stored = MemoryFile(tmp_path, max_bytes=4096, max_age_seconds=60).read(1_790_000_000_000)
+    assert stored == Stored(
+        definition="c" * 64, at_ms=1_790_000_000_000, parts={"wrist": b"one", "hip": b"two"}
+    )
 
 
 def test_the_manifest_says_what_it_said() -> None:
@@ -199,6 +229,47 @@ def test_the_manifest_says_what_it_said() -> None:
 def test_nothing_of_the_manifest_is_lost() -> None:
     data = (BUNDLE / manifests.MANIFEST).read_bytes()
     assert kept(json.loads(data), msgspec.to_builtins(manifests.parse(data)))
+
+
+def test_the_second_manifest_names_its_data_and_what_gates_watch() -> None:
+    data = (V2 / "manifest.json").read_bytes()
+    manifest = manifests.parse(data)
+    assert manifests.serialize(manifest) == data
+    assert (manifest.schema_version, manifest.main_metric) == (2, "accuracy")
+    assert manifest.snapshot == DataSnapshot(
+        id="e" * 64,
+        name="walks",
+        source="a made-up archive",
+        schema_sha256="f" * 64,
+        rows={"recordings": 4, "samples": 166},
+        first="2025-01-02T03:04:05Z",
+        last="2025-02-03T04:05:06Z",
+    )
+
+
+def test_data_snapshots_hold_what_they_held() -> None:
+    """Their ids, too: they stand in signed manifests."""
+    place = V1 / "data" / "log"
+    record = snapshot_folder.read_record(
+        place, "989266d42a7445f4bb07f794318a8b985ec7452eeb418398430b1df4d880e384"
+    )
+    log = snapshot_folder.read_log(place, record, shop.DEFINITION, ["shop"])
+    assert [log.labels[0], log.roles[0], log.slices["shop"][0]] == ["dear", "train", "north"]
+    assert log.roles.count("calibration") == 30
+    assert np.asarray(log.log.request["at"])[1] == 1_700_354_600_000_000
+    assert np.asarray(log.log.events["sales"].fields["price"])[2] == np.float32(29.525102)
+    place = V1 / "data" / "recordings"
+    record = snapshot_folder.read_record(
+        place, "6cae0f8f9c828daab2a4418d1ce9cb0d3c113da8ea0b397523fa4ce314122cd9"
+    )
+    found = list(snapshot_folder.read_recordings(place, record, motion.WINDOWS, ["side"]))
+    assert [(len(one.samples), one.role, one.entity) for one in found] == [
+        (40, "train", "subject 0"),
+        (41, "calibration", "subject 1"),
+        (42, "test", "subject 2"),
+        (43, "golden", "subject 3"),
+    ]
+    assert found[0].samples[1].tolist() == np.float32([0.33043706, -1.3031572]).tolist()
 
 
 def kept(before: Any, after: Any) -> bool:
@@ -257,8 +328,10 @@ def test_a_definition_of_requests_and_its_state_say_what_they_said() -> None:
     data = (V2 / "requests.json").read_bytes()
     definition = definitions.of_requests(definitions.parse(data))
     assert definitions.serialize(definition) == data
+    newer = (V2 / "requests.2.state").read_bytes()
+    assert RequestEvaluator.restore(definition, newer).snapshot() == newer
     evaluator = RequestEvaluator.restore(definition, (V2 / "requests.state").read_bytes())
-    assert evaluator.snapshot() == (V2 / "requests.state").read_bytes()
+    assert evaluator.snapshot() == newer
     found = evaluator.ask(
         {"at_time": [1_700_000_200_000_000], "place": ["a"], "size": [2.5]},
     )
@@ -335,8 +408,8 @@ LATER_DOCUMENTS: dict[str, tuple[Callable[[bytes], object], bytes, bytes, str]] 
     "manifest.json": (
         manifests.parse,
         b'"schema_version": 1',
-        b'"schema_version": 2',
-        "manifest has schema version 2; this Serinus reads 1",
+        b'"schema_version": 3',
+        "manifest has schema version 3; this Serinus reads 1 and 2",
     ),
     "features.json": (
         definitions.parse,
@@ -408,16 +481,17 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         for name, version in re.findall(r"^(\w*VERSION) = (\d+)$", path.read_text(), re.MULTILINE)
     }
     assert found == {
+        ("edge_agent/memory_file.py", "MEMORY_VERSION"): 1,
         ("edge_agent/update/journal.py", "JOURNAL_VERSION"): 1,
         ("edge_agent/update/slots.py", "POINTER_VERSION"): 1,
         ("edge_core/baseline.py", "BASELINE_VERSION"): 1,
-        ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 1,
+        ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 2,
         ("edge_core/features/definition.py", "DEFINITION_VERSION"): 2,
-        ("edge_core/features/request_evaluation.py", "STATE_VERSION"): 1,
+        ("edge_core/features/remembered.py", "STATE_VERSION"): 2,
         ("edge_core/features/windowing.py", "SNAPSHOT_VERSION"): 1,
         ("edge_core/messages/deployment.py", "DESIRED_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "ONLINE_VERSION"): 1,
-        ("edge_core/messages/telemetry.py", "SAMPLE_VERSION"): 1,
+        ("edge_core/messages/telemetry.py", "SAMPLE_VERSION"): 2,
         ("edge_core/messages/telemetry.py", "STATE_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "STATS_VERSION"): 1,
         ("edge_core/stats/histogram.py", "REFERENCE_VERSION"): 1,

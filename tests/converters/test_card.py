@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from converters import card, card_limits, plots
 from converters.evidence import Evidence
-from edge_core.bundle.manifest import Manifest
+from edge_core.bundle.manifest import DataSnapshot, Manifest
 from tests.converters.sample_evidence import evidence, manifest
 
 
@@ -82,7 +82,8 @@ def test_nothing_is_claimed_that_was_not_run() -> None:
 def test_what_it_was_made_of_is_told() -> None:
     text = card.render(evidence())
     for fact in (
-        "| train | watch-activity | 587 |",
+        "| train | 587 | 5 groups |",
+        "Data: watch-activity, from watch_activity; not kept",
         "seed 7",
         "`8f3daad836d054dd0efed704511ead2d8c3d89f1`, **with changes that are not in it**",
         "torch 2.13.0",
@@ -92,6 +93,49 @@ def test_what_it_was_made_of_is_told() -> None:
         "sides left+right",
     ):
         assert fact in text, fact
+
+
+def test_kept_data_is_named_once_for_all_roles() -> None:
+    kept = DataSnapshot(
+        id="ab" * 32,
+        name="walks",
+        source="an | archive",
+        schema_sha256="cd" * 32,
+        rows={"recordings": 4, "samples": 160_066},
+        first="2025-01-02T03:04:05Z",
+        last="2025-02-03T04:05:06Z",
+    )
+    text = card.render(changed(snapshot=kept))
+    assert "kept as snapshot `abababababababab` with schema `cdcdcdcdcdcdcdcd`" in text
+    assert "from an \\| archive" in text
+    assert "4 recordings, 160,066 samples; 2025-01-02T03:04:05Z to 2025-02-03T04:05:06Z" in text
+
+
+def test_the_figure_that_gates_watch_is_the_one_by_slice() -> None:
+    made = manifest()
+    metrics = dict(made.metrics) | {"macro_f1/hand=left": 0.9}
+    text = card.render(changed(metrics=metrics, main_metric="macro_f1"))
+    assert "Macro F1 by slice; the gates watch it" in text
+    assert row_of(text, "Macro F1 by slice", "hand=left")[2] == "0.900"
+    assert "![Macro F1 of each variant" in text
+
+
+def test_an_area_under_the_curve_of_two_classes_has_an_interval() -> None:
+    made = evidence()
+    output = msgspec.structs.replace(made.manifest.output, classes=["on_time", "late"])
+    counts = np.array([[700, 80], [100, 120]])
+    told = dataclasses.replace(
+        made,
+        manifest=msgspec.structs.replace(
+            made.manifest, output=output, metrics={"roc_auc": 0.8}, main_metric="roc_auc"
+        ),
+        confusion={"all": counts},
+    )
+    text = card.render(told)
+    low, high = (float(part) for part in row_of(text, "ROC AUC by slice", "all")[5].split(" to "))
+    assert 0.025 < 0.8 - low < 0.035
+    assert 0.025 < high - 0.8 < 0.035
+    assert "Classes of the test rows: on_time 78.0 %, late 22.0 %." in text
 
 
 def test_pictures_of_the_card_are_those_that_are_drawn() -> None:

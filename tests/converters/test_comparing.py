@@ -10,7 +10,7 @@ from rich.console import Console
 from converters import comparing, comparison_view
 from converters.comparing import Comparison, Row, compare
 from edge_core.bundle import manifest as manifests
-from edge_core.bundle.manifest import Manifest, VariantRecord
+from edge_core.bundle.manifest import DataSnapshot, Manifest, VariantRecord
 from tests.converters.sample_evidence import manifest
 
 replace = msgspec.structs.replace
@@ -93,6 +93,28 @@ def test_a_measured_latency_is_not_compared_with_none_or_an_estimate() -> None:
     assert (latency.a, latency.b, latency.change) == ("measured", "not measured", None)
     estimate = row(found, "variants", "cpu-x86_64-ort: latency_us, estimated")
     assert (estimate.a, estimate.b, estimate.change) == (None, 3.0, None)
+
+
+def test_less_is_better_for_a_loss_and_its_slices() -> None:
+    losses = {"log_loss": 0.4, "log_loss/hand=left": 0.5}
+    less = {name: value - 0.01 for name, value in losses.items()}
+    found = compare(changed(metrics=losses), changed(metrics=less))
+    assert [row(found, "metrics", name).better for name in losses] == ["b", "b"]
+
+
+def test_the_data_is_told_apart_by_its_snapshot() -> None:
+    kept = DataSnapshot(
+        id="ab" * 32,
+        name="walks",
+        source="an archive",
+        schema_sha256="cd" * 32,
+        rows={"samples": 9},
+    )
+    other = replace(kept, id="ef" * 32, rows={"samples": 10})
+    found = compare(changed(snapshot=kept), changed(snapshot=other))
+    differing = [one.name for one in found.section("provenance").differing]
+    assert differing == ["data snapshot", "data rows of samples"]
+    assert "abababababab" in told(found)
 
 
 def test_less_is_better_for_sizes_and_errors_and_estimates() -> None:

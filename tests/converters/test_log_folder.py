@@ -226,3 +226,35 @@ def test_a_missing_stream_is_named(tmp_path: Path) -> None:
     (tmp_path / "events/sales.parquet").unlink()
     with pytest.raises(InvalidInput, match=r"events/sales is missing"):
         LogFolder(tmp_path, DEFINITION)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint32, np.float64, np.bool_])
+def test_numbers_of_any_type_are_written_as_the_evaluator_takes_them(
+    kind: type, tmp_path: Path
+) -> None:
+    amounts = np.array([0, 1, 2**24 + 1, 0.1], kind)
+    at = np.arange(4).astype(np.uint32)
+    given = Log(log().events, {"at": at, "shop": ["north"] * 4, "amount": amounts})
+    log_folder.write(tmp_path, DEFINITION, given)
+    found = LogFolder(tmp_path, DEFINITION).read().log.request
+    np.testing.assert_array_equal(found["amount"], amounts.astype(np.float32))
+    np.testing.assert_array_equal(found["at"], at)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"amount": ["a"] * 300}, "field amount"),
+        ({"amount": np.zeros(299)}, "different lengths"),
+        ({"shop": np.arange(300)}, "field shop"),
+        ({"at": np.full(300, 0.5)}, "field at"),
+        ({"at": None}, "field at is missing; there are shop, amount"),
+    ],
+)
+def test_what_cannot_be_written_is_named(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    given = log()
+    request = {k: v for k, v in (given.request | changes).items() if v is not None}  # type: ignore[operator]
+    with pytest.raises(InvalidInput, match=words):
+        log_folder.write(tmp_path, DEFINITION, Log(given.events, request))

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import csv, parquet
 from typer.testing import CliRunner
 
-from converters import event_log, replaying
+from converters import event_log, replaying_windows
 from converters.cli import app
 from converters.event_log import SampleLog
 from edge_core.errors import InvalidInput
@@ -159,7 +159,7 @@ FAULTS: list[type[FeatureStream]] = [
 
 
 def test_training_and_serving_agree() -> None:
-    found = replaying.replay(DEFINITION, log())
+    found = replaying_windows.replay(DEFINITION, log())
     assert found.holds
     assert found.rows > 10
     assert all(feature.compared == found.rows for feature in found.features)
@@ -175,13 +175,13 @@ def test_training_and_serving_agree() -> None:
     ],
 )
 def test_every_fault_on_either_side_is_caught(fault: type[FeatureStream], side: str) -> None:
-    found = replaying.replay(DEFINITION, log(), **{side: fault})
+    found = replaying_windows.replay(DEFINITION, log(), **{side: fault})
     assert not found.holds
     assert found.missing or found.extra or any(entry.mismatched for entry in found.features)
 
 
 def test_the_feature_that_differs_is_named_with_its_rows() -> None:
-    found = replaying.replay(DEFINITION, log(), serving=SampleDeviation)
+    found = replaying_windows.replay(DEFINITION, log(), serving=SampleDeviation)
     (feature,) = [entry for entry in found.features if entry.mismatched]
     assert feature.feature == "ay_std"
     assert feature.mismatched == feature.compared == found.rows
@@ -269,7 +269,7 @@ def test_a_log_that_cannot_be_replayed_says_why(
 
 def test_a_log_too_short_for_a_window_proves_nothing() -> None:
     with pytest.raises(InvalidInput, match="completes no window of 20 samples"):
-        replaying.replay(DEFINITION, log(15))
+        replaying_windows.replay(DEFINITION, log(15))
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from converters import suspicion
+from converters import judging, suspicion
+from converters.dataset import Rows
 
 NAMES = ["temperature", "pressure", "account"]
 
@@ -72,3 +73,26 @@ def test_near_perfect_scores_are_named() -> None:
     found = suspicion.near_perfect({"accuracy": 0.9995, "accuracy/side=left": 0.98}, 0.999)
     assert found == ["accuracy"]
     assert suspicion.near_perfect({"accuracy": 1.0}, 1.01) == []
+
+
+def test_a_channel_that_tells_the_label_is_named_though_no_feature_is_made_of_it() -> None:
+    draw = np.random.default_rng(1)
+
+    def rows(count: int) -> Rows:
+        labels = draw.integers(0, 2, count)
+        samples = draw.normal(size=(count, 20, 2)).astype(np.float32)
+        samples[:, :, 1] += 5 * labels[:, None]
+        samples[0, 3, 1] = np.nan
+        features = samples[:, :, :1].mean(axis=1)
+        return Rows(samples=samples, features=features, labels=labels, slices={}, entities=())
+
+    train, test = rows(400), rows(200)
+    alone = suspicion.single_feature(
+        judging.with_channel_means(train),
+        train.labels,
+        judging.with_channel_means(test),
+        test.labels,
+        names=["x_mean", "mean of x", "mean of y"],
+    )
+    assert alone.name == "mean of y"
+    assert alone.score > 0.99

@@ -94,3 +94,45 @@ def test_holidays_are_looked_up_by_local_date(
     assert calendar.holds(at_noon).tolist() == [float(date in dates)]
     distances = sorted(((found - date).days for found in dates), key=lambda d: (abs(d), -d))
     assert calendar.days_to(at_noon, 14).tolist() == [min(max(distances[0], -14), 14)]
+
+
+ODD = [
+    "America/Sao_Paulo",  # summer in December; none since 2019
+    "Australia/Lord_Howe",  # half an hour
+    "Asia/Kathmandu",  # a quarter off, since 1986
+    "Europe/Dublin",  # winter time is the exception
+    "Africa/Casablanca",  # back for Ramadan
+    "Antarctica/Troll",  # two hours
+    "Pacific/Apia",  # went over the date line: a day that never was
+    "Africa/Monrovia",  # 44 minutes and 30 seconds until 1972
+    "America/St_Johns",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_every_change_of_clocks_is_pythons(name: str) -> None:
+    """To the microsecond before and after, and an hour that is twice or never."""
+    carried, known = zones.zone(name, 1971, 2030), zoneinfo.ZoneInfo(name)
+    assert carried.transitions
+    steps = [0, -1, 1, -SECOND, SECOND, 1800 * SECOND, -3600 * SECOND, 3600 * SECOND]
+    moments = [
+        moment * SECOND + step
+        for moment, _ in [(FIRST, 0), *carried.transitions]
+        for step in steps
+        if moment * SECOND + step < carried.until_s * SECOND
+    ]
+    clock, epoch = Clock(carried), datetime.datetime(1970, 1, 1)
+    found = clock.local(np.array(moments))
+    for moment, local in zip(moments, found.tolist(), strict=True):
+        utc = (epoch + datetime.timedelta(microseconds=moment)).replace(tzinfo=datetime.UTC)
+        shown = utc.astimezone(known).replace(tzinfo=None)
+        assert local == (shown - epoch) // datetime.timedelta(microseconds=1)
+        assert clock.local_of(moment) == local
+
+
+def test_local_time_jumps_forward_over_a_gap_and_back_at_an_overlap() -> None:
+    clock = Clock(CARRIED["Europe/Berlin"])
+    for date, hours in (("2013-03-31", [1, 3]), ("2013-10-27", [2, 2])):
+        before = int(np.datetime64(f"{date}T00:30", "us").astype(np.int64))
+        local = clock.local(np.array([before, before + 3600 * SECOND]))
+        assert local_time.part(local, "hour").tolist() == hours

@@ -11,8 +11,10 @@ import pytest
 
 from edge_agent.client import AgentClient, AsyncAgentClient
 from edge_core.errors import InvalidInput, InvalidMessage, Unavailable
+from edge_core.features.request_evaluation import RequestEvaluator
 from tests.simulators.processes import Process
 from tests.simulators.tiny_bundle import CLASSES, tiny_bundle, tiny_rows
+from tests.simulators.tiny_requests import DEFINITION, SECOND, story, tiny_requests
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +146,57 @@ def test_an_agent_that_talks_nonsense_is_refused(tmp_path: Path) -> None:
         client.status()
     with deaf(tmp_path / "two.sock", nonsense) as path:
         asyncio.run(story(path))
+
+
+@pytest.fixture(scope="module")
+def parcels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of a real agent that answers requests."""
+    folder = tmp_path_factory.mktemp("parcels")
+    bundle, path = tiny_requests(folder / "bundle"), folder / "agent.sock"
+    command = [sys.executable, "-m", "edge_agent", "serve", str(bundle), "--socket", str(path)]
+    with Process(command, folder / "agent.log") as process:
+        process.wait_for_text("serving tiny-parcels@1.0.0", seconds=20)
+        yield path
+        assert "Traceback" not in process.log.read_text()
+
+
+def test_events_and_requests_travel_as_they_are(parcels: Path) -> None:
+    told = story()
+    expected = RequestEvaluator(DEFINITION).replay({"parcels": told.events}, told.request)
+    with AgentClient(parcels) as client:
+        noted = client.observe("parcels", *told.events[:2], told.events.fields, told.events[2])
+        assert (noted.taken, set(noted.dropped.values())) == (200, {0})
+        late = {**told.request, "at": told.request["at"] + 300 * SECOND}
+        answers = client.ask(late)
+        assert [answer.last_us for answer in answers] == late["at"].tolist()
+        assert client.status()["features"] == "requests"
+        again = client.observe("parcels", *told.events[:2], told.events.fields)
+        # This device's clock is years ahead of the log.
+        assert (again.taken, again.dropped["expired"]) == (0, 200)
+        (now,) = client.ask({"place": ["p1"], "size": np.array([2.0])})
+        assert now.last_us > 1_750_000_000 * SECOND
+        with pytest.raises(InvalidInput, match="in order of time"):
+            client.ask(told.request)
+        with pytest.raises(InvalidInput, match="use ask and observe"):
+            client.predict(tiny_rows(1)[0])
+        with pytest.raises(InvalidInput, match="times are no whole numbers"):
+            client.observe("parcels", [1.5], [1], told.events.fields)
+    assert len(expected) == len(answers)
+
+
+def test_two_applications_ask_at_once(parcels: Path) -> None:
+    async def talk() -> None:
+        async with AsyncAgentClient(parcels) as one, AsyncAgentClient(parcels) as other:
+            asked = {"place": ["p1"], "size": [None]}
+            found = await asyncio.gather(
+                *(client.ask(asked) for _ in range(50) for client in (one, other))
+            )
+            times = [answers[0].last_us for answers in found]
+            assert len(times) == 100
+            event = {"place": ["p1"], "kind": ["box"], "weight": np.float64([1.0])}
+            noted = await other.observe("parcels", [times[-1]], [7], event)
+            assert noted.taken == 1
+            with pytest.raises(InvalidInput, match="unknown stream nothing"):
+                await one.observe("nothing", [1], [1], event)
+
+    asyncio.run(talk())

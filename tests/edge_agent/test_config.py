@@ -27,6 +27,7 @@ def test_a_minimal_file_gets_every_default(tmp_path: Path) -> None:
     assert loaded.state_dir == tmp_path / "state"
     assert loaded.serving.socket == tmp_path / "agent.sock"
     assert loaded.telemetry.window_seconds == 60
+    assert loaded.memory.store_seconds == 60
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,9 @@ def test_a_minimal_file_gets_every_default(tmp_path: Path) -> None:
         ("slices.side = '" + "s" * 65 + "'" + MINIMAL, ["slices", "64"]),
         ("slices.side = ''" + MINIMAL, ["slices", "1"]),
         (MINIMAL + "[mqtt]\nhost = 'h'", ["[repository]", "[mqtt]"]),
+        (MINIMAL + "[memory]\nstore_seconds = -1", ["memory.store_seconds", ">= 0"]),
+        (MINIMAL + "[memory]\nmax_bytes = 10", ["memory.max_bytes", "4096"]),
+        (MINIMAL + "[memory]\nkeep = 1", ["keep", "[memory]", "store_seconds"]),
         ("device = ", ["Invalid value"]),
     ],
 )

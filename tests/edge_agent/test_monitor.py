@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from edge_agent.monitor import FOLD_ROWS, MAX_CELLS, MAX_WAITING_SAMPLES, Batch, Monitor, Role
+from edge_agent.sampling import Sampled, Sampling
 from edge_agent.serving.release import LoadedRelease
 from edge_core import outputs
 from edge_core.messages import codec
@@ -22,7 +23,12 @@ def monitor() -> Monitor:
 
 
 def batch_of(
-    release: LoadedRelease, rows: int, *, seed: int = 0, side: str = "left"
+    release: LoadedRelease,
+    rows: int,
+    *,
+    seed: int = 0,
+    side: str = "left",
+    sampled: int | None = None,
 ) -> tuple[Role, Batch]:
     raw, _ = tiny_rows(rows, seed)
     features = release.evaluator.evaluate(release.evaluator.quantise(raw))
@@ -33,6 +39,7 @@ def batch_of(
         probabilities=outputs.probabilities(release.logits(raw, features)),
         latency_us=np.full(rows, 100.0),
         slices={"side": side},
+        sampled=[] if sampled is None else [Sampled(sampled)],
     )
     role = Role(release=release.ref, target=TARGET, arm="incumbent", rollout=None)
     return role, batch
@@ -95,23 +102,37 @@ def test_a_window_is_a_valid_message(monitor: Monitor, release: LoadedRelease) -
     assert codec.decode(StatsWindow, codec.encode(window)) == window
 
 
-def test_one_row_in_so_many_is_sampled(monitor: Monitor, release: LoadedRelease) -> None:
-    for seed in range(35):
-        role, batch = batch_of(release, 1, seed=seed)
-        monitor.answered(role, release, batch, at_ms=1500)
-    samples = monitor.take_samples()
-    assert [sample.prediction_id for sample in samples] == ["0-0", "10-0", "20-0", "30-0"]
-    raw, _ = tiny_rows(1, 10)
-    assert samples[1].window == raw[0].astype("<f4").tobytes()
+@pytest.mark.parametrize("rows", [1, 3, 10, 25])
+def test_one_row_in_so_many_is_picked(rows: int) -> None:
+    sampling = Sampling(10)
+    picked = [
+        start + row
+        for start in range(0, 150, rows)
+        if (row := sampling.pick(min(rows, 150 - start))) is not None
+    ]
+    assert picked[0] == 0
+    # At most one of each job, so that fewer come of large ones.
+    assert picked == list(range(0, 150, 10)) if rows <= 10 else picked == [0, 25, 50, 75, 100, 125]
+
+
+def test_picked_rows_are_sampled(monitor: Monitor, release: LoadedRelease) -> None:
+    role, batch = batch_of(release, 4, seed=10, sampled=2)
+    monitor.answered(role, release, batch, at_ms=1500)
+    (sample,) = monitor.take_samples()
+    assert sample.prediction_id == "10-2"
+    assert sample.definition == release.definition_digest
+    raw, _ = tiny_rows(4, 10)
+    assert sample.window == raw[2].astype("<f4").tobytes()
     again = release.evaluator.evaluate(release.evaluator.quantise(raw))
-    assert samples[1].features == again[0].astype("<f4").tobytes()
+    assert sample.features == again[2].astype("<f4").tobytes()
     assert monitor.take_samples() == []
 
 
 def test_waiting_samples_are_bounded(release: LoadedRelease) -> None:
     monitor = Monitor(device="d1", sample_every=1, now_ms=0)
     for _ in range(MAX_WAITING_SAMPLES + 20):
-        monitor.answered(*_args(release, 1), at_ms=1)
+        role, batch = batch_of(release, 1, sampled=0)
+        monitor.answered(role, release, batch, at_ms=1)
     assert len(monitor.take_samples()) == MAX_WAITING_SAMPLES
 
 

@@ -12,11 +12,13 @@ from edge_agent.config import AgentConfig, Serving, Sideload
 from edge_agent.update.journal import Entry, Journal
 from edge_agent.update.slots import Pointer, Slots
 from edge_core.bundle import folder as folders
+from edge_core.bundle import golden as goldens
 from edge_core.bundle.manifest import Manifest
-from edge_core.errors import InvalidBundle
+from edge_core.errors import InvalidBundle, SerinusError
 from edge_core.messages.deployment import DesiredState
 from edge_core.release import ReleaseRef
 from tests.simulators.tiny_bundle import TARGET, tiny_bundle
+from tests.simulators.tiny_requests import DEFINITION, golden_of, tiny_requests
 
 
 @pytest.fixture
@@ -100,3 +102,18 @@ def test_without_a_pinned_key_nothing_is_installed(tmp_path: Path, config: Agent
     none = msgspec.structs.replace(config, sideload=Sideload(keys=[]))
     with pytest.raises(sideload.InvalidConfiguration):
         sideload.install(tiny_bundle(tmp_path / "usb"), none)
+
+
+def test_a_bundle_of_requests_is_tested_by_its_golden_log(
+    tmp_path: Path, key: Path, config: AgentConfig
+) -> None:
+    good = tiny_requests(tmp_path / "usb", sign_with=key)
+    model = (good / f"variants/{TARGET}/model.onnx").read_bytes()
+    golden = golden_of(DEFINITION, model, seed=0)
+    altered = goldens.pack(golden._replace(features=golden.features + 1))
+    liar = tiny_requests(tmp_path / "liar", version="1.1.0", sign_with=key, golden=altered)
+    with pytest.raises(SerinusError, match="16 of 16 golden rows differ"):
+        sideload.install(liar, config)
+    ref = sideload.install(good, config)
+    assert Slots(config.state_dir).pointer() == Pointer(active=ref.digest)
+    assert Slots(config.state_dir).digests() == [ref.digest]

@@ -63,7 +63,7 @@ class Case:
 def opened(model: str, release: str) -> Case:
     folder = FOLDER / model
     chosen = recipe.load(folder, release)
-    definition = of_windows(definition_source.load(folder / chosen.features))
+    definition = of_windows(definition_source.load(folder, chosen.features))
     recordings = recipe_code.recordings(folder, chosen.entry)(chosen.settings)
     snapshot = dataset.cut(definition, chosen.output.classes, chosen.slices, recordings)
     code = recipe_code.load(folder, chosen.entry)

@@ -1,6 +1,6 @@
 """Parts that the server's tests share: a repository with a true bundle, services over it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,10 +37,12 @@ class Repository:
         signing.generate_key(self.keys)
         (folder / "online").symlink_to(self.keys / "online")
 
-    def publish(self, version: str, seed: int = 0) -> ReleaseRef:
+    def publish(
+        self, version: str, seed: int = 0, build: Callable[..., Path] = tiny_bundle
+    ) -> ReleaseRef:
         """Build, sign and approve a tiny bundle."""
-        bundle = tiny_bundle(
-            self.bundles / version,
+        bundle = build(
+            self.bundles / build.__name__ / version,
             version=version,
             seed=seed,
             sign_with=self.keys / "statement.pem",

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_core.features import definition as definitions
 from edge_core.features import evaluation
 from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import (
@@ -293,6 +294,7 @@ def sample(release: ReleaseRef, clock: Any, change: float = 0.0, prediction: str
         release=release,
         target=TARGET,
         arm="incumbent",
+        definition=definitions.digest(DEFINITION),
         window=rows.tobytes(),
         features=features.astype("<f4").tobytes(),
         scores=np.zeros(3, "<f4").tobytes(),

@@ -74,6 +74,7 @@ def test_a_better_release_is_promoted_and_one_that_is_worse_on_one_side_is_rolle
     assert (production["release"], production["devices"]) == ("tiny-motion@1.1.0", DEVICES)
     assert production["decided_by"] == {"rollout": "r2", "verdict": second["decided_by"]}
     assert production["built_from"]["datasets"]
+    assert production["built_from"]["snapshot"]["name"] == "tiny"
 
     third = server.wait_for_state(
         roll_out(server, "1.2.0"), "promoted", "rolled_back", seconds=PATIENCE

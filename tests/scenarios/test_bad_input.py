@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, busy_port: int) -> Path:
         card.write("more")
     shutil.copytree(bundle, here / "newer")
     manifest = (bundle / "manifest.json").read_text()
-    newer = manifest.replace('"schema_version": 1', '"schema_version": 9')
+    newer = manifest.replace('"schema_version": 2', '"schema_version": 9')
     assert newer != manifest
     (here / "newer" / "manifest.json").write_text(newer)
     for name, line in (("unknown-key", "epochz = 1"), ("unknown-target", 'targets = ["toaster"]')):
@@ -106,7 +106,7 @@ CASES = [
     ("serinus-convert verify altered --key keys/statement.pub.pem", BAD_INPUT, "card.md"),
     ("serinus-convert verify bundle --key foreign/statement.pub.pem", BAD_INPUT, "foreign"),
     ("serinus-convert verify bundle --key keys/statement.pem", BAD_INPUT, "keys/statement.pem is"),
-    ("serinus-convert inspect newer", BAD_INPUT, "schema version 9; this Serinus reads 1: update"),
+    ("serinus-convert inspect newer", BAD_INPUT, "schema version 9; this Serinus reads 1 and 2"),
     ("serinus-convert keygen keys", BAD_INPUT, "exists already; name another folder"),
     ("serinus-convert publish bundle --repository x --keys keys", BAD_INPUT, "x"),
     ("serinus-agent run --config nowhere.toml", BAD_INPUT, "settings file nowhere.toml"),

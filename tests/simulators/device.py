@@ -14,6 +14,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_core.features import definition as definitions
 from edge_core.features import evaluation
 from edge_core.features.window_definition import WindowDefinition
 from edge_core.messages import codec, topics
@@ -203,6 +204,7 @@ class SimulatedDevice:
             target=self.world.target,
             arm=desired.arm,
             slices={"side": self.side},
+            definition=definitions.digest(definition),
             window=window.tobytes(),
             features=features.astype("<f4").tobytes(),
             scores=np.array([0.5, 0.3, 0.2], "<f4").tobytes(),

@@ -4,6 +4,7 @@ import functools
 import http.server
 import socket
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -54,9 +55,16 @@ class RepositorySimulator:
         """Where it is served."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
-    def publish(self, version: str, *, seed: int = 0, **changes: Any) -> ReleaseRef:
-        """Build, sign and list one tiny release; ``changes`` as for :func:`tiny_bundle`."""
-        bundle = tiny_bundle(
+    def publish(
+        self,
+        version: str,
+        *,
+        seed: int = 0,
+        build: Callable[..., Path] = tiny_bundle,
+        **changes: Any,
+    ) -> ReleaseRef:
+        """Build, sign and list one tiny release; ``changes`` as for ``build``."""
+        bundle = build(
             self.bundles / version,
             version=version,
             seed=seed,

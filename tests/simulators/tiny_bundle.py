@@ -16,6 +16,7 @@ from edge_core.bundle import manifest as manifests
 from edge_core.bundle.manifest import (
     Budget,
     DatasetRecord,
+    DataSnapshot,
     FileEntry,
     GateResult,
     Manifest,
@@ -79,15 +80,30 @@ def tiny_bundle(
     """
     rng = np.random.default_rng(seed)
     weights = (WEIGHTS + rng.normal(0, 0.02, WEIGHTS.shape)).astype(np.float32)
-    files = {f"variants/{TARGET}/model.onnx": _onnx(weights)}
+    files = {f"variants/{TARGET}/model.onnx": one_gemm(weights, BIAS)}
     files |= _evidence(weights, seed, next(iter(files.values())))
     files[manifests.FEATURES] = definitions.serialize(definition)
     if golden is not None:
         files[manifests.GOLDEN] = golden
+    description = "Tells still, shaken and tilted apart."
+    return write(folder, files, model, version, seed, sign_with, CLASSES, description)
+
+
+def write(
+    folder: Path,
+    files: dict[str, bytes],
+    model: str,
+    version: str,
+    seed: int,
+    sign_with: Path | None,
+    classes: list[str],
+    description: str,
+) -> Path:
+    """Write a bundle's files and their manifest, signed when a statement key is given."""
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
-    manifest = _manifest(model, version, seed, files)
+    manifest = _manifest(model, version, seed, files, classes, description)
     (folder / manifests.MANIFEST).write_bytes(manifests.serialize(manifest))
     if sign_with is not None:
         from converters.signing import sign_folder
@@ -101,7 +117,7 @@ def _evidence(weights: Float32, seed: int, onnx_bytes: bytes) -> dict[str, bytes
     samples, _ = tiny_rows(120, seed)
     evaluator = Evaluator(DEFINITION)
     features = evaluator.evaluate(evaluator.quantise(samples))
-    logits = _run(onnx_bytes, features)
+    logits = run(onnx_bytes, features)
     scores = outputs.probabilities(logits)
     reference = histogram.build(
         inputs={n: samples[:, :, i].ravel() for i, n in enumerate(DEFINITION.input_names)},
@@ -129,16 +145,16 @@ def _evidence(weights: Float32, seed: int, onnx_bytes: bytes) -> dict[str, bytes
     }
 
 
-def _onnx(weights: Float32) -> bytes:
-    """One Gemm from ``features`` float32 [batch, 4] to ``logits`` float32 [batch, 3]."""
+def one_gemm(weights: Float32, bias: Float32) -> bytes:
+    """One Gemm from ``features`` float32 [batch, rows] to ``logits`` float32 [batch, columns]."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["features", "weights", "bias"], ["logits"])],
         "tiny",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 4])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
-        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(BIAS, "bias")],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", weights.shape[0]])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", weights.shape[1]])],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")],
     )
     opsets = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
@@ -146,7 +162,8 @@ def _onnx(weights: Float32) -> bytes:
     return data
 
 
-def _run(onnx_bytes: bytes, features: Float32) -> Float32:
+def run(onnx_bytes: bytes, features: Float32) -> Float32:
+    """Logits of a model's bytes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(onnx_bytes, providers=["CPUExecutionProvider"])
@@ -154,7 +171,14 @@ def _run(onnx_bytes: bytes, features: Float32) -> Float32:
     return logits
 
 
-def _manifest(model: str, version: str, seed: int, files: dict[str, bytes]) -> Manifest:
+def _manifest(
+    model: str,
+    version: str,
+    seed: int,
+    files: dict[str, bytes],
+    classes: list[str],
+    description: str,
+) -> Manifest:
     entries = [
         FileEntry(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
         for path, data in sorted(files.items())
@@ -176,8 +200,8 @@ def _manifest(model: str, version: str, seed: int, files: dict[str, bytes]) -> M
     return Manifest(
         model=model,
         version=version,
-        description="Tells still, shaken and tilted apart.",
-        output=OutputContract(name="logits", classes=CLASSES, meaning="kind of motion"),
+        description=description,
+        output=OutputContract(name="logits", classes=classes, meaning="kind of motion"),
         features_sha256=hashlib.sha256(files[manifests.FEATURES]).hexdigest(),
         slices={"side": ["left", "right"]},
         datasets=[
@@ -190,6 +214,13 @@ def _manifest(model: str, version: str, seed: int, files: dict[str, bytes]) -> M
                 entities=["generator"],
             )
         ],
+        snapshot=DataSnapshot(
+            id=hashlib.sha256(b"tiny").hexdigest(),
+            name="tiny",
+            source="drawn from a seeded generator",
+            schema_sha256=hashlib.sha256(b"schema").hexdigest(),
+            rows={"recordings": 12},
+        ),
         provenance=Provenance(
             recipe="tiny",
             recipe_sha256=hashlib.sha256(b"tiny").hexdigest(),

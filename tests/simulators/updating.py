@@ -12,6 +12,7 @@ from edge_agent.config import Update
 from edge_agent.monitor import Monitor
 from edge_agent.repository import TufRepository
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.predictions import Prediction
 from edge_agent.update.journal import Entry, Journal
 from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
@@ -49,7 +50,7 @@ class Device:
             while True:
                 await self.tick()
                 if self.updater.entry.state == "probation" and self.engine.active is not None:
-                    await self.engine.predict(tiny_rows(4)[0])
+                    await self.ask()
                 if self.updater.entry.state in states and not self.updater.busy:
                     return self.updater.entry
 
@@ -70,7 +71,14 @@ class Device:
 
     async def serves(self) -> str:
         """Version that answers now."""
-        return (await self.engine.predict(tiny_rows(1)[0]))[0].version
+        return (await self.ask())[0].version
+
+    async def ask(self) -> list[Prediction]:
+        """Have four rows answered, of the kind that the release takes."""
+        release = self.engine.active
+        if release is not None and release.kind == "requests":
+            return await self.engine.ask({"place": ["p1"] * 4, "size": [None] * 4})
+        return await self.engine.predict(tiny_rows(4)[0])
 
 
 @asynccontextmanager
@@ -81,7 +89,7 @@ async def device(
     state.mkdir(parents=True, exist_ok=True)
     clock = SystemClock()
     monitor = Monitor(device="d", sample_every=10, now_ms=0)
-    engine = Engine(monitor, slices={}, max_queue_rows=100, now_ms=clock.now_ms)
+    engine = Engine(monitor, slices={}, max_queue_rows=100, now_us=clock.now_us)
     slots = Slots(state)
     updater = Updater(
         journal=Journal(state),

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from edge_agent.monitor import Monitor
-from edge_agent.serving.engine import MAX_ROWS_PER_REQUEST, Engine
+from edge_agent.serving.admission import MAX_ROWS_PER_REQUEST
+from edge_agent.serving.engine import Engine
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.serving.work import MAX_STREAMS
+from edge_agent.serving.window_memory import MAX_STREAMS
 from edge_core import outputs
 from edge_core.errors import InvalidInput, Overloaded, Unavailable
 from edge_core.messages.telemetry import StatsWindow
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.anyio
 async def serving(
     monitor: Monitor, release: LoadedRelease | None, **settings: Any
 ) -> AsyncIterator[Engine]:
-    options = {"slices": {"side": "left"}, "max_queue_rows": 4096, "now_ms": lambda: 5000}
+    options = {"slices": {"side": "left"}, "max_queue_rows": 4096, "now_us": lambda: 5_000_000}
     engine = Engine(monitor, **(options | settings))
     engine.set_active(release, "incumbent", "r1")
     try:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.serving import frames
-from edge_agent.serving.frames import Predict, Push, Status
+from edge_agent.serving.fields import encoded
+from edge_agent.serving.frames import Ask, Noted, Observe, Predict, Push, Status
 from edge_agent.serving.predictions import Prediction
 from edge_core.errors import InvalidInput, InvalidMessage
 
@@ -105,3 +106,66 @@ def test_any_msgpack_is_refused_or_read(content: object) -> None:
     with contextlib.suppress(InvalidMessage):
         frames.decode_request(data)
     assert frames.request_id(data) >= 0
+
+
+def test_events_and_requests_are_laid_out_as_documented() -> None:
+    moments = np.array([5, 6], "<i8").tobytes()
+    fields = {"place": ["a", None], "weight": np.array([1, 2], "<f4").tobytes(), "due": [7, None]}
+    plain = ["observe", 3, "parcels", moments, moments, fields]
+    for more in ([], [None], [moments]):
+        read = frames.decode_request(msgspec.msgpack.encode([*plain, *more]))
+        assert isinstance(read, Observe)
+        assert (read.id, read.stream, read.fields) == (3, "parcels", fields)
+        assert frames.moments_of("times", read.times_us).tolist() == [5, 6]
+        assert read.arrived_us == (more[0] if more else None)
+    asked = frames.decode_request(msgspec.msgpack.encode(["ask", 4, fields, {"side": "left"}]))
+    assert asked == Ask(id=4, fields=fields, slices={"side": "left"})
+    noted = Noted(id=3, taken=1, dropped={"late": 1})
+    assert msgspec.msgpack.decode(body(noted)) == ["observed", 3, 1, {"late": 1}]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        ["observe", 3, "parcels", b"", b""],
+        ["observe", 3, 7, b"", b"", {}],
+        ["observe", 3, "parcels", [1], b"", {}],
+        ["observe", 3, "parcels", b"", b"", {"place": "a"}],
+        ["observe", 3, "parcels", b"", b"", {"place": [["a"]]}],
+        ["observe", 3, "parcels", b"", b"", {"place": [b"a"]}],
+        ["observe", 3, "parcels", b"", b"", {7: []}],
+        ["observe", 3, "parcels", b"", b"", {}, None, "more"],
+        ["ask", 3],
+        ["ask", 3, []],
+        ["ask", 3, {"place": {"a": 1}}],
+        ["ask", 3, {"place": [True]}],
+    ],
+    ids=str,
+)
+def test_fields_of_another_shape_are_refused(frame: list[object]) -> None:
+    data = msgspec.msgpack.encode(frame)
+    with pytest.raises(InvalidMessage):
+        frames.decode_request(data)
+    assert frames.request_id(data) == 3
+
+
+def test_parts_of_a_moment_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="times have 9 bytes"):
+        frames.moments_of("times", bytes(9))
+
+
+def test_columns_travel_as_bytes_or_values() -> None:
+    sent = encoded(
+        {
+            "weight": np.array([1.5, np.nan]),
+            "due": np.array([3, 4]),
+            "place": ["a", None],
+            "size": [np.float32(1.5), 2, None],
+        }
+    )
+    assert sent == {
+        "weight": np.array([1.5, np.nan], "<f4").tobytes(),
+        "due": [3, 4],
+        "place": ["a", None],
+        "size": [1.5, 2, None],
+    }

@@ -16,9 +16,12 @@ from edge_agent.serving.release import LoadedRelease
 from edge_core.errors import InvalidConfiguration
 from tests.simulators.processes import free_port
 from tests.simulators.tiny_bundle import CLASSES, tiny_rows
+from tests.simulators.tiny_requests import BEGIN, SECOND
 
 pytestmark = pytest.mark.anyio
 INFER = "/v2/models/tiny-motion/infer"
+PARCELS = "/v2/models/tiny-parcels"
+END = BEGIN + 300 * SECOND
 
 
 @asynccontextmanager
@@ -26,7 +29,7 @@ async def served(
     monitor: Monitor, release: LoadedRelease | None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A real HTTP server on loopback and a client to it."""
-    engine = Engine(monitor, slices={}, max_queue_rows=2048, now_ms=lambda: 0)
+    engine = Engine(monitor, slices={}, max_queue_rows=2048, now_us=lambda: END)
     engine.set_active(release, "incumbent", None)
     port = free_port()
     task = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), rest.listen(port)))
@@ -105,7 +108,7 @@ async def test_health_and_metadata(monitor: Monitor, release: LoadedRelease) -> 
         ({"inputs": []}, "length >= 1"),
         ({"inputs": [tensor(1, name="features")]}, "the input is 'samples'"),
         ({"inputs": [tensor(1, datatype="INT8")]}, "INT8"),
-        ({"inputs": [tensor(1, shape=[1, 8])]}, "shape"),
+        ({"inputs": [tensor(1, shape=[1, 8])]}, "samples are FP32 [batch, samples, inputs]"),
         ({"inputs": [tensor(1, shape=[2, 8, 2])]}, "do not fill the shape"),
         ({"inputs": [tensor(1, shape=[-1, 8, 2])]}, "shape"),
         ({"inputs": [tensor(1, data=["a"] * 16)]}, "do not fill the shape"),
@@ -146,6 +149,99 @@ async def test_without_a_release_it_is_not_ready(monitor: Monitor) -> None:
         answer = await client.post(INFER, json={"inputs": [tensor(1)]})
         assert answer.status_code == 503
         assert "no release is active" in answer.json()["error"]
+
+
+EVENTS: dict[str, Any] = {
+    "times_us": [END - 10, END - 5, END + 2 * SECOND],
+    "sequence": [1, 2, 3],
+    "fields": {"place": ["p1"] * 3, "kind": ["box", None, "bag"], "weight": [1.0, None, 3]},
+}
+
+
+def inputs(**changes: Any) -> list[dict[str, Any]]:
+    plain = {
+        "place": {"name": "place", "shape": [2], "datatype": "BYTES", "data": ["p1", "p2"]},
+        "size": {"name": "size", "shape": [2], "datatype": "FP32", "data": [1.5, None]},
+    }
+    return [tensor | changes.get(name, {}) for name, tensor in plain.items()]
+
+
+async def test_requests_have_an_input_for_each_field(
+    monitor: Monitor, parcels: LoadedRelease
+) -> None:
+    async with served(monitor, parcels) as client:
+        metadata = (await client.get(PARCELS)).json()
+        before = (await client.post(f"{PARCELS}/infer", json={"inputs": inputs()})).json()
+        noted = await client.post(f"{PARCELS}/events/parcels", json=EVENTS)
+        at = {"name": "at", "shape": [2], "datatype": "INT64", "data": [END, END + 1]}
+        after = await client.post(f"{PARCELS}/infer", json={"inputs": [*inputs(), at], "id": "x"})
+        assert "serinus_events" in (await client.get("/v2")).json()["extensions"]
+    assert metadata["inputs"] == [
+        {"name": "at", "datatype": "INT64", "shape": [-1]},
+        {"name": "place", "datatype": "BYTES", "shape": [-1]},
+        {"name": "size", "datatype": "FP32", "shape": [-1]},
+    ]
+    assert noted.json() == {
+        "model_name": "tiny-parcels",
+        "model_version": "1.0.0",
+        "stream": "parcels",
+        "taken": 2,
+        "dropped": {"duplicate": 0, "expired": 0, "ahead": 1, "overflow": 0, "evicted": 0},
+    }
+    assert before["parameters"]["times_us"] == [END, END]
+    assert after.json()["parameters"]["times_us"] == [END, END + 1]
+    assert before["outputs"][0]["data"] != after.json()["outputs"][0]["data"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"{", "truncated"),
+        ({"inputs": inputs(size={"name": "mass"})}, "unknown input 'mass'; the inputs are at,"),
+        ({"inputs": inputs(size={"name": "place"})}, "input place comes twice"),
+        ({"inputs": inputs(size={"datatype": "INT64"})}, "input size is FP32 [n] with n values"),
+        ({"inputs": inputs(size={"shape": [3]})}, "not FP32 [3] with 2"),
+        ({"inputs": inputs(size={"shape": [2, 1]})}, "not FP32 [2, 1] with 2"),
+        ({"inputs": inputs(size={"data": [[1], [2]]})}, "input size is no flat list of values"),
+        ({"inputs": inputs(size={"data": ["1", "2"]})}, "size is no column of numbers"),
+        ({"inputs": inputs(place={"data": [1, 2]})}, "place is no column of texts"),
+        ({"inputs": inputs()[:1]}, "fields are missing: size"),
+        ({"inputs": [tensor(1)]}, "unknown input 'samples'"),
+    ],
+    ids=str,
+)
+async def test_a_bad_request_gets_one_line(
+    monitor: Monitor, parcels: LoadedRelease, body: Any, text: str
+) -> None:
+    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    async with served(monitor, parcels) as client:
+        answer = await client.post(f"{PARCELS}/infer", content=content)
+        assert (answer.status_code, set(answer.json())) == (400, {"error"})
+        assert text in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"fields": {"place": ["p1"] * 3}}, "fields are missing: kind, weight"),
+        ({"times_us": [1.5, 2, 3]}, "Expected `int`"),
+        ({"times_us": [10**30, 2, 3]}, "event_time is no column of whole"),
+        ({"sequence": [1]}, "different lengths"),
+        ({"surprise": 1}, "unknown field `surprise`"),
+    ],
+    ids=str,
+)
+async def test_bad_events_get_one_line(
+    monitor: Monitor, parcels: LoadedRelease, changes: dict[str, Any], text: str
+) -> None:
+    async with served(monitor, parcels) as client:
+        answer = await client.post(f"{PARCELS}/events/parcels", json=EVENTS | changes)
+        assert (answer.status_code, set(answer.json())) == (400, {"error"})
+        assert text in answer.json()["error"]
+        other = await client.post(f"{PARCELS}/events/letters", json=EVENTS)
+        assert "unknown stream letters" in other.json()["error"]
+        unknown = await client.post("/v2/models/other/events/parcels", json=EVENTS)
+        assert unknown.status_code == 404
 
 
 def test_a_busy_port_is_named() -> None:

@@ -65,7 +65,7 @@ class Agent:
 async def agent(
     path: Path, release: LoadedRelease, monitor: Monitor, max_queue_rows: int = 4096
 ) -> AsyncIterator[Agent]:
-    engine = Engine(monitor, slices={}, max_queue_rows=max_queue_rows, now_ms=lambda: 0)
+    engine = Engine(monitor, slices={}, max_queue_rows=max_queue_rows, now_us=lambda: 0)
     engine.set_active(release, "incumbent", None)
     server = await socket.listen(path, engine, lambda: {"device": "d1"})
     served = Agent(path)

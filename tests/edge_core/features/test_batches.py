@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_core.features import batches, entities
+from edge_core.features import batches, entities, replay
 from edge_core.features.logs import Events
 from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.features.requests import Keep
@@ -111,7 +111,12 @@ def test_values_and_state_are_the_same(seed: int, keep: Keep, late: float) -> No
 
 @pytest.mark.parametrize(
     ("keep", "late", "slow"),
-    [("room", 0.0, False), ("room by forgetting", 0.0, False), ("few events", 0.0, True)],
+    [
+        ("room", 0.0, False),
+        ("room", 0.1, False),
+        ("room by forgetting", 0.0, False),
+        ("few events", 0.0, True),
+    ],
 )
 def test_the_short_cut_is_taken_where_it_holds(
     keep: str, late: float, slow: bool, ways: Counter[str]
@@ -129,3 +134,30 @@ def test_an_entity_whose_events_all_expired_goes_on() -> None:
     row = {name: column[:1] for name, column in request.items()}
     first = evaluator.ask({**row, "at_time": [10_000 * SECOND]})
     assert evaluator.ask({**row, "at_time": [20_000 * SECOND]}).tobytes() == first.tobytes()
+
+
+def test_a_log_over_longer_than_one_number_can_tell() -> None:
+    """Entity and time do not fit one int64."""
+    definition = define()
+    moments = np.array([0, 1, 5, 2**60, 2**60 + 3, 2**61, 2**61 + 1])
+    events = {
+        "times_us": moments,
+        "sequence": np.arange(7),
+        "arrived_us": moments,
+        "fields": {"place": list("abababa"), "kind": ["x"] * 7, "value": np.arange(7.0)},
+    }
+    request = {"at_time": moments + 2, "place": list("aabbaab"), "size": np.zeros(7)}
+    at_once, by_itself = RequestEvaluator(definition), RequestEvaluator(definition)
+    found = at_once.replay({"seen": Events(**events)}, request)
+    assert found.tobytes() == one_by_one(by_itself, events, request)
+    assert at_once.snapshot() == by_itself.snapshot()
+
+
+def test_more_texts_than_a_table_holds() -> None:
+    """Keys of two fields with so many values that their pairs are sorted instead."""
+    names = [f"n{number}" for number in range(3000)]
+    events, requests = [names, names[::-1]], [names[:10], names[-10:][::-1]]
+    keys, (first, second) = replay.TextNumbers().entities([events, requests])
+    assert [keys[place] for place in first.tolist()] == list(zip(*events, strict=True))
+    assert second.tolist() == first[:10].tolist()
+    assert len(keys) == len(names)

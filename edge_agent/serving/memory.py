@@ -1,0 +1,63 @@
+"""The one way from what applications hand in to the rows that a model answers."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.inference.session import Float32
+from edge_agent.sampling import Sampled, Sampling
+from edge_agent.serving.asking import Work
+from edge_core.features.definition import FeatureDefinition
+from edge_core.features.request_evaluation import Observed
+
+Int64 = npt.NDArray[np.int64]
+
+
+class Rows(NamedTuple):
+    """What has to be answered."""
+
+    raw: Float32
+    """Raw values for statistics, float32 [rows, samples, inputs]."""
+    features: Float32 | None
+    """float32 [rows, features]; none where they can be computed for a whole batch at once."""
+    times: tuple[Int64, Int64] | None = None
+    """First and last moment of each row, int64 [rows] microseconds."""
+    sampled: Sampled | None = None
+    late: int = 0
+    """Samples that came too late for this."""
+
+
+class Memory(Protocol):
+    """Turns work into rows and remembers what later work needs, in the order in which it came.
+
+    It belongs to the inference thread, and outlives releases that share its definition.
+    """
+
+    changes: int
+    """How often it changed; any thread may look."""
+    clock_held: int
+    """How often the clock was behind what was seen already, so that time stood still."""
+
+    @property
+    def definition(self) -> FeatureDefinition:
+        """What rows are made by."""
+        ...
+
+    def take(self, work: Work, came_us: int, sampling: Sampling) -> Rows | Observed:
+        """Take work.
+
+        Args:
+            work: of the definition's kind.
+            came_us: when it came, by this device's clock.
+            sampling: says which row to keep the evidence of.
+
+        Raises:
+            InvalidInput: it does not fit the definition; nothing of it was taken.
+        """
+        ...
+
+    def snapshot(self) -> Mapping[str, bytes]:
+        """What has to be remembered over a restart, by name."""
+        ...
