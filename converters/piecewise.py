@@ -7,6 +7,7 @@ that was stopped and went on writes the bytes of one that was not.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from converters import tables
 from converters.parts import Output, State
 from edge_core.errors import InvalidInput, quoted
 
@@ -112,10 +113,9 @@ def run(source: Source, finish: Finish, empty: Any, output: Output, report: Repo
 def packed(table: Any) -> bytes:
     """A part's bytes: the same for the same rows, however they came."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     sink = pa.BufferOutputStream()
-    parquet.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=PART_ROWS)
+    tables.write_to(sink, table)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 

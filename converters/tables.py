@@ -137,7 +137,13 @@ class Table:
 
 
 def write(path: Path, table: Any) -> None:
-    """Write a ``pyarrow.Table`` so that the same rows give the same bytes.
+    """Write a ``pyarrow.Table`` so that the same rows give the same bytes."""
+    with path.open("wb") as stream:
+        write_to(stream, table)
+
+
+def write_to(stream: Any, table: Any) -> None:
+    """As :func:`write`, to a stream.
 
     Everything that the writer leaves open is fixed here, and it writes in one thread. What is left
     is pyarrow itself: another version may lay pages out otherwise, compress otherwise, and writes
@@ -145,20 +151,19 @@ def write(path: Path, table: Any) -> None:
     """
     from pyarrow import parquet
 
-    with path.open("wb") as stream:
-        parquet.write_table(
-            table.combine_chunks(),
-            stream,
-            row_group_size=PIECE_ROWS,
-            version="2.6",
-            data_page_version="1.0",
-            data_page_size=1024 * 1024,
-            use_dictionary=True,
-            compression=COMPRESSION,
-            compression_level=LEVEL,
-            write_statistics=True,
-            store_schema=True,
-        )
+    parquet.write_table(
+        table.combine_chunks(),
+        stream,
+        row_group_size=PIECE_ROWS,
+        version="2.6",
+        data_page_version="1.0",
+        data_page_size=1024 * 1024,
+        use_dictionary=True,
+        compression=COMPRESSION,
+        compression_level=LEVEL,
+        write_statistics=True,
+        store_schema=True,
+    )
 
 
 def names(path: Path) -> list[str]:

@@ -376,7 +376,8 @@ def test_a_log_that_changes_meanwhile_is_refused(requests: Path, tmp_path: Path)
 
     def change() -> None:
         table = parquet.read_table(changed)
-        parquet.write_table(table, log / "requests.parquet", compression="none")
+        parquet.write_table(table, log / "other", compression="none")
+        (log / "other").rename(log / "requests.parquet")
 
     with pytest.raises(InvalidInput, match="changed while it was read"):
         run(REQUESTS, log, output, Unseen(change))
@@ -531,7 +532,7 @@ print(backfill.run(request, watched).read, watched.quarter, peak())
 """
 
 
-@pytest.mark.parametrize(("kind", "count"), [("calm", 600_000), ("samples", 2_000_000)])
+@pytest.mark.parametrize(("kind", "count"), [("calm", 600_000), ("samples", 4_000_000)])
 def test_memory_does_not_grow_with_the_log(kind: str, count: int, tmp_path: Path) -> None:
     log = tmp_path / "log"
     made = [sys.executable, "-m", "tests.simulators.history", kind, str(count), str(log)]
@@ -542,7 +543,7 @@ def test_memory_does_not_grow_with_the_log(kind: str, count: int, tmp_path: Path
     )
     read, quarter, whole = map(int, done.stdout.split())
     assert read >= 900_000
-    assert whole - quarter < 16 * 1024  # KiB; a reader that keeps what it read grows by 30 MiB
+    assert whole - quarter < 28 * 1024  # KiB; a reader that keeps what it read grows by 50 MiB
 
 
 @pytest.fixture(scope="module")
