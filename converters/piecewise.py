@@ -87,9 +87,16 @@ def run(source: Source, finish: Finish, empty: Any, output: Output, report: Repo
     """
     import pyarrow as pa
 
-    if output.state.work:
-        source.restore(output.state.work)
-    waiting = _unpacked(output.state.waiting) if output.state.waiting else empty
+    waiting = empty
+    try:
+        if output.state.work:
+            source.restore(output.state.work)
+        if output.state.waiting:
+            waiting = _unpacked(output.state.waiting)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"{output.folder} cannot go on: {error}; begin it anew with --restart"
+        ) from error
     size, unsaved = output.job.part_rows, 0
     for step in source.steps():
         waiting = pa.concat_tables([waiting, step.rows]).combine_chunks()

@@ -25,6 +25,7 @@ from edge_core.errors import InvalidConfiguration, InvalidInput, quoted
 BUCKET_BYTES = 32 * 2**20
 """About what the rows of one file take in memory, both sides together."""
 MAX_BUCKETS = 512
+"""Files that are open at once; beyond 16 GiB of values their rows take more memory each."""
 BATCH_ROWS = 65_536
 MIX = np.uint64(0x9E3779B97F4A7C15)
 
