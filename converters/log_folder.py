@@ -171,12 +171,15 @@ def write(
 ) -> list[Path]:
     """Write a log as Parquet, the requests' further columns with it.
 
+    Rows are put in order of time and of arrival, so that the log can be read in pieces.
+
     Returns:
         The files.
     """
     (folder / EVENTS).mkdir(parents=True, exist_ok=True)
     path = folder / f"{REQUESTS}.parquet"
-    tables.write(path, _typed(definition.request.fields, log.request, also or {}))
+    requests = _typed(definition.request.fields, log.request, also or {})
+    tables.write(path, _ordered(requests, definition.request.time))
     written = [path]
     for stream in definition.streams:
         given = log.events.get(stream.name) or Events(
@@ -185,7 +188,8 @@ def write(
         stamps = zip((EVENT_TIME, SEQUENCE, ARRIVAL), given[:3], strict=True)
         fields = [*STAMPS, *stream.fields]
         path = folder / EVENTS / f"{stream.name}.parquet"
-        tables.write(path, _typed(fields, dict(stamps) | dict(given.fields), {}))
+        events = _typed(fields, dict(stamps) | dict(given.fields), {})
+        tables.write(path, _ordered(events, ARRIVAL))
         written.append(path)
     return written
 
@@ -209,6 +213,13 @@ def _typed(fields: Sequence[FieldType], given: Mapping[str, Any], also: Mapping[
     if len(lengths := {len(column) for column in arrays}) > 1:
         raise InvalidInput(f"columns have different lengths: {', '.join(map(str, lengths))}")
     return pa.Table.from_arrays(arrays, schema=pa.schema(schema))
+
+
+def _ordered(table: Any, moment: str) -> Any:
+    """By one column; rows of the same moment as they came."""
+    from pyarrow import compute
+
+    return table.take(compute.sort_indices(table, [(moment, "ascending")]))
 
 
 def _array(field: FieldType, given: Mapping[str, Any], kind: Any) -> Any:

@@ -13,6 +13,7 @@ from pyarrow import csv, parquet
 from converters import log_folder, tables
 from converters.log_folder import LogFolder, Piece
 from edge_core.errors import InvalidInput
+from edge_core.features import columns
 from edge_core.features.logs import Events, Log
 from edge_core.features.over_time import MeanWithin
 from edge_core.features.request_definition import RequestDefinition
@@ -108,6 +109,22 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.log.request["amount"], given.request["amount"])
     for mine, theirs in zip(found.log.events["sales"][:3], given.events["sales"][:3], strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_log_in_any_order_is_written_in_order(tmp_path: Path) -> None:
+    given = log(ties=True)
+    mixed = np.random.default_rng(1).permutation(300)
+    request = columns.taken(given.request, mixed)
+    sales = given.events["sales"].only(np.random.default_rng(2).permutation(400))
+    log_folder.write(tmp_path, DEFINITION, Log({"sales": sales}, request), {"row": mixed})
+    opened = LogFolder(tmp_path, DEFINITION, also=["row"])
+    whole = opened.read()
+    at = np.asarray(request["at"])
+    order = np.argsort(at, kind="stable")
+    assert whole.also["row"].to_pylist() == mixed[order].tolist()
+    assert features(list(opened.pieces(rows=50))) == features([whole])
+    expected = RequestEvaluator(DEFINITION).replay(*Log({"sales": sales}, request))
+    assert features([whole]) == expected[order].tobytes()
 
 
 def test_csv_and_folders_of_files_say_the_same(tmp_path: Path) -> None:

@@ -509,7 +509,7 @@ AT_ONCE: dict[str, tuple[str, Any, set[str]]] = {
         lambda real, self, entities: np.zeros(entities, np.bool_),
         SEEN,
     ),
-    "never full": ("_has_room", lambda real, *given: True, SEEN - {"all"}),
+    "never full": ("_most_events", lambda real, *given: 0, SEEN - {"all"}),
     "forgets between parts": ("_keep", lambda real, *given: None, TOLLS),
 }
 """Faults of the path that takes much of a log at once, which training alone does."""
