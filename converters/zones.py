@@ -42,6 +42,7 @@ def zone(name: str, first_year: int, last_year: int) -> Zone:
         name=name,
         first_offset_s=first,
         transitions=tuple(transitions),
+        from_s=int(start.timestamp()),
         until_s=int(end.timestamp()),
     )
 

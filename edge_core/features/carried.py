@@ -11,6 +11,8 @@ MAX_TRANSITIONS = 512
 MAX_DATES = 4096
 MAX_ENTRIES = 65536
 
+ALWAYS_S = -(2**42) + 1
+
 Seconds = Annotated[int, msgspec.Meta(gt=-(2**42), lt=2**42)]
 """Since 1970 UTC; microseconds of it stay below 2^62."""
 
@@ -26,6 +28,8 @@ class Zone(Record, frozen=True, kw_only=True):
         tuple[tuple[Seconds, int], ...], msgspec.Meta(max_length=MAX_TRANSITIONS)
     ] = ()
     """Seconds since 1970 UTC and the offset from then on, rising."""
+    from_s: Seconds = ALWAYS_S
+    """Seconds since 1970 UTC from which on the table is known; earlier moments are refused."""
     until_s: Seconds
     """Seconds since 1970 UTC up to which the table is known; later moments are refused."""
 
@@ -34,6 +38,8 @@ class Zone(Record, frozen=True, kw_only=True):
         if moments != sorted(set(moments)):
             raise ValueError(f"zone {self.name}: transitions have to rise")
         offsets = [self.first_offset_s, *(offset for _, offset in self.transitions)]
+        if not self.from_s < self.until_s:
+            raise ValueError(f"zone {self.name}: from_s has to be below until_s")
         if any(abs(offset) > 86400 for offset in offsets):
             raise ValueError(f"zone {self.name}: an offset exceeds a day")
 

@@ -99,10 +99,23 @@ def _texts(field: Category, given: npt.ArrayLike | Sequence[object]) -> Checked:
             raise InvalidInput(f"{field.name} is no column of texts: {str(value)[:64]!r}")
         if len(value) > MAX_TEXT:
             raise InvalidInput(f"{field.name} has a text of more than {MAX_TEXT} characters")
+        if not unicode(value):
+            raise InvalidInput(f"{field.name} has a text with half a character (a lone surrogate)")
     missing = np.zeros(len(listed), np.bool_)
     if None in different:
         missing[:] = [value is None for value in listed]
     return Checked(np.zeros(len(listed), np.int64), listed, missing)
+
+
+def unicode(text: str) -> bool:
+    """Whether a text can be written: JSON can name halves of characters that nothing can."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _moments(field: Time, given: npt.ArrayLike | Sequence[object]) -> Checked:

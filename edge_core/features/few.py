@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.features.columns import MAX_TIME_US, Given
+from edge_core.features.columns import MAX_TIME_US, Given, unicode
 from edge_core.features.requests import MAX_TEXT, Category, FieldType, Number, Time
 
 MOST = 8
@@ -125,7 +125,7 @@ def _text(field: Category) -> Read:
     def read(value: object) -> Plain:
         if value is None and keeps:
             return None
-        if type(value) is not str or len(value) > MAX_TEXT:
+        if type(value) is not str or len(value) > MAX_TEXT or not unicode(value):
             raise _Unusual
         return value
 

@@ -30,6 +30,8 @@ class Clock:
     def __init__(self, zone: Zone | None) -> None:
         """Without a zone, local time is UTC."""
         self._zone = zone
+        self.known_us = 0 if zone is None else zone.from_s * SECOND
+        """Some moment that the table holds."""
         if zone is not None:
             self._moments = np.array([moment for moment, _ in zone.transitions], np.int64)
             offsets = [zone.first_offset_s, *(offset for _, offset in zone.transitions)]
@@ -40,14 +42,14 @@ class Clock:
         """Microseconds since 1970 as the zone's clocks show them, int64 [n].
 
         Raises:
-            InvalidInput: a moment after the zone's table ends.
+            InvalidInput: a moment beyond the zone's table.
         """
         zone = self._zone
         if zone is None or not len(utc_us):
             return utc_us
         seconds = utc_us // SECOND
-        if int(seconds.max()) >= zone.until_s:
-            raise _ended(zone)
+        if int(seconds.max()) >= zone.until_s or int(seconds.min()) < zone.from_s:
+            raise _beyond(zone)
         local: Int64 = utc_us + self._offsets[np.searchsorted(self._moments, seconds, "right")] * (
             SECOND
         )
@@ -59,16 +61,17 @@ class Clock:
         if zone is None:
             return utc_us
         seconds = utc_us // SECOND
-        if seconds >= zone.until_s:
-            raise _ended(zone)
+        if not zone.from_s <= seconds < zone.until_s:
+            raise _beyond(zone)
         moments, offsets = self._listed
         return utc_us + offsets[bisect_right(moments, seconds)] * SECOND
 
 
-def _ended(zone: Zone) -> InvalidInput:
+def _beyond(zone: Zone) -> InvalidInput:
     return InvalidInput(
-        f"a moment lies after {zone.until_s} s, where the definition's table of {zone.name} ends; "
-        "build the release again with a newer time zone database"
+        f"a moment lies beyond the definition's table of {zone.name}, which is known from "
+        f"{zone.from_s} to {zone.until_s} s; set the clock right, or build the release again with "
+        "more years and a newer time zone database"
     )
 
 

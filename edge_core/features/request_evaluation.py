@@ -184,7 +184,10 @@ class RequestEvaluator:
         found = array("f")
         for place, values in enumerate(complete):
             found.extend(self._single.compute(values, place))
-        return np.frombuffer(found, np.float32).reshape(len(rows), self._width)
+        inputs = np.frombuffer(found, np.float32).reshape(len(rows), self._width)
+        if not math.isfinite(sum(found)):  # a sum of few float32 is finite where they are
+            self._rows.check_finite(inputs)
+        return inputs
 
     def numbers(self, request: Given) -> Float32:
         """As :func:`~edge_core.features.logs.numbers`, and quicker for few requests."""

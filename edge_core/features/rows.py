@@ -104,8 +104,8 @@ class Rows:
             float32 [n, columns] in the definition's order.
 
         Raises:
-            InvalidInput: a value is missing for which the definition has no default, or a moment
-                lies beyond its zone's table.
+            InvalidInput: a value is missing for which the definition has no default, it is too
+                large for float32, or a moment lies beyond its zone's table.
         """
         moments = given[self._definition.request.time]
         assert isinstance(moments, Moments)
@@ -114,8 +114,21 @@ class Rows:
         for begin in range(0, len(inputs), BLOCK):
             rows = slice(begin, begin + BLOCK)
             part = {name: _part(column, rows) for name, column in given.items()}
-            self._compute(part, inputs[rows], begin)
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._compute(part, inputs[rows], begin)
+        self.check_finite(inputs)
         return inputs
+
+    def check_finite(self, inputs: Float32) -> None:
+        """Refuse inputs float32 [rows, columns] that grew too large, by feature and row."""
+        large = ~np.isfinite(inputs)
+        if large.any():
+            row = int(large.any(axis=1).argmax())
+            name = self._definition.feature_names[int(large[row].argmax())]
+            raise InvalidInput(
+                f"feature {name} is too large for float32 in row {row}; scale or clip what it is "
+                "made of"
+            )
 
     def _compute(self, columns: dict[str, Column], inputs: Float32, first: int) -> None:
         """Fill in the inputs of one block, float32 [rows, columns]; its first row's number."""
@@ -184,7 +197,7 @@ class Rows:
         def local(columns: Mapping[str, Column]) -> Column:
             found = columns[feature.input]
             assert isinstance(found, Moments)
-            moments = np.where(found.missing, 0, found.values)
+            moments = np.where(found.missing, clock.known_us, found.values)
             return Numbers(compute(clock.local(moments)), found.missing)
 
         return local

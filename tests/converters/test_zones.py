@@ -14,6 +14,10 @@ from edge_core.errors import InvalidConfiguration, InvalidInput
 from edge_core.features import local_time
 from edge_core.features.carried import Calendar
 from edge_core.features.local_time import DAY, SECOND, Clock, Dates
+from edge_core.features.over_rows import TimePart
+from edge_core.features.request_definition import RequestDefinition
+from edge_core.features.request_evaluation import RequestEvaluator
+from edge_core.features.requests import Request, Time
 
 NAMES = ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"]
 CARRIED = {name: zones.zone(name, 2012, 2014) for name in NAMES}
@@ -65,9 +69,28 @@ def test_new_york_changes_its_clocks_twice_a_year() -> None:
     assert [offset for _, offset in carried.transitions] == [-4 * 3600, -5 * 3600] * 3
 
 
-def test_a_moment_after_the_table_is_refused_not_guessed() -> None:
+@pytest.mark.parametrize("moment", [FIRST - 1, LAST + 1])
+def test_a_moment_beyond_the_table_is_refused_not_guessed(moment: int) -> None:
+    clock = CLOCKS["Europe/Berlin"]
     with pytest.raises(InvalidInput, match="newer time zone database"):
-        CLOCKS["Europe/Berlin"].local(np.array([(LAST + 1) * SECOND]))
+        clock.local(np.array([FIRST * SECOND, moment * SECOND]))
+    with pytest.raises(InvalidInput, match="table of Europe/Berlin, which is known from"):
+        clock.local_of(moment * SECOND)
+    clock.local(np.array([FIRST * SECOND, LAST * SECOND]))
+    clock.local_of(FIRST * SECOND)
+
+
+def test_a_missing_moment_is_missing_and_not_beyond_the_table() -> None:
+    moment = Time(name="sold", null_policy="keep")
+    hour = TimePart(name="hour", input="sold", part="hour", zone="Europe/Berlin", default=-1)
+    definition = RequestDefinition(
+        request=Request(time="at", fields=[Time(name="at"), moment]),
+        zones=(CARRIED["Europe/Berlin"],),
+        features=(hour,),
+    )
+    for rows in (1, 9):
+        request = {"at": [0] * rows, "sold": [None] * rows}
+        assert RequestEvaluator(definition).ask(request).tolist() == [[-1]] * rows
 
 
 @pytest.mark.parametrize(("name", "years"), [("Mars/Base", (2012, 2013)), ("UTC", (2013, 2012))])

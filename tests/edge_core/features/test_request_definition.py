@@ -108,6 +108,7 @@ def test_the_plain_definition_is_read_and_written_the_same() -> None:
         (("zones", 0, "transitions"), [[5, 0], [5, 60]], "zone Mars: transitions have to rise"),
         (("zones", 0, "transitions"), [[2**62, 0]], "zone Mars: Expected `int` <="),
         (("zones", 0, "until_s"), 2**62, "zone Mars: Expected `int` <="),
+        (("zones", 0, "from_s"), 10, "zone Mars: from_s has to be below until_s"),
         (("zones", 0, "first_offset_s"), 10**6, "zone Mars: an offset exceeds a day"),
         (("calendars", 0, "dates"), ["2024-02-30"], "calendar days: Invalid RFC3339"),
         (("tables", 0, "values"), {"a": 1e300}, "table heights: Expected `float` <="),

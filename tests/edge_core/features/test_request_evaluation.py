@@ -305,3 +305,35 @@ def test_a_damaged_or_foreign_state_is_refused() -> None:
             RequestEvaluator.restore(DEFINITION, data[:cut])
     with pytest.raises(InvalidInput, match="another feature definition"):
         RequestEvaluator.restore(define(Keep(entities=3)), data)
+
+
+def counted(evaluator: RequestEvaluator, now: int) -> dict[str, float]:
+    found = evaluator.ask(request_of([(now, "a", 1.0)]))[0].tolist()
+    return dict(zip(DEFINITION.feature_names, found, strict=True))
+
+
+def test_a_clock_that_jumps_far_ahead_empties_windows_and_refuses_until_it_is_right() -> None:
+    evaluator, now = RequestEvaluator(DEFINITION), 100 * SECOND
+    evaluator.observe("seen", events_of([Seen(now, 0, now, "a", "x", 1.0)]))
+    kept_before = evaluator.snapshot()
+    far = now + 10**9 * SECOND
+    assert counted(evaluator, far)["count"] == 0
+    for take in (
+        lambda: evaluator.ask(request_of([(now + SECOND, "a", 1.0)])),
+        lambda: evaluator.observe("seen", events_of([Seen(now, 1, now, "a", "x", 1.0)])),
+    ):
+        with pytest.raises(InvalidInput, match="set the clock right"):
+            take()
+    # What was stored before the jump goes on.
+    evaluator = RequestEvaluator.restore(DEFINITION, kept_before)
+    assert counted(evaluator, now + SECOND)["count"] == 1
+
+
+def test_an_event_from_the_future_is_kept_for_its_time_or_counted() -> None:
+    evaluator, now = RequestEvaluator(DEFINITION), 100 * SECOND
+    near, far = now + 2 * SECOND, now + 2 * SECOND + 1
+    evaluator.observe("seen", events_of([Seen(near, 0, now, "a", "x", 1.0)]))
+    evaluator.observe("seen", events_of([Seen(far, 0, now, "a", "x", 1.0)]))
+    assert evaluator.dropped["seen/place"].ahead == 1
+    assert [counted(evaluator, moment)["count"] for moment in (now, near, near + 1)] == [0, 0, 1]
+    assert counted(evaluator, far + 1)["count"] == 1

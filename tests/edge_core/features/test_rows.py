@@ -149,6 +149,49 @@ def test_a_missing_value_without_a_default_is_refused_by_its_feature_and_row() -
         computed(Field(name="f", input="x"))
 
 
+HUGE = (
+    Scale(name="large", input="x", factor=3e38, default=0, output=False),
+    Scale(name="larger", input="large", factor=3e38, default=0, output=False),
+    Ratio(name="share", input="larger", over="larger", default=0),
+)
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize(
+    "feature",
+    [
+        Ratio(name="f", input="large", over="y", default=0),
+        Scale(name="f", input="larger", factor=3e38),
+        Difference(name="f", input="larger", minus="large"),
+    ],
+    ids=lambda feature: type(feature).__name__,
+)
+def test_a_value_too_large_for_float32_is_refused_by_its_feature_and_row(
+    feature: OverRows, rows: int
+) -> None:
+    request: dict[str, Any] = {
+        "at": [0] * rows,
+        "place": ["a"] * rows,
+        "line": ["n"] * rows,
+        "x": [*[0.25] * (rows - 1), 90.0],
+        "y": [*[100.0] * (rows - 1), 0.25],
+    }
+    if not isinstance(feature, Ratio):
+        request["x"][:-1] = [0.0] * (rows - 1)
+    with pytest.raises(InvalidInput, match=f"feature f is too large for float32 in row {rows - 1}"):
+        RequestEvaluator(define(*HUGE, feature)).ask(request)
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+def test_half_a_character_is_refused(rows: int) -> None:
+    request = {name: [column[0]] * rows for name, column in REQUEST.items()}
+    request["place"][-1] = "\ud800"
+    with pytest.raises(InvalidInput, match="place has a text with half a character"):
+        RequestEvaluator(define(Hash(name="f", input="place", buckets=9))).ask(request)
+    request["place"][-1] = "Škoda 東京 🚲"
+    assert RequestEvaluator(define(Hash(name="f", input="place", buckets=9))).ask(request).any()
+
+
 def test_one_row_alone_has_the_bits_that_it_has_among_others() -> None:
     features = (
         Log1p(name="a", input="x", default=0),
