@@ -7,6 +7,7 @@ that was stopped and went on writes the bytes of one that was not.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from converters import tables
 from converters.parts import Output, State
 from edge_core.errors import InvalidInput, quoted
 
@@ -86,9 +87,16 @@ def run(source: Source, finish: Finish, empty: Any, output: Output, report: Repo
     """
     import pyarrow as pa
 
-    if output.state.work:
-        source.restore(output.state.work)
-    waiting = _unpacked(output.state.waiting) if output.state.waiting else empty
+    waiting = empty
+    try:
+        if output.state.work:
+            source.restore(output.state.work)
+        if output.state.waiting:
+            waiting = _unpacked(output.state.waiting)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"{output.folder} cannot go on: {error}; begin it anew with --restart"
+        ) from error
     size, unsaved = output.job.part_rows, 0
     for step in source.steps():
         waiting = pa.concat_tables([waiting, step.rows]).combine_chunks()
@@ -112,10 +120,9 @@ def run(source: Source, finish: Finish, empty: Any, output: Output, report: Repo
 def packed(table: Any) -> bytes:
     """A part's bytes: the same for the same rows, however they came."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     sink = pa.BufferOutputStream()
-    parquet.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=PART_ROWS)
+    tables.write_to(sink, table)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 

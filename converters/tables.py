@@ -18,6 +18,8 @@ KINDS = (".parquet", ".csv")
 UNIT = b"unit"
 """Key of a Parquet column's metadata; where it stands it has to be the definition's unit."""
 PIECE_ROWS = 65_536
+BUFFER_BYTES = 2**20
+"""Of each column that is read from a Parquet file."""
 COMPRESSION, LEVEL = "zstd", 3
 SAMPLED_BYTES = 2**16
 """Of a text file, whose rows are estimated from its beginning."""
@@ -135,7 +137,13 @@ class Table:
 
 
 def write(path: Path, table: Any) -> None:
-    """Write a ``pyarrow.Table`` so that the same rows give the same bytes.
+    """Write a ``pyarrow.Table`` so that the same rows give the same bytes."""
+    with path.open("wb") as stream:
+        write_to(stream, table)
+
+
+def write_to(stream: Any, table: Any) -> None:
+    """As :func:`write`, to a stream.
 
     Everything that the writer leaves open is fixed here, and it writes in one thread. What is left
     is pyarrow itself: another version may lay pages out otherwise, compress otherwise, and writes
@@ -143,20 +151,19 @@ def write(path: Path, table: Any) -> None:
     """
     from pyarrow import parquet
 
-    with path.open("wb") as stream:
-        parquet.write_table(
-            table.combine_chunks(),
-            stream,
-            row_group_size=PIECE_ROWS,
-            version="2.6",
-            data_page_version="1.0",
-            data_page_size=1024 * 1024,
-            use_dictionary=True,
-            compression=COMPRESSION,
-            compression_level=LEVEL,
-            write_statistics=True,
-            store_schema=True,
-        )
+    parquet.write_table(
+        table.combine_chunks(),
+        stream,
+        row_group_size=PIECE_ROWS,
+        version="2.6",
+        data_page_version="1.0",
+        data_page_size=1024 * 1024,
+        use_dictionary=True,
+        compression=COMPRESSION,
+        compression_level=LEVEL,
+        write_statistics=True,
+        store_schema=True,
+    )
 
 
 def names(path: Path) -> list[str]:
@@ -220,7 +227,8 @@ def _opened(
     from pyarrow import csv, parquet
 
     if file.suffix == ".parquet":
-        opened = parquet.ParquetFile(file)
+        # What is buffered ahead would stay in memory to the end of the file.
+        opened = parquet.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES)
         groups = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
         ends = list(itertools.accumulate(groups))
         first = sum(end <= skip for end in ends)

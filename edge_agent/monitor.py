@@ -144,7 +144,7 @@ class Monitor:
             self._cell(role, paired_with, slices, bins).errors += rows
 
     def late(self, role: Role, slices: dict[str, str], events: int, bins: int) -> None:
-        """Count sensor events that were dropped because newer ones were seen before."""
+        """Count samples and events that came too late, twice or too early to be taken."""
         with self._lock:
             self._cell(role, None, slices, bins).late += events
 

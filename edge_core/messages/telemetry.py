@@ -77,7 +77,7 @@ class StatsWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     errors: Count = 0
     """Rows that the model could not answer (the fallback did, or nobody)."""
     late: Count = 0
-    """Sensor events dropped because they were older than one already seen."""
+    """Samples that were older than one already seen, and events that were not taken."""
     counts: bytes = b""
     latency: bytes = b""
     right: bytes = b""

@@ -15,7 +15,7 @@ import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from converters import batch_scoring, event_log, feature_rows, signing
+from converters import batch_scoring, event_log, feature_rows, log_folder, signing
 from converters.cli import app
 from converters.log_folder import LogFolder
 from converters.parts import Done
@@ -26,9 +26,11 @@ from edge_core import baseline, outputs
 from edge_core.bundle import folder as folders
 from edge_core.bundle import manifest as manifests
 from edge_core.errors import InvalidBundle, InvalidInput, Unavailable, UntrustedBundle
+from edge_core.features import columns
 from edge_core.features import definition as definitions
+from edge_core.features.logs import Log
 from edge_core.features.request_evaluation import RequestEvaluator
-from tests.simulators import history, tiny_bundle
+from tests.simulators import history, tiny_bundle, tiny_requests
 from tests.simulators.tiny_bundle import CLASSES, DEFINITION, TARGET
 
 from .test_backfill import ROOT, Unseen, bytes_of, rows
@@ -81,7 +83,7 @@ async def answers(bundle: Path, log: Path) -> dict[tuple[str, int], Any]:
     """What an agent answers that is pushed the log, a second of each stream at a time."""
     release = LoadedRelease.open(bundle, TARGET)
     monitor = Monitor(device="d", sample_every=100, now_ms=0)
-    engine = Engine(monitor, slices={}, max_queue_rows=4096, now_ms=lambda: 0)
+    engine = Engine(monitor, slices={}, max_queue_rows=4096, now_us=lambda: 0)
     engine.set_active(release, "incumbent", None)
     events = event_log.read(log, DEFINITION.inputs)
     found = {}
@@ -118,7 +120,7 @@ def test_rows_are_the_agents_answers(bundle: Path, log: Path, tmp_path: Path) ->
 
 def _huge(bundle: Path, folder: Path) -> Path:
     """A bundle whose scores overflow where there is much motion."""
-    model = tiny_bundle._onnx(tiny_bundle.WEIGHTS * np.float32(2e37))
+    model = tiny_bundle.one_gemm(tiny_bundle.WEIGHTS * np.float32(2e37), tiny_bundle.BIAS)
     return changed(bundle, folder, {f"variants/{TARGET}/model.onnx": model})
 
 
@@ -163,6 +165,46 @@ def test_an_engine_that_is_pushed_the_log_says_the_same(
         assert (row["label"], row["served_by"]) == (one.label, one.served_by)
         assert (row["model"], row["digest"], row["target"]) == (one.model, one.digest, one.target)
         assert [row[f"probability={name}"] for name in CLASSES] == one.scores
+
+
+async def asked(bundle: Path, told: tiny_requests.Story) -> list[Any]:
+    """What an agent answers to a log's requests, one after the other between its events."""
+    release = LoadedRelease.open(bundle, TARGET)
+    engine = Engine(
+        Monitor(device="d", sample_every=100, now_ms=0),
+        slices={},
+        max_queue_rows=4096,
+        now_us=lambda: tiny_requests.BEGIN + 3600 * tiny_requests.SECOND,
+    )
+    engine.set_active(release, "incumbent", None)
+    events, request = told
+    moments = [*np.asarray(events.arrived_us).tolist(), *request["at"].tolist()]
+    count = len(np.asarray(events.arrived_us))
+    found = []
+    for step in np.argsort(moments, kind="stable").tolist():
+        if step < count:
+            times, sequence, arrived, fields = events.only(np.array([step]))
+            await engine.observe("parcels", times, sequence, fields, arrived)
+        else:
+            row = np.array([step - count])
+            found += await engine.ask(columns.taken(request, row))
+    await engine.close()
+    return found
+
+
+def test_an_engine_that_is_told_the_log_answers_its_requests_so(tmp_path: Path) -> None:
+    bundle = tiny_requests.tiny_requests(tmp_path / "bundle")
+    told = tiny_requests.story(400, 150)
+    definition = tiny_requests.DEFINITION
+    log_folder.write(tmp_path / "log", definition, Log({"parcels": told.events}, told.request))
+    score(bundle, tmp_path / "log", tmp_path / "out")
+    found = rows(tmp_path / "out").to_pylist()
+    expected = asyncio.run(asked(bundle, told))
+    assert len(found) == len(expected) == 150
+    for row, one in zip(found, expected, strict=True):
+        assert (row["label"], row["served_by"]) == (one.label, one.served_by)
+        assert (row["version"], row["digest"]) == (one.version, one.digest)
+        assert [row[f"probability={name}"] for name in tiny_requests.CLASSES] == one.scores
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import csv, parquet
 
-from converters import log_folder
+from converters import log_folder, tables
 from converters.log_folder import LogFolder, Piece
 from edge_core.errors import InvalidInput
 from edge_core.features import columns
@@ -275,3 +275,32 @@ def test_what_cannot_be_written_is_named(
     request = {k: v for k, v in (given.request | changes).items() if v is not None}  # type: ignore[operator]
     with pytest.raises(InvalidInput, match=words):
         log_folder.write(tmp_path, DEFINITION, Log(given.events, request))
+
+
+def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
+    rows = 1_500_000
+    draw = np.random.default_rng(1)
+    path = tmp_path / "table.parquet"
+    with parquet.ParquetWriter(path, pa.schema([("at", pa.int64())])) as out:
+        for _ in range(15):
+            out.write_table(pa.table({"at": draw.integers(0, 2**60, rows // 15)}))
+    table = tables.Table(path, [Time(name="at")])
+    before, most, read = pa.total_allocated_bytes(), 0, 0
+    for batch in table.pieces():
+        read += batch.num_rows
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert read == rows
+    assert path.stat().st_size > 10_000_000
+    assert most < 5_000_000
+
+
+def test_a_later_beginning_skips_what_it_can(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"at": range(1000)}), tmp_path / "a.parquet", row_group_size=64)
+    parquet.write_table(pa.table({"at": range(1000, 1500)}), tmp_path / "b.parquet")
+    table = tables.Table(tmp_path, [Time(name="at")])
+    assert table.rows == 1500
+    for skip in (0, 1, 63, 64, 999, 1000, 1001, 1499, 1500, 9000):
+        found = [
+            value for batch in table.pieces(skip=skip) for value in batch.column(0).to_pylist()
+        ]
+        assert found == list(range(min(skip, 1500), 1500))

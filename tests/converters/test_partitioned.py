@@ -13,7 +13,7 @@ from distributed import LocalCluster
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from converters import backfill, log_folder, partitioned
+from converters import backfill, log_folder, partition_work, partitioned
 from converters.cli import app
 from converters.log_folder import LogFolder
 from converters.parts import Done
@@ -166,8 +166,8 @@ def test_what_partitions_held_bounds_what_one_store_would_hold() -> None:
     fits = (limits.entities, limits.events)
     none = (0, 0)
 
-    def told(*held: list[tuple[int, int]]) -> partitioned.Told:
-        return partitioned.Told(rows=[], held=list(held), counts={}, read=0)
+    def told(*held: list[tuple[int, int]]) -> partition_work.Told:
+        return partition_work.Told(rows=[], held=list(held), counts={}, read=0)
 
     partitioned.check_room(REQUESTS, [told([fits, none]), told([none, fits])])
     # At different times they hold no more together.
@@ -202,6 +202,24 @@ def test_a_run_that_was_stopped_goes_on(scheduler: str, requests: Path, tmp_path
     partitioned.run(request, seen, address=scheduler, partitions=3)
     assert bytes_of(output) == bytes_of(tmp_path / "one")
     assert seen.rows == 45_000 - 2 * PART_ROWS * 8
+
+
+def test_what_a_partition_found_is_missed_when_it_is_gone(
+    scheduler: str, samples: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "many"
+    given = {"definition": WINDOWS, "log": samples, "output": output, "part_rows": PART_ROWS}
+    request = backfill.Request(**given)
+
+    def stop() -> None:
+        if (output / "part-000000.parquet").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        partitioned.run(request, Unseen(stop), address=scheduler, partitions=2)
+    (output / ".scratch/0000/0.arrow").unlink()
+    with pytest.raises(InvalidInput, match=r"0.arrow cannot be read .*--restart"):
+        partitioned.run(request, Unseen(), address=scheduler, partitions=2)
 
 
 def test_a_bad_log_is_refused_as_by_one_process(
