@@ -20,17 +20,17 @@ from converters import (
     overlap,
     recipe,
     recipe_code,
-    same_data,
     signing,
-    snapshot_store,
     training_stage,
     variants,
 )
 from converters.cache import Cache, default_folder
 from converters.ci_report import Verdicts
-from converters.cutting import Cut, ToCut
-from converters.data_taking import TakeData, ToTake
-from converters.dataset import Float32, Snapshot
+from converters.data import same_data, snapshot_store
+from converters.data.cutting import Cut, ToCut
+from converters.data.dataset import Float32, Snapshot
+from converters.data.snapshot_store import Store
+from converters.data.taking import TakeData, ToTake
 from converters.fine_tuning import FineTune, ToFineTune
 from converters.judging import Floating, Scores, Shown
 from converters.leakage import Sign
@@ -39,7 +39,6 @@ from converters.recipe import Recipe
 from converters.refusal import WrongUse
 from converters.scoring import Scorer
 from converters.settling import settle
-from converters.snapshot_store import Store
 from converters.source import Source
 from converters.targets import open_target
 from converters.targets.profile import PROFILES

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from converters import card, plots, provenance, recipe, recipe_code
-from converters.dataset import Float32, Rows, Snapshot
+from converters.data.dataset import Float32, Rows, Snapshot
 from converters.evidence import Evidence
 from converters.recipe import Recipe
 from converters.training_stage import Trained

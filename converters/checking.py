@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import golden_coverage, incumbent
+from converters import incumbent
 from converters.quiet import silenced
+from converters.replay import golden_coverage
 from edge_core.bundle import folder as folders
 from edge_core.bundle import golden as goldens
 from edge_core.bundle import manifest as manifests

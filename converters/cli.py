@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from converters import cli_data
+from converters.history import commands as history_commands
 from edge_core.errors import SerinusError
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Turn a trained PyTorch model into proven, signed int8 bundles.",
 )
-app.command()(cli_data.backfill)
-app.command()(cli_data.score)
 console = Console(highlight=False, soft_wrap=True)
 
 Targets = Annotated[
@@ -75,8 +73,9 @@ def build(
     all_gates: Annotated[bool, typer.Option("--gates", help="Show passed gates, too.")] = False,
 ) -> None:
     """Train, convert, prove and sign one release."""
-    from converters import building, golden_coverage, progress
+    from converters import building, progress
     from converters.opening import opened_if
+    from converters.replay import golden_coverage
 
     with (
         opened_if(parent) as before,
@@ -161,7 +160,8 @@ def snapshot(
     data: DataFolder = None,
 ) -> None:
     """Keep a recipe's data: builds and reproductions can start from it."""
-    from converters import data_commands, progress
+    from converters import progress
+    from converters.data import commands as data_commands
 
     with progress.shown(console) as report:
         taken = data_commands.take(recipe, release, data, report)
@@ -176,7 +176,7 @@ def snapshots(
     """List the data snapshots that were kept."""
     import msgspec
 
-    from converters import data_commands
+    from converters.data import commands as data_commands
 
     found = data_commands.kept(data)
     if as_json:
@@ -259,9 +259,10 @@ def parity(
     """Replay a log as training and as a device would; features have to agree to the bit."""
     import msgspec
 
-    from converters import progress, replayed, replaying
+    from converters import progress
     from converters.opening import opened
     from converters.refusal import RefusedByGate
+    from converters.replay import replayed, replaying
 
     with opened(bundle) as folder:
         if as_json:
@@ -273,6 +274,10 @@ def parity(
             replayed.show(console, found)
     if not found.holds:
         raise RefusedByGate("features differ between training and serving: see above")
+
+
+app.command()(history_commands.backfill)
+app.command()(history_commands.score)
 
 
 @app.command()

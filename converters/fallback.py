@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from converters.dataset import Rows
+from converters.data.dataset import Rows
 from converters.recipe import FallbackRecipe
 from edge_core.baseline import LogisticBaseline
 from edge_core.features.definition import FeatureDefinition

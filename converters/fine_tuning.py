@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from converters.dataset import Float32
+from converters.data.dataset import Float32
 from converters.floating import FloatModel
 from converters.quantising import Wanted, quantise
 from converters.recipe import Recipe

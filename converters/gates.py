@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from converters.dataset import Rows
+from converters.data.dataset import Rows
 from converters.leakage import Sign
 from converters.recipe import Recipe
 from converters.refusal import RefusedByGate, WrongUse

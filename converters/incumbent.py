@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.dataset import Float32, Snapshot
+from converters.data.dataset import Float32, Snapshot
 from converters.host import runner
 from converters.model_file import ModelFile
 from converters.tensors import TensorSpec

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from converters import gates, metrics, suspicion
-from converters.dataset import Float32, Rows, Snapshot
+from converters.data.dataset import Float32, Rows, Snapshot
 from converters.evidence import Evidence
 from converters.gates import Bool
 from converters.parity import golden_tolerance, numeric_error, top1_agreement

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters import fallback, metrics
-from converters.dataset import Rows, Snapshot
+from converters.data.dataset import Rows, Snapshot
 from converters.recipe import FallbackRecipe
 from edge_core.features import columns
 from edge_core.features.columns import Given

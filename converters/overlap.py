@@ -7,7 +7,7 @@ of them are cuts of one recording. Their samples do: two sensors do not say the 
 import numpy as np
 import numpy.typing as npt
 
-from converters.dataset import Float32, Snapshot
+from converters.data.dataset import Float32, Snapshot
 from converters.leakage import Sign
 
 SHARE = 4

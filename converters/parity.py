@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from converters.dataset import Float32
+from converters.data.dataset import Float32
 
 
 def numeric_error(reference: Float32, logits: Float32) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from converters.dataset import Rows
+from converters.data.dataset import Rows
 from converters.layers import Scaled, Standardise
 
 LIMIT = 4.0

@@ -4,14 +4,7 @@ import functools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
-from converters import (
-    float16,
-    onnx_graph,
-    onnx_int8,
-    onnx_weights,
-    tflite_graph,
-    tflite_int8,
-)
+from converters import float16, onnx_graph, onnx_int8, onnx_weights, tflite_graph, tflite_int8
 from converters.calibration import Range
 from converters.graph import Step
 from converters.model_file import ModelFile

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from converters.dataset import LabelledLog, LabelledRecording, Rows
+from converters.data.dataset import LabelledLog, LabelledRecording, Rows
 from converters.metrics import METRICS, Metric
 from converters.recipe import EntryPoints, Setting
 from edge_core.errors import InvalidConfiguration

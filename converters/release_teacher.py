@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters import host, incumbent
-from converters.dataset import Float32, Snapshot
+from converters.data.dataset import Float32, Snapshot
 from converters.recipe import Recipe
 from edge_core.bundle import folder as folders
 from edge_core.bundle import manifest as manifests

@@ -10,9 +10,10 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from converters import incumbent, provenance, recipe, recipe_code, snapshot_store
+from converters import incumbent, provenance, recipe, recipe_code
+from converters.data import snapshot_store
+from converters.data.snapshot_store import Store
 from converters.refusal import RefusedByGate, StageFailed, WrongUse
-from converters.snapshot_store import Store
 from edge_core.bundle import folder as folders
 from edge_core.bundle import golden as goldens
 from edge_core.bundle import manifest as manifests

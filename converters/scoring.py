@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from converters.dataset import Float32, Int64
+from converters.data.dataset import Float32, Int64
 
 Metric = Callable[[Float32, Int64], float]
 """Logits float32 [rows, classes] and class numbers int64 [rows] -> a figure; more is better."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from converters.dataset import Float32, Rows, Snapshot
+from converters.data.dataset import Float32, Rows, Snapshot
 from converters.recipe import DistillationRecipe, Recipe
 from converters.recipe_code import RecipeCode
 from converters.release_teacher import ReleaseTeacher

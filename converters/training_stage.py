@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from converters import fallback, gates, recipe_code, training
-from converters.dataset import Snapshot
+from converters.data.dataset import Snapshot
 from converters.product import Plain
 from converters.recipe import Recipe
 from converters.refusal import WrongUse

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from converters.dataset import LabelledRecording, Role
+from converters.data.dataset import LabelledRecording, Role
 from edge_core.errors import InvalidBundle, Unavailable
 
 Float32 = npt.NDArray[np.float32]

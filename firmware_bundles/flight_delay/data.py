@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from converters.dataset import LabelledLog, Role
+from converters.data.dataset import LabelledLog, Role
 from edge_core.errors import InvalidBundle, Unavailable
 from edge_core.features.logs import Events, Log
 

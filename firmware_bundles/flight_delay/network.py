@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from converters import perceptron
-from converters.dataset import Rows
+from converters.data.dataset import Rows
 from edge_core.features.request_definition import RequestDefinition
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.dataset import LabelledRecording, Role
+from converters.data.dataset import LabelledRecording, Role
 from edge_core.errors import InvalidBundle, Unavailable
 
 SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"

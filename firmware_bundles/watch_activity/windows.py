@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from converters.dataset import Rows
+from converters.data.dataset import Rows
 from converters.layers import Scaled, Standardise
 from edge_core.features.evaluation import Evaluator
 from edge_core.features.window_definition import WindowDefinition

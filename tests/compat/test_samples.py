@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters import checking, snapshot_folder
+from converters import checking
+from converters.data import snapshot_folder
 from edge_agent.memory_file import MemoryFile
 from edge_agent.serving.remembering import Stored
 from edge_agent.update.journal import FILE, Entry, Journal

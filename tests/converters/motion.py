@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from converters.dataset import ROLES, LabelledRecording
+from converters.data.dataset import ROLES, LabelledRecording
 from edge_core.features.over_samples import Mean
 from edge_core.features.sensors import SensorInput, Window
 from edge_core.features.window_definition import WindowDefinition

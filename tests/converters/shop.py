@@ -45,7 +45,7 @@ import os
 
 import numpy as np
 
-from converters.dataset import LabelledLog
+from converters.data.dataset import LabelledLog
 from edge_core.features.logs import Events, Log
 
 HOUR_US = 3_600_000_000

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters import dataset, gates, overlap, recipe
-from converters.dataset import LabelledRecording, Role, Snapshot
+from converters import gates, overlap, recipe
+from converters.data import dataset
+from converters.data.dataset import LabelledRecording, Role, Snapshot
 from converters.refusal import RefusedByGate
 from edge_core.features.definition import of_windows
 from edge_core.features.over_samples import Mean

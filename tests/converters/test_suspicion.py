@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from converters import judging, suspicion
-from converters.dataset import Rows
+from converters.data.dataset import Rows
 
 NAMES = ["temperature", "pressure", "account"]
 

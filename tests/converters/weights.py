@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from converters import recipe, recipe_code, training_stage
-from converters.cutting import Cut, ToCut
+from converters.data.cutting import Cut, ToCut
 from converters.training_stage import ToTrain, Train
 from edge_core.bundle.digest import sha256_bytes
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from converters import cutting, fallback, gates, leakage, metrics, recipe, recipe_code, training
-from converters.dataset import Snapshot
+from converters import fallback, gates, leakage, metrics, recipe, recipe_code, training
+from converters.data import cutting
+from converters.data.dataset import Snapshot
 from converters.leakage import Sign
 from edge_core.features import columns
 from edge_core.features.definition import of_requests

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from converters import checking, signing
-from converters.snapshot_store import Store
+from converters.data.snapshot_store import Store
 from edge_core.bundle import folder as folders
 from tests.simulators.processes import command
 

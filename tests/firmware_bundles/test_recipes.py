@@ -9,16 +9,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from converters import (
-    dataset,
-    definition_source,
-    fallback,
-    gates,
-    metrics,
-    recipe,
-    recipe_code,
-    training,
-)
+from converters import definition_source, fallback, gates, metrics, recipe, recipe_code, training
+from converters.data import dataset
 from converters.floating import FloatModel
 from converters.layers import Scaled
 from converters.recipe import Recipe

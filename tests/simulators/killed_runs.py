@@ -23,7 +23,8 @@ import pandas  # noqa: F401
 import pyarrow.csv
 import pyarrow.parquet  # noqa: F401  # before the forks, as all that the commands import late
 
-from converters import backfill, batch_scoring, piecewise, tables
+from converters.data import tables
+from converters.history import backfill, batch_scoring, piecewise
 from tests.simulators.power_cut import OPERATIONS
 
 PART_ROWS = 256
@@ -40,10 +41,10 @@ class Unseen:
     """Progress that nobody looks at."""
 
     def begun(self, total: int, read: int) -> None:
-        """See :class:`converters.piecewise.Report`."""
+        """See :class:`converters.history.piecewise.Report`."""
 
     def advanced(self, read: int, rows: int) -> None:
-        """See :class:`converters.piecewise.Report`."""
+        """See :class:`converters.history.piecewise.Report`."""
 
 
 class Cut:
