@@ -403,7 +403,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; every refusal is one line on standard error."""
     try:
-        app(arguments, standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except TyperException as error:
         said = error.format_message()  # empty where the help was printed instead
         return _say(said, WRONG_USE) if said else WRONG_USE
@@ -411,9 +411,10 @@ def run(arguments: list[str]) -> int:
         return _say(str(error), getattr(error, "exit_code", BAD_INPUT))
     except OSError as error:
         return _say(f"{error.filename or 'files'}: {error.strerror}; nothing was left", BAD_INPUT)
-    except KeyboardInterrupt:
-        return _say("stopped; nothing was left at --out", STOPPED)
-    return 0
+    except (KeyboardInterrupt, typer.Abort):
+        code = STOPPED
+    # Typer makes Ctrl-C a result; commands have no results of their own.
+    return _say("stopped; nothing was left half-made", STOPPED) if code == STOPPED else 0
 
 
 def _say(message: str, code: int) -> int:

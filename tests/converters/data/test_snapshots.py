@@ -277,6 +277,29 @@ def test_a_command_killed_at_any_moment_leaves_whole_snapshots(
     assert run("snapshot", folder, store=tmp_path).returncode == 0
 
 
+def test_ctrl_c_is_no_success(tmp_path: Path) -> None:
+    folder, asked = shop.recipe(tmp_path / "shop"), tmp_path / "asked"
+    (folder / "data.py").write_text(
+        f"import time\n\ndef log(settings):\n    open({str(asked)!r}, 'w')\n    time.sleep(60)\n"
+    )
+    child = subprocess.Popen(
+        [*command("serinus-convert"), "snapshot", str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"SERINUS_DATA": str(tmp_path / "data")},
+    )
+    while not asked.exists():
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate()
+    assert (child.returncode, said) == (
+        130,
+        "serinus-convert: stopped; nothing was left half-made\n",
+    )
+
+
 def test_two_processes_at_once_keep_one_snapshot(folder: Path, tmp_path: Path) -> None:
     environment = os.environ | {"SERINUS_DATA": str(tmp_path)}
     children = [
