@@ -65,10 +65,11 @@ class LogFolder:
             )
         self.folder = folder
         self.definition = definition
-        self._tables = {REQUESTS: Table(folder / REQUESTS, definition.request.fields, also)}
+        self._tables = {REQUESTS: _table(folder, REQUESTS, definition.request.fields, also)}
         for stream in definition.streams:
             fields = _with_stamps(stream.name, stream.fields)
-            self._tables[f"{EVENTS}/{stream.name}"] = Table(folder / EVENTS / stream.name, fields)
+            name = f"{EVENTS}/{stream.name}"
+            self._tables[name] = _table(folder, name, fields)
 
     @property
     def files(self) -> list[Path]:
@@ -239,6 +240,18 @@ def _array(field: FieldType, given: Mapping[str, Any], kind: Any) -> Any:
         return pa.array(column, type=kind)
     except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's errors are among them
         raise InvalidInput(f"field {field.name}: {quoted(error)}") from error
+
+
+def _table(
+    folder: Path, name: str, fields: Sequence[FieldType], also: Sequence[str] = ()
+) -> Table:
+    there = [kind for kind in ("", *tables.KINDS) if (folder / f"{name}{kind}").exists()]
+    if len(there) > 1:
+        raise InvalidInput(
+            f"{folder} has {' and '.join(f'{name}{kind}' for kind in there)}; leave one of them "
+            "there, so that it is certain which is read"
+        )
+    return Table(folder / name, fields, also)
 
 
 def _with_stamps(stream: str, fields: Sequence[FieldType]) -> list[FieldType]:

@@ -73,12 +73,12 @@ def read(
     """
     texts = [ENTITY, LABEL, ROLE, *(f"{SLICE}{name}" for name in slices)]
     described: list[FieldType] = [Category(name=name) for name in texts]
-    rows = _whole(tables.Table(folder / RECORDINGS, [*described, COUNT]))
+    rows = _whole(tables.Table(folder / f"{RECORDINGS}.parquet", [*described, COUNT]))
     channels: list[FieldType] = [
         Number(name=one.name, unit=one.unit, lsb=one.lsb, low=one.low, high=one.high)
         for one in inputs
     ]
-    columns = _whole(tables.Table(folder / SAMPLES, channels))
+    columns = _whole(tables.Table(folder / f"{SAMPLES}.parquet", channels))
     samples = np.stack([columns[one.name] for one in inputs], axis=1)
     ends = np.cumsum(np.asarray(rows[LENGTH], np.int64))
     if (int(ends[-1]) if len(ends) else 0) != len(samples):

@@ -150,6 +150,21 @@ def test_a_damaged_file_is_named_before_it_is_parsed(
     snapshot_folder.check(place, record)
 
 
+def test_files_that_no_digest_covers_are_not_read(folder: Path, tmp_path: Path) -> None:
+    place, record = kept(tmp_path)
+    whole = list(snapshot_folder.read_recordings(place, record, WINDOWS, ["side"]))
+    for table in ("recordings", "samples"):
+        (place / table).mkdir()
+        shutil.copy(place / "recordings.parquet", place / table / "a.parquet")
+    found = list(snapshot_folder.read_recordings(place, record, WINDOWS, ["side"]))
+    assert [one.samples.tobytes() for one in found] == [one.samples.tobytes() for one in whole]
+    stored = taken(folder, tmp_path)
+    (stored.folder / "requests").mkdir()
+    shutil.copy(stored.folder / "requests.parquet", stored.folder / "requests" / "a.parquet")
+    with pytest.raises(InvalidInput, match=r"requests and requests\.parquet; leave one"):
+        Cut().run(ToCut(folder=folder, recipe=recipes.load(folder, None), stored=stored))
+
+
 def test_an_edited_description_is_another_snapshot_s(tmp_path: Path) -> None:
     place, record = kept(tmp_path)
     text = (place / SNAPSHOT).read_text()
