@@ -99,10 +99,15 @@ class Table:
 
     def _check(self, file: Path) -> None:
         schema = _reading(file, _schema)
-        lacking = [n for n in [*self.fields, *self.also] if n not in schema.names]
+        needed = [*self.fields, *self.also]
+        lacking = [name for name in needed if name not in schema.names]
         if lacking:
             raise InvalidInput(
                 f"{file.name} has no column {', '.join(lacking)}; it has {', '.join(schema.names)}"
+            )
+        if twice := [name for name in needed if schema.names.count(name) > 1]:
+            raise InvalidInput(
+                f"{file.name} has several columns called {twice[0]}; keep one of them, or rename"
             )
         for field in self.fields.values():
             _check_type(file, field, schema.field(field.name))
@@ -188,6 +193,11 @@ def _files(path: Path) -> list[Path]:
             files = sorted(file for file in found.iterdir() if file.suffix in KINDS)
             if not files:
                 raise InvalidInput(f"{found} holds no {' or '.join(KINDS)}")
+            if len({file.suffix for file in files}) > 1:
+                raise InvalidInput(
+                    f"{found} holds files {' and '.join(KINDS)}, perhaps the same rows twice; keep "
+                    "one kind"
+                )
             return files
     raise InvalidInput(f"{path} is missing: a file {' or '.join(KINDS)}, or a folder of such files")
 
@@ -236,12 +246,14 @@ def _opened(
         batches = opened.iter_batches(PIECE_ROWS, row_groups=kept, columns=list(names))
         return ends[first - 1] if first else 0, batches
     # Types are ours to say: what pyarrow infers from a file's beginning may not hold to its end.
-    types = {
-        name: pa.float64() if isinstance(field, Number) else pa.string()
-        for name, field in fields.items()
-    } | {name: pa.string() for name in names if name not in fields}
+    # All are read as texts: of those, nothing but an empty field is missing, while pyarrow would
+    # take a text for missing that says NA, null or nan.
     options = csv.ConvertOptions(
-        column_types=types, include_columns=list(names), strings_can_be_null=True
+        column_types=dict.fromkeys(names, pa.string()),
+        include_columns=list(names),
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
     )
     return 0, csv.open_csv(file, convert_options=options)
 
@@ -277,6 +289,8 @@ def _converted(field: FieldType, column: Any) -> Column:
 
     match field:
         case Number():
+            if pa.types.is_string(column.type):
+                column = _numbers(column)
             with np.errstate(over="ignore"):  # becomes infinity, which the evaluator refuses
                 found = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float32)
             return np.asarray(found, np.float32)
@@ -285,6 +299,16 @@ def _converted(field: FieldType, column: Any) -> Column:
             return texts
         case Time():
             return _moments(column)
+
+
+def _numbers(column: Any) -> Any:
+    """Of a ``.csv``; what R, pandas and databases write for a missing number is missing."""
+    import pyarrow as pa
+    from pyarrow import compute, csv
+
+    texts = compute.utf8_trim_whitespace(column)
+    missing = compute.is_in(texts, value_set=pa.array(csv.ConvertOptions().null_values))
+    return compute.if_else(missing, pa.scalar(None, pa.string()), texts).cast(pa.float64())
 
 
 def _moments(column: Any) -> Int64:

@@ -238,6 +238,47 @@ def test_text_that_is_no_value_is_refused(lines: list[str], said: str, tmp_path:
         LogFolder(tmp_path, DEFINITION).read()
 
 
+def test_a_text_is_missing_only_where_its_field_is_empty(tmp_path: Path) -> None:
+    log_folder.write(tmp_path, DEFINITION, log())
+    (tmp_path / "requests.parquet").unlink()
+    (tmp_path / "requests.csv").write_bytes(
+        b"\xef\xbb\xbfat,shop,amount,id\r\n"
+        b"1,NA,1.5,nan\r\n2,null, 2 ,\r\n3,\"\",NA,\"\"\r\n4,,,\"a, \"\"b\"\"\"\r\n"
+    )
+    piece = LogFolder(tmp_path, DEFINITION, ["id"]).read()
+    assert piece.log.request["shop"] == ["NA", "null", "", None]
+    assert piece.also["id"].to_pylist() == ["nan", None, "", 'a, "b"']
+    np.testing.assert_array_equal(piece.log.request["amount"], [1.5, 2, np.nan, np.nan])
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    def twice(name: str) -> Any:
+        return lambda table: pa.Table.from_arrays(
+            [*table.columns, table.column(name)], names=[*table.column_names, name]
+        )
+
+    with pytest.raises(InvalidInput, match="sales.parquet has several columns called price"):
+        rewritten(tmp_path, "events/sales.parquet", twice("price"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/t.csv").write_text("at,id,id\n1,a,b\n")
+    with pytest.raises(InvalidInput, match=r"t.csv has several columns called id"):
+        tables.Table(tmp_path / "other", [Time(name="at")], ["id"])
+    assert tables.Table(tmp_path / "other", [Time(name="at")]).rows == 1
+
+
+def test_what_may_be_one_log_twice_is_refused(tmp_path: Path) -> None:
+    log_folder.write(tmp_path, DEFINITION, log())
+    table = parquet.read_table(tmp_path / "requests.parquet")
+    csv.write_csv(table, tmp_path / "requests.csv")
+    with pytest.raises(InvalidInput, match=r"requests\.parquet and requests\.csv; leave one"):
+        LogFolder(tmp_path, DEFINITION)
+    (tmp_path / "requests").mkdir()
+    for name in ("requests.csv", "requests.parquet"):
+        (tmp_path / name).rename(tmp_path / "requests" / name)
+    with pytest.raises(InvalidInput, match="perhaps the same rows twice"):
+        LogFolder(tmp_path, DEFINITION)
+
+
 def test_a_missing_stream_is_named(tmp_path: Path) -> None:
     log_folder.write(tmp_path, DEFINITION, log())
     (tmp_path / "events/sales.parquet").unlink()
