@@ -242,9 +242,7 @@ def _array(field: FieldType, given: Mapping[str, Any], kind: Any) -> Any:
         raise InvalidInput(f"field {field.name}: {quoted(error)}") from error
 
 
-def _table(
-    folder: Path, name: str, fields: Sequence[FieldType], also: Sequence[str] = ()
-) -> Table:
+def _table(folder: Path, name: str, fields: Sequence[FieldType], also: Sequence[str] = ()) -> Table:
     there = [kind for kind in ("", *tables.KINDS) if (folder / f"{name}{kind}").exists()]
     if len(there) > 1:
         raise InvalidInput(

@@ -243,7 +243,7 @@ def test_a_text_is_missing_only_where_its_field_is_empty(tmp_path: Path) -> None
     (tmp_path / "requests.parquet").unlink()
     (tmp_path / "requests.csv").write_bytes(
         b"\xef\xbb\xbfat,shop,amount,id\r\n"
-        b"1,NA,1.5,nan\r\n2,null, 2 ,\r\n3,\"\",NA,\"\"\r\n4,,,\"a, \"\"b\"\"\"\r\n"
+        b'1,NA,1.5,nan\r\n2,null, 2 ,\r\n3,"",NA,""\r\n4,,,"a, ""b"""\r\n'
     )
     piece = LogFolder(tmp_path, DEFINITION, ["id"]).read()
     assert piece.log.request["shop"] == ["NA", "null", "", None]
@@ -257,7 +257,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
             [*table.columns, table.column(name)], names=[*table.column_names, name]
         )
 
-    with pytest.raises(InvalidInput, match="sales.parquet has several columns called price"):
+    with pytest.raises(InvalidInput, match=r"sales.parquet has several columns called price"):
         rewritten(tmp_path, "events/sales.parquet", twice("price"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other/t.csv").write_text("at,id,id\n1,a,b\n")
