@@ -64,6 +64,8 @@ def backfill(
         raise WrongUse("--key says how to compare with --old: name the old values, too")
     if (dask is None) != (partitions is None):
         raise WrongUse("--dask and --partitions belong together: name both or none")
+    if old is not None and old.resolve() == output.resolve():
+        raise WrongUse("--old is --output: new values would be compared with themselves")
     console = _console(as_json)
     request = backfills.Request(
         definition=backfills.load(features),

@@ -34,9 +34,14 @@ class Side:
         for file in files:
             with _told(file):
                 self.rows += parquet.read_metadata(file).num_rows
+                if gone := set(self.columns) - set(parquet.read_schema(file).names):
+                    raise ValueError(f"no column {min(gone)}, which {files[0].name} has")
 
-    def check(self, key: Sequence[str]) -> None:
-        """All columns of the key are there."""
+    def check(self, key: Sequence[str], values: Sequence[str]) -> None:
+        """All columns of the key are there, and no column that is needed is there twice."""
+        for name in [*key, *values]:
+            if self.columns.count(name) > 1:
+                raise InvalidInput(f"{self.name}: there are several columns called {name}")
         if lacking := [name for name in key if name not in self.columns]:
             raise InvalidConfiguration(
                 f"{self.name}: no column {', '.join(lacking)}; name with --key what tells rows "

@@ -254,8 +254,13 @@ def opened(
 
 
 def check_names(identity: Sequence[str], made: Sequence[str]) -> None:
-    """Raise :class:`InvalidInput` where two columns of an output would have one name."""
+    """Raise :class:`InvalidInput` where two columns of an output would have one name.
+
+    Nor may a kept column be called as rows call their values until they are written.
+    """
     names = [*identity, *made]
+    if own := {FEATURES, SAMPLES} & set(identity):
+        raise InvalidInput(f"--keep {min(own)}: rename the column, its name is taken meanwhile")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidInput(
             f"two columns would be called {twice[0]}: leave it out of --keep, or rename it"

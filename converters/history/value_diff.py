@@ -101,8 +101,13 @@ def _compare(
     key: Sequence[str],
     scratch: Path,
 ) -> Diff:
+    if odd := [name for name in key if name in names or key.count(name) > 1]:
+        raise InvalidConfiguration(
+            f"--key {','.join(key)}: {odd[0]} is "
+            f"{'a feature, whose values are compared' if odd[0] in names else 'named twice'}"
+        )
     for side in (new, old):
-        side.check(key)
+        side.check(key, names)
     both = [name for name in names if name in old.columns]
     if not both:
         raise InvalidConfiguration(f"{old.name} has none of the features, such as {names[0]}")

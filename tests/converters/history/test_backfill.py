@@ -510,6 +510,18 @@ def test_columns_of_one_name_are_refused(requests: Path, tmp_path: Path) -> None
         run(REQUESTS, requests, tmp_path / "out", keep=("at",))
 
 
+@pytest.mark.parametrize("name", ["features", "samples"])
+def test_a_kept_column_that_is_called_like_ours_is_not_lost(
+    name: str, requests: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(requests, tmp_path / "log")
+    path = tmp_path / "log/requests.parquet"
+    table = parquet.read_table(path)
+    parquet.write_table(table.rename_columns([*table.column_names[:-1], name]), path)
+    with pytest.raises(InvalidInput, match=f"--keep {name}: rename the column"):
+        run(REQUESTS, tmp_path / "log", tmp_path / "out", keep=(name,))
+
+
 GROWTH = """
 import resource, sys
 from pathlib import Path
@@ -644,6 +656,24 @@ def test_what_cannot_be_compared_is_refused(requests: Path, new: Path, tmp_path:
         compared(requests, new, path)
     with pytest.raises(InvalidConfiguration, match="is no Parquet file"):
         compared(requests, new, tmp_path / "none.parquet")
+    parquet.write_table(table, path)
+    with pytest.raises(InvalidConfiguration, match="--key id,id: id is named twice"):
+        compared(requests, new, path, "id", "id")
+    with pytest.raises(InvalidConfiguration, match="--key row,idle: idle is a feature"):
+        compared(requests, new, path, "row", "idle")
+    parquet.write_table(
+        pa.Table.from_arrays(
+            [*table.columns, table.column("idle")], names=[*table.column_names, "idle"]
+        ),
+        path,
+    )
+    with pytest.raises(InvalidInput, match="several columns called idle"):
+        compared(requests, new, path)
+    (tmp_path / "two").mkdir()
+    parquet.write_table(table.slice(0, 5), tmp_path / "two/a.parquet")
+    parquet.write_table(table.slice(5).drop_columns(["idle"]), tmp_path / "two/b.parquet")
+    with pytest.raises(InvalidInput, match=r"b.parquet cannot be compared: no column idle, which"):
+        compared(requests, new, tmp_path / "two")
 
 
 def test_the_command_tells_what_it_did(requests: Path, new: Path, tmp_path: Path) -> None:
@@ -700,14 +730,15 @@ def job(requests: Path) -> parts.Job:
     ("options", "said"),
     [
         (["--key", "id"], "--key says how to compare with --old"),
+        (["--old", "out/."], "new values would be compared with themselves"),
         (["--dask", "local"], "--dask and --partitions belong together"),
         (["--partitions", "2"], "--dask and --partitions belong together"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
-    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["backfill", "features.json", "--input", "log", "--output", str(tmp_path / "out")]
+    given = ["backfill", "features.json", "--input", "log", "--output", "out"]
     assert cli.run([*given, *options]) == 1
     assert said in capsys.readouterr().err
 
