@@ -48,6 +48,8 @@ def show(console: Console, stored: Stored) -> None:
     record = stored.record
     _say(console, f"{record.name}, {_span(record)}")
     _say(console, f"from {record.source}")
+    for name, value in (record.settings or {}).items():
+        _say(console, f"chosen by {name} = {value!r}")
     table = _table(("file", "rows", "columns", "size", "sha256"), right=(1, 2, 3))
     for path, one in record.files.items():
         size = figures.size_text(one.size)

@@ -7,8 +7,10 @@ rows that were made from it (``DatasetRecord.sha256``), which depends on no file
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from converters.data import log_folder, recordings_folder, snapshot_record, tables
@@ -23,11 +25,14 @@ from converters.data.snapshot_record import (
     SnapshotRecord,
     TableRecord,
 )
+from converters.recipe import Setting
 from edge_core.bundle import folder as folders
 from edge_core.bundle.digest import sha256_bytes, sha256_file
 from edge_core.errors import InvalidBundle, InvalidInput
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.window_definition import WindowDefinition
+
+NONE: Mapping[str, Setting] = MappingProxyType({})
 
 
 def write_log(
@@ -38,6 +43,7 @@ def write_log(
     *,
     name: str,
     source: str,
+    settings: Mapping[str, Setting] = NONE,
 ) -> SnapshotRecord:
     """Write a log with what came of its requests into an empty folder."""
     import pyarrow as pa
@@ -61,6 +67,7 @@ def write_log(
         tables=_described(folder, names),
         first=first,
         last=last,
+        settings=dict(settings) or msgspec.UNSET,
     )
     return _finished(folder, made)
 
@@ -73,11 +80,18 @@ def write_recordings(
     *,
     name: str,
     source: str,
+    settings: Mapping[str, Setting] = NONE,
 ) -> SnapshotRecord:
     """Write recordings into an empty folder."""
     recordings_folder.write(folder, definition.inputs, slices, recordings)
     described = _described(folder, [RECORDINGS, SAMPLES])
-    made = SnapshotRecord(kind="recordings", name=name, source=source, tables=described)
+    made = SnapshotRecord(
+        kind="recordings",
+        name=name,
+        source=source,
+        tables=described,
+        settings=dict(settings) or msgspec.UNSET,
+    )
     return _finished(folder, made)
 
 

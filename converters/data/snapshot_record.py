@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from converters.recipe import Setting
 from edge_core.bundle.digest import sha256_bytes
 from edge_core.bundle.manifest import DataSnapshot, Sha256
 from edge_core.errors import InvalidInput, quoted
@@ -55,6 +56,9 @@ class SnapshotRecord(_Record, frozen=True, kw_only=True):
     first: str | None = None
     last: str | None = None
     """Time span of everything in it, ISO 8601; none where there are no wall-clock times."""
+    settings: dict[str, Setting] | msgspec.UnsetType = msgspec.UNSET
+    """Those of the release that the recipe's code read to choose the data; unset if it read none,
+    or if no recipe's code offered it."""
 
     def __post_init__(self) -> None:
         odd = [name for name in self.tables if not _TABLE.match(name)]

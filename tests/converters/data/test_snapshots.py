@@ -196,6 +196,26 @@ def test_the_snapshot_of_another_recipe_is_refused(folder: Path, tmp_path: Path)
         taken(folder, tmp_path, other)
 
 
+def test_the_snapshot_of_a_release_with_other_data_is_refused(tmp_path: Path) -> None:
+    stage, store = TakeData(), Store(tmp_path)
+
+    def given(release: str, snapshot: str | None = None) -> ToTake:
+        chosen = recipes.load(WATCH, release)
+        return ToTake(folder=WATCH, recipe=chosen, store=store, snapshot=snapshot)
+
+    both = stage.run(given("1.1.0"))
+    assert both.record.settings == {"sides": ["left", "right"]}
+    stage.ensures(given("1.0.0"), stage.run(given("1.0.0", both.record.id)))
+    right = given("1.2.0", both.record.id)
+    with pytest.raises(
+        InvalidInput, match=r"taken with sides = \['left', 'right'\]; release 1.2.0 has \['right'\]"
+    ):
+        stage.ensures(right, stage.run(right))
+    own = stage.run(given("1.2.0"))
+    stage.ensures(given("1.2.0", own.record.id), own)
+    assert snapshot_record.parse((own.folder / SNAPSHOT).read_bytes()) == own.record
+
+
 def test_another_unit_and_a_channel_that_lacks_are_refused(tmp_path: Path) -> None:
     place, record = kept(tmp_path)
     first, second = WINDOWS.inputs
