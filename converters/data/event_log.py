@@ -89,7 +89,12 @@ class SampleTable:
             raise InvalidInput(f"{self.name}: {STREAM} is missing in some rows")
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
-        names: list[str] = column.cast(pa.string()).to_pylist()
+        try:
+            names: list[str] = column.cast(pa.string()).to_pylist()
+        except (ValueError, NotImplementedError) as error:  # pyarrow's errors are among them
+            raise InvalidInput(
+                f"{self.name}: {STREAM} is {column.type}; needed is a text, or a number"
+            ) from error
         return names
 
 

@@ -137,7 +137,7 @@ class Table:
     def _wrapped(self, name: str, convert: Any, *arguments: Any) -> Any:
         try:
             return convert(*arguments)
-        except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are among them
+        except (ValueError, TypeError, OverflowError, NotImplementedError) as error:  # pyarrow's
             raise InvalidInput(f"{self.name}, column {name}: {quoted(error)}") from error
 
 
@@ -172,14 +172,13 @@ def write_to(stream: Any, table: Any) -> None:
 
 
 def names(path: Path) -> list[str]:
-    """Names of a table's columns, as its first file has them.
+    """Names of all columns that any file of a table has.
 
     Raises:
         InvalidInput: no such file, or it is damaged.
     """
-    file = _files(path)[0]
-    found: list[str] = _reading(file, _schema).names
-    return found
+    schemas = [_reading(file, _schema) for file in _files(path)]
+    return list(dict.fromkeys(name for schema in schemas for name in schema.names))
 
 
 def _files(path: Path) -> list[Path]:
@@ -205,7 +204,7 @@ def _files(path: Path) -> list[Path]:
 def _reading(file: Path, read: Any) -> Any:
     try:
         return read(file)
-    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors are among them
         raise InvalidInput(f"{file} cannot be read: {quoted(error)}") from error
 
 

@@ -163,5 +163,5 @@ def _told(file: Path) -> Iterator[None]:
     """Say which file is damaged, or holds what does not fit."""
     try:
         yield
-    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors are among them
         raise InvalidInput(f"{file} cannot be compared: {quoted(error)}") from error

@@ -432,10 +432,16 @@ def _no_stream(table: pa.Table) -> pa.Table:
     return table.set_column(table.schema.get_field_index("stream"), "stream", names)
 
 
+def _nested_stream(table: pa.Table) -> pa.Table:
+    names = pa.array([{"name": name} for name in table.column("stream").to_pylist()])
+    return table.set_column(table.schema.get_field_index("stream"), "stream", names)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda t: t.drop_columns(["ay"]), "no column ay"),
+        (_nested_stream, r"stream is struct<name: string>; needed is a text, or a number"),
         (lambda t: _unit(t, "ay"), "ay is in furlong, the definition has g"),
         (lambda t: _text(t, "ay"), "ay is string; needed is a number"),
         (_gone, r"stream \w+, samples from row 0: NaN or infinity in ay"),
@@ -449,6 +455,18 @@ def test_a_log_of_samples_that_does_not_fit_is_refused(
     with pytest.raises(InvalidInput, match=said):
         run(WINDOWS, tmp_path / "log.parquet", tmp_path / "out")
     assert not (tmp_path / "out" / parts.DONE).exists()
+
+
+@pytest.mark.parametrize("lacking", ["a", "b"])
+def test_streams_are_not_mixed_where_one_file_does_not_name_them(
+    lacking: str, samples: Path, tmp_path: Path
+) -> None:
+    table = parquet.read_table(samples)
+    for name, rows in (("a", table.slice(0, 500)), ("b", table.slice(500))):
+        part = rows.drop_columns(["stream"]) if name == lacking else rows
+        parquet.write_table(part, tmp_path / f"{name}.parquet")
+    with pytest.raises(InvalidInput, match=rf"{lacking}.parquet has no column stream"):
+        run(WINDOWS, tmp_path, tmp_path / "out")
 
 
 def test_windows_have_no_columns_to_keep(samples: Path, tmp_path: Path) -> None:
