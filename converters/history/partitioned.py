@@ -169,7 +169,17 @@ def _put_together(
 
 
 def _result(future: Any) -> Any:
-    found = future.result()
+    from concurrent.futures import CancelledError
+
+    from distributed.scheduler import KilledWorker
+
+    try:
+        found = future.result()
+    except (KilledWorker, CancelledError) as error:
+        raise Unavailable(
+            f"Dask lost its workers or its scheduler ({type(error).__name__}): see that each worker has "
+            "memory for a partition, and run the command again to go on"
+        ) from error
     if isinstance(found, SerinusError):
         raise found
     return found
@@ -206,7 +216,7 @@ def _client(address: str, partitions: int) -> Iterator[Any]:
             client = Client(  # type: ignore[no-untyped-call]  # dask has no types
                 address, timeout=CONNECT_S
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # the last where no worker starts
             raise Unavailable(
                 f"no Dask scheduler answers at {address} ({quoted(error)}): start one, or use "
                 "--dask local"

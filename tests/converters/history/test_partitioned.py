@@ -3,13 +3,16 @@
 import importlib.util
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from distributed import LocalCluster
+from distributed.scheduler import KilledWorker
 from pyarrow import parquet
 from typer.testing import CliRunner
 
@@ -249,6 +252,16 @@ def test_a_scheduler_that_is_not_there_is_named(
     monkeypatch.setattr(partitioned, "CONNECT_S", 0.3)
     with pytest.raises(Unavailable, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
         dealt("tcp://127.0.0.1:9", REQUESTS, requests, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "error", [KilledWorker("read", SimpleNamespace(address="tcp://a"), 3), CancelledError()]
+)
+def test_lost_workers_are_no_crash(error: Exception) -> None:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    with pytest.raises(Unavailable, match=r"Dask lost its workers .* again to go on"):
+        partitioned._result(future)
 
 
 def test_the_command_deals_out_entities(scheduler: str, requests: Path, tmp_path: Path) -> None:
