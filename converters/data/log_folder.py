@@ -176,7 +176,15 @@ def write(
 
     Returns:
         The files.
+
+    Raises:
+        InvalidInput: events of a stream that the definition has not, or values that do not fit.
     """
+    known = [stream.name for stream in definition.streams]
+    if unknown := log.events.keys() - set(known):
+        raise InvalidInput(
+            f"unknown stream {min(unknown)}; the definition has {', '.join(known) or 'none'}"
+        )
     (folder / EVENTS).mkdir(parents=True, exist_ok=True)
     path = folder / f"{REQUESTS}.parquet"
     requests = _typed(definition.request.fields, log.request, also or {})

@@ -129,9 +129,15 @@ def check(folder: Path, record: SnapshotRecord) -> None:
         except InvalidBundle as error:
             raise InvalidInput(f"data snapshot {record.id[:16]}: {error}") from error
         if found.size != table.size:
-            raise InvalidInput(f"{folder / path} has {found.size} of its {table.size} bytes")
+            raise InvalidInput(
+                f"{folder / path} has {found.size} bytes, the snapshot's has {table.size}; bring the "
+                "file back, or remove the snapshot and take it again"
+            )
         if found.sha256 != table.sha256:
-            raise InvalidInput(f"{folder / path} was altered: its sha256 is not the snapshot's")
+            raise InvalidInput(
+                f"{folder / path} was altered: its sha256 is not the snapshot's; bring the file "
+                "back, or remove the snapshot and take it again"
+            )
 
 
 def read_log(

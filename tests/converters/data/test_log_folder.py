@@ -318,6 +318,12 @@ def test_what_cannot_be_written_is_named(
         log_folder.write(tmp_path, DEFINITION, Log(given.events, request))
 
 
+def test_events_of_an_unknown_stream_are_not_left_out(tmp_path: Path) -> None:
+    given = log()
+    with pytest.raises(InvalidInput, match="unknown stream sale; the definition has sales"):
+        log_folder.write(tmp_path, DEFINITION, Log({"sale": given.events["sales"]}, given.request))
+
+
 def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
     rows = 1_500_000
     draw = np.random.default_rng(1)
