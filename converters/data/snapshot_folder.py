@@ -130,8 +130,8 @@ def check(folder: Path, record: SnapshotRecord) -> None:
             raise InvalidInput(f"data snapshot {record.id[:16]}: {error}") from error
         if found.size != table.size:
             raise InvalidInput(
-                f"{folder / path} has {found.size} bytes, the snapshot's has {table.size}; bring the "
-                "file back, or remove the snapshot and take it again"
+                f"{folder / path} has {found.size} bytes, the snapshot's has {table.size}; bring "
+                "the file back, or remove the snapshot and take it again"
             )
         if found.sha256 != table.sha256:
             raise InvalidInput(

@@ -177,8 +177,8 @@ def _result(future: Any) -> Any:
         found = future.result()
     except (KilledWorker, CancelledError) as error:
         raise Unavailable(
-            f"Dask lost its workers or its scheduler ({type(error).__name__}): see that each worker "
-            "has memory for a partition, and run the command again to go on"
+            f"Dask lost its workers or its scheduler ({type(error).__name__}): see that each "
+            "worker has memory for a partition, and run the command again to go on"
         ) from error
     if isinstance(found, SerinusError):
         raise found
