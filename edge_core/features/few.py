@@ -34,8 +34,8 @@ class Few:
 
     def rows(self, given: Given) -> list[dict[str, Plain]] | None:
         """Values by field of each row; none where there are many rows, or one is unusual."""
-        if len(given) != len(self._reads):
-            return None
+        if len(given) != len(self._reads) or not given:
+            return None  # without a column nothing says how many rows there are
         try:
             alone = self._alone(given)
             return self._some(given) if alone is None else [alone]

@@ -33,8 +33,9 @@ from edge_core.features.over_rows import (
     Scale,
     TimePart,
 )
+from edge_core.features.over_time import CountWithin
 from edge_core.features.request_evaluation import RequestEvaluator
-from edge_core.features.requests import MAX_TEXT
+from edge_core.features.requests import MAX_TEXT, Stream
 
 from .test_batches import log
 from .test_request_evaluation import DEFINITION as OF_EVENTS
@@ -187,3 +188,15 @@ def test_few_events_leave_the_memory_of_many(late: float) -> None:
     for place in range(len(events["times_us"])):
         each.observe("seen", Events(**events).only(np.array([place])))
     assert many.snapshot() == each.snapshot()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, few.MOST, few.MOST + 1])
+def test_events_without_fields_are_taken_however_many_come(count: int) -> None:
+    bells = Stream(name="bells", fields=[])
+    definition = define(CountWithin(name="rung", stream="bells", within_s=1), streams=(bells,))
+    evaluator = RequestEvaluator(definition)
+    times = list(range(count))
+    observed = evaluator.observe("bells", Events(times, times, [count] * count, {}))
+    assert observed.taken == count
+    request = columns([(count, "a", "b", 1.0, 1.0)])
+    assert evaluator.ask(request).tolist() == [[count]]

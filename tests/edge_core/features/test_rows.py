@@ -32,13 +32,14 @@ from edge_core.features.over_rows import (
     Scale,
     TimePart,
 )
+from edge_core.features.over_time import OverTime
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.features.requests import Category, Number, Request, Time
 from edge_core.features.rows import hashed
 
 
-def define(*features: OverRows, **changes: Any) -> RequestDefinition:
+def define(*features: OverRows | OverTime, **changes: Any) -> RequestDefinition:
     given: dict[str, Any] = {
         "request": Request(
             time="at",
