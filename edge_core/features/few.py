@@ -63,10 +63,13 @@ class Few:
 
 
 def _listed(column: npt.ArrayLike | Sequence[object]) -> list[object]:
-    listed = column.tolist() if isinstance(column, np.ndarray) else column
-    if not isinstance(listed, list) or len(listed) > MOST:
+    if isinstance(column, np.ndarray):
+        if column.dtype.kind in "mM":  # of nanoseconds numpy would make plain numbers
+            raise _Unusual
+        column = column.tolist()
+    if not isinstance(column, list) or len(column) > MOST:
         raise _Unusual
-    return listed
+    return column
 
 
 def getter(names: Sequence[str]) -> Callable[[Mapping[str, Plain]], tuple[Plain, ...]]:

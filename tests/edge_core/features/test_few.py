@@ -35,7 +35,7 @@ from edge_core.features.over_rows import (
 )
 from edge_core.features.over_time import CountWithin
 from edge_core.features.request_evaluation import RequestEvaluator
-from edge_core.features.requests import MAX_TEXT, Stream
+from edge_core.features.requests import MAX_TEXT, Number, Request, Stream, Time
 
 from .test_batches import log
 from .test_request_evaluation import DEFINITION as OF_EVENTS
@@ -174,6 +174,39 @@ def test_a_missing_value_is_refused_by_its_row() -> None:
     rows = [(at(2013, 1, 1), "a", "b", x, 1.0) for x in (1.0, 2.0, None)]
     with pytest.raises(InvalidInput, match=r"feature f is missing in row 2, and .* no default"):
         evaluator.ask(columns(rows))
+
+
+NANOSECONDS = np.datetime64("2013-01-01", "ns")
+
+
+@pytest.mark.parametrize("rows", [1, few.MOST + 1])
+@pytest.mark.parametrize("field", ["at", "x"])
+@pytest.mark.parametrize("value", [NANOSECONDS, NANOSECONDS - NANOSECONDS], ids=str)
+def test_numpy_s_moments_are_never_taken_for_microseconds(
+    field: str, value: Any, rows: int
+) -> None:
+    request = columns([(at(2013, 1, 1), "a", "b", 1.0, 1.0)] * rows)
+    with pytest.raises(InvalidInput, match=f"{field} is no column of"):
+        RequestEvaluator(DEFINITION).ask(request | {field: np.array([value] * rows)})
+
+
+@pytest.mark.parametrize("bad", [[[1], [1, 2]], [[1, None]], [[]]], ids=str)
+def test_moments_in_moments_are_refused(bad: list[Any]) -> None:
+    request = columns([(at(2013, 1, 1), "a", "b", 1.0, 1.0)])
+    with pytest.raises(InvalidInput, match=r"at is no flat column|at has shape"):
+        RequestEvaluator(DEFINITION).ask(request | {"at": bad})
+
+
+@pytest.mark.parametrize("rows", [1, few.MOST + 1])
+def test_whole_numbers_of_a_list_and_of_an_array_are_the_same(rows: int) -> None:
+    large = Number(name="x", unit="", lsb=2.0**31, low=0, high=2.0**54.9)
+    request = Request(time="at", fields=[Time(name="at"), large])
+    definition = define(Field(name="f", input="x"), request=request)
+    # float64 makes a tie for float32 of it, which int64 is not.
+    values = [2**54 + 2**30 + 1] * rows
+    for source in (values, np.array(values), np.array(values, np.uint64)):
+        found = RequestEvaluator(definition).ask({"at": [1] * rows, "x": source})
+        assert found.tolist() == [[2.0**54]] * rows
 
 
 def test_no_requests_have_no_rows() -> None:
