@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from converters import zones
 from edge_core.errors import InvalidInput
 from edge_core.features import elementary, few, registered
+from edge_core.features.carried import Table
 from edge_core.features.logs import Events
 from edge_core.features.over_rows import (
     Bucketise,
@@ -174,6 +175,56 @@ def test_a_missing_value_is_refused_by_its_row() -> None:
     rows = [(at(2013, 1, 1), "a", "b", x, 1.0) for x in (1.0, 2.0, None)]
     with pytest.raises(InvalidInput, match=r"feature f is missing in row 2, and .* no default"):
         evaluator.ask(columns(rows))
+
+
+def reciprocal(x: Any) -> Any:
+    return np.divide(1.0, x, out=np.zeros_like(x), where=x != 0) + np.copysign(1.0, x)
+
+
+registered.register("reciprocal", 1)(reciprocal)
+ZERO = Scale(name="zero", input="x", factor=-1.0, output=False, default=0)
+TAKEN = Registered(
+    name="f",
+    function="reciprocal",
+    version=1,
+    sha256=registered.digest(reciprocal),
+    inputs=["zero"],
+)
+HUGE = tuple(
+    Scale(name=f"huge_{n}", input=f"huge_{n - 1}" if n else "x", factor=3e38, output=False)
+    for n in range(9)
+)
+NEITHER = Difference(name="neither", input="huge_8", minus="huge_8", output=False)
+NORTH = Join(name="both", inputs=["place", "line"], default=1)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        (Lookup(name="f", input="place", table="heights"),),
+        (ZERO, TAKEN),
+        (*HUGE, NEITHER, Log1p(name="f", input="neither", default=1)),
+        (NORTH, Missing(name="f", input="both")),
+        (NORTH, OneHot(name="f", input="both", values=["a|north"], default=2)),
+        (NORTH, Hash(name="f", input="both", buckets=9, default=3)),
+    ],
+    ids=["table", "registered", "no number", "no text", "one of no texts", "code of no text"],
+)
+@pytest.mark.parametrize("x", [0.0, 1.0, None])
+def test_odd_steps_have_the_bits_that_they_have_among_many(
+    features: tuple[Any, ...], x: float | None
+) -> None:
+    heights = (Table(name="heights", values={"a": -0.0}),)
+    evaluator = RequestEvaluator(define(*features, tables=heights))
+    row = (at(2013, 1, 1), "a", None, x, 1.0)
+
+    def taken(rows: int) -> str:
+        try:
+            return evaluator.ask(columns([row] * rows))[0].tobytes().hex()
+        except InvalidInput as error:
+            return str(error)
+
+    assert taken(1) == taken(few.MOST + 1)
 
 
 NANOSECONDS = np.datetime64("2013-01-01", "ns")
