@@ -15,7 +15,9 @@ from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.request_memory import RequestMemory
 from edge_agent.serving.window_memory import WindowMemory
 from edge_core import packed
+from edge_core.features import logs
 from edge_core.features.evaluation import Evaluator
+from edge_core.features.logs import Log
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.messages import codec, topics
@@ -250,11 +252,21 @@ def test_untrue_samples_are_rejected_and_not_compared(
         assert devices.every_parity(connection) == []
 
 
+def requests(at: list[Any], **others: Any) -> bytes:
+    plain = {"at": at, "place": ["p1"] * len(at), "size": [1.0] * len(at)}
+    return logs.pack(Log({}, plain | others))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"request": b"noise"}, "the log of events and requests is damaged"),
         ({"memory": packed.pack(b"noise")}, "the state is damaged"),
+        ({"request": requests([BEGIN] * 9)}, "it holds 9 requests; a sample has one"),
+        ({"request": requests([])}, "it holds 0 requests; a sample has one"),
+        ({"request": requests([[BEGIN]])}, "at has shape"),
+        ({"request": requests([[[1], [1, 2]]])}, "at is no flat column"),
+        ({"request": requests([END], **{"x" * 64: []})}, "unknown fields: xxx"),
     ],
 )
 def test_evidence_that_cannot_be_computed_again_is_a_difference(
@@ -268,6 +280,31 @@ def test_evidence_that_cannot_be_computed_again_is_a_difference(
     (alert,) = alerts(database)
     assert said in alert.title
     assert alert.detail["features"] == []
+
+
+def test_many_requests_are_refused_before_they_are_computed(
+    ingest: Ingest,
+    parcels: LoadedRelease,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sample = changed(samples_of_requests(parcels), request=requests([END] * 9))
+    unknown = {f"{number:064}": [] for number in range(500)}
+    odd = changed(samples_of_requests(parcels), request=requests([END], **unknown))
+    asked: list[int] = []
+    ask = RequestEvaluator.ask
+
+    def counted(evaluator: RequestEvaluator, request: Any) -> Any:
+        asked.append(len(request["at"]))
+        return ask(evaluator, request)
+
+    monkeypatch.setattr(RequestEvaluator, "ask", counted)
+    ingest.take(sample)
+    assert asked == []
+    ingest.take(odd)
+    with database.read() as connection:
+        (row,) = devices.every_parity(connection)
+    assert len(row.detail) < 400
 
 
 def test_a_window_s_sample_carries_no_request(
