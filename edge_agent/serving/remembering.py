@@ -58,7 +58,7 @@ class Remembering:
         before, stored = self._memory, self._stored
         # Later releases begin afresh: what was stored before this process is older than they are.
         self._stored = None
-        if before is not None and before.definition == release.definition:
+        if before is not None and self._definition == release.definition_digest:
             self.beginning = "went on"
             return before
         memory = self._restored(release, stored) if before is None and stored else None
