@@ -47,6 +47,7 @@ class WindowMemory:
                 stream = self._stream(name)
                 late = stream.late
                 found = stream.push(times_us, samples)
+                self._streams[name] = stream  # not before: a refused push leaves nothing
                 self.changes += 1
                 return Rows(
                     found.raw,
@@ -67,7 +68,7 @@ class WindowMemory:
         if stream is None:
             if len(self._streams) >= MAX_STREAMS:
                 raise InvalidInput(f"more than {MAX_STREAMS} sensor streams; reuse their names")
-            stream = self._streams[name] = FeatureStream(self.definition, self._evaluator)
+            stream = FeatureStream(self.definition, self._evaluator)
         return stream
 
 
