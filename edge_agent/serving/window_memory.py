@@ -38,6 +38,11 @@ class WindowMemory:
         """What windows are cut and computed by."""
         return self._evaluator.definition
 
+    @property
+    def now_us(self) -> None:
+        """Each stream has a time of its own."""
+        return None
+
     def take(self, work: Work, came_us: int, sampling: Sampling) -> Rows:
         """Windows as they are, or those that a stream's samples complete."""
         match work:

@@ -10,9 +10,10 @@ import pytest
 from edge_agent.sampling import Sampling
 from edge_agent.serving.asking import NewEvents, Requests, SensorSamples
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.serving.remembering import Remembering, Stored
+from edge_agent.serving.remembering import MAX_HELD_US, Remembering, Stored
 from edge_agent.serving.window_memory import MAX_STREAMS
 from edge_core.features.over_rows import Field
+from edge_core.features.request_evaluation import EARLIEST
 from tests.simulators.tiny_bundle import TARGET
 from tests.simulators.tiny_requests import BEGIN, DEFINITION, define, tiny_requests
 
@@ -23,7 +24,7 @@ ONCE = Sampling(1000)
 
 
 def stored(release: LoadedRelease, parts: Mapping[str, bytes]) -> Stored:
-    return Stored(definition=release.definition_digest, at_ms=0, parts=parts)
+    return Stored(definition=release.definition_digest, at_ms=BEGIN // 1000, parts=parts)
 
 
 def parts_of(release: LoadedRelease) -> Mapping[str, bytes]:
@@ -128,3 +129,22 @@ def test_definitions_are_the_same_only_to_the_bit(tmp_path: Path) -> None:
     # What is stored can be read by the release that it is stored for.
     one.restore(remembered.parts)
     assert "another feature definition" in one.shadow_problem(other)
+
+
+@pytest.mark.parametrize(
+    ("ahead_us", "beginning"),
+    [(MAX_HELD_US, "restored"), (MAX_HELD_US + 1000, "empty"), (10**15, "empty")],
+)
+def test_a_memory_from_when_the_clock_was_far_ahead_is_refused(
+    parcels: LoadedRelease, ahead_us: int, beginning: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = parcels.begin()
+    memory.take(REQUEST, BEGIN + ahead_us, ONCE)
+    # The clock is right again, time stands still, and so it is stored.
+    memory.take(REQUEST, BEGIN, ONCE)
+    remembering = Remembering()
+    remembering.offer(stored(parcels, memory.snapshot()))
+    now_us = remembering.memory_of(parcels).now_us
+    assert remembering.beginning == beginning
+    assert now_us == (BEGIN + ahead_us if beginning == "restored" else EARLIEST)
+    assert ("hours ahead of the clock when it was stored" in caplog.text) == (beginning == "empty")
