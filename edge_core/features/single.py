@@ -133,7 +133,9 @@ class Single:
     def _of_time(self, feature: OfTime) -> Operate:
         clock, of_local = self._rows.clock(feature), self._of_local(feature)
         if of_local is None:
-            return self._of_column(feature)
+            compute = self._of_column(feature)
+            # Without a moment, no column says that it is one of moments.
+            return lambda values: None if values[feature.input] is None else compute(values)
 
         def operate(values: Mapping[str, Value]) -> Value:
             moment = values[feature.input]

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -36,7 +37,7 @@ from edge_core.features.over_rows import (
 )
 from edge_core.features.over_time import CountWithin
 from edge_core.features.request_evaluation import RequestEvaluator
-from edge_core.features.requests import MAX_TEXT, Number, Request, Stream, Time
+from edge_core.features.requests import MAX_TEXT, FieldType, Number, Request, Stream, Time
 
 from .test_batches import log
 from .test_request_evaluation import DEFINITION as OF_EVENTS
@@ -225,6 +226,29 @@ def test_odd_steps_have_the_bits_that_they_have_among_many(
             return str(error)
 
     assert taken(1) == taken(few.MOST + 1)
+
+
+@pytest.mark.parametrize("moment", [None, at(2013, 11, 28)])
+@pytest.mark.parametrize(
+    "feature",
+    [
+        *(Cyclic(name="f", input="due", period=period) for period in ("day", "week", "year")),
+        *(TimePart(name="f", input="due", part=part) for part in ("hour", "weekday", "month")),
+        Holiday(name="f", input="due", calendar="days_off"),
+        DaysToHoliday(name="f", input="due", calendar="days_off"),
+        Missing(name="f", input="due"),
+    ],
+    ids=lambda feature: type(feature).__name__,
+)
+def test_a_missing_moment_alone_is_taken_as_among_many(
+    feature: RowOperation, moment: int | None
+) -> None:
+    fields: list[FieldType] = [Time(name="at"), Time(name="due", null_policy="keep")]
+    feature = msgspec.structs.replace(feature, default=UNKNOWN)
+    evaluator = RequestEvaluator(define(feature, request=Request(time="at", fields=fields)))
+    alone = evaluator.ask({"at": [0], "due": [moment]})
+    many = evaluator.ask({"at": [0] * (few.MOST + 1), "due": [moment] * (few.MOST + 1)})
+    assert alone.tobytes() == many[0].tobytes()
 
 
 NANOSECONDS = np.datetime64("2013-01-01", "ns")
