@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from converters import zones
 from edge_core.errors import InvalidInput
-from edge_core.features import elementary, few, registered
+from edge_core.features import elementary, few, logs, registered
 from edge_core.features.carried import Table
-from edge_core.features.logs import Events
+from edge_core.features.logs import Events, Log
 from edge_core.features.over_rows import (
     Bucketise,
     Clip,
@@ -282,6 +282,14 @@ def test_whole_numbers_of_a_list_and_of_an_array_are_the_same(rows: int) -> None
     for source in (values, np.array(values), np.array(values, np.uint64)):
         found = RequestEvaluator(definition).ask({"at": [1] * rows, "x": source})
         assert found.tolist() == [[2.0**54]] * rows
+
+
+@pytest.mark.parametrize("x", [2**53 + 1, -(2**63) - 1, 2**64, 10**30, 10**38])
+def test_large_whole_numbers_travel_with_a_sample(x: int) -> None:
+    request = columns([(at(2013, 1, 1), "a", "b", x, 1.0)])
+    read = logs.unpack(logs.pack(Log({}, request))).request
+    evaluator = RequestEvaluator(DEFINITION)
+    assert evaluator.ask(read).tobytes() == evaluator.ask(request).tobytes()
 
 
 def test_no_requests_have_no_rows() -> None:
