@@ -134,6 +134,12 @@ def test_each_operation_by_hand(feature: OverRows, expected: list[list[float]]) 
     assert computed(feature) == [[float(np.float32(v)) for v in row] for row in expected]
 
 
+def test_codes_of_texts_never_change() -> None:
+    """BLAKE2b of eight bytes, read from the lowest on, as other programs compute it."""
+    codes = [hashed(text, 1000) for text in ("a", "b", "z", "Zürich")]
+    assert codes == [928, 668, 916, 368]
+
+
 def test_operations_build_on_one_another_in_any_order() -> None:
     found = computed(
         Lookup(name="height", input="where", table="heights", default=0.0),
