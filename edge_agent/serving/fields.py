@@ -23,8 +23,12 @@ def decoded(fields: Sequence[FieldType], sent: Given | Mapping[str, Column]) -> 
 
 
 def encoded(fields: Given) -> dict[str, Column]:
-    """Columns for the way; numpy's numbers as bytes where they are float32 or wider."""
-    return {name: _encoded(column) for name, column in fields.items()}
+    """Columns for the way; numpy's numbers as bytes where they are float32 or wider.
+
+    Raises:
+        InvalidInput: numpy's moments, of which nanoseconds would go as if they were microseconds.
+    """
+    return {name: _encoded(name, column) for name, column in fields.items()}
 
 
 def _column(name: str, field: FieldType | None, column: Any) -> Any:
@@ -40,12 +44,24 @@ def _column(name: str, field: FieldType | None, column: Any) -> Any:
     return column
 
 
-def _encoded(column: Any) -> Column:
-    array = None if isinstance(column, list) else np.asarray(column)
-    if array is None:
-        return [value.item() if isinstance(value, np.generic) else value for value in column]
+def _encoded(name: str, column: Any) -> Column:
+    if isinstance(column, list):
+        return [_plain(name, value) for value in column]
+    array = np.asarray(column)
+    if array.dtype.kind in "mM":
+        raise _moments_refused(name)
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # becomes infinity, which is refused by name
             return array.astype("<f4").tobytes()
     listed: list[str | int | float | None] = array.tolist()
     return listed
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        raise _moments_refused(name)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _moments_refused(name: str) -> InvalidInput:
+    return InvalidInput(f"{name} holds numpy's moments; send whole microseconds since 1970")

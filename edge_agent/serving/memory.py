@@ -45,6 +45,11 @@ class Memory(Protocol):
         """What rows are made by."""
         ...
 
+    @property
+    def now_us(self) -> int | None:
+        """Newest moment seen, before which time does not go back; none where it may."""
+        ...
+
     def take(self, work: Work, came_us: int, sampling: Sampling) -> Rows | Observed:
         """Take work.
 

@@ -211,7 +211,7 @@ class LoadedRelease:
             if mine.window == theirs.window and mine.input_names == theirs.input_names:
                 return ""
             return f"{shadow.ref.name} uses other windows than {self.ref.name}"
-        if mine == theirs:
+        if self.definition_digest == shadow.definition_digest:
             return ""
         return (
             f"{shadow.ref.name} has another feature definition than {self.ref.name}, so nothing "

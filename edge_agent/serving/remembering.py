@@ -11,6 +11,9 @@ from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.work import Remembered
 from edge_core.errors import InvalidInput
 
+MAX_HELD_US = 24 * 3600 * 1_000_000
+"""How far a stored memory's time may have been ahead of the clock: one that a wrong clock once took
+further would see nothing new until then, over all restarts."""
 Beginning = Literal["", "empty", "restored", "went on"]
 
 log = logging.getLogger(__name__)
@@ -58,7 +61,7 @@ class Remembering:
         before, stored = self._memory, self._stored
         # Later releases begin afresh: what was stored before this process is older than they are.
         self._stored = None
-        if before is not None and before.definition == release.definition:
+        if before is not None and self._definition == release.definition_digest:
             self.beginning = "went on"
             return before
         memory = self._restored(release, stored) if before is None and stored else None
@@ -90,7 +93,15 @@ class Remembering:
             self.refuse(f"it belongs to other features than those of {release.ref.name}")
             return None
         try:
-            return release.restore(stored.parts)
+            memory = release.restore(stored.parts)
         except InvalidInput as error:
             self.refuse(str(error))
             return None
+        ahead_us = 0 if memory.now_us is None else memory.now_us - stored.at_ms * 1000
+        if ahead_us > MAX_HELD_US:
+            self.refuse(
+                f"its time was {ahead_us / 3_600_000_000:.0f} hours ahead of the clock when it was "
+                "stored, and would stand still for as long"
+            )
+            return None
+        return memory

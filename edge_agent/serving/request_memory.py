@@ -52,6 +52,11 @@ class RequestMemory:
         """What requests are answered by."""
         return self._evaluator.definition
 
+    @property
+    def now_us(self) -> int:
+        """Newest arrival or request so far."""
+        return self._evaluator.now_us
+
     def take(self, work: Work, came_us: int, sampling: Sampling) -> Rows | Observed:
         """Remember events, or make rows of requests."""
         match work:

@@ -84,7 +84,7 @@ class Shadowing:
 
 def _features(shadow: LoadedRelease, active: LoadedRelease, batch: Batch) -> Float32:
     """The shadow's features of the same raw rows; the same definition has the same features."""
-    if shadow.definition == active.definition:
+    if shadow.definition_digest == active.definition_digest:
         return batch.features
     problem = active.shadow_problem(shadow)
     if problem:

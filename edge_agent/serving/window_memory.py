@@ -38,6 +38,11 @@ class WindowMemory:
         """What windows are cut and computed by."""
         return self._evaluator.definition
 
+    @property
+    def now_us(self) -> None:
+        """Each stream has a time of its own."""
+        return None
+
     def take(self, work: Work, came_us: int, sampling: Sampling) -> Rows:
         """Windows as they are, or those that a stream's samples complete."""
         match work:
@@ -47,6 +52,7 @@ class WindowMemory:
                 stream = self._stream(name)
                 late = stream.late
                 found = stream.push(times_us, samples)
+                self._streams[name] = stream  # not before: a refused push leaves nothing
                 self.changes += 1
                 return Rows(
                     found.raw,
@@ -67,7 +73,7 @@ class WindowMemory:
         if stream is None:
             if len(self._streams) >= MAX_STREAMS:
                 raise InvalidInput(f"more than {MAX_STREAMS} sensor streams; reuse their names")
-            stream = self._streams[name] = FeatureStream(self.definition, self._evaluator)
+            stream = FeatureStream(self.definition, self._evaluator)
         return stream
 
 

@@ -74,8 +74,13 @@ def _column(field: FieldType, given: npt.ArrayLike | Sequence[object]) -> Checke
 def _numbers(field: Number, given: npt.ArrayLike | Sequence[object]) -> Checked:
     """Round to float32 first, so that every source of the same values agrees."""
     try:
+        listed = given if isinstance(given, list) else np.asarray(given)
+        if isinstance(listed, np.ndarray) and listed.dtype.kind in "mM":
+            raise TypeError("moments and spans are no numbers")
+        if isinstance(listed, np.ndarray) and listed.dtype.kind in "iu":
+            listed = listed.astype(np.float64)  # as a list's whole numbers are taken
         with np.errstate(over="ignore"):
-            values = np.asarray(given, dtype=np.float32)
+            values = np.asarray(listed, dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(f"{field.name} is no column of numbers") from error
     _flat(field.name, values)
@@ -119,13 +124,16 @@ def unicode(text: str) -> bool:
 
 
 def _moments(field: Time, given: npt.ArrayLike | Sequence[object]) -> Checked:
-    values = np.asarray(given)
+    try:
+        values = np.asarray(given)
+    except ValueError as error:
+        raise InvalidInput(f"{field.name} is no flat column of moments") from error
+    _flat(field.name, values)
     if values.dtype == object:
-        missing = np.array([value is None for value in values.ravel()], np.bool_)
-        values = np.array([0 if value is None else value for value in values.ravel()])
+        missing = np.array([value is None for value in values], np.bool_)
+        values = np.array([0 if value is None else value for value in values])
     else:
         missing = np.zeros(values.size, np.bool_)
-    _flat(field.name, values)
     if values.size and values.dtype.kind not in "iu":
         raise InvalidInput(f"{field.name} is no column of whole microseconds since 1970")
     if values.size and not (values.min() > -MAX_TIME_US and values.max() < MAX_TIME_US):

@@ -34,8 +34,8 @@ class Few:
 
     def rows(self, given: Given) -> list[dict[str, Plain]] | None:
         """Values by field of each row; none where there are many rows, or one is unusual."""
-        if len(given) != len(self._reads):
-            return None
+        if len(given) != len(self._reads) or not given:
+            return None  # without a column nothing says how many rows there are
         try:
             alone = self._alone(given)
             return self._some(given) if alone is None else [alone]
@@ -63,10 +63,13 @@ class Few:
 
 
 def _listed(column: npt.ArrayLike | Sequence[object]) -> list[object]:
-    listed = column.tolist() if isinstance(column, np.ndarray) else column
-    if not isinstance(listed, list) or len(listed) > MOST:
+    if isinstance(column, np.ndarray):
+        if column.dtype.kind in "mM":  # of nanoseconds numpy would make plain numbers
+            raise _Unusual
+        column = column.tolist()
+    if not isinstance(column, list) or len(column) > MOST:
         raise _Unusual
-    return listed
+    return column
 
 
 def getter(names: Sequence[str]) -> Callable[[Mapping[str, Plain]], tuple[Plain, ...]]:

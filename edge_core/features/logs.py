@@ -108,4 +108,11 @@ def _listed(column: Any) -> list[Any]:
     if not isinstance(column, list):
         found: list[Any] = np.asarray(column).tolist()
         return found
-    return [value.item() if isinstance(value, np.generic) else value for value in column]
+    return [_plain(value) for value in column]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    # JSON can hold whole numbers that msgpack cannot; a number is rounded like that in any case.
+    return value if type(value) is not int or -(2**63) <= value < 2**64 else float(value)

@@ -3,22 +3,29 @@
 A function is registered under a name and a version; the digest of its source stands in the
 definition, so that a device whose function differs refuses the definition. It has to be pure and
 to use only what IEEE 754 rounds correctly.
+
+A package brings functions by an entry point of the group ``serinus.functions`` that names the
+module which registers them; converter, agent and server import it when a definition needs one.
 """
 
+import functools
 import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable
+from importlib import metadata
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.errors import InvalidBundle
+from edge_core.errors import InvalidBundle, quoted
 from edge_core.features.over_rows import Registered
 
 Float64 = npt.NDArray[np.float64]
 Function = Callable[..., Float64]
 """Columns float64 [n], one for each input -> float64 [n]; NaN where it has no value."""
+
+GROUP = "serinus.functions"
 
 _FUNCTIONS: dict[tuple[str, int], Function] = {}
 
@@ -48,9 +55,13 @@ def find(feature: Registered) -> Function:
     """The function that a feature names.
 
     Raises:
-        InvalidBundle: it is not registered here, or with other source.
+        InvalidBundle: it is not registered here, or with other source; or a package's module of
+            functions cannot be imported.
     """
-    function = _FUNCTIONS.get((feature.function, feature.version))
+    key = feature.function, feature.version
+    if key not in _FUNCTIONS:
+        _import_packages()
+    function = _FUNCTIONS.get(key)
     if function is None:
         raise InvalidBundle(
             f"feature {feature.name} needs the function {feature.function} version "
@@ -62,3 +73,16 @@ def find(feature: Registered) -> Function:
             "registered here has other source than the one that the release was built with"
         )
     return function
+
+
+@functools.cache
+def _import_packages() -> None:
+    """Let installed packages register their functions, once."""
+    for point in metadata.entry_points(group=GROUP):
+        try:
+            point.load()
+        except Exception as error:  # whatever a foreign module does wrong
+            raise InvalidBundle(
+                f"functions of the installed package {point.dist and point.dist.name} cannot be "
+                f"imported from {point.value}: {quoted(error)}"
+            ) from error

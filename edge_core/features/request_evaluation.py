@@ -262,7 +262,7 @@ class RequestEvaluator:
                 )
             log = streams[grouped.stream]
             found.append(replayed(grouped, log, checked, order, times, texts, chosen))
-        self._now_us = max([self._now_us, *(int(part.max(initial=0)) for part in moments)])
+        self._now_us = max(int(part.max(initial=self._now_us)) for part in moments)
         return found
 
     def snapshot(self) -> bytes:

@@ -332,7 +332,9 @@ def _numbers_of(texts: Texts, function: Callable[[str], float | None]) -> Number
     known = {text: function(text) for text in set(texts) if text is not None}
     found = [known.get(text) if text is not None else None for text in texts]
     missing = np.array([value is None for value in found], np.bool_)
-    return Numbers(np.array([value or 0.0 for value in found], np.float64), missing)
+    return Numbers(
+        np.array([0.0 if value is None else value for value in found], np.float64), missing
+    )
 
 
 def _joined(texts: list[Texts]) -> Texts:

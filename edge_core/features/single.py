@@ -53,7 +53,7 @@ class Single:
         """Compile; ``rows`` are those of the same definition."""
         self._rows = rows
         self._over_time = [
-            (feature.name, feature.default)
+            (feature.name, float(feature.default))
             for feature in definition.features
             if isinstance(feature, OverTime) and feature.default is not None
         ]
@@ -133,7 +133,9 @@ class Single:
     def _of_time(self, feature: OfTime) -> Operate:
         clock, of_local = self._rows.clock(feature), self._of_local(feature)
         if of_local is None:
-            return self._of_column(feature)
+            compute = self._of_column(feature)
+            # Without a moment, no column says that it is one of moments.
+            return lambda values: None if values[feature.input] is None else compute(values)
 
         def operate(values: Mapping[str, Value]) -> Value:
             moment = values[feature.input]
@@ -202,7 +204,7 @@ def _calculation(feature: OverRows) -> Callable[[float], Value]:
             edges = feature.edges
             return lambda x: float(bisect_right(edges, x))
         case Log1p():
-            return lambda x: elementary.log1p_of(x) if x > -1.0 else None
+            return lambda x: None if x <= -1.0 else elementary.log1p_of(x)
         case OneHotCode():
             *known, other = _indicators(feature.codes + 1)
             return lambda x: known[int(x)] if 0 <= x < len(known) else other
@@ -236,10 +238,11 @@ def _indicators(width: int) -> list[tuple[float, ...]]:
 
 
 def _default(feature: Operation) -> Value:
-    width = len(graph.columns(feature))
-    if feature.default is None or width == 1:
-        return feature.default
-    return (feature.default,) * width
+    if feature.default is None or graph.kind(feature) == "text":
+        return None  # a number stands for no text
+    # A whole number would be taken for a moment.
+    default, width = float(feature.default), len(graph.columns(feature))
+    return default if width == 1 else (default,) * width
 
 
 def _column(value: Value) -> Column:
@@ -249,4 +252,4 @@ def _column(value: Value) -> Column:
     missing = np.array([value is None])
     if isinstance(value, int):
         return Moments(np.array([value], np.int64), missing)
-    return Numbers(np.array([value or 0.0], np.float64), missing)
+    return Numbers(np.array([0.0 if value is None else value], np.float64), missing)

@@ -98,7 +98,11 @@ class Catalog:
     def _take(self, connection: sa.Connection, release: StoredRelease) -> None:
         now = release.listed_ms
         try:
-            _parse(release)
+            definition = _parse(release).definition
+            if isinstance(definition, RequestDefinition):
+                # Only here: a release that was taken is shown, whatever functions a later server
+                # lacks.
+                RequestEvaluator(definition)
         except InvalidBundle as error:
             title = f"{release.name} is approved but cannot be used: {error}"
             if journal.open_alert(connection, now, "repository", release.name, title, {}):
@@ -176,8 +180,6 @@ def _parse(stored: StoredRelease) -> Release:
     manifest = manifests.parse(stored.manifest)
     reference = histogram.parse(stored.reference)
     definition = definitions.parse(stored.features)
-    if isinstance(definition, RequestDefinition):
-        RequestEvaluator(definition)  # refused where this server cannot compute it again
     return Release(
         ref=ReleaseRef(model=stored.model, version=stored.version, digest=stored.digest),
         listed=stored.listed,

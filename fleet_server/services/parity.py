@@ -6,7 +6,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from edge_core import packed
-from edge_core.errors import InvalidInput
+from edge_core.errors import InvalidInput, quoted
 from edge_core.features import evaluation, logs
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
@@ -40,7 +40,7 @@ def compare(sample: Sample, release: Release) -> Difference | None:
     try:
         ours = _computed(sample, release)
     except InvalidInput as error:
-        return Difference(features=[], text=f"its inputs are refused here: {error}")
+        return Difference(features=[], text=f"its inputs are refused here: {quoted(error)}")
     theirs = np.frombuffer(sample.features, dtype="<u4")
     differs = np.flatnonzero(ours.astype("<f4").view("<u4") != theirs)
     if not len(differs):
@@ -87,10 +87,12 @@ def _computed(sample: Sample, release: Release) -> Float32:
             window = np.frombuffer(sample.window, "<f4").reshape(1, *definition.raw_shape)
             found = evaluation.evaluate(definition, evaluation.quantise(definition, window))
         case RequestDefinition() as definition:
+            request = logs.unpack(sample.request).request
+            listed = [column for column in request.values() if isinstance(column, list)]
+            rows = max(map(len, listed), default=0)
+            if rows != 1:  # before they are computed: inputs of many take gigabytes
+                raise InvalidInput(f"it holds {rows} requests; a sample has one")
             memory = packed.unpack(sample.memory, MAX_EVIDENCE_BYTES)
             evaluator = RequestEvaluator.restore(definition, memory)
-            request = logs.unpack(sample.request).request
             found = evaluator.ask(request)
-            if len(found) != 1:
-                raise InvalidInput(f"it holds {len(found)} requests; a sample has one")
     return found.reshape(-1)

@@ -3,6 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +16,10 @@ from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.request_memory import RequestMemory
 from edge_agent.serving.window_memory import WindowMemory
 from edge_core import packed
+from edge_core.features import logs, registered
 from edge_core.features.evaluation import Evaluator
+from edge_core.features.logs import Log
+from edge_core.features.over_rows import Registered
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.messages import codec, topics
@@ -30,7 +34,7 @@ from fleet_server.storage import devices, journal
 from fleet_server.storage.database import Database
 from tests.simulators import faulty_features as faulty
 from tests.simulators.tiny_bundle import TARGET, tiny_rows
-from tests.simulators.tiny_requests import BEGIN, DEFINITION, SECOND, story, tiny_requests
+from tests.simulators.tiny_requests import BEGIN, DEFINITION, SECOND, define, story, tiny_requests
 
 END = BEGIN + 300 * SECOND
 
@@ -250,11 +254,21 @@ def test_untrue_samples_are_rejected_and_not_compared(
         assert devices.every_parity(connection) == []
 
 
+def requests(at: list[Any], **others: Any) -> bytes:
+    plain = {"at": at, "place": ["p1"] * len(at), "size": [1.0] * len(at)}
+    return logs.pack(Log({}, plain | others))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"request": b"noise"}, "the log of events and requests is damaged"),
         ({"memory": packed.pack(b"noise")}, "the state is damaged"),
+        ({"request": requests([BEGIN] * 9)}, "it holds 9 requests; a sample has one"),
+        ({"request": requests([])}, "it holds 0 requests; a sample has one"),
+        ({"request": requests([[BEGIN]])}, "at has shape"),
+        ({"request": requests([[[1], [1, 2]]])}, "at is no flat column"),
+        ({"request": requests([END], **{"x" * 64: []})}, "unknown fields: xxx"),
     ],
 )
 def test_evidence_that_cannot_be_computed_again_is_a_difference(
@@ -268,6 +282,31 @@ def test_evidence_that_cannot_be_computed_again_is_a_difference(
     (alert,) = alerts(database)
     assert said in alert.title
     assert alert.detail["features"] == []
+
+
+def test_many_requests_are_refused_before_they_are_computed(
+    ingest: Ingest,
+    parcels: LoadedRelease,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sample = changed(samples_of_requests(parcels), request=requests([END] * 9))
+    unknown = {f"{number:064}": [] for number in range(500)}
+    odd = changed(samples_of_requests(parcels), request=requests([END], **unknown))
+    asked: list[int] = []
+    ask = RequestEvaluator.ask
+
+    def counted(evaluator: RequestEvaluator, request: Any) -> Any:
+        asked.append(len(request["at"]))
+        return ask(evaluator, request)
+
+    monkeypatch.setattr(RequestEvaluator, "ask", counted)
+    ingest.take(sample)
+    assert asked == []
+    ingest.take(odd)
+    with database.read() as connection:
+        (row,) = devices.every_parity(connection)
+    assert len(row.detail) < 400
 
 
 def test_a_window_s_sample_carries_no_request(
@@ -288,6 +327,44 @@ def test_a_sample_of_the_version_before_is_compared_as_it_was(
     payload = msgspec.msgpack.encode(Sample1(**fields))
     ingest.take([Inbound(topic=topics.up("d1", "samples"), payload=payload)])
     assert parity_of(database, catalog, clock) == ParityView(compared=1)
+
+
+def half(x: Any) -> Any:
+    return x / 2
+
+
+def test_a_release_whose_function_is_gone_is_shown_and_a_new_one_refused(
+    repository: Any,
+    watch: RepositoryWatch,
+    database: Database,
+    clock: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registered, "_FUNCTIONS", {("half", 1): half})
+    halved = Registered(
+        name="heft",
+        function="half",
+        version=1,
+        sha256=registered.digest(half),
+        inputs=["size"],
+        default=1,
+    )
+    definition = define(features=(*DEFINITION.features[:-1], halved))
+
+    def build(folder: Path, **changes: Any) -> Path:
+        return tiny_requests(folder, definition=definition, **changes)
+
+    repository.publish("1.0.0", build=build)
+    watch.look()
+    repository.publish("1.1.0", build=build)
+    monkeypatch.setattr(registered, "_FUNCTIONS", {})
+    watch.look()
+    shown = Overview(database, Catalog(database, clock), clock).releases()
+    assert [view.version for view in shown] == ["1.0.0"]
+    with database.read() as connection:
+        titles = [alert.title for alert in journal.open_alerts(connection, "repository")]
+    assert len(titles) == 1
+    assert "tiny-parcels@1.1.0 is approved but cannot be used: feature heft needs" in titles[0]
 
 
 def test_a_request_that_saw_too_much_for_a_message_is_counted_and_not_sent(

@@ -160,6 +160,17 @@ async def test_too_many_streams_are_refused(monitor: Monitor, release: LoadedRel
             await engine.push("", times(1), np.zeros((1, 2)))
 
 
+async def test_refused_pushes_open_no_stream(monitor: Monitor, release: LoadedRelease) -> None:
+    async with serving(monitor, release) as engine:
+        for number in range(MAX_STREAMS):
+            with pytest.raises(InvalidInput):
+                await engine.push(f"s{number}", times(1), np.full((1, 2), np.inf))
+        remembered = await engine.remembered()
+        assert remembered is not None
+        assert remembered.parts == {}
+        await engine.push("wrist", times(1), np.zeros((1, 2)))
+
+
 async def test_an_overloaded_push_took_no_sample(monitor: Monitor, release: LoadedRelease) -> None:
     samples, _ = tiny_rows(1)
     async with serving(monitor, release, max_queue_rows=3) as engine:

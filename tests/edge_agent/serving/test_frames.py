@@ -169,3 +169,11 @@ def test_columns_travel_as_bytes_or_values() -> None:
         "place": ["a", None],
         "size": [1.5, 2, None],
     }
+
+
+@pytest.mark.parametrize("unit", ["us", "ns"])
+def test_numpy_s_moments_are_refused_before_they_go(unit: str) -> None:
+    moment = np.datetime64("2024-01-01", unit)
+    for column in (np.array([moment]), [moment], [None, moment - moment]):
+        with pytest.raises(InvalidInput, match="due holds numpy's moments"):
+            encoded({"due": column})

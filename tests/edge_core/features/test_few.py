@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from converters import zones
 from edge_core.errors import InvalidInput
-from edge_core.features import elementary, few, registered
-from edge_core.features.logs import Events
+from edge_core.features import elementary, few, logs, registered
+from edge_core.features.carried import Table
+from edge_core.features.logs import Events, Log
 from edge_core.features.over_rows import (
     Bucketise,
     Clip,
@@ -33,8 +35,9 @@ from edge_core.features.over_rows import (
     Scale,
     TimePart,
 )
+from edge_core.features.over_time import CountWithin
 from edge_core.features.request_evaluation import RequestEvaluator
-from edge_core.features.requests import MAX_TEXT
+from edge_core.features.requests import MAX_TEXT, FieldType, Number, Request, Stream, Time
 
 from .test_batches import log
 from .test_request_evaluation import DEFINITION as OF_EVENTS
@@ -175,6 +178,120 @@ def test_a_missing_value_is_refused_by_its_row() -> None:
         evaluator.ask(columns(rows))
 
 
+def reciprocal(x: Any) -> Any:
+    return np.divide(1.0, x, out=np.zeros_like(x), where=x != 0) + np.copysign(1.0, x)
+
+
+registered.register("reciprocal", 1)(reciprocal)
+ZERO = Scale(name="zero", input="x", factor=-1.0, output=False, default=0)
+TAKEN = Registered(
+    name="f",
+    function="reciprocal",
+    version=1,
+    sha256=registered.digest(reciprocal),
+    inputs=["zero"],
+)
+HUGE = tuple(
+    Scale(name=f"huge_{n}", input=f"huge_{n - 1}" if n else "x", factor=3e38, output=False)
+    for n in range(9)
+)
+NEITHER = Difference(name="neither", input="huge_8", minus="huge_8", output=False)
+NORTH = Join(name="both", inputs=["place", "line"], default=1)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        (Lookup(name="f", input="place", table="heights"),),
+        (ZERO, TAKEN),
+        (*HUGE, NEITHER, Log1p(name="f", input="neither", default=1)),
+        (NORTH, Missing(name="f", input="both")),
+        (NORTH, OneHot(name="f", input="both", values=["a|north"], default=2)),
+        (NORTH, Hash(name="f", input="both", buckets=9, default=3)),
+    ],
+    ids=["table", "registered", "no number", "no text", "one of no texts", "code of no text"],
+)
+@pytest.mark.parametrize("x", [0.0, 1.0, None])
+def test_odd_steps_have_the_bits_that_they_have_among_many(
+    features: tuple[Any, ...], x: float | None
+) -> None:
+    heights = (Table(name="heights", values={"a": -0.0}),)
+    evaluator = RequestEvaluator(define(*features, tables=heights))
+    row = (at(2013, 1, 1), "a", None, x, 1.0)
+
+    def taken(rows: int) -> str:
+        try:
+            return evaluator.ask(columns([row] * rows))[0].tobytes().hex()
+        except InvalidInput as error:
+            return str(error)
+
+    assert taken(1) == taken(few.MOST + 1)
+
+
+@pytest.mark.parametrize("moment", [None, at(2013, 11, 28)])
+@pytest.mark.parametrize(
+    "feature",
+    [
+        *(Cyclic(name="f", input="due", period=period) for period in ("day", "week", "year")),
+        *(TimePart(name="f", input="due", part=part) for part in ("hour", "weekday", "month")),
+        Holiday(name="f", input="due", calendar="days_off"),
+        DaysToHoliday(name="f", input="due", calendar="days_off"),
+        Missing(name="f", input="due"),
+    ],
+    ids=lambda feature: type(feature).__name__,
+)
+def test_a_missing_moment_alone_is_taken_as_among_many(
+    feature: RowOperation, moment: int | None
+) -> None:
+    fields: list[FieldType] = [Time(name="at"), Time(name="due", null_policy="keep")]
+    feature = msgspec.structs.replace(feature, default=UNKNOWN)
+    evaluator = RequestEvaluator(define(feature, request=Request(time="at", fields=fields)))
+    alone = evaluator.ask({"at": [0], "due": [moment]})
+    many = evaluator.ask({"at": [0] * (few.MOST + 1), "due": [moment] * (few.MOST + 1)})
+    assert alone.tobytes() == many[0].tobytes()
+
+
+NANOSECONDS = np.datetime64("2013-01-01", "ns")
+
+
+@pytest.mark.parametrize("rows", [1, few.MOST + 1])
+@pytest.mark.parametrize("field", ["at", "x"])
+@pytest.mark.parametrize("value", [NANOSECONDS, NANOSECONDS - NANOSECONDS], ids=str)
+def test_numpy_s_moments_are_never_taken_for_microseconds(
+    field: str, value: Any, rows: int
+) -> None:
+    request = columns([(at(2013, 1, 1), "a", "b", 1.0, 1.0)] * rows)
+    with pytest.raises(InvalidInput, match=f"{field} is no column of"):
+        RequestEvaluator(DEFINITION).ask(request | {field: np.array([value] * rows)})
+
+
+@pytest.mark.parametrize("bad", [[[1], [1, 2]], [[1, None]], [[]]], ids=str)
+def test_moments_in_moments_are_refused(bad: list[Any]) -> None:
+    request = columns([(at(2013, 1, 1), "a", "b", 1.0, 1.0)])
+    with pytest.raises(InvalidInput, match=r"at is no flat column|at has shape"):
+        RequestEvaluator(DEFINITION).ask(request | {"at": bad})
+
+
+@pytest.mark.parametrize("rows", [1, few.MOST + 1])
+def test_whole_numbers_of_a_list_and_of_an_array_are_the_same(rows: int) -> None:
+    large = Number(name="x", unit="", lsb=2.0**31, low=0, high=2.0**54.9)
+    request = Request(time="at", fields=[Time(name="at"), large])
+    definition = define(Field(name="f", input="x"), request=request)
+    # float64 makes a tie for float32 of it, which int64 is not.
+    values = [2**54 + 2**30 + 1] * rows
+    for source in (values, np.array(values), np.array(values, np.uint64)):
+        found = RequestEvaluator(definition).ask({"at": [1] * rows, "x": source})
+        assert found.tolist() == [[2.0**54]] * rows
+
+
+@pytest.mark.parametrize("x", [2**53 + 1, -(2**63) - 1, 2**64, 10**30, 10**38])
+def test_large_whole_numbers_travel_with_a_sample(x: int) -> None:
+    request = columns([(at(2013, 1, 1), "a", "b", x, 1.0)])
+    read = logs.unpack(logs.pack(Log({}, request))).request
+    evaluator = RequestEvaluator(DEFINITION)
+    assert evaluator.ask(read).tobytes() == evaluator.ask(request).tobytes()
+
+
 def test_no_requests_have_no_rows() -> None:
     assert RequestEvaluator(DEFINITION).ask(columns([])).shape == (0, len(DEFINITION.feature_names))
 
@@ -187,3 +304,15 @@ def test_few_events_leave_the_memory_of_many(late: float) -> None:
     for place in range(len(events["times_us"])):
         each.observe("seen", Events(**events).only(np.array([place])))
     assert many.snapshot() == each.snapshot()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, few.MOST, few.MOST + 1])
+def test_events_without_fields_are_taken_however_many_come(count: int) -> None:
+    bells = Stream(name="bells", fields=[])
+    definition = define(CountWithin(name="rung", stream="bells", within_s=1), streams=(bells,))
+    evaluator = RequestEvaluator(definition)
+    times = list(range(count))
+    observed = evaluator.observe("bells", Events(times, times, [count] * count, {}))
+    assert observed.taken == count
+    request = columns([(count, "a", "b", 1.0, 1.0)])
+    assert evaluator.ask(request).tolist() == [[count]]

@@ -347,3 +347,12 @@ def test_a_log_that_begins_before_what_was_taken_is_refused(arrived: int, asked:
     events = events_of([Seen(came, 0, came, "a", "x", 1.0)])
     with pytest.raises(InvalidInput, match="begins before what was taken already"):
         evaluator.replay({"seen": events}, request_of([(asked * SECOND, "a", 1.0)]))
+
+
+@pytest.mark.parametrize("begin", [-(10**15), -1000, 0])
+def test_a_log_of_any_year_leaves_the_moment_of_its_end(begin: int) -> None:
+    evaluator = RequestEvaluator(DEFINITION)
+    for moment in (begin, begin + 1):
+        event = events_of([Seen(moment, 0, moment, "a", "x", 1.0)])
+        evaluator.replay({"seen": event}, request_of([(moment, "a", 1.0)]))
+        assert evaluator.now_us == moment

@@ -1,7 +1,11 @@
 """Row operations by hand, with values missing, and alone as among others."""
 
 import datetime
+import hashlib
 import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,13 +36,14 @@ from edge_core.features.over_rows import (
     Scale,
     TimePart,
 )
+from edge_core.features.over_time import OverTime
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.features.requests import Category, Number, Request, Time
 from edge_core.features.rows import hashed
 
 
-def define(*features: OverRows, **changes: Any) -> RequestDefinition:
+def define(*features: OverRows | OverTime, **changes: Any) -> RequestDefinition:
     given: dict[str, Any] = {
         "request": Request(
             time="at",
@@ -131,6 +136,12 @@ def computed(*features: OverRows, request: dict[str, Any] = REQUEST) -> list[lis
 )
 def test_each_operation_by_hand(feature: OverRows, expected: list[list[float]]) -> None:
     assert computed(feature) == [[float(np.float32(v)) for v in row] for row in expected]
+
+
+def test_codes_of_texts_never_change() -> None:
+    """BLAKE2b of eight bytes, read from the lowest on, as other programs compute it."""
+    codes = [hashed(text, 1000) for text in ("a", "b", "z", "Zürich")]
+    assert codes == [928, 668, 916, 368]
 
 
 def test_operations_build_on_one_another_in_any_order() -> None:
@@ -249,6 +260,49 @@ def test_a_function_that_is_not_the_one_of_the_release_is_refused(
 ) -> None:
     with pytest.raises(InvalidBundle, match=named):
         computed(call(**change))
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Installs a package with a module of functions."""
+
+    def install(source: str) -> None:
+        folder = tmp_path / "own_functions-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: own-functions\nVersion: 1.0\n"
+        )
+        (folder / "entry_points.txt").write_text("[serinus.functions]\nown = own_functions\n")
+        (tmp_path / "own_functions.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "own_functions", raising=False)
+        registered._import_packages.cache_clear()
+
+    return install
+
+
+OWN = """
+from edge_core.features.registered import register
+
+@register("own_sum", 3)
+def own_sum(x, y):
+    return x + y
+"""
+
+
+def test_functions_come_with_packages(installed: Callable[[str], None]) -> None:
+    installed(OWN)
+    sha256 = hashlib.sha256(OWN.split("\n\n", 1)[1].encode()).hexdigest()
+    found = computed(call(function="own_sum", version=3, sha256=sha256))
+    assert found[:2] == [[5.0], [-2.0]]
+    with pytest.raises(InvalidBundle, match="other source"):
+        computed(call(function="own_sum", version=3))
+
+
+def test_a_package_that_fails_is_named(installed: Callable[[str], None]) -> None:
+    installed("import nothing_of_this_name")
+    with pytest.raises(InvalidBundle, match="package own-functions cannot be imported"):
+        computed(call(function="gone"))
 
 
 def test_a_name_and_version_are_never_another_function() -> None:
