@@ -213,7 +213,7 @@ def _schema(file: Path) -> Any:
 
     if file.suffix == ".parquet":
         return parquet.read_schema(file)
-    with csv.open_csv(file) as reader:
+    with csv.open_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True)) as reader:
         return reader.schema
 
 
@@ -254,7 +254,9 @@ def _opened(
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    return 0, csv.open_csv(file, convert_options=options)
+    # Else a text of several lines is refused where two blocks of the file happen to meet in it.
+    parsing = csv.ParseOptions(newlines_in_values=True)
+    return 0, csv.open_csv(file, parse_options=parsing, convert_options=options)
 
 
 def _check_type(file: Path, field: FieldType, column: Any) -> None:

@@ -292,6 +292,8 @@ def opened(folder: Path, job: Job, *, restart: bool = False) -> Iterator[Output]
         InvalidInput: what is there is damaged.
         Unavailable: another run writes to it; or the disk is full, or refuses.
     """
+    if folder.is_file():
+        raise InvalidConfiguration(f"{folder} is a file: name a folder of its own")
     with _disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):

@@ -251,6 +251,16 @@ def test_a_text_is_missing_only_where_its_field_is_empty(tmp_path: Path) -> None
     np.testing.assert_array_equal(piece.log.request["amount"], [1.5, 2, np.nan, np.nan])
 
 
+def test_a_text_may_have_lines_wherever_it_stands_in_a_file(tmp_path: Path) -> None:
+    ids = [f"{place}\n{'x' * (place % 50)}" for place in range(60_000)]
+    (tmp_path / "t.csv").write_text(
+        "at,id\n" + "".join(f'{place},"{one}"\n' for place, one in enumerate(ids))
+    )
+    table = tables.Table(tmp_path / "t.csv", [Time(name="at")], ["id"])
+    found = [one for batch in table.pieces() for one in batch.column("id").to_pylist()]
+    assert found == ids
+
+
 def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     def twice(name: str) -> Any:
         return lambda table: pa.Table.from_arrays(

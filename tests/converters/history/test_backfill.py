@@ -223,6 +223,8 @@ def test_an_output_that_cannot_be_made_says_so(requests: Path, tmp_path: Path) -
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="Not a directory"):
         run(REQUESTS, requests, tmp_path / "file" / "out")
+    with pytest.raises(InvalidConfiguration, match="file is a file: name a folder of its own"):
+        run(REQUESTS, requests, tmp_path / "file")
 
 
 def stopped(requests: Path, output: Path) -> None:
