@@ -316,3 +316,18 @@ def test_events_without_fields_are_taken_however_many_come(count: int) -> None:
     assert observed.taken == count
     request = columns([(count, "a", "b", 1.0, 1.0)])
     assert evaluator.ask(request).tolist() == [[count]]
+
+
+@pytest.mark.parametrize("count", [1, few.MOST, few.MOST + 1, 100])
+def test_requests_asked_together_see_what_each_would(count: int) -> None:
+    events, request = log(5, 0.1)
+    rows = {name: np.asarray(column)[:count].tolist() for name, column in request.items()}
+    rows["at_time"] = [int(events["arrived_us"][-1]) + step for step in range(count)]
+    together, alone = RequestEvaluator(OF_EVENTS), RequestEvaluator(OF_EVENTS)
+    for evaluator in (together, alone):
+        evaluator.observe("seen", Events(**events))
+    each = [
+        alone.ask({n: column[row : row + 1] for n, column in rows.items()}) for row in range(count)
+    ]
+    assert together.ask(rows).tobytes() == np.concatenate(each).tobytes()
+    assert together.snapshot() == alone.snapshot()
