@@ -18,7 +18,7 @@ from edge_core.features import columns
 from edge_core.features.columns import Given
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
-from edge_core.features.requests import Category, Number
+from edge_core.features.requests import Category
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -158,7 +158,7 @@ def _correlations(values: Float64, other: Float64) -> Float64:
 
 
 def _one_event_older(definition: RequestDefinition, snapshot: Snapshot, answer: Answer) -> Sign:
-    """What the score loses when each feature knows one event, or one request, less."""
+    """What the score loses when each feature knows one event less."""
     assert snapshot.log is not None
     test = snapshot.rows["test"]
     older = aged(definition, snapshot)
@@ -178,30 +178,18 @@ def _one_event_older(definition: RequestDefinition, snapshot: Snapshot, answer: 
 
 
 def aged(definition: RequestDefinition, snapshot: Snapshot) -> Float32:
-    """Features of the test rows without each entity's newest event, and with the numbers of the
-    request before of the same categories.
+    """Features of the test rows without each entity's newest event.
+
+    What a request says of itself is no event; a number in it that was computed with its own label
+    is for ``label_derived`` to find.
 
     Returns:
         float32 [test rows, features].
-    """  # noqa: D205
+    """
     assert snapshot.log is not None
-    request = dict(snapshot.log.request)
-    times = np.asarray(request[definition.request.time], np.int64)
-    order = np.argsort(times, kind="stable")
-    entities = entity_keys(definition, request)[-1][order]
-    sources = order.copy()
-    grouped = np.argsort(entities, kind="stable")
-    same = entities[grouped[1:]] == entities[grouped[:-1]]
-    sources[grouped[1:][same]] = order[grouped[:-1][same]]
-    places = np.empty(len(order), np.int64)
-    places[order] = sources
-    for field in definition.request.fields:
-        if isinstance(field, Number):
-            request[field.name] = columns.taken({field.name: request[field.name]}, places)[
-                field.name
-            ]
     evaluator = RequestEvaluator(definition, behind=1)
-    return evaluator.replay(snapshot.log.events, request)[snapshot.rows["test"].places]
+    features = evaluator.replay(snapshot.log.events, snapshot.log.request)
+    return features[snapshot.rows["test"].places]
 
 
 def _random_split(snapshot: Snapshot) -> Sign:

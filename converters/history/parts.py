@@ -1,8 +1,9 @@
 """A folder of Parquet parts that is written piece by piece, and goes on after a kill anywhere.
 
-``part-000000.parquet``, ... hold the rows. ``state-<n>`` says how to go on once the first n parts
+``part-000000.parquet``, ... hold the rows. ``_state-<n>`` says how to go on once the first n parts
 are there; it is written before part n - 1, whose appearance is the one moment at which both count.
-A part that is there is never written again. ``done.json`` appears when no part follows.
+A part that is there is never written again. ``_done.json`` appears when no part follows. Readers of
+Parquet folders pass over names that begin with an underscore.
 """
 
 import contextlib
@@ -21,15 +22,15 @@ from edge_core import durable
 from edge_core.errors import InvalidConfiguration, InvalidInput, Unavailable, quoted
 
 VERSION = 1
-DONE = "done.json"
-CLEARING = "clearing"
+DONE = "_done.json"
+CLEARING = "_clearing"
 """Stands while ``--restart`` takes away what was there."""
 SCRATCH = ".scratch"
 """Folder of what a run needs on its way and nobody after it."""
 LOCK = ".lock"
 PART = re.compile(r"part-([0-9]{6})\.parquet\Z")
-STATE = re.compile(r"state-([0-9]{6})\Z")
-TEMPORARY = re.compile(r"\.(part-[0-9]{6}\.parquet|state-[0-9]{6}|done\.json|clearing)\.tmp\Z")
+STATE = re.compile(r"_state-([0-9]{6})\Z")
+TEMPORARY = re.compile(r"\.(part-[0-9]{6}\.parquet|_state-[0-9]{6}|_done\.json|_clearing)\.tmp\Z")
 DIGEST_BYTES = 32
 
 
@@ -266,7 +267,7 @@ class Output:
         )
 
     def _state_file(self, parts: int) -> Path:
-        return self.folder / f"state-{parts:06d}"
+        return self.folder / f"_state-{parts:06d}"
 
     def _sweep(self, *, keep: int | None) -> None:
         """Remove states but one, and what a killed run left half-written."""

@@ -105,7 +105,7 @@ def check(folder: Path, whole: Digests, *, done: bool) -> None:
     """Everything that is there is as in a whole run; parts from the first on."""
     found = digests(folder) if folder.exists() else {}
     assert found.items() <= whole.items(), f"{found} is no part of {whole}"
-    parts = [name for name in found if name != "done.json"]
+    parts = [name for name in found if name != "_done.json"]
     assert parts == list(whole)[1 : len(parts) + 1]
     if done:
         assert found == whole
@@ -120,7 +120,7 @@ def main(where: str, root: Path, run: Run) -> int:
     output = root / "whole"
     assert ended(forked(run, output, 0, count))
     total, whole = int(count.read_text()), digests(output)
-    assert next(iter(whole)) == "done.json"
+    assert next(iter(whole)) == "_done.json"
     died = 0
     if where == "everywhere":
         for number in range(1, total + 1):

@@ -288,7 +288,7 @@ def test_what_is_no_output_of_ours_is_left_alone(requests: Path, tmp_path: Path)
     with pytest.raises(InvalidConfiguration, match="nothing says whose they are"):
         run(REQUESTS, requests, output, restart=True)
     assert (output / "part-000000.parquet").read_text() == "mine"
-    with pytest.raises(InvalidInput, match="state-000001 is missing"):
+    with pytest.raises(InvalidInput, match="_state-000001 is missing"):
         run(REQUESTS, requests, output)
 
 
@@ -301,7 +301,7 @@ def _shorter_part(output: Path) -> None:
 
 
 def _flipped(output: Path) -> None:
-    (state,) = output.glob("state-*")
+    (state,) = output.glob("_state-*")
     data = bytearray(state.read_bytes())
     data[-3] ^= 1
     state.write_bytes(data)
@@ -313,7 +313,7 @@ def _flipped(output: Path) -> None:
     [
         (_no_part, "a part is missing"),
         (_shorter_part, "not those that were written"),
-        (_flipped, r"state-\d+ is not what was written"),
+        (_flipped, r"_state-\d+ is not what was written"),
     ],
 )
 def test_a_damaged_output_is_not_gone_on_with(
