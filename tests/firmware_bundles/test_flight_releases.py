@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from converters import checking, signing
-from converters.data.snapshot_store import Store
 from edge_core.bundle import folder as folders
 from tests.simulators.processes import command
 
@@ -27,18 +26,19 @@ def run(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds ``logistic``, ``perceptron``, their ``cache`` and ``keys``."""
+def here(stages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds ``logistic``, ``perceptron`` and ``keys``."""
     folder = tmp_path_factory.mktemp("flights")
     key = signing.generate_key(folder / "keys")
     wanted = ("build", RECIPE, "--key", key)
     first = (*wanted, "--release", "1.0.0", "--targets", "cpu-x86_64-ort")
-    done = run(*first, "--out", folder / "logistic", cache=folder / "cache")
+    done = run(*first, "--out", folder / "logistic", cache=stages)
     assert done.returncode == 0, done.stdout + done.stderr
-    (kept,) = Store(folder / "cache" / "data").everything()
+    kept = folders.read(folder / "logistic").snapshot
+    assert kept is not None
     second = (*wanted, "--release", "1.1.0", "--targets", PROCESSORS, "--snapshot", kept.id)
     parent = ("--parent", folder / "logistic")
-    done = run(*second, *parent, "--out", folder / "perceptron", cache=folder / "cache")
+    done = run(*second, *parent, "--out", folder / "perceptron", cache=stages)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -79,11 +79,11 @@ def test_both_are_of_one_snapshot_of_the_year(here: Path) -> None:
     ]
 
 
-def test_they_verify_and_can_be_compared(here: Path) -> None:
+def test_they_verify_and_can_be_compared(here: Path, stages: Path) -> None:
     for name, variants in (("logistic", 1), ("perceptron", 2)):
         lines = checking.verify(here / name, here / "keys" / signing.PUBLIC_KEY)
         assert sum("64 golden rows agree" in line for line in lines) == variants
-    shown = run("compare", here / "logistic", here / "perceptron", "--json", cache=here / "cache")
+    shown = run("compare", here / "logistic", here / "perceptron", "--json", cache=stages)
     sections = {one["name"]: one["rows"] for one in json.loads(shown.stdout)["sections"]}
     better = {row["name"]: row["better"] for row in sections["metrics"]}
     assert (better["roc_auc"], better["log_loss"]) == ("b", "b")

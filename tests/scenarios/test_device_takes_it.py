@@ -15,7 +15,9 @@ TARGETS = ("cpu-x86_64-ort", "cpu-x86_64-tflite")
 
 
 @pytest.fixture(scope="module", params=["watch_activity", "digits", "flight_delay"])
-def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(
+    request: pytest.FixtureRequest, stages: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The newest release of each recipe: two take raw windows, one features of requests."""
     folder = tmp_path_factory.mktemp(request.param)
     done = subprocess.run(
@@ -26,7 +28,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"SERINUS_CACHE": str(folder / "cache")},
+        env=os.environ | {"SERINUS_CACHE": str(stages)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "bundle"
