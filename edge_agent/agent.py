@@ -20,7 +20,7 @@ from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Acknowledged, Connected, Disconnected, Link, LinkEvent, Received
 from edge_agent.outbox import SAMPLES, STATS, Outbox
 from edge_agent.repository import TufRepository
-from edge_agent.serving import rest, socket
+from edge_agent.serving import socket
 from edge_agent.serving.engine import Engine
 from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
@@ -112,7 +112,11 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and follow the fleet until ``stop`` is set; then send what is left, shortly."""
         port = self._config.serving.rest_port
-        listener = rest.listen(port) if port else None
+        listener = None
+        if port:
+            from edge_agent.serving import rest  # takes memory and time where nobody uses it
+
+            listener = rest.listen(port)
         server = await socket.listen(self._config.serving.socket, self._engine, self.status)
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
         tasks.append(self._keeper.run())

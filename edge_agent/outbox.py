@@ -5,11 +5,10 @@ Statistics are kept before samples: when the bound is reached, samples go first,
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-
-import sqlite_utils
 
 from edge_core.errors import Unavailable
 
@@ -55,11 +54,12 @@ class Outbox:
         self.epoch = str(self._meta()["epoch"])
 
     def _meta(self) -> dict[str, str | int]:
-        row: dict[str, str | int] = next(iter(self._db.table("meta").rows))
-        return row
+        epoch, sequence = self._db.execute("select epoch, sequence from meta").fetchone()
+        return {"epoch": epoch, "sequence": sequence}
 
-    def _open(self, path: Path) -> sqlite_utils.Database:
-        database = sqlite_utils.Database(path)
+    def _open(self, path: Path) -> sqlite3.Connection:
+        # Without an isolation level, transactions begin where we say so and nowhere else.
+        database = sqlite3.connect(path, isolation_level=None)
         try:
             return self._prepared(database)
         except sqlite3.Error:
@@ -67,12 +67,12 @@ class Outbox:
             raise
 
     @staticmethod
-    def _prepared(database: sqlite_utils.Database) -> sqlite_utils.Database:
-        database.enable_wal()
+    def _prepared(database: sqlite3.Connection) -> sqlite3.Connection:
+        database.execute("pragma journal_mode = wal")
         # A sequence number must never be given twice, so each commit reaches the disk.
         database.execute("pragma synchronous = full")
-        if not database.table_names():
-            with database.atomic():  # a cut leaves all of it or nothing
+        if not database.execute("select name from sqlite_master where type = 'table'").fetchall():
+            with _atomic(database):  # a cut leaves all of it or nothing
                 database.execute("create table meta (epoch text, sequence integer)")
                 database.execute("insert into meta values (?, 0)", (secrets.token_hex(8),))
                 # Without autoincrement an emptied table would give the same ids again, and who
@@ -104,7 +104,7 @@ class Outbox:
             Unavailable: the disk is full or failed; nothing was stored.
         """
         try:
-            with self._db.atomic():
+            with _atomic(self._db):
                 sequence = int(self._meta()["sequence"])
                 for make in encode:
                     if kind == STATS:
@@ -150,7 +150,7 @@ class Outbox:
             Unavailable: the disk is full or failed; it is sent again after the next start.
         """
         try:
-            with self._db.atomic():
+            with _atomic(self._db):
                 self._db.execute("delete from messages where id = ?", (message_id,))
         except sqlite3.Error as error:
             raise Unavailable(f"the outbox cannot forget a sent message: {error}") from error
@@ -171,3 +171,16 @@ class Outbox:
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+
+@contextmanager
+def _atomic(database: sqlite3.Connection) -> Iterator[None]:
+    """One transaction: all of it reaches the disk, or nothing."""
+    database.execute("begin immediate")
+    try:
+        yield
+        database.execute("commit")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("rollback")
+        raise
