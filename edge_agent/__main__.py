@@ -1,125 +1,128 @@
 """``serinus-agent``: wiring and signals."""
 
-import argparse
-import asyncio
-import logging
-import signal
+from __future__ import annotations
+
 import sys
 import time
-from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
-from edge_core.errors import SerinusError
+from edge_agent.command_line import parser
+from edge_core.errors import InvalidConfiguration, SerinusError
 
-EXAMPLES = """examples:
-  serinus-agent run --config /etc/serinus/agent.toml
-  serinus-agent status --config /etc/serinus/agent.toml
-  serinus-agent install bundle.tar --config /etc/serinus/agent.toml
-  serinus-agent serve build/bundle --socket /tmp/agent.sock
+if TYPE_CHECKING:  # none of them is loaded by commands that need it not: that costs start-up time
+    import argparse
+    import asyncio
+    from collections.abc import Sequence
+    from pathlib import Path
 
-exit codes: 0 done, 1 wrong use, 2 bad input or settings"""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Wrong use ends with 1; 2 stays for bad input."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    parser = _Parser(
-        prog="serinus-agent",
-        description="Serves approved models on this device and keeps them up to date.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=version("serinus"))
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in (
-        ("run", "run in a fleet until SIGTERM"),
-        ("check-config", "check the settings file and say what it means"),
-        ("status", "show what the running agent is doing"),
-        ("install", "side-load a signed bundle while the agent is stopped"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--config", type=Path, required=True, help="settings file (TOML)")
-        if name == "install":
-            command.add_argument("bundle", type=Path, help="bundle folder or archive")
-    serve = commands.add_parser("serve", help="serve one bundle without a fleet")
-    serve.add_argument("bundle", type=Path, help="bundle folder")
-    serve.add_argument("--socket", type=Path, required=True, help="Unix socket to serve on")
-    serve.add_argument("--target", default="cpu-x86_64-ort", help="variant (default: %(default)s)")
-    return parser
+WRONG_INPUT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = build_parser().parse_args(arguments)
+    options = parser.build().parse_args(arguments)
     try:
-        match options.command:
-            case "run":
-                _run(options.config)
-            case "check-config":
-                _check_config(options.config)
-            case "status":
-                _status(options.config)
-            case "install":
-                _install(options.bundle, options.config)
-            case _:
-                _serve(options.bundle, options.target, options.socket)
+        return _dispatch(options)
     except SerinusError as error:
         print(f"serinus-agent: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return WRONG_INPUT
+    except BrokenPipeError:  # who read the output has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    match options.command:
+        case "run":
+            return _run(options.config)
+        case "check-config":
+            return _print_defaults() if options.print_defaults else _check_config(options.config)
+        case "status":
+            return _status(options.config, options.socket, as_json=options.json)
+        case "install":
+            return _install(options.bundle, options.config)
+        case "predict":
+            return _predict(options)
+        case "completion":
+            return _complete(options.shell)
+        case _:
+            return _serve(options)
 
 
 def _stop_on_signals() -> asyncio.Event:
+    import asyncio
+    import signal
+
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
 
 
-def _run(path: Path) -> None:
+def _run(path: Path) -> int:
+    import asyncio
+
     from edge_agent import config as configs
+    from edge_agent import log_lines
     from edge_agent.agent import Agent, only_one
-    from edge_core.errors import InvalidConfiguration
 
     config = configs.load(path)
     if config.repository is None:
         raise InvalidConfiguration(f"{path}: 'run' needs [repository] and [mqtt]")
+    writer = log_lines.install(config.log, configs.environment().journal_stream)
 
     async def serve() -> None:
-        await Agent(config).run(_stop_on_signals())
+        agent = Agent(config)
+        writer.fields = agent.log_fields
+        await agent.run(_stop_on_signals())
 
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
     with only_one(config.state_dir):
         asyncio.run(serve())
+    return 0
 
 
-def _check_config(path: Path) -> None:
+def _check_config(path: Path) -> int:
     from edge_agent import config as configs
+    from edge_agent.command_line import config_view
 
     config = configs.load(path)
-    for name in config.__struct_fields__:
-        print(f"{name} = {getattr(config, name)}")
+    problems = list(config_view.problems(config))
+    for problem in problems:
+        print(f"serinus-agent: {path}: {problem}", file=sys.stderr)
+    if problems:
+        return WRONG_INPUT
+    print(f"{path} is valid\n\n{config_view.page(config)}")
+    return 0
 
 
-def _status(path: Path) -> None:
+def _print_defaults() -> int:
+    from edge_agent.command_line import default_settings
+
+    print(default_settings.rendered(), end="")
+    return 0
+
+
+def _status(path: Path | None, socket: Path | None, *, as_json: bool) -> int:
+    import msgspec
+
     from edge_agent import config as configs
     from edge_agent.client import AgentClient
+    from edge_agent.command_line import status_view
 
-    with AgentClient(configs.load(path).serving.socket) as client:
-        for name, value in client.status().items():
-            print(f"{name:<16} {'-' if value in (None, '') else value}")
+    if path is not None:
+        socket = configs.load(path).serving.socket
+    assert socket is not None, "the parser asks for one of them"
+    with AgentClient(socket) as client:
+        status = client.status()
+    if as_json:
+        print(msgspec.json.encode(status).decode())
+    else:
+        colours = sys.stdout.isatty() and not configs.environment().no_colour
+        print(status_view.page(status, time.time_ns() // 1_000_000, colours=colours))
+    return 0 if status_view.serves(status) else status_view.NOTHING_SERVES
 
 
-def _install(bundle: Path, path: Path) -> None:
+def _install(bundle: Path, path: Path) -> int:
     from edge_agent import config as configs
     from edge_agent import sideload
     from edge_agent.agent import only_one
@@ -128,16 +131,51 @@ def _install(bundle: Path, path: Path) -> None:
     with only_one(config.state_dir):
         ref = sideload.install(bundle, config)
     print(f"installed {ref.name} ({ref.digest[:12]}); start the agent to serve it")
+    return 0
 
 
-def _serve(bundle: Path, target: str, socket: Path) -> None:
+def _serve(options: argparse.Namespace) -> int:
+    import asyncio
+
     from edge_agent.serving import standalone
+
+    bundle = parser.only_bundle(options.bundle)
 
     async def serve() -> None:
         now_ms = time.time_ns() // 1_000_000
-        await standalone.serve(bundle, target, socket, now_ms, _stop_on_signals())
+        await standalone.serve(
+            bundle,
+            options.target,
+            options.socket,
+            now_ms,
+            _stop_on_signals(),
+            rest_port=options.rest_port,
+        )
 
     asyncio.run(serve())
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from edge_agent.command_line import predict
+
+    predict.predict(
+        options.bundle,
+        options.input,
+        target=options.target,
+        events=options.events,
+        output=options.output,
+        form=options.format,
+        now_us=time.time_ns() // 1_000,
+    )
+    return 0
+
+
+def _complete(shell: str) -> int:
+    from edge_agent.command_line import completion
+
+    print(completion.script(shell, parser.build()), end="")
+    return 0
 
 
 if __name__ == "__main__":

@@ -172,6 +172,15 @@ class Agent:
             "dropped_messages": self._outbox.dropped,
         }
 
+    def log_fields(self) -> dict[str, str | None]:
+        """What each line of the log says beside its message."""
+        active = self._engine.active
+        return {
+            "device": self._config.device,
+            "release": active.ref.name if active else None,
+            "update": self._updater.entry.state,
+        }
+
     def _unsent(self) -> int | None:
         try:
             return self._outbox.size

@@ -1,9 +1,10 @@
 """The agent's settings: the only reader of files and the only place for defaults."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -25,6 +26,7 @@ class Repository(_Section, frozen=True, kw_only=True):
     """Where approved releases come from."""
 
     url: str
+    """The release repository, without ``/metadata``."""
     trusted_root: Path
     """The root metadata that came with the device; later roots are followed from it."""
 
@@ -33,26 +35,33 @@ class Mqtt(_Section, frozen=True, kw_only=True):
     """The fleet's broker."""
 
     host: str
+    """Its name or address."""
     port: Port = 1883
     username: str | None = None
     password: str | None = None
+    """Never shown, neither by check-config nor in a log."""
 
 
 class Serving(_Section, frozen=True, kw_only=True):
     """How applications reach the agent."""
 
     socket: Path
+    """Unix socket for applications."""
     rest_port: Port = 0
     """Port of the Open Inference Protocol on 127.0.0.1; 0 leaves it off."""
     max_queue_rows: Annotated[int, msgspec.Meta(ge=1)] = 4096
+    """Rows that may wait for the model; more are refused as overloaded."""
 
 
 class Telemetry(_Section, frozen=True, kw_only=True):
     """What the agent tells the fleet, and how much it keeps while offline."""
 
     window_seconds: Positive = 60.0
+    """Length of one window of statistics."""
     sample_every: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """One prediction in so many is sent with its inputs."""
     outbox_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 64 * 1024 * 1024
+    """What may wait on the disk while the device is offline."""
 
 
 class Memory(_Section, frozen=True, kw_only=True):
@@ -69,11 +78,15 @@ class Update(_Section, frozen=True, kw_only=True):
     """How carefully a new release is taken in."""
 
     probation_seconds: Positive = 60.0
+    """How long a new release is watched at least before it stays."""
     probation_rows: Annotated[int, msgspec.Meta(ge=0)] = 100
+    """Rows that it has to answer within that time."""
     max_error_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
+    """With more errors the release before is taken again."""
     max_starts: Annotated[int, msgspec.Meta(ge=1)] = 3
     """Starts in one state of an update after which its release is taken for one that crashes."""
     max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 10
+    """Downloads of one release that may fail before it is given up."""
     retry_seconds: Positive = 1.0
     """First pause after a failed download; doubled each time, with jitter, up to a minute."""
 
@@ -82,15 +95,29 @@ class Sideload(_Section, frozen=True, kw_only=True):
     """Whose signatures are accepted on bundles that are carried by hand."""
 
     keys: list[Path] = []
+    """Public keys (PEM); empty refuses every bundle that is carried by hand."""
+
+
+class Log(_Section, frozen=True, kw_only=True):
+    """What the agent writes to its standard output for people and collectors."""
+
+    format: Literal["text", "json"] = "text"
+    """``json``: one object a line, with the device, its release and the state of its update."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Less serious lines are left out."""
 
 
 class AgentConfig(_Section, frozen=True, kw_only=True):
     """Everything that the agent is told from outside."""
 
     device: str
+    """This device's name in the fleet."""
     target: Name
+    """Which variant of a release it runs; 'serinus-convert targets' lists them."""
     state_dir: Path
+    """Folder for releases, the journal of updates and unsent messages."""
     slices: dict[Name, Name] = {}
+    """What this device belongs to, such as ``{ side = "left" }``; releases declare the names."""
     repository: Repository | None = None
     mqtt: Mqtt | None = None
     serving: Serving
@@ -98,6 +125,7 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     memory: Memory = Memory()
     update: Update = Update()
     sideload: Sideload = Sideload()
+    log: Log = Log()
 
     def __post_init__(self) -> None:
         if not DEVICE_PATTERN.match(self.device):
@@ -158,7 +186,25 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "memory": Memory,
     "update": Update,
     "sideload": Sideload,
+    "log": Log,
 }
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agent takes from the environment: how its output is read, nothing else."""
+
+    journal_stream: str = ""
+    """Device and inode of the journal's socket, where systemd connected one."""
+    no_colour: bool = False
+    """See no-color.org."""
+
+
+def environment() -> Environment:
+    """Read the environment."""
+    return Environment(
+        journal_stream=os.environ.get("JOURNAL_STREAM", ""),
+        no_colour=bool(os.environ.get("NO_COLOR")),
+    )
 
 
 def _anchored(config: AgentConfig, folder: Path) -> AgentConfig:

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from edge_agent.inference import target_choice
 from edge_agent.monitor import Monitor
 from edge_agent.serving import socket
 from edge_agent.serving.engine import Engine
@@ -14,13 +15,26 @@ SAMPLE_EVERY = 100
 MAX_QUEUE_ROWS = 4096
 
 
-async def serve(bundle: Path, target: str, path: Path, now_ms: int, stop: asyncio.Event) -> None:
+async def serve(
+    bundle: Path,
+    target: str | None,
+    path: Path,
+    now_ms: int,
+    stop: asyncio.Event,
+    *,
+    rest_port: int = 0,
+) -> None:
     """Serve the bundle's variant on a Unix socket until ``stop``; statistics are kept, not sent.
+
+    Without a target it is the one for this machine; without a port there is no REST.
 
     Raises:
         InvalidBundle: a file is missing or altered, or the bundle has no such variant.
+        InvalidConfiguration: the port or the socket cannot be used.
     """
-    folders.check(bundle, folders.read(bundle))
+    manifest = folders.read(bundle)
+    folders.check(bundle, manifest)
+    target = target_choice.chosen(manifest, target)
     release = LoadedRelease.open(bundle, target)
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -42,6 +56,15 @@ async def serve(bundle: Path, target: str, path: Path, now_ms: int, stop: asynci
             "clock_held": engine.remembering.clock_held,
         },
     )
+    rest_server = None
+    if rest_port:
+        # Not above: they take memory and time where nobody uses them.
+        from importlib.metadata import version
+
+        from edge_agent.serving import rest
+
+        app = rest.create_app(engine, version("serinus"))
+        rest_server = asyncio.create_task(rest.serve(app, rest.listen(rest_port)))
     print(f"serving {release.ref.name} on {path} with {release.session.runtime}", flush=True)
     while not stop.is_set():
         try:
@@ -50,6 +73,9 @@ async def serve(bundle: Path, target: str, path: Path, now_ms: int, stop: asynci
         except TimeoutError:
             monitor.close(wall_us() // 1000)
             monitor.take_samples()
+    if rest_server is not None:
+        rest_server.cancel()
+        await asyncio.gather(rest_server, return_exceptions=True)
     server.close()
     await engine.close()
     path.unlink(missing_ok=True)
