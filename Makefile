@@ -44,8 +44,19 @@ $(VENV)/.peers: $(STAMP)
 		torch==2.13.0 --editable '.[bench]'
 	@touch $@
 
-bench: $(VENV)/.peers
+# Peers of the serving benchmark: an environment each, since their pins exclude one another. One that
+# cannot be installed is reported by the benchmark with the reason.
+PEERS := .venv-peers
+PEER_STAMPS := $(patsubst %,$(PEERS)/%/.installed,asgi bentoml litserve mlserver)
+$(PEERS)/%/.installed: benchmarks/serving_peers/%.txt
+	@echo "Setting up $(PEERS)/$* (once) ..."
+	@rm -rf $(PEERS)/$* && $(PYTHON) -m venv $(PEERS)/$*
+	@if $(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement $< 2> $(PEERS)/$*/pip.log; then touch $@; \
+		else tail -n 1 $(PEERS)/$*/pip.log > $(PEERS)/$*/failed; fi
+
+bench: $(VENV)/.peers $(if $(filter-out serving,$(BENCH)),,$(PEER_STAMPS))
 	@for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
 
 clean:
-	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(PEERS) build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

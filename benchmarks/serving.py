@@ -1,22 +1,30 @@
-"""How fast does the agent answer through its socket, next to the same model called directly?
+"""How fast, how small and how soon does the agent answer, beside the model itself and its peers?
 
-``python benchmarks/serving.py [--bundle FOLDER] [--seconds N]`` prints a table and writes
-``build/bench/serving.json``. Without a bundle it builds watch_activity 1.1.0 once. Agent and load
-are processes of their own; the agent counts statistics and remembers predictions as in a fleet.
-Every request is one raw window of float32 samples.
+``python benchmarks/serving.py [--bundle FOLDER] [--seconds N] [--profile]`` prints a table and
+writes ``build/bench/serving.json``. Without a bundle it builds watch_activity 1.1.0 once.
+
+- Socket: beside onnxruntime called directly, with the features and without, on the same rows.
+- REST: beside MLServer, BentoML, LitServe and a bare ASGI application, each a real server with one
+  worker, given the same body and doing the same work (features and model). ``make bench
+  BENCH=serving`` installs them; one that is missing or does not start is named with the reason.
+- Memory (proportional set size after the load, all processes) and the time from the start of the
+  process to the first answer, with onnxruntime and with LiteRT.
+
+Agent and load are processes of their own on the same cores; the agent counts statistics and
+remembers predictions as in a fleet. A goal of the socket that is missed comes with a profile.
 """
 
 import argparse
 import json
 import os
 import platform
-import selectors
-import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,234 +32,353 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402  # the repository's root has to be on the path first
-import psutil  # noqa: E402
+import numpy.typing as npt  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from benchmarks.serving_peers import processes  # noqa: E402
+from benchmarks.serving_peers.processes import PEERS, CannotStart, Server  # noqa: E402
 from edge_agent.serving import frames  # noqa: E402
-from edge_agent.serving.release import LoadedRelease  # noqa: E402
+from edge_core.bundle import folder as folders  # noqa: E402
+from edge_core.bundle import golden as goldens  # noqa: E402
+from edge_core.bundle import manifest as manifests  # noqa: E402
+from edge_core.features import definition as definitions  # noqa: E402
 
-TARGET = "cpu-x86_64-ort"
+Float32 = npt.NDArray[np.float32]
+Row = dict[str, Any]
+
+ORT, LITERT = "cpu-x86_64-ort", "cpu-x86_64-tflite"
 CONNECTIONS = 64
+PIPES, IN_FLIGHT = 4, 32
 BATCH = 64
-WARM_UP_SECONDS = 1.0
+HTTP_CONNECTIONS = 16
 DIFFERENT_ROWS = 64
+STARTS = 3
 OUT = ROOT / "build" / "bench"
 
 GOAL_RATE = 50_000.0
 GOAL_SHARE = 0.6
 GOAL_OVERHEAD_US = 100.0
+GOAL_OVER_MLSERVER = 8.0
+GOAL_START_SECONDS = 1.0
+GOAL_MB = {ORT: 80.0, LITERT: 60.0}
 
 
-# The load's process: one thread, many connections, one request under way on each.
-
-
-class Connection:
-    """One client that always waits for its answer before it asks again."""
-
-    def __init__(self, path: str, requests: list[bytes], first: int) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(path)
-        self.requests = requests
-        self.next = first
-        self.asked = 0.0
-        self.pending = b""
-
-    def ask(self) -> None:
-        """Send the next request."""
-        self.asked = time.perf_counter()
-        self.socket.sendall(self.requests[self.next % len(self.requests)])
-        self.next += 1
-
-    def answered(self) -> bytes | None:
-        """One whole answer, or none while some of it is missing."""
-        self.pending += self.socket.recv(65536)
-        if len(self.pending) < 4:
-            return None
-        size = 4 + int.from_bytes(self.pending[:4], "little")
-        if len(self.pending) < size:
-            return None
-        answer, self.pending = self.pending[4:size], self.pending[size:]
-        return answer
-
-
-def run_load(path: str, samples_file: str, connections: int, seconds: float) -> None:
-    samples = np.load(samples_file)
-    requests = [
-        frames.encode(frames.Predict(id=row, shape=(1, *one.shape), samples=one.tobytes()))
-        for row, one in enumerate(samples)
-    ]
-    clients = [Connection(path, requests, index) for index in range(connections)]
-    selector = selectors.DefaultSelector()
-    for client in clients:
-        selector.register(client.socket, selectors.EVENT_READ, client)
-        client.ask()
-    measure(clients, selector, WARM_UP_SECONDS)
-    print(json.dumps(measure(clients, selector, seconds)), flush=True)
-
-
-def measure(
-    clients: list[Connection], selector: selectors.BaseSelector, seconds: float
-) -> dict[str, float]:
-    """Answers within ``seconds``: how many, how late, and how many were no prediction."""
-    latencies: list[float] = []
-    wrong = 0
-    began = time.perf_counter()
-    ends = began + seconds
-    now = began
-    while now < ends:
-        for key, _ in selector.select(1.0):
-            client: Connection = key.data
-            answer = client.answered()
-            if answer is None:
-                continue
-            latencies.append(time.perf_counter() - client.asked)
-            wrong += b"answers" not in answer[:12] or b"model" not in answer
-            client.ask()
-        now = time.perf_counter()
-    micros = np.array(latencies) * 1e6
-    return {
-        "answers": float(len(latencies)),
-        "wrong": float(wrong),
-        "seconds": now - began,
-        "p50_us": float(np.quantile(micros, 0.5)),
-        "p99_us": float(np.quantile(micros, 0.99)),
-    }
-
-
-# The measuring process.
-
-
-class Agent:
-    """The serving process, and the CPU time that it used."""
-
-    def __init__(self, bundle: Path, path: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "edge_agent", "serve", str(bundle), "--socket", str(path)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        assert self._process.stdout is not None
-        if not self._process.stdout.readline().startswith("serving"):
-            self._process.wait()
-            raise SystemExit("the serving process did not start; its message stands above")
-        self._usage = psutil.Process(self._process.pid)
-
-    def cpu_seconds(self) -> float:
-        """User and system time so far."""
-        times = self._usage.cpu_times()
-        return float(times.user + times.system)
-
-    def megabytes(self) -> float:
-        """Proportional set size."""
-        return float(self._usage.memory_full_info().pss) / 1e6
-
-    def stop(self) -> None:
-        """End the process."""
-        self._process.terminate()
-        self._process.wait()
-
-
-def load(path: Path, samples: Path, connections: int, seconds: float) -> dict[str, float]:
-    arguments = ["load", str(path), str(samples), str(connections), str(seconds)]
-    done = subprocess.run(
-        [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, check=True, text=True
-    )
-    result: dict[str, float] = json.loads(done.stdout)
-    if result["wrong"]:
-        raise SystemExit(f"{result['wrong']:.0f} answers were not predictions of the model")
-    return result
-
-
-def direct_rate(call: Callable[[], object], rows: int, seconds: float) -> float:
-    """Rows per second of a direct call, best of three parts, after a warm-up."""
-    rates = []
-    for part in (0.2, seconds / 3, seconds / 3, seconds / 3):
-        calls, began = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - began) < part:
-            call()
-            calls += 1
-        rates.append(calls * rows / elapsed)
-    return max(rates[1:])
-
-
-def measure_direct(release: LoadedRelease, bundle: Path, seconds: float) -> dict[str, float]:
-    """The same model file through onnxruntime, without any of our serving."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        bundle / release.variant.path, options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    golden = release.golden()
-    one, many = golden.features[:1], np.resize(golden.features, (BATCH, golden.features.shape[1]))
-    window = golden.samples[:1]
-    windows = np.resize(golden.samples, (BATCH, *golden.samples.shape[1:]))
-    evaluator = release.evaluator
-
-    def whole(raw: Any) -> object:
-        features = evaluator.evaluate(evaluator.quantise(raw))
-        return session.run(None, {name: features})
-
-    return {
-        "one": direct_rate(lambda: session.run(None, {name: one}), 1, seconds),
-        "batch": direct_rate(lambda: session.run(None, {name: many}), BATCH, seconds),
-        "whole_one": direct_rate(lambda: whole(window), 1, seconds),
-        "whole_batch": direct_rate(lambda: whole(windows), BATCH, seconds),
-    }
-
-
-def measured_rows(bundle: Path, seconds: float) -> list[dict[str, Any]]:
-    release = LoadedRelease.open(bundle, TARGET)
-    direct = measure_direct(release, bundle, seconds / 2)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, help=f"bundle with variants for {ORT} and {LITERT}")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement")
+    parser.add_argument("--profile", action="store_true", help="profile the agent in any case")
+    parser.add_argument("--no-peers", action="store_true", help="leave the other servers out")
+    options = parser.parse_args()
+    bundle = (options.bundle or default_bundle()).resolve()
     with tempfile.TemporaryDirectory() as folder:
-        samples = Path(folder) / "samples.npy"
-        golden = release.golden().samples
-        np.save(samples, np.resize(golden, (DIFFERENT_ROWS, *golden.shape[1:])).astype("<f4"))
-        path = Path(folder) / "agent.sock"
-        agent = Agent(bundle, path)
-        try:
-            single = load(path, samples, 1, seconds / 2)
-            before = agent.cpu_seconds()
-            many = load(path, samples, CONNECTIONS, seconds)
-            # The warm-up's answers count as well: CPU time was read before it.
-            answered = many["answers"] * (1 + WARM_UP_SECONDS / many["seconds"])
-            cpu_us = (agent.cpu_seconds() - before) * 1e6 / answered
-            memory = agent.megabytes()
-        finally:
-            agent.stop()
-    rate = many["answers"] / many["seconds"]
-    overhead = single["p50_us"] - 1e6 / direct["whole_one"]
-    socket_name = f"socket, {CONNECTIONS} connections, one row a request"
+        report(Benchmark(bundle, Path(folder), options.seconds), options)
+
+
+class Benchmark:
+    """One bundle, its rows, and the requests made of them."""
+
+    def __init__(self, bundle: Path, folder: Path, seconds: float) -> None:
+        self.bundle = bundle
+        self.folder = folder
+        self.seconds = seconds
+        self.manifest = folders.read(bundle)
+        definition = definitions.parse((bundle / manifests.FEATURES).read_bytes())
+        golden = goldens.unpack((bundle / manifests.GOLDEN).read_bytes())
+        raw = goldens.samples(definition, golden.raw)
+        self.features = len(definition.feature_names)
+        self.windows: Float32 = np.resize(raw, (DIFFERENT_ROWS, *raw.shape[1:])).astype("<f4")
+        rows = range(DIFFERENT_ROWS)
+        self.single = self._kept("single", [self._frame(self.windows[n : n + 1]) for n in rows])
+        self.batch = self._kept("batch", [self._frame(self.windows)] * 2)
+
+    def _frame(self, windows: Float32) -> bytes:
+        batch, samples, inputs = windows.shape
+        shape = (batch, samples, inputs)
+        return frames.encode(frames.Predict(id=1, shape=shape, samples=windows.tobytes()))
+
+    def body(self, row: int) -> bytes:
+        """One window as the Open Inference Protocol has it; the peers parse the same bytes."""
+        tensor = {"name": "samples", "datatype": "FP32", "shape": [1, *self.windows.shape[1:]]}
+        data = self.windows[row].ravel().tolist()
+        return json.dumps({"inputs": [{**tensor, "data": data}]}).encode()
+
+    def http(self, name: str, path: str) -> Path:
+        """Whole HTTP requests for a server's path."""
+        made = [processes.http_request(path, self.body(row)) for row in range(DIFFERENT_ROWS)]
+        return self._kept(name, made)
+
+    def _kept(self, name: str, requests: list[bytes]) -> Path:
+        path = self.folder / name
+        path.write_bytes(b"".join(struct.pack("<I", len(one)) + one for one in requests))
+        return path
+
+    def has(self, target: str) -> bool:
+        """Whether the bundle has a variant for the target."""
+        return any(variant.target == target for variant in self.manifest.variants)
+
+
+# The model without a server.
+
+
+def direct(benchmark: Benchmark) -> dict[str, float]:
+    """Rows per second of the same model file, without any of our serving."""
+    script = str(ROOT / "benchmarks" / "serving_peers" / "direct.py")
+    arguments = [script, str(benchmark.bundle), ORT, f"{benchmark.seconds / 2:g}"]
+    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+# The agent's socket.
+
+
+def loaded(
+    server: Server, kind: str, place: str, requests: Path, rows: int, *more: float
+) -> dict[str, float]:
+    """Load a server and add what it cost; ``rows`` are those of one request."""
+    before = server.usage()
+    began = time.perf_counter()
+    found = processes.load(kind, place, requests, *more)
+    elapsed = time.perf_counter() - began
+    # The load's start and warm-up lie within this span, too: shares of it, not counts.
+    cpu = server.usage().cpu_seconds - before.cpu_seconds
+    asked = found["seconds"] + processes.WARM_UP_SECONDS
+    found["rows_per_second"] = found["answers"] * rows / found["seconds"]
+    found["cpu_us_per_row"] = cpu / asked / found["rows_per_second"] * 1e6
+    found["load_cpu_us_per_row"] = found["load_cpu_us"] / rows
+    found["cores_used"] = cpu / elapsed
+    return found
+
+
+def socket_rows(benchmark: Benchmark, model: dict[str, float]) -> list[Row]:
+    """Every figure of the socket."""
+    path = benchmark.folder / "agent.sock"
+    seconds, place = benchmark.seconds, str(path)
+    with processes.agent(benchmark.bundle, path, target=ORT) as server:
+        start(server, benchmark, path)
+        one = loaded(server, "socket", place, benchmark.single, 1, 1, 1, seconds)
+        many = loaded(server, "socket", place, benchmark.single, 1, CONNECTIONS, 1, seconds)
+        piped = loaded(server, "socket", place, benchmark.single, 1, PIPES, IN_FLIGHT, seconds)
+        batches = loaded(server, "socket", place, benchmark.batch, BATCH, PIPES, 1, seconds)
+    crowd = f"socket, {CONNECTIONS} connections, one row a request"
+    alone = 1e6 / model["whole, one row"]
+    apiece = {name: 1e6 / rate for name, rate in model.items()}
+    features = apiece["whole, batch"] - apiece["run, batch"]
+    whole = (f"features + run, {BATCH} rows", model["whole, batch"])
     return [
-        row(socket_name, rate, "rows/s", ("session.run, one row", direct["one"]), GOAL_RATE),
-        row(socket_name, rate, "rows/s", (f"session.run, {BATCH} rows", direct["batch"])),
-        row(socket_name, rate, "rows/s", ("features + run, one row", direct["whole_one"])),
+        row(crowd, many["rows_per_second"], "rows/s", goal=GOAL_RATE),
+        row(crowd, many["rows_per_second"], "rows/s", whole, GOAL_SHARE, of_ratio=True),
         row(
-            socket_name,
-            rate,
+            crowd,
+            many["rows_per_second"],
             "rows/s",
-            (f"features + run, {BATCH} rows", direct["whole_batch"]),
+            (f"run alone, {BATCH} rows", model["run, batch"]),
             GOAL_SHARE,
             of_ratio=True,
         ),
-        row("agent's CPU time a row", cpu_us, "us", ("features + run", 1e6 / direct["whole_one"])),
-        row("latency p50 at 64 connections", many["p50_us"], "us"),
-        row("latency p99 at 64 connections", many["p99_us"], "us"),
+        row("  features alone, called directly", features, "us a row"),
+        row("  model alone, called directly", apiece["run, batch"], "us a row"),
+        row("  latency p50", many["p50_us"], "us"),
+        row("  latency p99", many["p99_us"], "us"),
+        row("  agent's CPU time a row", many["cpu_us_per_row"], "us", ("features + run", alone)),
+        row("  load's CPU time a row", many["load_cpu_us_per_row"], "us"),
         row(
-            "one connection, p50 over features + run",
-            overhead,
+            "socket, one connection, p50 over the direct call",
+            one["p50_us"] - alone,
             "us",
-            ("features + run, one row", 1e6 / direct["whole_one"]),
+            ("features + run, one row", alone),
             GOAL_OVERHEAD_US,
             at_most=True,
         ),
-        row("agent's memory (PSS)", memory, "MB", goal=80.0, at_most=True),
+        row("  latency p99", one["p99_us"], "us"),
+        row(
+            f"socket, {PIPES} connections, {IN_FLIGHT} requests in flight",
+            piped["rows_per_second"],
+            "rows/s",
+            whole,
+        ),
+        row("  agent's CPU time a row", piped["cpu_us_per_row"], "us"),
+        row("  load's CPU time a row", piped["load_cpu_us_per_row"], "us"),
+        row(
+            f"socket, {PIPES} connections, {BATCH} rows a request",
+            batches["rows_per_second"],
+            "rows/s",
+            whole,
+        ),
+        row("  agent's CPU time a row", batches["cpu_us_per_row"], "us"),
+        row("  load's CPU time a row", batches["load_cpu_us_per_row"], "us"),
     ]
+
+
+def start(server: Server, benchmark: Benchmark, path: Path) -> None:
+    frame = benchmark.single.read_bytes()
+    (size,) = struct.unpack("<I", frame[:4])
+    server.start(lambda: processes.socket_answers(path, frame[4 : 4 + size]))
+
+
+# Start and memory.
+
+
+def footprint(benchmark: Benchmark, target: str) -> list[Row]:
+    """How soon the agent answers and what it holds after a load, with one runtime."""
+    if not benchmark.has(target):
+        raise CannotStart(f"the bundle has no variant for {target}")
+    path = benchmark.folder / f"{target}.sock"
+    starts = []
+    for turn in range(STARTS):
+        with processes.agent(benchmark.bundle, path, target=target) as server:
+            start(server, benchmark, path)
+            starts.append(server.start_seconds)
+            if turn == STARTS - 1:
+                fresh = server.usage()
+                found = loaded(
+                    server,
+                    "socket",
+                    str(path),
+                    benchmark.single,
+                    1,
+                    CONNECTIONS,
+                    1,
+                    benchmark.seconds,
+                )
+                after = server.usage()
+    name = "onnxruntime" if target == ORT else "LiteRT"
+    return [
+        row(
+            f"agent with {name}: start to first answer",
+            float(np.median(starts)),
+            "s",
+            goal=GOAL_START_SECONDS,
+            at_most=True,
+        ),
+        row("  memory at first (PSS)", fresh.megabytes, "MB"),
+        row(
+            f"agent with {name}: memory after the load (PSS)",
+            after.megabytes,
+            "MB",
+            goal=GOAL_MB[target],
+            at_most=True,
+        ),
+        row("  if nothing else shared its libraries (RSS)", after.alone, "MB"),
+        row(f"  socket, {CONNECTIONS} connections", found["rows_per_second"], "rows/s"),
+    ]
+
+
+# REST, beside the peers.
+
+
+def rest_of_agent(benchmark: Benchmark) -> dict[str, float]:
+    port, path = processes.free_port(), benchmark.folder / "rest.sock"
+    model = benchmark.manifest.model
+    return rest(
+        benchmark,
+        processes.agent(benchmark.bundle, path, target=ORT, rest_port=port),
+        f"/v2/models/{model}/infer",
+        port,
+    )
+
+
+def rest_of_peer(benchmark: Benchmark, peer: processes.Peer) -> dict[str, float]:
+    port = processes.free_port()
+    folder = benchmark.folder / peer.environment
+    folder.mkdir()
+    server = processes.peer_server(peer, benchmark.bundle, port, folder)
+    return rest(benchmark, server, peer.path, port)
+
+
+def rest(benchmark: Benchmark, server: Server, path: str, port: int) -> dict[str, float]:
+    requests = benchmark.http(server.name, path)
+    first = processes.http_request(path, benchmark.body(0))
+    with server:
+        server.start(lambda: processes.http_answers(port, first))
+        found = loaded(server, "http", str(port), requests, 1, HTTP_CONNECTIONS, benchmark.seconds)
+        return {
+            **found,
+            "start_seconds": server.start_seconds,
+            "megabytes": server.usage().megabytes,
+        }
+
+
+def rest_rows(benchmark: Benchmark) -> list[Row]:
+    """REST of the agent and of each peer that can be had."""
+    mine = rest_of_agent(benchmark)
+    rows = [
+        row(f"REST, {HTTP_CONNECTIONS} connections", mine["rows_per_second"], "requests/s"),
+        row("  latency p50", mine["p50_us"], "us"),
+        row("  latency p99", mine["p99_us"], "us"),
+        row("  agent's CPU time a request", mine["cpu_us_per_row"], "us"),
+        row("  load's CPU time a request", mine["load_cpu_us_per_row"], "us"),
+        row("  memory after the load", mine["megabytes"], "MB"),
+    ]
+    for peer in PEERS:
+        goal = GOAL_OVER_MLSERVER if peer.name == "MLServer" else None
+        try:
+            theirs = rest_of_peer(benchmark, peer)
+        except CannotStart as error:
+            rows.append(missing(f"REST beside {peer.name}", str(error), goal))
+            continue
+        beside = (peer.name, theirs["rows_per_second"])
+        rows += [
+            row(
+                f"REST beside {peer.name}",
+                mine["rows_per_second"],
+                "requests/s",
+                beside,
+                goal,
+                of_ratio=True,
+            ),
+            row("  latency p99", mine["p99_us"], "us", (peer.name, theirs["p99_us"])),
+            row("  CPU time", mine["cpu_us_per_row"], "us", (peer.name, theirs["cpu_us_per_row"])),
+            row("  memory", mine["megabytes"], "MB", (peer.name, theirs["megabytes"])),
+            row("  start", mine["start_seconds"], "s", (peer.name, theirs["start_seconds"])),
+        ]
+    return rows
+
+
+# Why a goal was missed.
+
+
+def profile(benchmark: Benchmark) -> dict[str, Any]:
+    """Where the agent's threads were at 64 connections, by stage, and their busiest lines."""
+    path, result = benchmark.folder / "profile.sock", benchmark.folder / "profile.json"
+    with processes.agent(benchmark.bundle, path, target=ORT, profile=result) as server:
+        start(server, benchmark, path)
+        server.tell(processes.BEGIN)
+        found = loaded(
+            server, "socket", str(path), benchmark.single, 1, CONNECTIONS, 1, benchmark.seconds
+        )
+    seen = json.loads(result.read_text())
+    whole = sum(seen["stages"].values())
+    return {
+        "rows_per_second": found["rows_per_second"],
+        "cpu_us_per_row": found["cpu_us_per_row"],
+        "cores_used": found["cores_used"],
+        "load_cpu_us_per_row": found["load_cpu_us_per_row"],
+        "stages": {name: count / whole for name, count in seen["stages"].items()},
+        "lines": {name: count / whole for name, count in seen["lines"].items()},
+    }
+
+
+def show_profile(console: Console, found: dict[str, Any]) -> None:
+    cpu = found["cpu_us_per_row"]
+    title = (
+        f"the agent at {CONNECTIONS} connections, profiled: "
+        f"{found['rows_per_second']:,.0f} rows/s, {cpu:.1f} us of CPU a row, "
+        f"{found['cores_used']:.2f} cores busy; the load takes "
+        f"{found['load_cpu_us_per_row']:.1f} us a row"
+    )
+    table = Table("stage", "share", "about, a row", title=title)
+    for name, share in sorted(found["stages"].items(), key=lambda entry: -entry[1]):
+        table.add_row(name, f"{share:.1%}", f"{share * cpu:.1f} us")
+    table.add_section()
+    for name, share in list(found["lines"].items())[:12]:
+        table.add_row(name, f"{share:.1%}", f"{share * cpu:.1f} us")
+    console.print(table)
+
+
+# The report.
 
 
 def row(
@@ -263,7 +390,7 @@ def row(
     *,
     at_most: bool = False,
     of_ratio: bool = False,
-) -> dict[str, Any]:
+) -> Row:
     """One line of the report; the goal is for the value, or for the ratio to the peer."""
     ratio = None if peer is None else value / peer[1]
     judged = ratio if of_ratio and ratio is not None else value
@@ -279,13 +406,27 @@ def row(
     }
 
 
+def missing(figure: str, reason: str, goal: float | None = None) -> Row:
+    """A figure that could not be had, and why; a goal that nothing shows is not met."""
+    return {
+        "figure": figure,
+        "value": None,
+        "unit": "",
+        "peer": None,
+        "ratio": None,
+        "goal": None if goal is None else f"{goal:,g}",
+        "met": None if goal is None else False,
+        "reason": reason,
+    }
+
+
 def default_bundle() -> Path:
     """Find the bundle of an earlier run, or build it."""
-    bundle = OUT / "bundle"
+    bundle = OUT / "serving-bundle"
     if not (bundle / "manifest.json").is_file():
         recipe = ROOT / "firmware_bundles" / "watch_activity"
         arguments = ["build", str(recipe), "--release", "1.1.0", "--out", str(bundle)]
-        arguments += ["--targets", TARGET]
+        arguments += ["--targets", f"{ORT},{LITERT}"]
         print("building watch_activity 1.1.0 (once) ...", flush=True)
         command = "import sys; from converters.cli import main; sys.exit(main())"
         done = subprocess.run([sys.executable, "-c", command, *arguments], check=False, cwd=ROOT)
@@ -294,46 +435,83 @@ def default_bundle() -> Path:
     return bundle
 
 
-def report(bundle: Path, seconds: float) -> None:
-    rows = measured_rows(bundle, seconds)
-    release = LoadedRelease.open(bundle, TARGET)
-    window = release.definition.window.samples
+def loop_ms() -> float:
+    """Milliseconds of a fixed loop in pure Python: how fast this machine is just now."""
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        total = 0
+        for number in range(200_000):
+            total += number & 7
+        best = min(best, time.perf_counter() - began)
+    return best * 1e3
+
+
+def report(benchmark: Benchmark, options: argparse.Namespace) -> None:
+    before, busy = loop_ms(), os.getloadavg()[0]
+    sections: list[Callable[[], list[Row]]] = [
+        lambda: socket_rows(benchmark, direct(benchmark)),
+        lambda: footprint(benchmark, ORT),
+        lambda: footprint(benchmark, LITERT),
+    ]
+    if not options.no_peers:
+        sections.append(lambda: rest_rows(benchmark))
+    rows: list[Row] = []
+    for section in sections:
+        try:
+            rows += section()
+        except CannotStart as error:
+            rows.append(missing("agent", str(error)))
+    release = f"{benchmark.manifest.model}@{benchmark.manifest.version}"
     conditions = {
-        "release": release.ref.name,
-        "runtime": release.session.runtime,
-        "window": f"{window} samples x {len(release.definition.inputs)} inputs",
-        "features": len(release.definition.feature_names),
+        "release": release,
+        "runtimes": {name: version(name) for name in ("onnxruntime", "ai-edge-litert")},
+        "window": f"{benchmark.windows.shape[1]} samples x {benchmark.windows.shape[2]} inputs",
+        "features": benchmark.features,
+        "body_bytes": len(benchmark.body(0)),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "seconds": seconds,
-        "load": "one process on the same cores",
+        "seconds": benchmark.seconds,
+        "loop_ms": [before, loop_ms()],
+        "load_average_before": busy,
+        "load": "one process of pure Python on the same cores",
+        "peers": "one worker each, the same body, the same features and model",
     }
-    table = Table("figure", "value", "peer", "ratio", "goal", title=f"serving {release.ref.name}")
-    for line in rows:
-        peer = line["peer"]
-        table.add_row(
-            line["figure"],
-            f"{line['value']:,.1f} {line['unit']}",
-            "" if peer is None else f"{peer['name']}: {peer['value']:,.1f}",
-            "" if line["ratio"] is None else f"{line['ratio']:.3f}",
-            "" if line["goal"] is None else f"{line['goal']} {'met' if line['met'] else 'not met'}",
-        )
-    Console().print(table)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    show(console, rows, release)
+    console.print(
+        f"a fixed loop took {before:.1f} ms before and {conditions['loop_ms'][1]:.1f} ms after; "
+        f"load average before: {busy:.1f}"
+    )
+    missed = any(line["met"] is False and "socket" in line["figure"] for line in rows)
+    found = profile(benchmark) if options.profile or missed else None
+    if found:
+        show_profile(console, found)
     OUT.mkdir(parents=True, exist_ok=True)
-    content = {"name": "serving", "conditions": conditions, "rows": rows}
+    content = {"name": "serving", "conditions": conditions, "rows": rows, "profile": found}
     (OUT / "serving.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["load"]:
-        run_load(sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]))
-        return
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, help="bundle folder with a variant for " + TARGET)
-    parser.add_argument("--seconds", type=float, default=6.0, help="length of the measurement")
-    options = parser.parse_args()
-    report(options.bundle or default_bundle(), options.seconds)
+def show(console: Console, rows: list[Row], release: str) -> None:
+    table = Table("figure", "value", "peer", "ratio", "goal", title=f"serving {release}")
+    for line in rows:
+        peer, value = line["peer"], line["value"]
+        met = "met" if line["met"] else "not met"
+        verdict = "" if line["goal"] is None else f"{line['goal']} {met}"
+        table.add_row(
+            line["figure"],
+            line["reason"] if value is None else f"{number(value)} {line['unit']}",
+            "" if peer is None else f"{peer['name']}: {number(peer['value'])}",
+            "" if line["ratio"] is None else f"{line['ratio']:.3g}",
+            verdict,
+        )
+    console.print(table)
+
+
+def number(value: float) -> str:
+    """With as many digits as are worth reading."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"
 
 
 if __name__ == "__main__":

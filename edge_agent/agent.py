@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -121,6 +120,8 @@ class Agent:
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
         tasks.append(self._keeper.run())
         if listener is not None:
+            from importlib.metadata import version
+
             app = rest.create_app(self._engine, version("serinus"))
             tasks.append(rest.serve(app, listener))
         await self._keeper.recall()
