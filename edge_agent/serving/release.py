@@ -51,6 +51,8 @@ class LoadedRelease:
         self._windows = (
             Evaluator(self.definition) if isinstance(self.definition, WindowDefinition) else None
         )
+        self.window_shape = self.definition.raw_shape if self._windows is not None else None
+        """Samples and inputs of one window; none where the features are those of requests."""
         self.reference = histogram.parse(
             folders.read_limited(folder / manifests.REFERENCE, histogram.MAX_REFERENCE_BYTES)
         )
