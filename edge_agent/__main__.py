@@ -50,8 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, required=True, help="settings file (TOML)")
         if name == "install":
             command.add_argument("bundle", type=Path, help="bundle folder or archive")
-    serve = commands.add_parser("serve", help="serve one bundle without a fleet")
-    serve.add_argument("bundle", type=Path, help="bundle folder")
+    serve = commands.add_parser("serve", help="serve bundles without a fleet")
+    serve.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="bundle folder")
     serve.add_argument("--socket", type=Path, required=True, help="Unix socket to serve on")
     serve.add_argument("--target", default="cpu-x86_64-ort", help="variant (default: %(default)s)")
     return parser
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "install":
                 _install(options.bundle, options.config)
             case _:
-                _serve(options.bundle, options.target, options.socket)
+                _serve(options.bundles, options.target, options.socket)
     except SerinusError as error:
         print(f"serinus-agent: {error}", file=sys.stderr)
         return 2
@@ -130,12 +130,12 @@ def _install(bundle: Path, path: Path) -> None:
     print(f"installed {ref.name} ({ref.digest[:12]}); start the agent to serve it")
 
 
-def _serve(bundle: Path, target: str, socket: Path) -> None:
+def _serve(bundles: list[Path], target: str, socket: Path) -> None:
     from edge_agent.serving import standalone
 
     async def serve() -> None:
         now_ms = time.time_ns() // 1_000_000
-        await standalone.serve(bundle, target, socket, now_ms, _stop_on_signals())
+        await standalone.serve(bundles, target, socket, now_ms, _stop_on_signals())
 
     asyncio.run(serve())
 

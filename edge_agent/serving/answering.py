@@ -6,7 +6,7 @@ together. A job with bad rows is refused alone.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -20,7 +20,6 @@ from edge_agent.serving.asking import Remember
 from edge_agent.serving.memory import Rows
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Opinion, Prediction, Recent
-from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.shadowing import Answered, Shadowing, opinion_of
 from edge_agent.serving.work import Active, Answer, Job, Remembered
 from edge_core import outputs
@@ -30,6 +29,7 @@ from edge_core.features.request_evaluation import Observed
 Bool = npt.NDArray[np.bool_]
 
 MAX_BATCH_ROWS = 64
+MAX_CONSUMERS = 256
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ class Answerer:
         self._now_us = now_us
         self._log = prediction_log
         self._uncounted: list[Answered] = []
+        self.consumers: frozenset[str] = frozenset()
+        """Who asked so far; any thread may look."""
         self._shadowing = Shadowing(monitor)
 
     def answer(self, jobs: list[Job]) -> list[tuple[Job, Answer]]:
@@ -90,10 +92,17 @@ class Answerer:
             if active.shadow is not None and role.arm != "fallback":
                 self._shadowing.add(answered)
             self._monitor.answered(role, active.release, batch, at_us // 1000)
+            if not self.consumers.issuperset(batch.consumers):
+                self._meet(batch.consumers)
             if self._log is not None:
                 self._log.note(at_us, role, active.release.session.runtime, remembered, batch)
         if self._log is not None:
             self._log.flush()
+
+    def _meet(self, consumers: Mapping[str, int]) -> None:
+        for name in consumers:
+            if len(self.consumers) < MAX_CONSUMERS:
+                self.consumers |= {name}
 
     def shadow(self) -> bool:
         """Let a shadow answer one batch of the past; false when none is left."""

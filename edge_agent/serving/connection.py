@@ -1,4 +1,4 @@
-"""One application on the socket: its frames in, its answers out. Belongs to the inference thread."""
+"""One application on the socket: its frames in, its answers out. On the inference thread."""
 
 import array
 import contextlib
@@ -144,9 +144,7 @@ class Connection:
 
     def refuse(self, request_id: int, error: SerinusError) -> None:
         """Answer with a failure."""
-        self.send(
-            frames.Failure(id=request_id, kind=type(error).__name__, message=str(error))
-        )
+        self.send(frames.Failure(id=request_id, kind=type(error).__name__, message=str(error)))
 
     def send(self, response: frames.Response) -> None:
         """Send an answer at the end of the turn."""

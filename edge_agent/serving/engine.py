@@ -90,7 +90,9 @@ class Engine:
         self._answered: list[tuple[int, Done, Answer]] = []
         self._waiting_rows = 0
         self._closed = False
-        self.thread = InferenceThread(Answerer(monitor, self._recent, now_us, prediction_log))
+        self._prediction_log = prediction_log
+        self._answerer = Answerer(monitor, self._recent, now_us, prediction_log)
+        self.thread = InferenceThread(self._answerer)
         self.thread.at_turn_end(self._hand_back)
         self.thread.start()
 
@@ -98,6 +100,11 @@ class Engine:
     def lanes(self) -> list[Lane]:
         """Every model, the first one first."""
         return list(self._lanes)
+
+    @property
+    def consumers(self) -> frozenset[str]:
+        """Who asked so far, as far as they are known."""
+        return self._answerer.consumers
 
     def add_lane(self) -> Lane:
         """Make room for one more model."""
@@ -302,9 +309,11 @@ class Engine:
             raise self._not_serving("")
         given = self._recent.take(prediction_id, label)
         if given is None:
-            known = {name for active in serving.values() for name in active.release.classes}
+            known = dict.fromkeys(
+                name for active in serving.values() for name in active.release.classes
+            )
             if label not in known:
-                raise InvalidInput(f"label {label[:64]!r} is not one of {', '.join(sorted(known))}")
+                raise InvalidInput(f"label {label[:64]!r} is not one of {', '.join(known)}")
             return False
         self._monitor.labelled(given, given.target, label)
         return True
@@ -366,6 +375,8 @@ class Engine:
         self._closed = True
         self._hand_over()
         await asyncio.to_thread(self.thread.stop)
+        if self._prediction_log is not None:
+            self._prediction_log.close()
         await asyncio.sleep(0)  # the thread's last answers stand in the loop's queue
 
     async def _answer_of(self, submit: Callable[[Done], None]) -> Answer:

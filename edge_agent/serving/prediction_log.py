@@ -1,8 +1,8 @@
 """Which release gave which answer: one line for each batch, in two files of bounded size.
 
 Lines are JSON. The newer file is ``predictions.log``; when it is full it becomes
-``predictions.log.1``, in the place of the older one. Answers are never held up by the log, and a disk
-that fails costs its lines only.
+``predictions.log.1``, in the place of the older one. Lines are written after the answers were sent,
+and a disk that fails costs its lines only.
 """
 
 import logging

@@ -84,8 +84,8 @@ class SocketServer:
             self._refuse_without_descriptor(error)
             return
         if len(self._connections) >= MAX_CONNECTIONS:
-            error = Overloaded(f"more than {MAX_CONNECTIONS} connections; close some")
-            failure = Failure(id=0, kind=type(error).__name__, message=str(error))
+            reason = f"more than {MAX_CONNECTIONS} connections; close some"
+            failure = Failure(id=0, kind=Overloaded.__name__, message=reason)
             with contextlib.suppress(OSError), peer:
                 peer.setblocking(False)
                 peer.send(frames.encode(failure))
