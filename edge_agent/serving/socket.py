@@ -36,7 +36,8 @@ from edge_core.errors import InvalidConfiguration, InvalidInput, Overloaded, Ser
 from edge_core.features.request_evaluation import Observed
 
 MAX_CONNECTIONS = 1024
-BACKLOG = 256
+BACKLOG = MAX_CONNECTIONS
+ACCEPTED_TOGETHER = 64
 
 StatusSource = Callable[[], dict[str, str | int | float | bool | None]]
 
@@ -76,13 +77,17 @@ class SocketServer:
         os.close(self._spare)
 
     def _accept(self, _: int) -> None:
-        try:
-            peer, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._refuse_without_descriptor(error)
-            return
+        for _turn in range(ACCEPTED_TOGETHER):
+            try:
+                peer, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._refuse_without_descriptor(error)
+                return
+            self._take(peer)
+
+    def _take(self, peer: socket.socket) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
             reason = f"more than {MAX_CONNECTIONS} connections; close some"
             failure = Failure(id=0, kind=Overloaded.__name__, message=reason)

@@ -110,7 +110,8 @@ async def test_rows_that_come_again_are_served_from_the_cache(
         assert [answer.served_by for answer in again] == ["cache"] * 3 + ["model"]
         assert [answer.scores for answer in again[:3]] == [answer.scores for answer in first]
         assert served.totals.cached == 3
-        release.session = FailingSession(release.session)
+        release.session = broken = FailingSession(release.session)
+        broken.mode = "refuses"
         assert [a.served_by for a in await served.predict(samples)] == ["cache"] * 4
 
 
@@ -119,9 +120,10 @@ async def test_what_the_baseline_answered_is_not_kept(
 ) -> None:
     samples, _ = tiny_rows(2)
     async with engine(monitor, release, cache_rows=16) as served:
-        session, release.session = release.session, FailingSession(release.session)
+        release.session = broken = FailingSession(release.session)
+        broken.mode = "nan"
         assert [a.served_by for a in await served.predict(samples)] == ["fallback"] * 2
-        release.session = session
+        broken.mode = "works"
         assert [a.served_by for a in await served.predict(samples)] == ["model"] * 2
 
 
