@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from edge_agent.allocator import keep_freed_memory
 from edge_core.errors import SerinusError
 
 EXAMPLES = """examples:
@@ -60,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = build_parser().parse_args(arguments)
+    if options.command in ("run", "serve"):
+        keep_freed_memory()
     try:
         match options.command:
             case "run":
