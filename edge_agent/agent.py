@@ -167,6 +167,7 @@ class Agent:
             "rows": self._engine.totals.rows,
             "errors": self._engine.totals.errors,
             "cached": self._engine.totals.cached,
+            "refused_requests": self._engine.refusals.total,
             "undeclared_consumers": ", ".join(self._undeclared()),
             "features": active.kind if active else None,
             "memory": self._engine.remembering.beginning,

@@ -37,6 +37,7 @@ class Connection:
         thread: InferenceThread,
         dispatch: Dispatch,
         due: Callable[["Connection"], None],
+        refused: Callable[[SerinusError], None],
         closed: Callable[["Connection"], None],
     ) -> None:
         """Read from now on.
@@ -46,6 +47,7 @@ class Connection:
             thread: that reads.
             dispatch: takes each request.
             due: told when answers wait for :meth:`flush`.
+            refused: told of each failure that is sent.
             closed: told when the connection has ended.
         """
         peer.setblocking(False)
@@ -53,6 +55,7 @@ class Connection:
         self._thread = thread
         self._dispatch = dispatch
         self._due = due
+        self._refused = refused
         self._closed = closed
         self._left = bytearray()
         self._skip = 0
@@ -144,6 +147,7 @@ class Connection:
 
     def refuse(self, request_id: int, error: SerinusError) -> None:
         """Answer with a failure."""
+        self._refused(error)
         self.send(frames.Failure(id=request_id, kind=type(error).__name__, message=str(error)))
 
     def send(self, response: frames.Response) -> None:

@@ -21,6 +21,7 @@ from edge_agent.serving.asking import Remember
 from edge_agent.serving.lane import Lane
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Prediction, Recent
+from edge_agent.serving.refusals import Refusals
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.remembering import Remembering
 from edge_agent.serving.thread import InferenceThread
@@ -86,6 +87,8 @@ class Engine:
         self._lanes = [self._new_lane()]
         self._serving: dict[str, Active] = {}
         """By name; under the empty one, what answers requests that name no model."""
+        self.refusals = Refusals()
+        """Requests that were refused, whichever way they came."""
         self._admitted: list[Job] = []
         self._answered: list[tuple[int, Done, Answer]] = []
         self._waiting_rows = 0

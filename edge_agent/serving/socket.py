@@ -89,8 +89,9 @@ class SocketServer:
 
     def _take(self, peer: socket.socket) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
-            reason = f"more than {MAX_CONNECTIONS} connections; close some"
-            failure = Failure(id=0, kind=Overloaded.__name__, message=reason)
+            error = Overloaded(f"more than {MAX_CONNECTIONS} connections; close some")
+            self._engine.refusals.count(error)
+            failure = Failure(id=0, kind=type(error).__name__, message=str(error))
             with contextlib.suppress(OSError), peer:
                 peer.setblocking(False)
                 peer.send(frames.encode(failure))
@@ -101,6 +102,7 @@ class SocketServer:
                 self._thread,
                 self._dispatch,
                 self._waiting.append,
+                self._engine.refusals.count,
                 self._connections.discard,
             )
         )

@@ -95,5 +95,6 @@ def _status(engine: Engine, target: str) -> dict[str, str | int | float | bool |
         "rows": sum(lane.totals.rows for lane in lanes),
         "target": target,
         "features": ", ".join(lane.active.kind for lane in lanes if lane.active),
+        "refused_requests": engine.refusals.total,
         "clock_held": sum(lane.remembering.clock_held for lane in lanes),
     }
