@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from edge_agent.allocator import keep_freed_memory
 from edge_agent.command_line import parser
 from edge_core.errors import InvalidConfiguration, SerinusError
 
@@ -21,6 +22,8 @@ WRONG_INPUT = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = parser.build().parse_args(arguments)
+    if options.command in ("run", "serve"):
+        keep_freed_memory()
     try:
         return _dispatch(options)
     except SerinusError as error:
@@ -139,12 +142,10 @@ def _serve(options: argparse.Namespace) -> int:
 
     from edge_agent.serving import standalone
 
-    bundle = parser.only_bundle(options.bundle)
-
     async def serve() -> None:
         now_ms = time.time_ns() // 1_000_000
         await standalone.serve(
-            bundle,
+            options.bundles,
             options.target,
             options.socket,
             now_ms,

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edge_core.errors import InvalidConfiguration
-
 EXAMPLES = """examples:
   serinus-agent run --config /etc/serinus/agent.toml
   serinus-agent status --config /etc/serinus/agent.toml
@@ -100,7 +98,7 @@ def _status(commands: Any) -> None:
 
 def _serve(commands: Any) -> None:
     command = _command(commands, "serve", "serve bundles without a fleet")
-    command.add_argument("bundle", type=Path, nargs="+", help="bundle folder")
+    command.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="bundle folder")
     command.add_argument("--socket", type=Path, required=True, help="Unix socket to serve on")
     command.add_argument(
         "--rest-port",
@@ -149,12 +147,3 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > LARGEST_PORT:
         raise argparse.ArgumentTypeError(f"{text!r} is no port; give 0 to {LARGEST_PORT}")
     return int(text)
-
-
-def only_bundle(bundles: Sequence[Path]) -> Path:
-    """The bundle to serve; raise :class:`InvalidConfiguration` where there are several."""
-    if len(bundles) != 1:
-        raise InvalidConfiguration(
-            f"{len(bundles)} bundles were named; one process serves one model: start one for each"
-        )
-    return bundles[0]

@@ -33,17 +33,17 @@ def test_serve_finds_the_target_of_this_machine_and_answers_over_rest_too(tmp_pa
     assert "Traceback" not in agent.log.read_text()
 
 
-def test_several_bundles_and_wrong_ports_are_refused(tmp_path: Path) -> None:
+def test_twins_and_wrong_ports_are_refused(tmp_path: Path) -> None:
     bundle = str(tiny_bundle(tmp_path / "bundle"))
     socket = ["--socket", str(tmp_path / "agent.sock")]
     for arguments, code, said in (
         (
             [bundle, bundle, *socket],
             BAD_INPUT,
-            "2 bundles were named; one process serves one model",
+            "are the same model; serve one of them",
         ),
         ([bundle, *socket, "--rest-port", "70000"], WRONG_USE, "'70000' is no port"),
-        ([*socket], WRONG_USE, "bundle"),
+        ([*socket], WRONG_USE, "BUNDLE"),
     ):
         done = subprocess.run(
             [*command("serinus-agent"), "serve", *arguments],
