@@ -26,7 +26,7 @@ WARM_UP_SECONDS = 1.0
 
 
 BEGIN = signal.SIGUSR1
-"""Tells a profiled agent that the load begins: what it saw before is forgotten."""
+"""Tells a profiled agent that the load begins."""
 
 
 class CannotStart(Exception):
@@ -140,7 +140,7 @@ def agent(
     """``serinus-agent serve``, as a person starts it."""
     start = ["-m", "edge_agent"]
     if profile is not None:
-        start = [str(HERE / "sampled_agent.py"), str(profile)]
+        start = [str(HERE / "profiled_agent.py"), str(profile)]
     arguments = [*start, "serve", str(bundle), "--socket", str(path), "--target", target]
     if rest_port:
         arguments += ["--rest-port", str(rest_port)]

@@ -80,7 +80,7 @@ class Shadowing:
         )
         agreements = _agreements(answered.remembered.given, opinion)
         self._monitor.shadowed(role, shadow, active.release.ref, own, agreements)
-        answered.remembered.shadow = opinion
+        answered.remembered.shadowed(opinion)
 
 
 def _features(shadow: LoadedRelease, active: LoadedRelease, batch: Batch) -> Float32:
