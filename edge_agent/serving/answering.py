@@ -15,11 +15,13 @@ import numpy as np
 from edge_agent.inference.session import Float32
 from edge_agent.monitor import Batch, Monitor, Role, joined
 from edge_agent.sampling import Sampled
-from edge_agent.serving.asking import Remember
+from edge_agent.serving.asking import Explain, Remember
+from edge_agent.serving.explanations import Explanations
 from edge_agent.serving.memory import Rows
 from edge_agent.serving.predictions import Opinion, Prediction, Recent
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.shadowing import Answered, Shadowing, opinion_of
+from edge_agent.serving.tally import Served, Tally
 from edge_agent.serving.work import Active, Answer, Job, Remembered
 from edge_core import outputs
 from edge_core.errors import InvalidInput, SerinusError, Unavailable
@@ -40,8 +42,12 @@ class _Made(NamedTuple):
 class Answerer:
     """Computes answers; everything but construction happens on the inference thread."""
 
-    def __init__(self, monitor: Monitor, recent: Recent, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, monitor: Monitor, recent: Recent, now_us: Callable[[], int], tally: Tally
+    ) -> None:
         self._monitor = monitor
+        self._tally = tally
+        self.explanations = Explanations()
         self._recent = recent
         self._now_us = now_us
         self._uncounted: list[Answered] = []
@@ -53,7 +59,9 @@ class Answerer:
         groups: dict[tuple[int, tuple[tuple[str, str], ...]], list[_Made]] = {}
         for job in jobs:
             rows = self._take(job)
-            if not isinstance(rows, Rows):
+            if isinstance(job.work, Explain) and isinstance(rows, Rows):
+                self.explanations.add(job, job.work, rows)
+            elif not isinstance(rows, Rows):
                 answers.append((job, rows))
             elif not len(rows.raw):
                 answers.append((job, []))
@@ -75,6 +83,9 @@ class Answerer:
             active, role, batch, _ = answered
             if shadowed and role.arm != "fallback":
                 self._shadowing.add(answered)
+            served_by = "fallback" if role.arm == "fallback" else "model"
+            served = Served(role.release.model, role.release.version, served_by)
+            self._tally.answered(served, batch.latency_us)
             self._monitor.answered(role, active.release, batch, self._now_us() // 1000)
 
     def shadow(self, shadow: LoadedRelease | None, active: Active | None) -> bool:
@@ -85,6 +96,8 @@ class Answerer:
         """What the job's memory makes of it."""
         memory = job.active.memory
         try:
+            if isinstance(job.work, Explain):
+                return memory.peek(job.work.of, job.came_us)
             if isinstance(job.work, Remember):
                 digest = job.active.release.definition_digest
                 return Remembered(digest, memory.snapshot())
@@ -95,6 +108,7 @@ class Answerer:
             return _defect(error)
         late = made.late if isinstance(made, Rows) else _refused(made)
         if late:
+            self._tally.late(job.active.release.ref, late)
             bins = job.active.release.layout.confidence_size
             self._monitor.late(job.active.role, job.slices, late, bins)
         return made
@@ -157,6 +171,7 @@ class Answerer:
             reason = str(error)
         if not active.totals.errors:
             log.warning("%s fails, its baseline answers: %s", release.ref.name, reason)
+        self._tally.failed(release.ref, rows)
         active.totals.errors += rows
         active.totals.fallbacks += rows
         self._monitor.failed(active.role, slices, rows, release.layout.confidence_size)

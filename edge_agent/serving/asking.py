@@ -1,6 +1,6 @@
 """What applications hand in: windows, samples of a sensor, events, requests."""
 
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy.typing as npt
 
@@ -40,6 +40,22 @@ class Requests(NamedTuple):
 
     fields: Given
     rows: int
+
+
+class Occlusion(NamedTuple):
+    """How an answer is to be explained."""
+
+    by: Literal["inputs", "features"] | None = None
+    """What is occluded: raw inputs or features; none for inputs of windows, features of requests."""
+    per_class: bool = False
+    """Whether the changes of all classes are wanted, too."""
+
+
+class Explain(NamedTuple):
+    """Say what each input did to the answers to these rows; nothing is remembered or counted."""
+
+    of: WholeWindows | Requests
+    how: Occlusion
 
 
 class Remember(NamedTuple):

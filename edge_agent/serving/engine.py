@@ -10,6 +10,7 @@ import logging
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable
 
 import numpy.typing as npt
@@ -18,10 +19,13 @@ from edge_agent.monitor import Monitor, Role
 from edge_agent.serving import admission
 from edge_agent.serving.admission import Admitted
 from edge_agent.serving.answering import Answerer
-from edge_agent.serving.asking import Remember
+from edge_agent.serving.asking import Occlusion, Remember
+from edge_agent.serving.explaining import Explanation
 from edge_agent.serving.predictions import Prediction, Recent
+from edge_agent.serving.pulse import Pulse
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.remembering import Remembering
+from edge_agent.serving.tally import Tally
 from edge_agent.serving.work import Active, Answer, Done, Job, Remembered, Totals
 from edge_core.errors import InvalidInput, Overloaded, SerinusError, Unavailable
 from edge_core.features.columns import Given
@@ -31,6 +35,8 @@ from edge_core.messages.telemetry import Arm
 __all__ = ["Engine", "Totals"]
 
 MAX_RECENT = 20_000
+HANG_SECONDS = 10.0
+"""A batch that takes longer hangs, as far as ``/healthz`` is concerned."""
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +73,16 @@ class Engine:
         self._shadow: LoadedRelease | None = None
         self._recent = Recent(MAX_RECENT, token or secrets.token_hex(4))
         self._now_us = now_us
-        self._answerer = Answerer(monitor, self._recent, now_us)
+        self.tally = Tally()
+        """What this process did since it started."""
+        self._answerer = Answerer(monitor, self._recent, now_us, self.tally)
         self.remembering = Remembering()
         """What the features remember, and where they began."""
         self._admitted: list[Job] = []
         self._waiting_rows = 0
         self._closed = False
-        self._more_shadow = False
+        self._more = False
+        self._pulse = Pulse(time.monotonic, limit_seconds=HANG_SECONDS)
         # None ends the thread. Lists of jobs, since a wake-up costs more than a job.
         self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self.totals = Totals()
@@ -84,6 +93,20 @@ class Engine:
     def active(self) -> LoadedRelease | None:
         """The release that answers now."""
         return self._active.release if self._active else None
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that wait for an answer."""
+        return self._waiting_rows
+
+    @property
+    def max_queue_rows(self) -> int:
+        """Rows that may wait."""
+        return self._max_queue_rows
+
+    def check_alive(self) -> None:
+        """Raise :class:`Unavailable` where the inference thread is dead or hangs."""
+        self._pulse.check(self._thread)
 
     @property
     def shadow(self) -> LoadedRelease | None:
@@ -164,6 +187,20 @@ class Engine:
         assert isinstance(answer, list)
         return answer
 
+    async def explain(self, samples: npt.ArrayLike, how: Occlusion) -> Explanation:
+        """Explain whole windows; see :meth:`submit_explanation`."""
+        answer = await self._answer_of(lambda done: self.submit_explanation(samples, how, done))
+        assert isinstance(answer, Explanation)
+        return answer
+
+    async def explain_requests(self, fields: Given, how: Occlusion) -> Explanation:
+        """Explain requests; see :meth:`submit_explanation_of_requests`."""
+        answer = await self._answer_of(
+            lambda done: self.submit_explanation_of_requests(fields, how, done)
+        )
+        assert isinstance(answer, Explanation)
+        return answer
+
     async def remembered(self) -> Remembered | None:
         """What the features remember after all work so far; none where no release is active."""
         if self._closed:
@@ -236,6 +273,24 @@ class Engine:
         Raises: as :meth:`submit`.
         """
         self._admit(admission.requests(self._release(), fields), slices, done)
+
+    def submit_explanation(self, samples: npt.ArrayLike, how: Occlusion, done: Done) -> None:
+        """Say what each input did to the answers to whole windows, once no live request waits.
+
+        Nothing of it is remembered or counted in statistics. It takes as many rows of the queue as
+        the model has to answer.
+
+        Raises: as :meth:`submit`.
+        """
+        release = self._release()
+        of = admission.windows(release, samples)
+        self._admit(admission.explanation(release, of, how), {}, done)
+
+    def submit_explanation_of_requests(self, fields: Given, how: Occlusion, done: Done) -> None:
+        """As :meth:`submit_explanation`, for requests; what features remember stays as it is."""
+        release = self._release()
+        of = admission.requests(release, fields)
+        self._admit(admission.explanation(release, of, how), {}, done)
 
     def feedback(self, prediction_id: str, label: str) -> bool:
         """Join a label with its prediction; false when it is unknown, too old or labelled.
@@ -330,25 +385,41 @@ class Engine:
                 log.error("an answer was not delivered: %s: %s", type(error).__name__, error)
 
     def _serve(self) -> None:
-        """Run the inference thread: answers first, then statistics, then the shadow."""
+        """Run the inference thread: answers first, statistics, explanations, then the shadow."""
+        explanations = self._answerer.explanations
         while (jobs := self._drain()) is not None:
-            if jobs:
-                answers = self._answerer.answer(jobs)
-                try:
-                    self._loop.call_soon_threadsafe(self._deliver, answers)
-                except RuntimeError:  # the loop was closed without close(): nobody waits
-                    return
+            self._pulse.begin()
+            if jobs and not self._hand_back(self._answerer.answer(jobs)):
+                return
             try:
                 self._answerer.count(shadowed=self._shadow is not None)
-                idle = self._queue.empty()
-                self._more_shadow = idle and self._answerer.shadow(self._shadow, self._active)
             except Exception as error:
                 log.error("statistics failed: %s: %s", type(error).__name__, error)
+            if not self._hand_back(explanations.step(idle=self._queue.empty())):
+                return
+            try:
+                idle = self._queue.empty() and not explanations
+                shadowed = idle and self._answerer.shadow(self._shadow, self._active)
+                self._more = shadowed or bool(explanations)
+            except Exception as error:
+                log.error("shadowing failed: %s: %s", type(error).__name__, error)
+            self._pulse.end()
+        self._hand_back(explanations.abandon())
+
+    def _hand_back(self, answers: list[tuple[Job, Answer]]) -> bool:
+        """Give answers to the event loop; false where it was closed and nobody waits."""
+        if not answers:
+            return True
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, answers)
+        except RuntimeError:  # closed without close()
+            return False
+        return True
 
     def _drain(self) -> list[Job] | None:
-        """Everything that waits; none at the end. Waits itself only if no shadow work is left."""
+        """Everything that waits; none at the end. Waits itself only if no other work is left."""
         try:
-            first = self._queue.get(block=not self._more_shadow)
+            first = self._queue.get(block=not self._more)
         except queue.Empty:
             return []
         jobs = first

@@ -1,162 +1,319 @@
 """Open Inference Protocol v2 over HTTP, on loopback, for everything that speaks it already.
 
-Outputs are ``scores`` FP32 and ``label`` BYTES. Events of models that answer requests come in by an
-extension, which stands in ``docs/socket-protocol.md``.
+A thin shell over the dataplane: it translates bodies and errors. What is beyond the protocol stands
+in ``docs/serving.md``.
 """
 
+import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from edge_agent.serving import tensors
+from edge_agent.serving import consumers, http_bodies
+from edge_agent.serving.asking import Occlusion
+from edge_agent.serving.dataplane import EXTENSIONS, NAME, Dataplane
 from edge_agent.serving.engine import Engine
-from edge_agent.serving.release import LoadedRelease
+from edge_agent.serving.metrics import CONTENT_TYPE, Metrics, StatusSource
 from edge_core.errors import (
     InvalidConfiguration,
     InvalidMessage,
     Overloaded,
     SerinusError,
     Unavailable,
+    UnknownModel,
+    quoted,
 )
-from edge_core.features.request_definition import RequestDefinition
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-Handler = Callable[[Request], Awaitable[Response]]
+BODY_SECONDS = 30.0
+"""Within which a body has to come."""
+MAX_CONNECTIONS = 1024
+KEEP_ALIVE_SECONDS = 75
+
+_Headers: TypeAlias = list[tuple[bytes, bytes]]
+_Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_JSON = b"application/json"
 
 
-def create_app(engine: Engine, version: str) -> Starlette:
-    """Build the HTTP application over the engine."""
-    routes = _Routes(engine, version)
-    return Starlette(
-        routes=[
-            Route("/v2", _translated(routes.server)),
-            Route("/v2/health/live", _translated(routes.live)),
-            Route("/v2/health/ready", _translated(routes.ready)),
-            Route("/v2/models/{model}", _translated(routes.model)),
-            Route("/v2/models/{model}/ready", _translated(routes.model_ready)),
-            Route("/v2/models/{model}/infer", _translated(routes.infer), methods=["POST"]),
-            Route(
-                "/v2/models/{model}/events/{stream}", _translated(routes.events), methods=["POST"]
-            ),
-        ]
-    )
+class _Request(NamedTuple):
+    model: str
+    version: str
+    """Empty where the path names none."""
+    stream: str
+    headers: _Headers
+    body: bytes
+
+    def header(self, name: bytes) -> bytes | None:
+        return next((value for key, value in self.headers if key == name), None)
 
 
-class _Routes:
-    """Translate only: parse, call the engine, render."""
+class _Response(NamedTuple):
+    body: bytes
+    status: int = 200
+    media_type: bytes = _JSON
+    more: tuple[tuple[bytes, bytes], ...] = ()
 
-    def __init__(self, engine: Engine, version: str) -> None:
+
+_Handler: TypeAlias = Callable[["App", _Request], Awaitable[_Response]]
+
+
+class App:
+    """The HTTP application (ASGI 3.0) over the engine."""
+
+    def __init__(self, engine: Engine, version: str, status: StatusSource = dict) -> None:
+        """Build it.
+
+        Args:
+            engine: answers.
+            version: of this agent.
+            status: what the agent is doing, for the metrics that only it knows.
+        """
         self._engine = engine
-        self._version = version
+        self._plane = Dataplane(engine, version)
+        self._metrics = Metrics(engine, version, status)
 
-    async def server(self, _: Request) -> Response:
-        return _json(
-            {"name": "serinus", "version": self._version, "extensions": ["serinus_events"]}
-        )
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send
+    ) -> None:
+        """Answer one request."""
+        assert scope["type"] == "http", "nothing else is configured"
+        try:
+            response = await self._answer(scope, receive)
+        except SerinusError as error:
+            self._engine.tally.refused("rest", type(error).__name__.lstrip("_"))
+            response = _refusal(error)
+        body, status, media_type, more = response
+        headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *more]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
-    async def live(self, _: Request) -> Response:
+    async def _answer(self, scope: MutableMapping[str, Any], receive: _Receive) -> _Response:
+        model, version, stream, rest = _parsed(scope["path"])
+        methods = _ROUTES.get(rest)
+        if methods is None:
+            raise _NoSuchPath(f"no path {scope['path'][:64]!r} here; docs/serving.md lists them")
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        handler = methods.get(method)
+        if handler is None:
+            raise _NoSuchMethod(f"{scope['method'][:16]} is not for this path; use {min(methods)}")
+        headers = scope["headers"]
+        body = await _body(headers, receive) if method == "POST" else b""
+        return await handler(self, _Request(model, version, stream, headers, body))
+
+    async def _server(self, _: _Request) -> _Response:
+        return _json({"name": NAME, "version": self._plane.version, "extensions": EXTENSIONS})
+
+    async def _live(self, _: _Request) -> _Response:
+        self._engine.check_alive()
         return _json({"live": True})
 
-    async def ready(self, _: Request) -> Response:
-        ready = self._engine.active is not None
+    async def _ready(self, _: _Request) -> _Response:
+        ready = self._plane.ready
         return _json({"ready": ready}, 200 if ready else 503)
 
-    async def model_ready(self, request: Request) -> Response:
-        release = self._release(request)
-        return _json({"name": release.ref.model, "ready": True})
+    async def _metrics_text(self, _: _Request) -> _Response:
+        return _Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
-    async def model(self, request: Request) -> Response:
-        release = self._release(request)
+    async def _model(self, request: _Request) -> _Response:
+        found = self._plane.metadata(request.model, request.version)
         return _json(
-            {
-                "name": release.ref.model,
-                "versions": [release.ref.version],
-                "platform": release.session.runtime,
-                "inputs": tensors.described(release.definition),
-                "outputs": [
-                    {"name": "scores", "datatype": "FP32", "shape": [-1, len(release.classes)]},
-                    {"name": "label", "datatype": "BYTES", "shape": [-1]},
-                ],
+            found._asdict()
+            | {
+                "inputs": [tensor._asdict() for tensor in found.inputs],
+                "outputs": [tensor._asdict() for tensor in found.outputs],
             }
         )
 
-    async def infer(self, request: Request) -> Response:
-        release = self._release(request)
-        asked = tensors.inference(await _body(request))
-        if isinstance(release.definition, RequestDefinition):
-            fields = tensors.fields_of(release.definition, asked)
-            answers = await self._engine.ask(fields, asked.slices)
-        else:
-            answers = await self._engine.predict(tensors.samples_of(asked), asked.slices)
-        return _json(tensors.answered(release, asked.id, answers))
+    async def _model_ready(self, request: _Request) -> _Response:
+        release = self._plane.release_of(request.model, request.version)
+        return _json({"name": release.ref.model, "ready": True})
 
-    async def events(self, request: Request) -> Response:
-        release, stream = self._release(request), request.path_params["stream"]
-        sent = tensors.events(await _body(request))
-        observed = await self._engine.observe(
-            stream, sent.times_us, sent.sequence, sent.fields, sent.arrived_us
+    async def _infer(self, request: _Request) -> _Response:
+        consumer = consumers.named(request.header(consumers.HTTP_HEADER))
+        asked, binary, _ = http_bodies.inference(request.body, _header_length(request))
+        found = await self._plane.infer(request.model, request.version, asked, consumer)
+        body, header_length = http_bodies.answer(
+            model=found.model,
+            version=found.version,
+            request_id=found.id,
+            parameters=found.parameters,
+            outputs=found.outputs,
+            binary=binary,
+        )
+        if header_length is None:
+            return _Response(body)
+        more = ((b"inference-header-content-length", b"%d" % header_length),)
+        return _Response(body, media_type=b"application/octet-stream", more=more)
+
+    async def _explain(self, request: _Request) -> _Response:
+        asked, _, parameters = http_bodies.inference(request.body, _header_length(request))
+        found = await self._plane.explain(
+            request.model, request.version, asked, _occlusion(parameters)
+        )
+        content = msgspec.structs.asdict(found)
+        named = {"model_name": content.pop("model"), "model_version": content.pop("version")}
+        parameters = {"release": content.pop("digest"), "target": content.pop("target")}
+        return _json(
+            {**named, **({"id": asked.id} if asked.id else {}), "parameters": parameters, **content}
+        )
+
+    async def _events(self, request: _Request) -> _Response:
+        sent = http_bodies.events(request.body)
+        release, observed = await self._plane.observe(
+            request.model,
+            request.version,
+            request.stream,
+            sent.times_us,
+            sent.sequence,
+            sent.fields,
+            sent.arrived_us,
         )
         return _json(
             {
                 "model_name": release.ref.model,
                 "model_version": release.ref.version,
-                "stream": stream,
+                "stream": request.stream,
                 "taken": observed.taken,
                 "dropped": msgspec.structs.asdict(observed.dropped),
             }
         )
 
-    def _release(self, request: Request) -> LoadedRelease:
-        release = self._engine.active
-        if release is None:
-            raise Unavailable("no release is active on this device yet; wait for its rollout")
-        if request.path_params["model"] != release.ref.model:
-            raise _NotFound(f"this device serves {release.ref.model}, no other model")
-        return release
+    async def _feedback(self, request: _Request) -> _Response:
+        sent = http_bodies.feedback(request.body)
+        joined = self._plane.feedback(
+            request.model, request.version, sent.prediction_id, sent.label
+        )
+        return _json({"joined": joined})
 
 
-class _NotFound(SerinusError):
-    """The model's name is not the one served here."""
+_MODEL = ("v2", "models", "*")
+_ROUTES: dict[tuple[str, ...], dict[str, _Handler]] = {
+    ("healthz",): {"GET": App._live},
+    ("readyz",): {"GET": App._ready},
+    ("metrics",): {"GET": App._metrics_text},
+    ("v2",): {"GET": App._server},
+    ("v2", "health", "live"): {"GET": App._live},
+    ("v2", "health", "ready"): {"GET": App._ready},
+    _MODEL: {"GET": App._model},
+    (*_MODEL, "ready"): {"GET": App._model_ready},
+    (*_MODEL, "infer"): {"POST": App._infer},
+    (*_MODEL, "explain"): {"POST": App._explain},
+    (*_MODEL, "feedback"): {"POST": App._feedback},
+    (*_MODEL, "events", "*"): {"POST": App._events},
+}
+
+
+def _parsed(path: str) -> tuple[str, str, str, tuple[str, ...]]:
+    """Model, version and stream that a path names, and the path without them."""
+    parts = path.rstrip("/").split("/")[1:]
+    model = version = stream = ""
+    if len(parts) > 2 and parts[1] == "models":
+        model, parts[2] = parts[2], "*"
+        if len(parts) > 4 and parts[3] == "versions":
+            version = parts[4]
+            del parts[3:5]
+        if len(parts) > 4 and parts[3] == "events":
+            stream, parts[4] = parts[4], "*"
+    return model, version, stream, tuple(parts)
+
+
+class _NoSuchPath(SerinusError):
+    """No interface is there."""
+
+
+class _NoSuchMethod(SerinusError):
+    """The path is there for another method."""
 
 
 class _TooLarge(InvalidMessage):
     """The body has more bytes than are read."""
 
 
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+class _TooSlow(InvalidMessage):
+    """The body did not come in time."""
+
+
+class _Encoded(InvalidMessage):
+    """The body is compressed."""
+
+
+async def _body(headers: _Headers, receive: _Receive) -> bytes:
+    for name, value in headers:
+        if name == b"content-length" and int(value) > MAX_BODY_BYTES:  # digits: the server checked
+            raise _too_large()
+        if name == b"content-encoding" and value != b"identity":
+            raise _Encoded("the body is compressed, which is not read here; send it as it is")
+    message = await _next(receive)
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
         if len(body) > MAX_BODY_BYTES:
-            raise _TooLarge(f"body of more than {MAX_BODY_BYTES} bytes; send fewer rows")
-    return bytes(body)
+            raise _too_large()
+        return body
+    parts = bytearray(body)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while message.get("more_body", False):
+                message = await _next(receive)
+                parts += message.get("body", b"")
+                if len(parts) > MAX_BODY_BYTES:
+                    raise _too_large()
+    except TimeoutError as error:
+        raise _TooSlow(f"the body did not come within {BODY_SECONDS:g} s") from error
+    return bytes(parts)
 
 
-def _translated(handler: Handler) -> Handler:
-    """Turn our errors into status codes; every other error is a bug and stays one."""
+async def _next(receive: _Receive) -> MutableMapping[str, Any]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise InvalidMessage("the client left before its whole body had come")
+    return message
 
-    async def handle(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except SerinusError as error:
-            return _json({"error": str(error)}, _status(error))
 
-    return handle
+def _too_large() -> _TooLarge:
+    return _TooLarge(f"body of more than {MAX_BODY_BYTES} bytes; send fewer rows")
+
+
+def _header_length(request: _Request) -> int | None:
+    value = request.header(b"inference-header-content-length")
+    if value is None:
+        return None
+    if not (value.isdigit() and len(value) < 12):
+        text = quoted(InvalidMessage(value[:32].decode("latin-1")))
+        raise InvalidMessage(f"Inference-Header-Content-Length is {text!r}, not a number of bytes")
+    return int(value)
+
+
+def _occlusion(parameters: dict[str, Any]) -> Occlusion:
+    try:
+        return msgspec.convert(
+            {key: parameters[key] for key in Occlusion._fields if key in parameters}, Occlusion
+        )
+    except msgspec.ValidationError as error:
+        raise InvalidMessage(f"parameters of an explanation: {quoted(error)}") from error
+
+
+def _refusal(error: SerinusError) -> _Response:
+    return _json({"error": str(error)}, _status(error))
 
 
 def _status(error: SerinusError) -> int:
     match error:
         case _TooLarge():
             return 413
-        case _NotFound():
+        case _TooSlow():
+            return 408
+        case _Encoded():
+            return 415
+        case UnknownModel() | _NoSuchPath():
             return 404
+        case _NoSuchMethod():
+            return 405
         case Overloaded():
             return 429
         case Unavailable():
@@ -165,8 +322,8 @@ def _status(error: SerinusError) -> int:
             return 400
 
 
-def _json(content: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
+def _json(content: object, status: int = 200) -> _Response:
+    return _Response(msgspec.json.encode(content), status)
 
 
 class _Server(uvicorn.Server):
@@ -177,7 +334,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(port: int) -> socket.socket:
+def listen(port: int, setting: str = "rest_port") -> socket.socket:
     """Take a port of 127.0.0.1.
 
     Raises:
@@ -191,14 +348,26 @@ def listen(port: int) -> socket.socket:
         listener.close()
         raise InvalidConfiguration(
             f"port {port} on 127.0.0.1 cannot be used ({error.strerror}); name another "
-            "[serving] rest_port"
+            f"[serving] {setting}"
         ) from error
     return listener
 
 
-async def serve(app: Starlette, listener: socket.socket) -> None:
+async def serve(app: App, listener: socket.socket) -> None:
     """Serve until cancelled; the listener is closed then."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]  # its scope is a plain mapping
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        interface="asgi3",
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        limit_concurrency=MAX_CONNECTIONS,
+    )
     server = _Server(config)
     try:
         await server.serve(sockets=[listener])

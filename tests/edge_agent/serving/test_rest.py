@@ -32,7 +32,7 @@ async def served(
     engine = Engine(monitor, slices={}, max_queue_rows=2048, now_us=lambda: END)
     engine.set_active(release, "incumbent", None)
     port = free_port()
-    task = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), rest.listen(port)))
+    task = asyncio.create_task(rest.serve(rest.App(engine, "0.1.0"), rest.listen(port)))
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             async with asyncio.timeout(10):
@@ -72,12 +72,12 @@ async def test_an_inference_answers_as_the_protocol_says(
         "1.0.0",
         "x1",
     )
-    assert content["parameters"]["release"] == release.ref.digest
-    assert content["parameters"]["served_by"] == "model"
-    assert len(set(content["parameters"]["prediction_ids"])) == 4
-    scores, label = content["outputs"]
+    assert content["parameters"] == {"release": release.ref.digest, "target": release.target}
+    scores, label, ids, served_by = content["outputs"]
     assert (scores["datatype"], scores["shape"], len(scores["data"])) == ("FP32", [4, 3], 12)
     assert label["data"] == [CLASSES[index] for index in labels]
+    assert (ids["name"], len(set(ids["data"]))) == ("prediction_id", 4)
+    assert (served_by["name"], served_by["data"]) == ("served_by", ["model"] * 4)
 
 
 async def test_nested_data_are_accepted(monitor: Monitor, release: LoadedRelease) -> None:
@@ -188,8 +188,9 @@ async def test_requests_have_an_input_for_each_field(
         "taken": 2,
         "dropped": {"duplicate": 0, "expired": 0, "ahead": 1, "overflow": 0, "evicted": 0},
     }
-    assert before["parameters"]["times_us"] == [END, END]
-    assert after.json()["parameters"]["times_us"] == [END, END + 1]
+    times = [answer["outputs"][4] for answer in (before, after.json())]
+    assert [one["name"] for one in times] == ["time_us"] * 2
+    assert [one["data"] for one in times] == [[END, END], [END, END + 1]]
     assert before["outputs"][0]["data"] != after.json()["outputs"][0]["data"]
 
 

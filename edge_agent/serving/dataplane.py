@@ -1,0 +1,146 @@
+"""What HTTP and gRPC have in common: from a request of the protocol to the engine and back.
+
+It knows neither status codes nor bytes on the wire; both shells translate its values and errors.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edge_agent.serving import tensors
+from edge_agent.serving.asking import Occlusion
+from edge_agent.serving.engine import Engine
+from edge_agent.serving.explaining import Explanation
+from edge_agent.serving.predictions import Prediction
+from edge_agent.serving.release import LoadedRelease
+from edge_agent.serving.tensors import Asked, Described, Tensor
+from edge_core.errors import Unavailable, UnknownModel
+from edge_core.features.columns import Given
+from edge_core.features.request_definition import RequestDefinition
+from edge_core.features.request_evaluation import Observed
+
+NAME = "serinus"
+EXTENSIONS = ["binary_tensor_data", "serinus_events", "serinus_explain", "serinus_feedback"]
+
+
+class Metadata(NamedTuple):
+    """What a client may know of a model before it asks."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[Described]
+    outputs: list[Described]
+
+
+class Inferred(NamedTuple):
+    """The answer to an inference request."""
+
+    model: str
+    version: str
+    id: str
+    parameters: dict[str, str]
+    outputs: list[Tensor]
+
+
+class Dataplane:
+    """The protocol's operations over the engine. To be called on the event loop."""
+
+    def __init__(self, engine: Engine, version: str) -> None:
+        self._engine = engine
+        self.version = version
+        """The server's own."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a release serves."""
+        return self._engine.active is not None
+
+    def release_of(self, model: str, version: str = "") -> LoadedRelease:
+        """The release that answers for a model.
+
+        Args:
+            model: its name.
+            version: the release's; empty for whichever serves.
+
+        Raises:
+            Unavailable: no release is active.
+            UnknownModel: the device serves another model or version.
+        """
+        release = self._engine.active
+        if release is None:
+            raise Unavailable("no release is active on this device yet; wait for its rollout")
+        if model != release.ref.model:
+            raise UnknownModel(f"this device serves {release.ref.model}, no other model")
+        if version and version != release.ref.version:
+            raise UnknownModel(
+                f"this device serves {release.ref.model} {release.ref.version}, no other version; "
+                "leave the version out to ask whichever serves"
+            )
+        return release
+
+    def metadata(self, model: str, version: str = "") -> Metadata:
+        """Describe a model; raises as :meth:`release_of`."""
+        release = self.release_of(model, version)
+        return Metadata(
+            release.ref.model,
+            [release.ref.version],
+            release.session.runtime,
+            tensors.inputs_of(release.definition),
+            tensors.outputs_of(release),
+        )
+
+    async def infer(self, model: str, version: str, asked: Asked, consumer: str) -> Inferred:
+        """Answer; raises as :meth:`release_of` and the engine."""
+        release = self.release_of(model, version)
+        tensors.check_outputs(release, asked.outputs)
+        found = await self._answers(release, asked, consumer)
+        first = found[0]
+        return Inferred(
+            first.model,
+            first.version,
+            asked.id,
+            {"release": first.digest, "target": first.target},
+            tensors.answered(release, asked.outputs, found),
+        )
+
+    async def explain(
+        self, model: str, version: str, asked: Asked, how: Occlusion
+    ) -> Explanation:
+        """Say what each input did to the answers; raises as :meth:`infer`."""
+        release = self.release_of(model, version)
+        if isinstance(release.definition, RequestDefinition):
+            fields = tensors.fields_of(release.definition, asked)
+            return await self._engine.explain_requests(fields, how)
+        return await self._engine.explain(tensors.samples_of(asked), how)
+
+    async def observe(
+        self,
+        model: str,
+        version: str,
+        stream: str,
+        times_us: Sequence[int],
+        sequence: Sequence[int],
+        fields: Given,
+        arrived_us: Sequence[int] | None,
+    ) -> tuple[LoadedRelease, Observed]:
+        """Remember events of a stream; raises as :meth:`infer`."""
+        release = self.release_of(model, version)
+        observed = await self._engine.observe(stream, times_us, sequence, fields, arrived_us)
+        return release, observed
+
+    def feedback(self, model: str, version: str, prediction_id: str, label: str) -> bool:
+        """Join a label with its prediction; false when it is unknown, too old or labelled."""
+        self.release_of(model, version)
+        return self._engine.feedback(prediction_id, label)
+
+    async def _answers(
+        self, release: LoadedRelease, asked: Asked, consumer: str
+    ) -> list[Prediction]:
+        """The one place where a client's request reaches the engine, with the client's name."""
+        if isinstance(release.definition, RequestDefinition):
+            fields = tensors.fields_of(release.definition, asked)
+            found = await self._engine.ask(fields, asked.slices)
+        else:
+            found = await self._engine.predict(tensors.samples_of(asked), asked.slices)
+        self._engine.tally.consumed(consumer, release.ref.model, len(found))
+        return found
