@@ -5,10 +5,9 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -20,7 +19,7 @@ from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Acknowledged, Connected, Disconnected, Link, LinkEvent, Received
 from edge_agent.outbox import SAMPLES, STATS, Outbox
 from edge_agent.repository import TufRepository
-from edge_agent.serving import socket
+from edge_agent.serving import open_protocol, socket
 from edge_agent.serving.engine import Engine
 from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
@@ -111,11 +110,11 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and follow the fleet until ``stop`` is set; then send what is left, shortly."""
-        over_http = self._over_http()
+        open_servers = open_protocol.servers(self._config.serving, self._engine, self.status)
         server = await socket.listen(self._config.serving.socket, self._engine, self.status)
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
         tasks.append(self._keeper.run())
-        tasks += over_http
+        tasks += [serve() for serve in open_servers]
         await self._keeper.recall()
         self._link.start()
         self._state_dirty.set()
@@ -139,21 +138,6 @@ class Agent:
             await self._link.stop()
             self._outbox.close()
             self._config.serving.socket.unlink(missing_ok=True)
-
-    def _over_http(self) -> list[Coroutine[None, None, None]]:
-        """Servers of the Open Inference Protocol; what no settings ask for is not even imported.
-
-        Raises:
-            InvalidConfiguration: a port is taken, or gRPC is not installed.
-        """
-        serving, servers = self._config.serving, []
-        if serving.rest_port:
-            from edge_agent.serving import rest
-
-            listener = rest.listen(serving.rest_port)
-            app = rest.App(self._engine, version("serinus"), self.status)
-            servers.append(rest.serve(app, listener))
-        return servers
 
     def status(self) -> dict[str, str | int | float | bool | None]:
         """What the agent is doing, for ``serinus-agent status``."""

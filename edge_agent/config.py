@@ -44,6 +44,8 @@ class Serving(_Section, frozen=True, kw_only=True):
     socket: Path
     rest_port: Port = 0
     """Port of the Open Inference Protocol on 127.0.0.1; 0 leaves it off."""
+    grpc_port: Port = 0
+    """Port of the same over gRPC, which needs the extra ``grpc``; 0 leaves it off."""
     max_queue_rows: Annotated[int, msgspec.Meta(ge=1)] = 4096
 
 

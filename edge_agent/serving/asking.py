@@ -1,10 +1,11 @@
 """What applications hand in: windows, samples of a sensor, events, requests."""
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy.typing as npt
 
 from edge_agent.inference.session import Float32
+from edge_agent.serving.explanation import By
 from edge_core.features.columns import Given
 
 
@@ -45,8 +46,8 @@ class Requests(NamedTuple):
 class Occlusion(NamedTuple):
     """How an answer is to be explained."""
 
-    by: Literal["inputs", "features"] | None = None
-    """What is occluded: raw inputs or features; none for inputs of windows, features of requests."""
+    by: By | None = None
+    """What is occluded; none for inputs of windows, and for features of requests."""
     per_class: bool = False
     """Whether the changes of all classes are wanted, too."""
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from edge_agent.serving import tensors
 from edge_agent.serving.asking import Occlusion
 from edge_agent.serving.engine import Engine
-from edge_agent.serving.explaining import Explanation
+from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.predictions import Prediction
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.tensors import Asked, Described, Tensor

@@ -20,7 +20,7 @@ from edge_agent.serving import admission
 from edge_agent.serving.admission import Admitted
 from edge_agent.serving.answering import Answerer
 from edge_agent.serving.asking import Occlusion, Remember
-from edge_agent.serving.explaining import Explanation
+from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.predictions import Prediction, Recent
 from edge_agent.serving.pulse import Pulse
 from edge_agent.serving.release import LoadedRelease

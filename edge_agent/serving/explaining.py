@@ -8,18 +8,17 @@ Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from edge_agent.inference.session import Float32
+from edge_agent.serving.explanation import By, Explanation
 from edge_agent.serving.release import LoadedRelease
 from edge_core import outputs
 from edge_core.errors import InvalidInput, Unavailable
 from edge_core.stats.histogram import Channel
 
-By = Literal["inputs", "features"]
 Scored = Callable[[Float32], Float32]
 """Rows of what is occluded, float32 [n, ..., inputs] -> probabilities float32 [n, classes]."""
 
@@ -31,27 +30,6 @@ class Effects(NamedTuple):
     """Of the rows as they are, float32 [rows, classes]."""
     changes: Float32
     """By how much they were higher than without an input, float32 [rows, inputs, classes]."""
-
-
-class Explanation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Why rows were answered as they were."""
-
-    model: str
-    version: str
-    digest: str
-    target: str
-    by: By
-    names: list[str]
-    """What was occluded: raw inputs or features."""
-    classes: list[str]
-    labels: list[str]
-    """Of each row."""
-    confidences: list[float]
-    """Probability of each row's label."""
-    contributions: list[list[float]]
-    """[rows, names]: by how much the label's probability was higher than without the input."""
-    per_class: list[list[list[float]]] = []
-    """[rows, names, classes]: the same for every class; empty where not asked for."""
 
 
 def effects(scored: Scored, rows: Float32, medians: Float32) -> Effects:

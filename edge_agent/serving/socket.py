@@ -9,10 +9,14 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.serving import frames
+from edge_agent.serving.asking import Occlusion
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.frames import (
     Answers,
     Ask,
+    Explain,
+    Explained,
     Failure,
     Feedback,
     Joined,
@@ -154,6 +158,8 @@ class _Connection(asyncio.BufferedProtocol):
                 self._engine.submit_requests(
                     request.fields, request.slices, self._answer(request.id)
                 )
+            case Explain():
+                self._explain(request)
             case Feedback():
                 joined = self._engine.feedback(request.prediction_id, request.label)
                 self._send(Joined(id=request.id, joined=joined))
@@ -171,6 +177,14 @@ class _Connection(asyncio.BufferedProtocol):
             self._answer(request.id),
         )
 
+    def _explain(self, request: Explain) -> None:
+        how, done = Occlusion(request.by, request.per_class), self._answer(request.id)
+        if request.shape is None and not request.samples:
+            self._engine.submit_explanation_of_requests(request.fields, how, done)
+        else:
+            samples = frames.windows_of(request)
+            self._engine.submit_explanation(samples, how, done)
+
     def _answer(self, request_id: int) -> Done:
         def done(answer: Answer) -> None:
             match answer:
@@ -179,6 +193,8 @@ class _Connection(asyncio.BufferedProtocol):
                 case Observed(taken, dropped):
                     counts = msgspec.structs.asdict(dropped)
                     self._send(Noted(id=request_id, taken=taken, dropped=counts))
+                case Explanation():
+                    self._send(Explained(id=request_id, explanation=answer))
                 case Remembered():
                     raise TypeError("no application asks for that")
                 case _:
@@ -187,6 +203,7 @@ class _Connection(asyncio.BufferedProtocol):
         return done
 
     def _refuse(self, request_id: int, error: SerinusError) -> None:
+        self._engine.tally.refused("socket", type(error).__name__)
         self._send(Failure(id=request_id, kind=type(error).__name__, message=str(error)))
 
     def _send(self, response: frames.Response) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from edge_agent.monitor import Role
 from edge_agent.serving.asking import Explain, Remember, Work
-from edge_agent.serving.explaining import Explanation
+from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.memory import Memory
 from edge_agent.serving.predictions import Prediction
 from edge_agent.serving.release import LoadedRelease

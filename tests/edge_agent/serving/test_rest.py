@@ -32,7 +32,7 @@ async def served(
     engine = Engine(monitor, slices={}, max_queue_rows=2048, now_us=lambda: END)
     engine.set_active(release, "incumbent", None)
     port = free_port()
-    task = asyncio.create_task(rest.serve(rest.App(engine, "0.1.0"), rest.listen(port)))
+    task = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), rest.listen(port)))
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             async with asyncio.timeout(10):
