@@ -103,9 +103,7 @@ class Dataplane:
             tensors.answered(release, asked.outputs, found),
         )
 
-    async def explain(
-        self, model: str, version: str, asked: Asked, how: Occlusion
-    ) -> Explanation:
+    async def explain(self, model: str, version: str, asked: Asked, how: Occlusion) -> Explanation:
         """Say what each input did to the answers; raises as :meth:`infer`."""
         release = self.release_of(model, version)
         if isinstance(release.definition, RequestDefinition):

@@ -83,9 +83,7 @@ def _continued(begun: _Begun) -> Answer | None:
             np.concatenate([part.probabilities for part in parts]),
             np.concatenate([part.changes for part in parts]),
         )
-        return explaining.explanation(
-            release, by, names, found, per_class=work.how.per_class
-        )
+        return explaining.explanation(release, by, names, found, per_class=work.how.per_class)
     except SerinusError as error:
         return error
     except Exception as error:  # a defect of ours or of a runtime: the next requests are served

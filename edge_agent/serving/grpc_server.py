@@ -64,7 +64,10 @@ class _Calls:
         return _new("ServerReadyResponse", ready=self._plane.ready)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        self._plane.release_of(request.name, request.version)
+        try:
+            self._plane.release_of(request.name, request.version)
+        except (UnknownModel, Unavailable):
+            return _new("ModelReadyResponse", ready=False)
         return _new("ModelReadyResponse", ready=True)
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -133,9 +136,7 @@ def _asked(request: Any) -> Asked:
         raise InvalidMessage(f"an id has at most {MAX_ID} characters")
     if raw and len(raw) != len(inputs):
         raise InvalidMessage(f"{len(raw)} raw contents came for {len(inputs)} inputs")
-    tensors = [
-        _tensor(sent, raw[place] if raw else None) for place, sent in enumerate(inputs)
-    ]
+    tensors = [_tensor(sent, raw[place] if raw else None) for place, sent in enumerate(inputs)]
     slices = {
         name[len(SLICE) :]: value.string_param
         for name, value in request.parameters.items()

@@ -78,7 +78,9 @@ class _Ours(Collector):
 
     def _served(self) -> Iterator[Metric]:
         tally = self._engine.tally
-        rows = CounterMetricFamily("serinus_predictions", "Rows that were answered.", labels=_SERVED)
+        rows = CounterMetricFamily(
+            "serinus_predictions", "Rows that were answered.", labels=_SERVED
+        )
         fallbacks = CounterMetricFamily(
             "serinus_fallbacks", "Rows that the baseline answered.", labels=_RELEASE
         )

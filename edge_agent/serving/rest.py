@@ -367,7 +367,7 @@ def listen(port: int, setting: str = "rest_port") -> socket.socket:
 async def serve(app: App, listener: socket.socket) -> None:
     """Serve until cancelled; the listener is closed then."""
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # its scope is a plain mapping
+        app,
         log_level="warning",
         access_log=False,
         lifespan="off",

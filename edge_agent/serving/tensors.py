@@ -141,7 +141,9 @@ def fields_of(definition: RequestDefinition, asked: Asked) -> Given:
     return found
 
 
-def answered(release: LoadedRelease, wanted: Sequence[str], found: list[Prediction]) -> list[Tensor]:
+def answered(
+    release: LoadedRelease, wanted: Sequence[str], found: list[Prediction]
+) -> list[Tensor]:
     """The outputs of an answer, in the order in which they are wanted; all where none is named."""
     return [
         Tensor(

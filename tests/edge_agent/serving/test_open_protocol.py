@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 import struct
 import subprocess
 import sys
@@ -19,11 +18,8 @@ import tritonclient.http as over_http
 from tritonclient.utils import InferenceServerException
 
 from edge_agent.client import AgentClient
-from edge_agent.config import Serving
 from edge_agent.serving import grpc_messages, rest
-from edge_core.errors import InvalidConfiguration
 from tests.simulators.open_agent import OpenAgent, open_agent
-from tests.simulators.processes import free_port
 from tests.simulators.tiny_bundle import CLASSES, TARGET, tiny_bundle, tiny_rows
 from tests.simulators.tiny_requests import CLASSES as PARCEL_CLASSES
 from tests.simulators.tiny_requests import tiny_requests
@@ -234,8 +230,8 @@ def test_slices_and_consumers_come_along(agent: OpenAgent) -> None:
 def test_what_is_not_there_is_named(triton: Modules, agent: OpenAgent) -> None:
     inputs = [tensor(triton, "samples", tiny_rows(1)[0])]
     with client_of(triton, agent) as client:
-        assert not _ready(client, "other")
-        assert not _ready(client, MODEL, "9.9.9")
+        assert not client.is_model_ready("other")
+        assert not client.is_model_ready(MODEL, "9.9.9")
         with pytest.raises(InferenceServerException, match="this device serves tiny-motion, no"):
             client.infer("other", inputs)
         with pytest.raises(InferenceServerException, match="no other version"):
@@ -245,15 +241,6 @@ def test_what_is_not_there_is_named(triton: Modules, agent: OpenAgent) -> None:
         with pytest.raises(InferenceServerException, match=r"needed is \[batch, 8, 2\]"):
             client.infer(MODEL, [tensor(triton, "samples", np.zeros((1, 4, 2), np.float32))])
         client.infer(MODEL, inputs)
-
-
-def _ready(client: Any, model: str, version: str = "") -> bool:
-    """gRPC says that a model is not there by an error, HTTP by a status."""
-    try:
-        return bool(client.is_model_ready(model, version))
-    except InferenceServerException as error:
-        assert error.status() == "StatusCode.NOT_FOUND"
-        return False
 
 
 def test_feedback_finds_its_prediction(agent: OpenAgent) -> None:
@@ -484,8 +471,18 @@ def test_our_descriptor_is_the_public_one() -> None:
     service = public.services_by_name["GRPCInferenceService"]
     for call in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata"):
         assert call in service.methods_by_name
-    names = [f"{call}{kind}" for call in ("ModelInfer", "ModelMetadata", "ModelReady",
-             "ServerLive", "ServerReady", "ServerMetadata") for kind in ("Request", "Response")]
+    names = [
+        f"{call}{kind}"
+        for call in (
+            "ModelInfer",
+            "ModelMetadata",
+            "ModelReady",
+            "ServerLive",
+            "ServerReady",
+            "ServerMetadata",
+        )
+        for kind in ("Request", "Response")
+    ]
     for name in [*names, "InferParameter", "InferTensorContents"]:
         ours = fields(grpc_messages.of(name).DESCRIPTOR)
         assert ours == fields(public.message_types_by_name[name])
