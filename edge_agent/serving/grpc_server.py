@@ -89,7 +89,7 @@ class _Calls:
         metadata = dict(context.invocation_metadata() or ())
         consumer = consumers.named(metadata.get(consumers.GRPC_METADATA))
         found = await self._plane.infer(
-            request.model_name, request.model_version, _asked(request), consumer
+            request.model_name, request.model_version, asked(request), consumer
         )
         raw = bool(request.raw_input_contents)
         answer = _new(
@@ -125,7 +125,7 @@ def _output(tensor: Tensor, *, raw: bool) -> dict[str, Any]:
     return plain | {"contents": {_CONTENTS[tensor.datatype]: values}}
 
 
-def _asked(request: Any) -> Asked:
+def asked(request: Any) -> Asked:
     """The request; raise :class:`InvalidInput` or :class:`InvalidMessage`."""
     inputs, raw = request.inputs, request.raw_input_contents
     if not 1 <= len(inputs) <= MAX_INPUTS:

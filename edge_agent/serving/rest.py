@@ -19,6 +19,7 @@ from edge_agent.serving.dataplane import EXTENSIONS, NAME, Dataplane
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.explanation import By
 from edge_agent.serving.metrics import CONTENT_TYPE, Metrics, StatusSource
+from edge_agent.serving.whole_answers import WholeAnswers
 from edge_core.errors import (
     InvalidConfiguration,
     InvalidMessage,
@@ -368,6 +369,7 @@ async def serve(app: App, listener: socket.socket) -> None:
     """Serve until cancelled; the listener is closed then."""
     config = uvicorn.Config(
         app,
+        http=WholeAnswers,
         log_level="warning",
         access_log=False,
         lifespan="off",
