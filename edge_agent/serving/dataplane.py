@@ -3,7 +3,8 @@
 It knows neither status codes nor bytes on the wire; both shells translate its values and errors.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from edge_agent.serving import tensors
@@ -13,7 +14,8 @@ from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.predictions import Prediction
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.tensors import Asked, Described, Tensor
-from edge_core.errors import Unavailable, UnknownModel
+from edge_agent.serving.work import Answer
+from edge_core.errors import SerinusError, Unavailable, UnknownModel
 from edge_core.features.columns import Given
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import Observed
@@ -89,19 +91,58 @@ class Dataplane:
             tensors.outputs_of(release),
         )
 
-    async def infer(self, model: str, version: str, asked: Asked, consumer: str) -> Inferred:
-        """Answer; raises as :meth:`release_of` and the engine."""
+    def submit(
+        self,
+        model: str,
+        version: str,
+        asked: Asked,
+        consumer: str,
+        done: Callable[[Inferred | SerinusError], None],
+    ) -> None:
+        """Ask the engine; ``done`` gets the answer, or an error, on the event loop.
+
+        The one place where a client's request for answers reaches the engine.
+
+        Args:
+            model: its name.
+            version: the release's; empty for whichever serves.
+            asked: the request.
+            consumer: who asks; see :mod:`~edge_agent.serving.consumers`.
+            done: gets the answer.
+
+        Raises: as :meth:`release_of` and the engine.
+        """
         release = self.release_of(model, version)
         tensors.check_outputs(release, asked.outputs)
-        found = await self._answers(release, asked, consumer)
-        first = found[0]
-        return Inferred(
-            first.model,
-            first.version,
-            asked.id,
-            {"release": first.digest, "target": first.target},
-            tensors.answered(release, asked.outputs, found),
-        )
+
+        def answered(answer: Answer) -> None:
+            if isinstance(answer, SerinusError):
+                done(answer)
+                return
+            assert isinstance(answer, list)
+            self._engine.tally.consumed(consumer, release.ref.model, len(answer))
+            done(_inferred(release, asked, answer))
+
+        if isinstance(release.definition, RequestDefinition):
+            fields = tensors.fields_of(release.definition, asked)
+            self._engine.submit_requests(fields, asked.slices, answered)
+        else:
+            self._engine.submit(tensors.samples_of(asked), asked.slices, answered)
+
+    async def infer(self, model: str, version: str, asked: Asked, consumer: str) -> Inferred:
+        """As :meth:`submit`, for who awaits the answer."""
+        future: asyncio.Future[Inferred] = asyncio.get_running_loop().create_future()
+
+        def done(found: Inferred | SerinusError) -> None:
+            if future.done():
+                return
+            if isinstance(found, SerinusError):
+                future.set_exception(found)
+            else:
+                future.set_result(found)
+
+        self.submit(model, version, asked, consumer, done)
+        return await future
 
     async def explain(self, model: str, version: str, asked: Asked, how: Occlusion) -> Explanation:
         """Say what each input did to the answers; raises as :meth:`infer`."""
@@ -131,14 +172,13 @@ class Dataplane:
         self.release_of(model, version)
         return self._engine.feedback(prediction_id, label)
 
-    async def _answers(
-        self, release: LoadedRelease, asked: Asked, consumer: str
-    ) -> list[Prediction]:
-        """The one place where a client's request reaches the engine, with the client's name."""
-        if isinstance(release.definition, RequestDefinition):
-            fields = tensors.fields_of(release.definition, asked)
-            found = await self._engine.ask(fields, asked.slices)
-        else:
-            found = await self._engine.predict(tensors.samples_of(asked), asked.slices)
-        self._engine.tally.consumed(consumer, release.ref.model, len(found))
-        return found
+
+def _inferred(release: LoadedRelease, asked: Asked, found: list[Prediction]) -> Inferred:
+    first = found[0]
+    return Inferred(
+        first.model,
+        first.version,
+        asked.id,
+        {"release": first.digest, "target": first.target},
+        tensors.answered(release, asked.outputs, found),
+    )

@@ -5,21 +5,28 @@ in ``docs/serving.md``.
 """
 
 import asyncio
-import contextlib
+import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
-import uvicorn
 
-from edge_agent.serving import consumers, http_bodies
+from edge_agent.serving import consumers, http_bodies, http_protocol
 from edge_agent.serving.asking import Occlusion
-from edge_agent.serving.dataplane import EXTENSIONS, NAME, Dataplane
+from edge_agent.serving.dataplane import EXTENSIONS, NAME, Dataplane, Inferred
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.explanation import By
+from edge_agent.serving.http_protocol import (
+    Request,
+    Respond,
+    Response,
+    TooLarge,
+    TooLong,
+    TooSlow,
+)
 from edge_agent.serving.metrics import CONTENT_TYPE, Metrics, StatusSource
-from edge_agent.serving.whole_answers import WholeAnswers
 from edge_core.errors import (
     InvalidConfiguration,
     InvalidMessage,
@@ -30,43 +37,23 @@ from edge_core.errors import (
     quoted,
 )
 
-MAX_BODY_BYTES = 8 * 1024 * 1024
-BODY_SECONDS = 30.0
-"""Within which a body has to come."""
-MAX_CONNECTIONS = 1024
-KEEP_ALIVE_SECONDS = 75
+log = logging.getLogger(__name__)
 
-_Headers: TypeAlias = list[tuple[bytes, bytes]]
-_Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-_JSON = b"application/json"
+_Handler: TypeAlias = Callable[["App", "_Asked"], Awaitable[Response]]
 
 
-class _Request(NamedTuple):
+class _Asked(NamedTuple):
+    """What a path and its request ask for."""
+
     model: str
     version: str
     """Empty where the path names none."""
     stream: str
-    headers: _Headers
-    body: bytes
-
-    def header(self, name: bytes) -> bytes | None:
-        return next((value for key, value in self.headers if key == name), None)
-
-
-class _Response(NamedTuple):
-    body: bytes
-    status: int = 200
-    media_type: bytes = _JSON
-    more: tuple[tuple[bytes, bytes], ...] = ()
-
-
-_Handler: TypeAlias = Callable[["App", _Request], Awaitable[_Response]]
+    request: Request
 
 
 class App:
-    """The HTTP application (ASGI 3.0) over the engine."""
+    """The HTTP application over the engine; see :class:`~http_protocol.Application`."""
 
     def __init__(self, engine: Engine, version: str, status: StatusSource) -> None:
         """Build it.
@@ -79,51 +66,89 @@ class App:
         self._engine = engine
         self._plane = Dataplane(engine, version)
         self._metrics = Metrics(engine, version, status)
+        self._running: set[asyncio.Task[None]] = set()
 
-    async def __call__(
-        self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send
-    ) -> None:
-        """Answer one request."""
-        assert scope["type"] == "http", "nothing else is configured"
+    def answer(self, request: Request, respond: Respond) -> None:
+        """Answer, now or once the engine has."""
         try:
-            response = await self._answer(scope, receive)
+            model, version, stream, path = _parsed(request.path)
+            methods = _ROUTES.get(path)
+            if methods is None:
+                raise _NoSuchPath(f"no path {request.path[:64]!r}; docs/serving.md lists them")
+            method = "GET" if request.method == "HEAD" else request.method
+            handler = methods.get(method)
+            if handler is None:
+                raise _NoSuchMethod(f"{request.method} is not for this path; use {min(methods)}")
+            if request.header(b"content-encoding") not in (None, b"identity"):
+                raise _Encoded("the body is compressed, which is not read here; send it as it is")
+            asked = _Asked(model, version, stream, request)
+            if handler is App._infer:  # by callbacks: a task would cost as much as parsing
+                self._submit(asked, respond)
+                return
+            task = asyncio.get_running_loop().create_task(self._run(handler, asked, respond))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
         except SerinusError as error:
-            self._engine.tally.refused("rest", type(error).__name__.lstrip("_"))
-            response = _refusal(error)
-        body, status, media_type, more = response
-        headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *more]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            respond(self.refused(error))
+        except Exception as error:  # a defect of ours: this request gets an error, others go on
+            respond(self._defect(error))
 
-    async def _answer(self, scope: MutableMapping[str, Any], receive: _Receive) -> _Response:
-        model, version, stream, rest = _parsed(scope["path"])
-        methods = _ROUTES.get(rest)
-        if methods is None:
-            raise _NoSuchPath(f"no path {scope['path'][:64]!r} here; docs/serving.md lists them")
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        handler = methods.get(method)
-        if handler is None:
-            raise _NoSuchMethod(f"{scope['method'][:16]} is not for this path; use {min(methods)}")
-        headers = scope["headers"]
-        body = await _body(headers, receive) if method == "POST" else b""
-        return await handler(self, _Request(model, version, stream, headers, body))
+    def refused(self, error: SerinusError) -> Response:
+        """Turn one of our errors into a response, and count it."""
+        self._engine.tally.refused("rest", type(error).__name__.lstrip("_"))
+        return _json({"error": str(error)}, _status(error))
 
-    async def _server(self, _: _Request) -> _Response:
+    def _defect(self, error: Exception) -> Response:
+        log.error("answering over HTTP failed: %s: %s", type(error).__name__, error)
+        self._engine.tally.refused("rest", "defect")
+        reason = f"the agent could not answer ({type(error).__name__}: {error})"
+        return _json({"error": reason}, 500)
+
+    async def _run(self, handler: _Handler, asked: _Asked, respond: Respond) -> None:
+        try:
+            response = await handler(self, asked)
+        except SerinusError as error:
+            response = self.refused(error)
+        except Exception as error:  # as above
+            response = self._defect(error)
+        respond(response)
+
+    def _submit(self, asked: _Asked, respond: Respond) -> None:
+        request = asked.request
+        consumer = consumers.named(request.header(consumers.HTTP_HEADER))
+        read = http_bodies.inference(request.body, _header_length(request))
+
+        def done(found: Inferred | SerinusError) -> None:
+            try:
+                respond(
+                    self.refused(found)
+                    if isinstance(found, SerinusError)
+                    else _inferred(found, read.binary)
+                )
+            except Exception as error:  # as above
+                respond(self._defect(error))
+
+        self._plane.submit(asked.model, asked.version, read.asked, consumer, done)
+
+    async def _infer(self, asked: _Asked) -> Response:
+        raise AssertionError("answered by callbacks")
+
+    async def _server(self, _: _Asked) -> Response:
         return _json({"name": NAME, "version": self._plane.version, "extensions": EXTENSIONS})
 
-    async def _live(self, _: _Request) -> _Response:
+    async def _live(self, _: _Asked) -> Response:
         self._engine.check_alive()
         return _json({"live": True})
 
-    async def _ready(self, _: _Request) -> _Response:
+    async def _ready(self, _: _Asked) -> Response:
         ready = self._plane.ready
         return _json({"ready": ready}, 200 if ready else 503)
 
-    async def _metrics_text(self, _: _Request) -> _Response:
-        return _Response(self._metrics.text(), media_type=CONTENT_TYPE)
+    async def _metrics_text(self, _: _Asked) -> Response:
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
-    async def _model(self, request: _Request) -> _Response:
-        found = self._plane.metadata(request.model, request.version)
+    async def _model(self, asked: _Asked) -> Response:
+        found = self._plane.metadata(asked.model, asked.version)
         return _json(
             found._asdict()
             | {
@@ -132,45 +157,34 @@ class App:
             }
         )
 
-    async def _model_ready(self, request: _Request) -> _Response:
-        release = self._plane.release_of(request.model, request.version)
+    async def _model_ready(self, asked: _Asked) -> Response:
+        release = self._plane.release_of(asked.model, asked.version)
         return _json({"name": release.ref.model, "ready": True})
 
-    async def _infer(self, request: _Request) -> _Response:
-        consumer = consumers.named(request.header(consumers.HTTP_HEADER))
-        asked, binary, _ = http_bodies.inference(request.body, _header_length(request))
-        found = await self._plane.infer(request.model, request.version, asked, consumer)
-        body, header_length = http_bodies.answer(
-            model=found.model,
-            version=found.version,
-            request_id=found.id,
-            parameters=found.parameters,
-            outputs=found.outputs,
-            binary=binary,
-        )
-        if header_length is None:
-            return _Response(body)
-        more = ((b"inference-header-content-length", b"%d" % header_length),)
-        return _Response(body, media_type=b"application/octet-stream", more=more)
-
-    async def _explain(self, request: _Request) -> _Response:
-        asked, _, parameters = http_bodies.inference(request.body, _header_length(request))
+    async def _explain(self, asked: _Asked) -> Response:
+        request = asked.request
+        read = http_bodies.inference(request.body, _header_length(request))
         found = await self._plane.explain(
-            request.model, request.version, asked, _occlusion(parameters)
+            asked.model, asked.version, read.asked, _occlusion(read.parameters)
         )
         content = msgspec.structs.asdict(found)
         named = {"model_name": content.pop("model"), "model_version": content.pop("version")}
         parameters = {"release": content.pop("digest"), "target": content.pop("target")}
         return _json(
-            {**named, **({"id": asked.id} if asked.id else {}), "parameters": parameters, **content}
+            {
+                **named,
+                **({"id": read.asked.id} if read.asked.id else {}),
+                "parameters": parameters,
+                **content,
+            }
         )
 
-    async def _events(self, request: _Request) -> _Response:
-        sent = http_bodies.events(request.body)
+    async def _events(self, asked: _Asked) -> Response:
+        sent = http_bodies.events(asked.request.body)
         release, observed = await self._plane.observe(
-            request.model,
-            request.version,
-            request.stream,
+            asked.model,
+            asked.version,
+            asked.stream,
             sent.times_us,
             sent.sequence,
             sent.fields,
@@ -180,17 +194,15 @@ class App:
             {
                 "model_name": release.ref.model,
                 "model_version": release.ref.version,
-                "stream": request.stream,
+                "stream": asked.stream,
                 "taken": observed.taken,
                 "dropped": msgspec.structs.asdict(observed.dropped),
             }
         )
 
-    async def _feedback(self, request: _Request) -> _Response:
-        sent = http_bodies.feedback(request.body)
-        joined = self._plane.feedback(
-            request.model, request.version, sent.prediction_id, sent.label
-        )
+    async def _feedback(self, asked: _Asked) -> Response:
+        sent = http_bodies.feedback(asked.request.body)
+        joined = self._plane.feedback(asked.model, asked.version, sent.prediction_id, sent.label)
         return _json({"joined": joined})
 
 
@@ -211,6 +223,7 @@ _ROUTES: dict[tuple[str, ...], dict[str, _Handler]] = {
 }
 
 
+@lru_cache(maxsize=256)
 def _parsed(path: str) -> tuple[str, str, str, tuple[str, ...]]:
     """Model, version and stream that a path names, and the path without them."""
     parts = path.rstrip("/").split("/")[1:]
@@ -233,55 +246,26 @@ class _NoSuchMethod(SerinusError):
     """The path is there for another method."""
 
 
-class _TooLarge(InvalidMessage):
-    """The body has more bytes than are read."""
-
-
-class _TooSlow(InvalidMessage):
-    """The body did not come in time."""
-
-
 class _Encoded(InvalidMessage):
     """The body is compressed."""
 
 
-async def _body(headers: _Headers, receive: _Receive) -> bytes:
-    for name, value in headers:
-        if name == b"content-length" and int(value) > MAX_BODY_BYTES:  # digits: the server checked
-            raise _too_large()
-        if name == b"content-encoding" and value != b"identity":
-            raise _Encoded("the body is compressed, which is not read here; send it as it is")
-    message = await _next(receive)
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large()
-        return body
-    parts = bytearray(body)
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while message.get("more_body", False):
-                message = await _next(receive)
-                parts += message.get("body", b"")
-                if len(parts) > MAX_BODY_BYTES:
-                    raise _too_large()
-    except TimeoutError as error:
-        raise _TooSlow(f"the body did not come within {BODY_SECONDS:g} s") from error
-    return bytes(parts)
+def _inferred(found: Inferred, binary: frozenset[str]) -> Response:
+    body, header_length = http_bodies.answer(
+        model=found.model,
+        version=found.version,
+        request_id=found.id,
+        parameters=found.parameters,
+        outputs=found.outputs,
+        binary=binary,
+    )
+    if header_length is None:
+        return Response(body)
+    more = b"inference-header-content-length: %d\r\n" % header_length
+    return Response(body, media_type=b"application/octet-stream", more=more)
 
 
-async def _next(receive: _Receive) -> MutableMapping[str, Any]:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise InvalidMessage("the client left before its whole body had come")
-    return message
-
-
-def _too_large() -> _TooLarge:
-    return _TooLarge(f"body of more than {MAX_BODY_BYTES} bytes; send fewer rows")
-
-
-def _header_length(request: _Request) -> int | None:
+def _header_length(request: Request) -> int | None:
     value = request.header(b"inference-header-content-length")
     if value is None:
         return None
@@ -304,16 +288,14 @@ def _occlusion(parameters: dict[str, Any]) -> Occlusion:
         raise InvalidMessage(f"parameters of an explanation: {quoted(error)}") from error
 
 
-def _refusal(error: SerinusError) -> _Response:
-    return _json({"error": str(error)}, _status(error))
-
-
 def _status(error: SerinusError) -> int:
     match error:
-        case _TooLarge():
+        case TooLarge():
             return 413
-        case _TooSlow():
+        case TooSlow():
             return 408
+        case TooLong():
+            return 431
         case _Encoded():
             return 415
         case UnknownModel() | _NoSuchPath():
@@ -328,21 +310,13 @@ def _status(error: SerinusError) -> int:
             return 400
 
 
-def _json(content: object, status: int = 200) -> _Response:
-    return _Response(msgspec.json.encode(content), status)
+def _json(content: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status)
 
 
 def create_app(engine: Engine, version: str, status: StatusSource = dict) -> App:
     """Build the HTTP application; arguments as of :class:`App`."""
     return App(engine, version, status)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn inside our own event loop: signals belong to the agent."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def listen(port: int, setting: str = "rest_port") -> socket.socket:
@@ -367,23 +341,4 @@ def listen(port: int, setting: str = "rest_port") -> socket.socket:
 
 async def serve(app: App, listener: socket.socket) -> None:
     """Serve until cancelled; the listener is closed then."""
-    config = uvicorn.Config(
-        app,
-        http=WholeAnswers,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        interface="asgi3",
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        limit_concurrency=MAX_CONNECTIONS,
-    )
-    server = _Server(config)
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        server.should_exit = True
-        listener.close()
+    await http_protocol.serve(app, listener)

@@ -18,7 +18,8 @@ import tritonclient.http as over_http
 from tritonclient.utils import InferenceServerException
 
 from edge_agent.client import AgentClient
-from edge_agent.serving import grpc_messages, rest
+from edge_agent.serving import grpc_messages
+from edge_agent.serving.http_protocol import MAX_BODY_BYTES
 from tests.simulators.open_agent import OpenAgent, open_agent
 from tests.simulators.tiny_bundle import CLASSES, TARGET, tiny_bundle, tiny_rows
 from tests.simulators.tiny_requests import CLASSES as PARCEL_CLASSES
@@ -346,7 +347,7 @@ def test_shared_memory_is_not_read(agent: OpenAgent) -> None:
 def test_other_bodies_are_refused_by_what_they_are(agent: OpenAgent) -> None:
     path = f"/v2/models/{MODEL}/infer"
     assert posted(agent, path, b"{}", {"Content-Encoding": "gzip"})[0] == 415
-    status, answer = posted(agent, path, b"", {"Content-Length": str(rest.MAX_BODY_BYTES + 1)})
+    status, answer = posted(agent, path, b"", {"Content-Length": str(MAX_BODY_BYTES + 1)})
     assert (status, "send fewer rows" in answer["error"]) == (413, True)
     assert posted(agent, "/v2/models/x/y/z", b"{}")[0] == 404
     assert posted(agent, "/v2/health/live", b"{}")[0] == 405
@@ -511,7 +512,7 @@ import sys
 from edge_agent.config import Serving
 from edge_agent.serving import open_protocol
 assert open_protocol.servers(Serving(socket="x"), None, dict) == []
-print([name for name in ("grpc", "uvicorn", "prometheus_client") if name in sys.modules])
+print([name for name in ("grpc", "httptools", "prometheus_client") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"

@@ -7,10 +7,10 @@ import pytest
 from edge_agent.inference.session import Float32, Session
 from edge_agent.monitor import Monitor
 from edge_agent.serving import engine as engines
+from edge_agent.serving import rest
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.pulse import Pulse
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.serving.rest import create_app
 from edge_core.errors import Unavailable
 from tests.simulators.tiny_bundle import tiny_rows
 
@@ -68,9 +68,12 @@ async def test_a_runtime_that_hangs_shows_while_the_loop_goes_on(
     monkeypatch.setattr(engines, "HANG_SECONDS", 0.0)  # else the test would wait for it
     engine = Engine(monitor, slices={}, max_queue_rows=64, now_us=lambda: 0)
     engine.set_active(release, "incumbent", None)
-    transport = httpx.ASGITransport(create_app(engine, "0.1.0"))
+    listener = rest.listen(0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    serving = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), listener))
+    await asyncio.sleep(0)
     hanging = release.session = HangingSession(release.session)
-    async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
+    async with httpx.AsyncClient(base_url=url) as client:
         assert (await client.get("/healthz")).status_code == 200
         waiting = asyncio.create_task(engine.predict(tiny_rows(1)[0]))
         await asyncio.to_thread(hanging.reached.wait, 30)
@@ -87,4 +90,6 @@ async def test_a_runtime_that_hangs_shows_while_the_loop_goes_on(
         assert (await client.get("/readyz")).status_code == 503
         await engine.close()
         answer = await client.get("/healthz")
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
     assert (answer.status_code, "has ended" in answer.json()["error"]) == (503, True)

@@ -12,6 +12,7 @@ import pytest
 from edge_agent.monitor import Monitor
 from edge_agent.serving import rest
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.http_protocol import MAX_BODY_BYTES
 from edge_agent.serving.release import LoadedRelease
 from edge_core.errors import InvalidConfiguration
 from tests.simulators.processes import free_port
@@ -136,7 +137,7 @@ async def test_other_refusals_have_their_status(monitor: Monitor, release: Loade
     async with served(monitor, release) as client:
         unknown = await client.get("/v2/models/other")
         assert (unknown.status_code, "tiny-motion" in unknown.json()["error"]) == (404, True)
-        large = await client.post(INFER, content=bytes(rest.MAX_BODY_BYTES + 1))
+        large = await client.post(INFER, content=bytes(MAX_BODY_BYTES + 1))
         assert large.status_code == 413
         assert "send fewer rows" in large.json()["error"]
         assert (await client.get(INFER)).status_code == 405
