@@ -111,7 +111,11 @@ class Connection(asyncio.Protocol):
         self._receiving = False
         self._refusal: SerinusError | None = None
         self._skipped = -1  # not skipping
-        self._begin()
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: bytes | bytearray = b""
+        self._head_bytes = 0
+        self._in_head = True
 
     # Of asyncio.
 
@@ -244,9 +248,8 @@ class Connection(asyncio.Protocol):
                 data = data[upgrade.args[0] :]
 
     def _begin(self) -> None:
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body: bytes | bytearray = b""
+        self._url = self._body = b""
+        self._headers = []
         self._head_bytes = 0
         self._in_head = True
 
