@@ -151,6 +151,7 @@ def _serve(options: argparse.Namespace) -> int:
             now_ms,
             _stop_on_signals(),
             rest_port=options.rest_port,
+            grpc_port=options.grpc_port,
         )
 
     asyncio.run(serve())

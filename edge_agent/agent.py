@@ -19,7 +19,7 @@ from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Acknowledged, Connected, Disconnected, Link, LinkEvent, Received
 from edge_agent.outbox import SAMPLES, STATS, Outbox
 from edge_agent.repository import TufRepository
-from edge_agent.serving import socket
+from edge_agent.serving import open_protocol, socket
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.update.journal import Journal
@@ -113,12 +113,12 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and follow the fleet until ``stop`` is set; then send what is left, shortly."""
-        port = self._config.serving.rest_port
-        listener = None
-        if port:
-            from edge_agent.serving import rest  # takes memory and time where nobody uses it
-
-            listener = rest.listen(port)
+        open_servers = open_protocol.servers(
+            self._engine,
+            self.status,
+            rest_port=self._config.serving.rest_port,
+            grpc_port=self._config.serving.grpc_port,
+        )
         server = await socket.listen(
             self._config.serving.socket,
             self._engine,
@@ -127,11 +127,7 @@ class Agent:
         )
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
         tasks.append(self._keeper.run())
-        if listener is not None:
-            from importlib.metadata import version
-
-            app = rest.create_app(self._engine, version("serinus"))
-            tasks.append(rest.serve(app, listener))
+        tasks += [serve() for serve in open_servers]
         await self._keeper.recall()
         self._link.start()
         self._state_dirty.set()
@@ -172,7 +168,7 @@ class Agent:
             "rows": self._engine.totals.rows,
             "errors": self._engine.totals.errors,
             "cached": self._engine.totals.cached,
-            "refused_requests": self._engine.refusals.total,
+            "refused_requests": self._engine.tally.refused_requests,
             "undeclared_consumers": ", ".join(self._undeclared()),
             "features": active.kind if active else None,
             "memory": self._engine.remembering.beginning,

@@ -5,7 +5,7 @@ import itertools
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.serving import frames
+from edge_agent.serving.explanation import By, Explanation
 from edge_agent.serving.fields import encoded
 from edge_agent.serving.frames import (
     Answers,
     Ask,
     Attach,
     Detach,
+    Explain,
+    Explained,
     Failure,
     Feedback,
     Joined,
@@ -113,6 +116,31 @@ def _ask(request_id: int, fields: Given, slices: dict[str, str] | None, terms: _
     return Ask(id=request_id, fields=encoded(fields), slices=slices or {}, **terms.fields())
 
 
+def _explain(
+    request_id: int, rows: npt.ArrayLike | Given, by: By | None, per_class: bool, terms: _Terms
+) -> Explain:
+    if isinstance(rows, Mapping):
+        return Explain(
+            id=request_id,
+            shape=None,
+            samples=b"",
+            fields=encoded(rows),
+            by=by,
+            per_class=per_class,
+            **terms.fields(),
+        )
+    windows = _predict(request_id, rows, None, terms)
+    return Explain(
+        id=request_id,
+        shape=windows.shape,
+        samples=windows.samples,
+        fields={},
+        by=by,
+        per_class=per_class,
+        **terms.fields(),
+    )
+
+
 def _moments(what: str, values: npt.ArrayLike) -> bytes:
     array = np.asarray(values)
     if array.size and array.dtype.kind not in "iu":
@@ -157,6 +185,13 @@ def _noted(response: frames.Response) -> Noted:
     if not isinstance(checked, Noted):
         raise InvalidMessage(f"what became of events was expected, {type(checked).__name__} came")
     return checked
+
+
+def _explained(response: frames.Response) -> Explanation:
+    checked = _checked(response)
+    if not isinstance(checked, Explained):
+        raise InvalidMessage(f"an explanation was expected, {type(checked).__name__} came")
+    return checked.explanation
 
 
 def _joined(response: frames.Response) -> bool:
@@ -299,6 +334,20 @@ class AgentClient:
     def ask(self, fields: Given, slices: dict[str, str] | None = None) -> list[Prediction]:
         """Answer requests, a column for each field; without the one of their time, of now."""
         return _predictions(self._ask(_ask(next(self._ids), fields, slices, self._terms)))
+
+    def explain(
+        self, rows: npt.ArrayLike | Given, *, by: By | None = None, per_class: bool = False
+    ) -> Explanation:
+        """Say what each input did to the answers; nothing is remembered or counted.
+
+        Args:
+            rows: whole windows float32 [batch, samples, inputs], or a column for each of a
+                request's fields.
+            by: what is occluded; left out: inputs of windows, features of requests.
+            per_class: whether the changes of all classes are wanted, too.
+        """
+        request = _explain(next(self._ids), rows, by, per_class, self._terms)
+        return _explained(self._ask(request))
 
     def feedback(self, prediction_id: str, label: str) -> bool:
         """Report the true class of a prediction; false when the agent no longer knows it."""
@@ -443,6 +492,20 @@ class AsyncAgentClient:
     async def ask(self, fields: Given, slices: dict[str, str] | None = None) -> list[Prediction]:
         """Answer requests, a column for each field; without the one of their time, of now."""
         return _predictions(await self._ask(_ask(next(self._ids), fields, slices, self._terms)))
+
+    async def explain(
+        self, rows: npt.ArrayLike | Given, *, by: By | None = None, per_class: bool = False
+    ) -> Explanation:
+        """Say what each input did to the answers; nothing is remembered or counted.
+
+        Args:
+            rows: whole windows float32 [batch, samples, inputs], or a column for each of a
+                request's fields.
+            by: what is occluded; left out: inputs of windows, features of requests.
+            per_class: whether the changes of all classes are wanted, too.
+        """
+        request = _explain(next(self._ids), rows, by, per_class, self._terms)
+        return _explained(await self._ask(request))
 
     async def feedback(self, prediction_id: str, label: str) -> bool:
         """Report the true class of a prediction; false when the agent no longer knows it."""

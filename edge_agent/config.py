@@ -49,6 +49,8 @@ class Serving(_Section, frozen=True, kw_only=True):
     """Unix socket for applications."""
     rest_port: Port = 0
     """Port of the Open Inference Protocol on 127.0.0.1; 0 leaves it off."""
+    grpc_port: Port = 0
+    """Port of the same over gRPC, which needs the extra ``grpc``; 0 leaves it off."""
     max_queue_rows: Annotated[int, msgspec.Meta(ge=1)] = 4096
     """Rows that may wait for the model; more are refused as overloaded."""
     socket_mode: Annotated[str, msgspec.Meta(pattern=r"^0?[0-7]{3}\Z")] = "0600"

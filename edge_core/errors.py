@@ -20,6 +20,10 @@ class InvalidInput(SerinusError):
     """An application sent rows that the feature definition does not accept."""
 
 
+class UnknownModel(SerinusError):
+    """The device serves no model, or no version of it, of the name that was asked for."""
+
+
 class InvalidMessage(SerinusError):
     """A message or frame is malformed, too large or of an unknown version."""
 

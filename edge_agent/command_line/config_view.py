@@ -54,8 +54,11 @@ def problems(config: AgentConfig) -> Iterator[str]:
 
 
 def _rest(config: AgentConfig) -> str:
-    port = config.serving.rest_port
-    return f"REST on 127.0.0.1:{port}" if port else "no REST (rest_port = 0)"
+    rest, grpc = config.serving.rest_port, config.serving.grpc_port
+    found = [f"REST on 127.0.0.1:{rest}" if rest else "no REST (rest_port = 0)"]
+    if grpc:
+        found.append(f"gRPC on 127.0.0.1:{grpc}")
+    return ", ".join(found)
 
 
 def _fleet(config: AgentConfig) -> str:

@@ -106,6 +106,9 @@ def _serve(commands: Any) -> None:
         default=0,
         help="port of the Open Inference Protocol on 127.0.0.1 (default: off)",
     )
+    command.add_argument(
+        "--grpc-port", type=_port, default=0, help="the same over gRPC (default: off)"
+    )
     _target(command)
 
 

@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.inference.session import Float32
+from edge_agent.serving import explaining
 from edge_agent.serving.asking import (
+    Explain,
     NewEvents,
+    Occlusion,
     Remember,
     Requests,
     SensorSamples,
@@ -35,7 +38,7 @@ EVENTS_LIKE_A_ROW = 16
 class Admitted(NamedTuple):
     """Work, and what it costs in rows."""
 
-    work: Work | Remember
+    work: Work | Explain | Remember
     rows: int
 
 
@@ -97,6 +100,24 @@ def requests(release: LoadedRelease, fields: Given) -> Admitted:
     rows = max(map(_length, fields.values()), default=1)
     _few(rows, "requests")
     return Admitted(Requests(fields, rows), rows)
+
+
+def explanation(release: LoadedRelease, of: Admitted, how: Occlusion) -> Admitted:
+    """An explanation of windows or requests that would be admitted.
+
+    Raises:
+        InvalidInput: the model does not take what is to be occluded, or there are too many rows.
+    """
+    assert isinstance(of.work, WholeWindows | Requests)
+    _, names = explaining.occluded(release, how.by)
+    rows = of.rows * (1 + len(names))
+    if rows > MAX_ROWS_PER_REQUEST and of.rows > 1:
+        most = max(1, MAX_ROWS_PER_REQUEST // (1 + len(names)))
+        raise InvalidInput(
+            f"{of.rows} rows in one explanation; each is answered {1 + len(names)} times, so send "
+            f"1 to {most}"
+        )
+    return Admitted(Explain(of.work, how), rows)
 
 
 def _of_windows(release: LoadedRelease) -> WindowDefinition:

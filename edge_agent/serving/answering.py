@@ -6,7 +6,7 @@ together. A job with bad rows is refused alone.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -16,11 +16,13 @@ import numpy.typing as npt
 from edge_agent.inference.session import Float32
 from edge_agent.monitor import Batch, Monitor, Role, joined
 from edge_agent.sampling import Sampled
-from edge_agent.serving.asking import Remember
+from edge_agent.serving.asking import Explain, Remember
+from edge_agent.serving.explanations import Explanations
 from edge_agent.serving.memory import Rows
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Opinion, Prediction, Recent
 from edge_agent.serving.shadowing import Answered, Shadowing, opinion_of
+from edge_agent.serving.tally import Served, Tally
 from edge_agent.serving.work import Active, Answer, Job, Remembered
 from edge_core import outputs
 from edge_core.errors import DeadlineExceeded, InvalidInput, SerinusError, Unavailable
@@ -29,7 +31,6 @@ from edge_core.features.request_evaluation import Observed
 Bool = npt.NDArray[np.bool_]
 
 MAX_BATCH_ROWS = 64
-MAX_CONSUMERS = 256
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +50,16 @@ class Answerer:
         monitor: Monitor,
         recent: Recent,
         now_us: Callable[[], int],
+        tally: Tally,
         prediction_log: PredictionLog | None = None,
     ) -> None:
         self._monitor = monitor
+        self._tally = tally
+        self.explanations = Explanations()
         self._recent = recent
         self._now_us = now_us
         self._log = prediction_log
         self._uncounted: list[Answered] = []
-        self.consumers: frozenset[str] = frozenset()
-        """Who asked so far; any thread may look."""
         self._shadowing = Shadowing(monitor)
 
     def answer(self, jobs: list[Job]) -> list[tuple[Job, Answer]]:
@@ -67,7 +69,9 @@ class Answerer:
         now = time.perf_counter()
         for job in jobs:
             rows = _expired(job) if job.deadline and job.deadline < now else self._take(job)
-            if not isinstance(rows, Rows):
+            if isinstance(job.work, Explain) and isinstance(rows, Rows):
+                self.explanations.add(job, job.work, rows)
+            elif not isinstance(rows, Rows):
                 answers.append((job, rows))
             elif not len(rows.raw):
                 answers.append((job, []))
@@ -92,17 +96,19 @@ class Answerer:
             if active.shadow is not None and role.arm != "fallback":
                 self._shadowing.add(answered)
             self._monitor.answered(role, active.release, batch, at_us // 1000)
-            if not self.consumers.issuperset(batch.consumers):
-                self._meet(batch.consumers)
+            self._tally_up(role, batch)
             if self._log is not None:
                 self._log.note(at_us, role, active.release.session.runtime, remembered, batch)
         if self._log is not None:
             self._log.flush()
 
-    def _meet(self, consumers: Mapping[str, int]) -> None:
-        for name in consumers:
-            if len(self.consumers) < MAX_CONSUMERS:
-                self.consumers |= {name}
+    def _tally_up(self, role: Role, batch: Batch) -> None:
+        release = role.release
+        served_by = "fallback" if role.arm == "fallback" else "model"
+        served = Served(release.model, release.version, served_by)
+        self._tally.answered(served, batch.latency_us, cached=batch.cached)
+        for consumer, rows in batch.consumers.items():
+            self._tally.consumed(consumer, release.model, rows)
 
     def shadow(self) -> bool:
         """Let a shadow answer one batch of the past; false when none is left."""
@@ -112,6 +118,8 @@ class Answerer:
         """What the job's memory makes of it."""
         memory = job.active.memory
         try:
+            if isinstance(job.work, Explain):
+                return memory.peek(job.work.of, job.came_us)
             if isinstance(job.work, Remember):
                 digest = job.active.release.definition_digest
                 return Remembered(digest, memory.snapshot())
@@ -122,6 +130,7 @@ class Answerer:
             return _defect(error)
         late = made.late if isinstance(made, Rows) else _refused(made)
         if late:
+            self._tally.late(job.active.release.ref, late)
             bins = job.active.release.layout.confidence_size
             self._monitor.late(job.active.role, job.slices, late, bins)
         return made
@@ -194,6 +203,7 @@ class Answerer:
             reason = str(error)
         if not active.totals.errors:
             log.warning("%s fails, its baseline answers: %s", release.ref.name, reason)
+        self._tally.failed(release.ref, rows)
         active.totals.errors += rows
         active.totals.fallbacks += rows
         self._monitor.failed(active.role, slices, rows, release.layout.confidence_size)

@@ -5,6 +5,7 @@ from typing import NamedTuple, TypeAlias
 import numpy.typing as npt
 
 from edge_agent.inference.session import Float32
+from edge_agent.serving.explanation import By
 from edge_core.features.columns import Given
 
 
@@ -40,6 +41,22 @@ class Requests(NamedTuple):
 
     fields: Given
     rows: int
+
+
+class Occlusion(NamedTuple):
+    """How an answer is to be explained."""
+
+    by: By | None = None
+    """What is occluded; none for inputs of windows, and for features of requests."""
+    per_class: bool = False
+    """Whether the changes of all classes are wanted, too."""
+
+
+class Explain(NamedTuple):
+    """Say what each input did to the answers to these rows; nothing is remembered or counted."""
+
+    of: WholeWindows | Requests
+    how: Occlusion
 
 
 class Remember(NamedTuple):

@@ -1,7 +1,7 @@
-"""Who asks: a name for the process at the other end of a Unix socket.
+"""Who asks: the process at the other end of a Unix socket, or a name given over HTTP or gRPC.
 
-The user is told by the kernel; the program is what the process says of itself, good enough to see
-who depends on a model and too weak to grant anything.
+The user of a process is told by the kernel; the rest is what a client says of itself, good enough
+to see who depends on a model and too weak to grant anything.
 """
 
 import re
@@ -9,9 +9,16 @@ import socket
 import struct
 from pathlib import Path
 
+from edge_core.errors import InvalidInput
+
+HTTP_HEADER = b"x-serinus-consumer"
+GRPC_METADATA = "serinus-consumer"
+UNKNOWN = ""
+"""The consumer of requests that name none."""
 MAX_LENGTH = 64
 PEER = struct.Struct("3i")
 _INTERPRETER = re.compile(r"^(python|node|ruby|perl|bash|sh)[\d.]*$")
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._/@:-]{{0,{MAX_LENGTH - 1}}}")
 _STRANGE = re.compile(r"[^A-Za-z0-9._:/-]")
 
 
@@ -25,10 +32,10 @@ def peer_of(connection: socket.socket) -> str:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:  # it has ended, or lives in another namespace
         arguments = []
-    return named(uid, [argument.decode(errors="replace") for argument in arguments])
+    return of_process(uid, [argument.decode(errors="replace") for argument in arguments])
 
 
-def named(uid: int, arguments: list[str]) -> str:
+def of_process(uid: int, arguments: list[str]) -> str:
     """The user and the program; of an interpreter, the script or module that it runs."""
     program = _base(arguments[0]) if arguments else ""
     if _INTERPRETER.match(program):
@@ -44,3 +51,20 @@ def cleaned(name: str) -> str:
 
 def _base(path: str) -> str:
     return path.rsplit("/", 1)[-1]
+
+
+def named(value: str | bytes | None) -> str:
+    """The name that a client gave; :data:`UNKNOWN` where it gave none.
+
+    Raises:
+        InvalidInput: it is too long, or has characters that logs and statistics do not keep.
+    """
+    if value is None:
+        return UNKNOWN
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if not _NAME.fullmatch(text):
+        raise InvalidInput(
+            f"a consumer's name has 1 to {MAX_LENGTH} letters, digits and ._/@:- and begins with a "
+            "letter or digit"
+        )
+    return text

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -17,13 +18,15 @@ from edge_agent.monitor import Monitor
 from edge_agent.serving import admission
 from edge_agent.serving.admission import Admitted
 from edge_agent.serving.answering import Answerer
-from edge_agent.serving.asking import Remember
+from edge_agent.serving.asking import Occlusion, Remember
+from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.lane import Lane
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Prediction, Recent
-from edge_agent.serving.refusals import Refusals
+from edge_agent.serving.pulse import Pulse
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.remembering import Remembering
+from edge_agent.serving.tally import Tally
 from edge_agent.serving.thread import InferenceThread
 from edge_agent.serving.work import (
     PLAIN,
@@ -35,7 +38,7 @@ from edge_agent.serving.work import (
     Terms,
     Totals,
 )
-from edge_core.errors import InvalidInput, Overloaded, SerinusError, Unavailable
+from edge_core.errors import InvalidInput, Overloaded, SerinusError, Unavailable, UnknownModel
 from edge_core.features.columns import Given
 from edge_core.features.request_evaluation import Observed
 from edge_core.messages.telemetry import Arm
@@ -43,6 +46,8 @@ from edge_core.messages.telemetry import Arm
 __all__ = ["Engine", "Totals"]
 
 MAX_RECENT = 20_000
+HANG_SECONDS = 10.0
+"""A turn that takes longer hangs, as far as ``/healthz`` is concerned."""
 
 log = logging.getLogger(__name__)
 
@@ -87,15 +92,15 @@ class Engine:
         self._lanes = [self._new_lane()]
         self._serving: dict[str, Active] = {}
         """By name; under the empty one, what answers requests that name no model."""
-        self.refusals = Refusals()
-        """Requests that were refused, whichever way they came."""
+        self.tally = Tally()
+        """What this process did since it started."""
         self._admitted: list[Job] = []
         self._answered: list[tuple[int, Done, Answer]] = []
         self._waiting_rows = 0
         self._closed = False
         self._prediction_log = prediction_log
-        self._answerer = Answerer(monitor, self._recent, now_us, prediction_log)
-        self.thread = InferenceThread(self._answerer)
+        answerer = Answerer(monitor, self._recent, now_us, self.tally, prediction_log)
+        self.thread = InferenceThread(answerer, Pulse(time.monotonic, limit_seconds=HANG_SECONDS))
         self.thread.at_turn_end(self._hand_back)
         self.thread.start()
 
@@ -107,7 +112,7 @@ class Engine:
     @property
     def consumers(self) -> frozenset[str]:
         """Who asked so far, as far as they are known."""
-        return self._answerer.consumers
+        return frozenset(name for name, _ in self.tally.consumers)
 
     def add_lane(self) -> Lane:
         """Make room for one more model."""
@@ -129,6 +134,20 @@ class Engine:
     def active(self) -> LoadedRelease | None:
         """The release that answers now."""
         return self._lanes[0].active
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that wait for an answer."""
+        return self._waiting_rows + self.thread.rows
+
+    @property
+    def max_queue_rows(self) -> int:
+        """Rows that may wait."""
+        return self._max_queue_rows
+
+    def check_alive(self) -> None:
+        """Raise :class:`Unavailable` where the inference thread is dead or hangs."""
+        self.thread.check_alive()
 
     @property
     def shadow(self) -> LoadedRelease | None:
@@ -207,6 +226,26 @@ class Engine:
         assert isinstance(answer, list)
         return answer
 
+    async def explain(
+        self, samples: npt.ArrayLike, how: Occlusion, terms: Terms = PLAIN
+    ) -> Explanation:
+        """Explain whole windows; see :meth:`submit_explanation`."""
+        answer = await self._answer_of(
+            lambda done: self.submit_explanation(samples, how, done, terms)
+        )
+        assert isinstance(answer, Explanation)
+        return answer
+
+    async def explain_requests(
+        self, fields: Given, how: Occlusion, terms: Terms = PLAIN
+    ) -> Explanation:
+        """Explain requests; see :meth:`submit_explanation_of_requests`."""
+        answer = await self._answer_of(
+            lambda done: self.submit_explanation_of_requests(fields, how, done, terms)
+        )
+        assert isinstance(answer, Explanation)
+        return answer
+
     async def remembered(self, lane: Lane | None = None) -> Remembered | None:
         """What the features remember after all work so far; none where no release is active."""
         lane = lane or self._lanes[0]
@@ -236,6 +275,7 @@ class Engine:
             InvalidInput: the shape does not fit, a slice is not declared, or the release answers
                 requests.
             Overloaded: too many rows wait already.
+            UnknownModel: it is not served here.
             Unavailable: no release is active, or the agent stops.
             DeadlineExceeded: reaches ``done`` where the answer would come too late.
         """
@@ -298,6 +338,30 @@ class Engine:
         active = self.serving(terms.model)
         self._queue(active, admission.requests(active.release, fields), slices, done, terms)
 
+    def submit_explanation(
+        self, samples: npt.ArrayLike, how: Occlusion, done: Done, terms: Terms = PLAIN
+    ) -> None:
+        """Say what each input did to the answers to whole windows, once no live request waits.
+
+        Nothing of it is remembered or counted in statistics. It takes as many rows of the queue as
+        the model has to answer.
+
+        Raises: as :meth:`submit`.
+        """
+        active = self.serving(terms.model)
+        of = admission.windows(active.release, samples)
+        work = admission.explanation(active.release, of, how)
+        self._queue(active, work, {}, done, terms)
+
+    def submit_explanation_of_requests(
+        self, fields: Given, how: Occlusion, done: Done, terms: Terms = PLAIN
+    ) -> None:
+        """As :meth:`submit_explanation`, for requests; what features remember stays as it is."""
+        active = self.serving(terms.model)
+        of = admission.requests(active.release, fields)
+        work = admission.explanation(active.release, of, how)
+        self._queue(active, work, {}, done, terms)
+
     def feedback(self, prediction_id: str, label: str) -> bool:
         """Join a label with its prediction; false when it is unknown, too old or labelled.
 
@@ -325,7 +389,8 @@ class Engine:
         """What answers requests for a model now; from any thread.
 
         Raises:
-            InvalidInput: it is not served here, or several are and none is named.
+            UnknownModel: it is not served here.
+            InvalidInput: several are, and none is named.
             Unavailable: no release is active, or the agent stops.
         """
         active = self._serving.get(model)
@@ -403,7 +468,7 @@ class Engine:
         if not serving:
             return Unavailable("no release is active on this device yet; wait for its rollout")
         if model:
-            return InvalidInput(f"no model {model[:64]!r} here; served: {', '.join(serving)}")
+            return UnknownModel(f"no model {model[:64]!r} here; served: {', '.join(serving)}")
         return InvalidInput(f"several models are served; name one of {', '.join(serving)}")
 
     def _queue(

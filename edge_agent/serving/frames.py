@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.inference.session import Float32
+from edge_agent.serving.explanation import By, Explanation
 from edge_agent.serving.fields import Column
 from edge_agent.serving.predictions import Prediction
 from edge_core.errors import InvalidInput, InvalidMessage, quoted
@@ -117,6 +118,24 @@ class Ask(_Request, frozen=True, kw_only=True, tag="ask"):
     deadline_us: int = 0
 
 
+class Explain(_Request, frozen=True, kw_only=True, tag="explain"):
+    """Say what each input did to the answers to windows, or to requests."""
+
+    id: int
+    shape: tuple[int, int, int] | None
+    """Of windows: batch, samples, inputs; none for requests."""
+    samples: bytes
+    """float32, row-major; empty for requests."""
+    fields: dict[str, Column]
+    """As of ``ask``; empty for windows."""
+    by: By | None = None
+    """What is occluded; none for inputs of windows, and for features of requests."""
+    per_class: bool = False
+    """Whether the changes of all classes are wanted, too."""
+    model: str = ""
+    deadline_us: int = 0
+
+
 class Feedback(_Request, frozen=True, kw_only=True, tag="feedback"):
     """The true class of an earlier prediction."""
 
@@ -131,7 +150,9 @@ class Status(_Request, frozen=True, kw_only=True, tag="status"):
     id: int
 
 
-Request = Predict | PredictShared | Attach | Detach | Push | Observe | Ask | Feedback | Status
+Request = (
+    Predict | PredictShared | Attach | Detach | Push | Observe | Ask | Explain | Feedback | Status
+)
 
 
 class Answers(_Response, frozen=True, kw_only=True, tag="answers"):
@@ -148,6 +169,13 @@ class Noted(_Response, frozen=True, kw_only=True, tag="observed"):
     taken: int
     dropped: dict[str, int]
     """By cause; see :class:`~edge_core.features.entities.Dropped`."""
+
+
+class Explained(_Response, frozen=True, kw_only=True, tag="explained"):
+    """Answer to ``explain``."""
+
+    id: int
+    explanation: Explanation
 
 
 class Joined(_Response, frozen=True, kw_only=True, tag="joined"):
@@ -179,7 +207,7 @@ class Failure(_Response, frozen=True, kw_only=True, tag="failure"):
     message: str
 
 
-Response = Answers | Noted | Joined | Attached | StatusAnswer | Failure
+Response = Answers | Noted | Explained | Joined | Attached | StatusAnswer | Failure
 
 _request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _response: msgspec.msgpack.Decoder[Response] = msgspec.msgpack.Decoder(Response)
@@ -239,8 +267,10 @@ def request_id(body: bytes | memoryview) -> int:
     return 0
 
 
-def windows_of(request: Predict) -> Float32:
+def windows_of(request: Predict | Explain) -> Float32:
     """Float32 [batch, samples, inputs] of a request; raise :class:`InvalidInput`."""
+    if request.shape is None:
+        raise InvalidInput("samples come without their shape")
     batch, samples, inputs = request.shape
     if len(request.samples) != 4 * batch * samples * inputs or min(request.shape) < 1:
         raise InvalidInput(

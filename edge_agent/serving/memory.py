@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from edge_agent.inference.session import Float32
 from edge_agent.sampling import Sampled, Sampling
-from edge_agent.serving.asking import Work
+from edge_agent.serving.asking import Requests, WholeWindows, Work
 from edge_core.features.definition import FeatureDefinition
 from edge_core.features.request_evaluation import Observed
 
@@ -60,6 +60,14 @@ class Memory(Protocol):
 
         Raises:
             InvalidInput: it does not fit the definition; nothing of it was taken.
+        """
+        ...
+
+    def peek(self, work: WholeWindows | Requests, came_us: int) -> Rows:
+        """The rows that :meth:`take` would make of work now; nothing is remembered of it.
+
+        Raises:
+            InvalidInput: as :meth:`take`.
         """
         ...
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.sampling import Evidence, Sampled, Sampling
-from edge_agent.serving.asking import NewEvents, Requests, Work
+from edge_agent.serving.asking import NewEvents, Requests, WholeWindows, Work
 from edge_agent.serving.memory import Rows
 from edge_core.errors import InvalidInput
 from edge_core.features import columns, logs
@@ -66,6 +66,19 @@ class RequestMemory:
                 return self._ask(work, came_us, sampling)
             case _:
                 raise TypeError(f"{type(work).__name__} is no work on requests")
+
+    def peek(self, work: WholeWindows | Requests, came_us: int) -> Rows:
+        """The rows of requests, computed from a copy of what they can see."""
+        if not isinstance(work, Requests):
+            raise TypeError(f"{type(work).__name__} is no work on requests")
+        name = self.definition.request.time
+        request: dict[str, Any] = dict(work.fields)
+        if name not in request:
+            request[name] = [max(came_us, self._evaluator.now_us)] * work.rows
+        else:
+            _ahead_refused(name, request[name], came_us)
+        copy = RequestEvaluator.restore(self.definition, self._evaluator.excerpt(request))
+        return Rows(copy.numbers(request), copy.ask(request))
 
     def snapshot(self) -> Mapping[str, bytes]:
         """The evaluator's memory."""

@@ -1,164 +1,329 @@
 """Open Inference Protocol v2 over HTTP, on loopback, for everything that speaks it already.
 
-Outputs are ``scores`` FP32 and ``label`` BYTES. Events of models that answer requests come in by an
-extension, which stands in ``docs/socket-protocol.md``.
+A thin shell over the dataplane: it translates bodies and errors. What is beyond the protocol stands
+in ``docs/serving.md``.
 """
 
-import contextlib
+import asyncio
+import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from edge_agent.serving import tensors
+from edge_agent.serving import consumers, http_bodies, http_protocol
+from edge_agent.serving.asking import Occlusion
+from edge_agent.serving.dataplane import EXTENSIONS, NAME, Caller, Dataplane, Inferred
 from edge_agent.serving.engine import Engine
-from edge_agent.serving.release import LoadedRelease
+from edge_agent.serving.explanation import By
+from edge_agent.serving.http_protocol import (
+    Request,
+    Respond,
+    Response,
+    TooLarge,
+    TooLong,
+    TooSlow,
+)
+from edge_agent.serving.metrics import CONTENT_TYPE, Metrics, StatusSource
 from edge_core.errors import (
+    DeadlineExceeded,
     InvalidConfiguration,
     InvalidMessage,
     Overloaded,
     SerinusError,
     Unavailable,
+    UnknownModel,
+    quoted,
 )
-from edge_core.features.request_definition import RequestDefinition
 
-MAX_BODY_BYTES = 8 * 1024 * 1024
-Handler = Callable[[Request], Awaitable[Response]]
+log = logging.getLogger(__name__)
 
+TIMEOUT_HEADER = b"x-serinus-timeout-ms"
 
-def create_app(engine: Engine, version: str) -> Starlette:
-    """Build the HTTP application over the engine."""
-    routes = _Routes(engine, version)
-    return Starlette(
-        routes=[
-            Route("/v2", _translated(routes.server)),
-            Route("/v2/health/live", _translated(routes.live)),
-            Route("/v2/health/ready", _translated(routes.ready)),
-            Route("/v2/models/{model}", _translated(routes.model)),
-            Route("/v2/models/{model}/ready", _translated(routes.model_ready)),
-            Route("/v2/models/{model}/infer", _translated(routes.infer), methods=["POST"]),
-            Route(
-                "/v2/models/{model}/events/{stream}", _translated(routes.events), methods=["POST"]
-            ),
-        ]
-    )
+_Handler: TypeAlias = Callable[["App", "_Asked"], Awaitable[Response]]
 
 
-class _Routes:
-    """Translate only: parse, call the engine, render."""
+class _Asked(NamedTuple):
+    """What a path and its request ask for."""
 
-    def __init__(self, engine: Engine, version: str) -> None:
+    model: str
+    version: str
+    """Empty where the path names none."""
+    stream: str
+    request: Request
+
+
+class App:
+    """The HTTP application over the engine; see :class:`~http_protocol.Application`."""
+
+    def __init__(self, engine: Engine, version: str, status: StatusSource) -> None:
+        """Build it.
+
+        Args:
+            engine: answers.
+            version: of this agent.
+            status: what the agent is doing, for the metrics that only it knows.
+        """
         self._engine = engine
-        self._version = version
+        self._plane = Dataplane(engine, version)
+        self._metrics = Metrics(engine, version, status)
+        self._running: set[asyncio.Task[None]] = set()
 
-    async def server(self, _: Request) -> Response:
-        return _json(
-            {"name": "serinus", "version": self._version, "extensions": ["serinus_events"]}
+    def answer(self, request: Request, respond: Respond) -> None:
+        """Answer, now or once the engine has."""
+        try:
+            model, version, stream, path = _parsed(request.path)
+            methods = _ROUTES.get(path)
+            if methods is None:
+                raise _NoSuchPath(f"no path {request.path[:64]!r}; docs/serving.md lists them")
+            method = "GET" if request.method == "HEAD" else request.method
+            handler = methods.get(method)
+            if handler is None:
+                raise _NoSuchMethod(f"{request.method} is not for this path; use {min(methods)}")
+            if request.header(b"content-encoding") not in (None, b"identity"):
+                raise _Encoded("the body is compressed, which is not read here; send it as it is")
+            asked = _Asked(model, version, stream, request)
+            if handler is App._infer:  # by callbacks: a task would cost as much as parsing
+                self._submit(asked, respond)
+                return
+            task = asyncio.get_running_loop().create_task(self._run(handler, asked, respond))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        except SerinusError as error:
+            respond(self.refused(error))
+        except Exception as error:  # a defect of ours: this request gets an error, others go on
+            respond(self._defect(error))
+
+    def refused(self, error: SerinusError) -> Response:
+        """Turn one of our errors into a response, and count it."""
+        self._engine.tally.refused("rest", type(error).__name__.lstrip("_"))
+        return _json({"error": str(error)}, _status(error))
+
+    def _defect(self, error: Exception) -> Response:
+        log.error("answering over HTTP failed: %s: %s", type(error).__name__, error)
+        self._engine.tally.refused("rest", "defect")
+        reason = f"the agent could not answer ({type(error).__name__}: {error})"
+        return _json({"error": reason}, 500)
+
+    async def _run(self, handler: _Handler, asked: _Asked, respond: Respond) -> None:
+        try:
+            response = await handler(self, asked)
+        except SerinusError as error:
+            response = self.refused(error)
+        except Exception as error:  # as above
+            response = self._defect(error)
+        respond(response)
+
+    def _submit(self, asked: _Asked, respond: Respond) -> None:
+        request = asked.request
+        caller = Caller(
+            consumer=consumers.named(request.header(consumers.HTTP_HEADER)),
+            deadline=_deadline(request),
         )
+        read = http_bodies.inference(request.body, _header_length(request))
 
-    async def live(self, _: Request) -> Response:
+        def done(found: Inferred | SerinusError) -> None:
+            try:
+                respond(
+                    self.refused(found)
+                    if isinstance(found, SerinusError)
+                    else _inferred(found, read.binary)
+                )
+            except Exception as error:  # as above
+                respond(self._defect(error))
+
+        self._plane.submit(asked.model, asked.version, read.asked, caller, done)
+
+    async def _infer(self, asked: _Asked) -> Response:
+        raise AssertionError("answered by callbacks")
+
+    async def _server(self, _: _Asked) -> Response:
+        return _json({"name": NAME, "version": self._plane.version, "extensions": EXTENSIONS})
+
+    async def _live(self, _: _Asked) -> Response:
+        self._engine.check_alive()
         return _json({"live": True})
 
-    async def ready(self, _: Request) -> Response:
-        ready = self._engine.active is not None
+    async def _ready(self, _: _Asked) -> Response:
+        ready = self._plane.ready
         return _json({"ready": ready}, 200 if ready else 503)
 
-    async def model_ready(self, request: Request) -> Response:
-        release = self._release(request)
-        return _json({"name": release.ref.model, "ready": True})
+    async def _metrics_text(self, _: _Asked) -> Response:
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
-    async def model(self, request: Request) -> Response:
-        release = self._release(request)
+    async def _model(self, asked: _Asked) -> Response:
+        found = self._plane.metadata(asked.model, asked.version)
         return _json(
-            {
-                "name": release.ref.model,
-                "versions": [release.ref.version],
-                "platform": release.session.runtime,
-                "inputs": tensors.described(release.definition),
-                "outputs": [
-                    {"name": "scores", "datatype": "FP32", "shape": [-1, len(release.classes)]},
-                    {"name": "label", "datatype": "BYTES", "shape": [-1]},
-                ],
+            found._asdict()
+            | {
+                "inputs": [tensor._asdict() for tensor in found.inputs],
+                "outputs": [tensor._asdict() for tensor in found.outputs],
             }
         )
 
-    async def infer(self, request: Request) -> Response:
-        release = self._release(request)
-        asked = tensors.inference(await _body(request))
-        if isinstance(release.definition, RequestDefinition):
-            fields = tensors.fields_of(release.definition, asked)
-            answers = await self._engine.ask(fields, asked.slices)
-        else:
-            answers = await self._engine.predict(tensors.samples_of(asked), asked.slices)
-        return _json(tensors.answered(release, asked.id, answers))
+    async def _model_ready(self, asked: _Asked) -> Response:
+        release = self._plane.release_of(asked.model, asked.version)
+        return _json({"name": release.ref.model, "ready": True})
 
-    async def events(self, request: Request) -> Response:
-        release, stream = self._release(request), request.path_params["stream"]
-        sent = tensors.events(await _body(request))
-        observed = await self._engine.observe(
-            stream, sent.times_us, sent.sequence, sent.fields, sent.arrived_us
+    async def _explain(self, asked: _Asked) -> Response:
+        request = asked.request
+        read = http_bodies.inference(request.body, _header_length(request))
+        found = await self._plane.explain(
+            asked.model, asked.version, read.asked, _occlusion(read.parameters)
+        )
+        content = msgspec.structs.asdict(found)
+        named = {"model_name": content.pop("model"), "model_version": content.pop("version")}
+        parameters = {"release": content.pop("digest"), "target": content.pop("target")}
+        return _json(
+            {
+                **named,
+                **({"id": read.asked.id} if read.asked.id else {}),
+                "parameters": parameters,
+                **content,
+            }
+        )
+
+    async def _events(self, asked: _Asked) -> Response:
+        sent = http_bodies.events(asked.request.body)
+        release, observed = await self._plane.observe(
+            asked.model,
+            asked.version,
+            asked.stream,
+            sent.times_us,
+            sent.sequence,
+            sent.fields,
+            sent.arrived_us,
         )
         return _json(
             {
                 "model_name": release.ref.model,
                 "model_version": release.ref.version,
-                "stream": stream,
+                "stream": asked.stream,
                 "taken": observed.taken,
                 "dropped": msgspec.structs.asdict(observed.dropped),
             }
         )
 
-    def _release(self, request: Request) -> LoadedRelease:
-        release = self._engine.active
-        if release is None:
-            raise Unavailable("no release is active on this device yet; wait for its rollout")
-        if request.path_params["model"] != release.ref.model:
-            raise _NotFound(f"this device serves {release.ref.model}, no other model")
-        return release
+    async def _feedback(self, asked: _Asked) -> Response:
+        sent = http_bodies.feedback(asked.request.body)
+        joined = self._plane.feedback(asked.model, asked.version, sent.prediction_id, sent.label)
+        return _json({"joined": joined})
 
 
-class _NotFound(SerinusError):
-    """The model's name is not the one served here."""
+_MODEL = ("v2", "models", "*")
+_ROUTES: dict[tuple[str, ...], dict[str, _Handler]] = {
+    ("healthz",): {"GET": App._live},
+    ("readyz",): {"GET": App._ready},
+    ("metrics",): {"GET": App._metrics_text},
+    ("v2",): {"GET": App._server},
+    ("v2", "health", "live"): {"GET": App._live},
+    ("v2", "health", "ready"): {"GET": App._ready},
+    _MODEL: {"GET": App._model},
+    (*_MODEL, "ready"): {"GET": App._model_ready},
+    (*_MODEL, "infer"): {"POST": App._infer},
+    (*_MODEL, "explain"): {"POST": App._explain},
+    (*_MODEL, "feedback"): {"POST": App._feedback},
+    (*_MODEL, "events", "*"): {"POST": App._events},
+}
 
 
-class _TooLarge(InvalidMessage):
-    """The body has more bytes than are read."""
+@lru_cache(maxsize=256)
+def _parsed(path: str) -> tuple[str, str, str, tuple[str, ...]]:
+    """Model, version and stream that a path names, and the path without them."""
+    parts = path.rstrip("/").split("/")[1:]
+    model = version = stream = ""
+    if len(parts) > 2 and parts[1] == "models":
+        model, parts[2] = parts[2], "*"
+        if len(parts) > 4 and parts[3] == "versions":
+            version = parts[4]
+            del parts[3:5]
+        if len(parts) > 4 and parts[3] == "events":
+            stream, parts[4] = parts[4], "*"
+    return model, version, stream, tuple(parts)
 
 
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _TooLarge(f"body of more than {MAX_BODY_BYTES} bytes; send fewer rows")
-    return bytes(body)
+class _NoSuchPath(SerinusError):
+    """No interface is there."""
 
 
-def _translated(handler: Handler) -> Handler:
-    """Turn our errors into status codes; every other error is a bug and stays one."""
+class _NoSuchMethod(SerinusError):
+    """The path is there for another method."""
 
-    async def handle(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except SerinusError as error:
-            return _json({"error": str(error)}, _status(error))
 
-    return handle
+class _Encoded(InvalidMessage):
+    """The body is compressed."""
+
+
+def _inferred(found: Inferred, binary: frozenset[str]) -> Response:
+    body, header_length = http_bodies.answer(
+        model=found.model,
+        version=found.version,
+        request_id=found.id,
+        parameters=found.parameters,
+        outputs=found.outputs,
+        binary=binary,
+    )
+    if header_length is None:
+        return Response(body)
+    more = b"inference-header-content-length: %d\r\n" % header_length
+    return Response(body, media_type=b"application/octet-stream", more=more)
+
+
+def _header_length(request: Request) -> int | None:
+    value = request.header(b"inference-header-content-length")
+    if value is None:
+        return None
+    if not (value.isdigit() and len(value) < 12):
+        text = quoted(InvalidMessage(value[:32].decode("latin-1")))
+        raise InvalidMessage(f"Inference-Header-Content-Length is {text!r}, not a number of bytes")
+    return int(value)
+
+
+def _deadline(request: Request) -> float | None:
+    """Until when an answer is worth having, on ``time.perf_counter()``; none for ever."""
+    value = request.header(TIMEOUT_HEADER)
+    if value is None:
+        return None
+    if not (value.isdigit() and len(value) < 12):
+        text = quoted(InvalidMessage(value[:32].decode("latin-1")))
+        raise InvalidMessage(f"X-Serinus-Timeout-Ms is {text!r}, not a number of milliseconds")
+    return time.perf_counter() + int(value) / 1000
+
+
+class _How(msgspec.Struct, frozen=True):
+    by: By | None = None
+    per_class: bool = False
+
+
+def _occlusion(parameters: dict[str, Any]) -> Occlusion:
+    try:
+        how = msgspec.convert(parameters, _How)
+        return Occlusion(how.by, how.per_class)
+    except msgspec.ValidationError as error:
+        raise InvalidMessage(f"parameters of an explanation: {quoted(error)}") from error
 
 
 def _status(error: SerinusError) -> int:
     match error:
-        case _TooLarge():
+        case TooLarge():
             return 413
-        case _NotFound():
+        case TooSlow():
+            return 408
+        case TooLong():
+            return 431
+        case _Encoded():
+            return 415
+        case UnknownModel() | _NoSuchPath():
             return 404
+        case _NoSuchMethod():
+            return 405
         case Overloaded():
             return 429
+        case DeadlineExceeded():
+            return 504
         case Unavailable():
             return 503
         case _:
@@ -166,24 +331,22 @@ def _status(error: SerinusError) -> int:
 
 
 def _json(content: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
+    return Response(msgspec.json.encode(content), status)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn inside our own event loop: signals belong to the agent."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+def create_app(engine: Engine, version: str, status: StatusSource = dict) -> App:
+    """Build the HTTP application; arguments as of :class:`App`."""
+    return App(engine, version, status)
 
 
-def listen(port: int) -> socket.socket:
+def listen(port: int, setting: str = "rest_port") -> socket.socket:
     """Take a port of 127.0.0.1.
 
     Raises:
         InvalidConfiguration: the port is taken.
     """
-    listener = socket.socket()
+    # asyncio turns Nagle's algorithm off, which costs 40 ms here, only where the protocol is named.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
@@ -191,17 +354,11 @@ def listen(port: int) -> socket.socket:
         listener.close()
         raise InvalidConfiguration(
             f"port {port} on 127.0.0.1 cannot be used ({error.strerror}); name another "
-            "[serving] rest_port"
+            f"[serving] {setting}"
         ) from error
     return listener
 
 
-async def serve(app: Starlette, listener: socket.socket) -> None:
+async def serve(app: App, listener: socket.socket) -> None:
     """Serve until cancelled; the listener is closed then."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
-    server = _Server(config)
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        server.should_exit = True
-        listener.close()
+    await http_protocol.serve(app, listener)

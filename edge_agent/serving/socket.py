@@ -13,14 +13,18 @@ import msgspec
 
 from edge_agent.serving import admission, frames
 from edge_agent.serving.admission import Admitted
+from edge_agent.serving.asking import Occlusion
 from edge_agent.serving.connection import Connection
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.frames import (
     Answers,
     Ask,
     Attach,
     Attached,
     Detach,
+    Explain,
+    Explained,
     Failure,
     Feedback,
     Joined,
@@ -90,7 +94,7 @@ class SocketServer:
     def _take(self, peer: socket.socket) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
             error = Overloaded(f"more than {MAX_CONNECTIONS} connections; close some")
-            self._engine.refusals.count(error)
+            self._refused(error)
             failure = Failure(id=0, kind=type(error).__name__, message=str(error))
             with contextlib.suppress(OSError), peer:
                 peer.setblocking(False)
@@ -102,10 +106,13 @@ class SocketServer:
                 self._thread,
                 self._dispatch,
                 self._waiting.append,
-                self._engine.refusals.count,
+                self._refused,
                 self._connections.discard,
             )
         )
+
+    def _refused(self, error: SerinusError) -> None:
+        self._engine.tally.refused("socket", type(error).__name__)
 
     def _refuse_without_descriptor(self, error: OSError) -> None:
         """End the connection that no descriptor is left for; it would come up again for ever."""
@@ -143,6 +150,9 @@ class SocketServer:
                 active = self._engine.serving(request.model)
                 work = admission.requests(active.release, request.fields)
                 self._admit(connection, request, active, work, request.slices)
+            case Explain():
+                active = self._engine.serving(request.model)
+                self._admit(connection, request, active, _explanation(active, request), {})
             case Feedback():
                 joined = self._engine.feedback(request.prediction_id, request.label)
                 connection.send(Joined(id=request.id, joined=joined))
@@ -156,7 +166,7 @@ class SocketServer:
     def _admit(
         self,
         connection: Connection,
-        request: Predict | PredictShared | Push | Observe | Ask,
+        request: Predict | PredictShared | Push | Observe | Ask | Explain,
         active: Active,
         work: Admitted,
         slices: dict[str, str],
@@ -176,6 +186,8 @@ class SocketServer:
             case Observed(taken, dropped):
                 counts = msgspec.structs.asdict(dropped)
                 connection.send(Noted(id=request_id, taken=taken, dropped=counts))
+            case Explanation():
+                connection.send(Explained(id=request_id, explanation=answer))
             case Remembered():
                 raise TypeError("no application asks for that")
 
@@ -195,6 +207,15 @@ def _events(active: Active, request: Observe) -> Admitted:
         request.fields,
         None if arrived is None else frames.moments_of("arrivals", arrived),
     )
+
+
+def _explanation(active: Active, request: Explain) -> Admitted:
+    if request.shape is None and not request.samples:
+        of = admission.requests(active.release, request.fields)
+    else:
+        of = admission.windows(active.release, frames.windows_of(request))
+    how = Occlusion(request.by, request.per_class)
+    return admission.explanation(active.release, of, how)
 
 
 def _share(connection: Connection, request: Attach | Detach) -> None:

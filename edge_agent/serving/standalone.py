@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_agent.inference import target_choice
 from edge_agent.monitor import Monitor
-from edge_agent.serving import socket
+from edge_agent.serving import open_protocol, socket
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.release import LoadedRelease
@@ -28,6 +28,7 @@ async def serve(
     stop: asyncio.Event,
     *,
     rest_port: int = 0,
+    grpc_port: int = 0,
     log_folder: Path | None = None,
 ) -> None:
     """Serve the bundles' variants on a Unix socket until ``stop``; statistics are kept, not sent.
@@ -39,6 +40,7 @@ async def serve(
         now_ms: UTC now.
         stop: ends it.
         rest_port: of the Open Inference Protocol on 127.0.0.1; 0 for none.
+        grpc_port: the same over gRPC.
         log_folder: where each prediction's release is noted; nowhere if none.
 
     Raises:
@@ -61,18 +63,10 @@ async def serve(
     for number, release in enumerate(releases):
         lane = engine.add_lane() if number else engine.lanes[0]
         lane.set_active(release, "incumbent", None)
-    server = await socket.listen(path, engine, partial(_status, engine))
-    rest_server = None
-    if rest_port:
-        # Not above: they take memory and time where nobody uses them.
-        from importlib.metadata import version
-
-        from edge_agent.serving import rest
-
-        listener = rest.listen(rest_port)
-        listener.listen()  # so that whoever reads the line below may connect at once
-        app = rest.create_app(engine, version("serinus"))
-        rest_server = asyncio.create_task(rest.serve(app, listener))
+    status = partial(_status, engine)
+    open_servers = open_protocol.servers(engine, status, rest_port=rest_port, grpc_port=grpc_port)
+    server = await socket.listen(path, engine, status)
+    running = [asyncio.create_task(serve()) for serve in open_servers]
     names = ", ".join(release.ref.name for release in releases)
     print(f"serving {names} on {path} with {releases[0].session.runtime}", flush=True)
     while not stop.is_set():
@@ -82,9 +76,9 @@ async def serve(
         except TimeoutError:
             monitor.close(wall_us() // 1000)
             monitor.take_samples()
-    if rest_server is not None:
-        rest_server.cancel()
-        await asyncio.gather(rest_server, return_exceptions=True)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
     server.close()
     await engine.close()
     path.unlink(missing_ok=True)
@@ -113,6 +107,6 @@ def _status(engine: Engine) -> dict[str, str | int | float | bool | None]:
         "rows": sum(lane.totals.rows for lane in lanes),
         "target": ", ".join(dict.fromkeys(lane.active.target for lane in lanes if lane.active)),
         "features": ", ".join(lane.active.kind for lane in lanes if lane.active),
-        "refused_requests": engine.refusals.total,
+        "refused_requests": engine.tally.refused_requests,
         "clock_held": sum(lane.remembering.clock_held for lane in lanes),
     }

@@ -1,89 +1,106 @@
-"""Tensors of the Open Inference Protocol v2, and events beside them.
+"""Tensors of the Open Inference Protocol v2, whatever carries them.
 
-Source: the Open Inference Protocol (KServe v2), REST. Features of windows have one input
-``samples`` FP32 [batch, samples, inputs]; those of requests have one for each field, of shape [n].
+Features of windows have one input ``samples`` FP32 [batch, samples, inputs]; those of requests have
+one for each field, of shape [n]. Outputs are the same for both; see :data:`OUTPUTS`.
+
+Source: the Open Inference Protocol (KServe v2), "required API".
 """
 
-from typing import Annotated, Any, Literal
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from edge_agent.inference.session import Float32
 from edge_agent.serving.fields import Column
 from edge_agent.serving.predictions import Prediction
 from edge_agent.serving.release import LoadedRelease
-from edge_core.errors import InvalidInput, InvalidMessage, quoted
+from edge_core.errors import InvalidInput
+from edge_core.features.columns import Given
 from edge_core.features.definition import FeatureDefinition
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.requests import Category, FieldType, Number, Time
 
-DataType = Literal["FP32", "INT64", "BYTES"]
+Datatype = Literal["FP32", "INT64", "BYTES"]
 MAX_INPUTS = 64
 """As many as a request has fields."""
+MAX_AXES = 3
+MAX_ID = 256
+"""Characters of a request's id, which comes back with the answer."""
 
 
-class _Tensor(msgspec.Struct, frozen=True, kw_only=True):
+class Tensor(NamedTuple):
+    """Values of one input or output."""
+
     name: str
-    shape: Annotated[list[int], msgspec.Meta(min_length=1, max_length=3)]
-    datatype: DataType
-    data: list[Any]
+    datatype: Datatype
+    shape: list[int]
+    values: npt.NDArray[Any] | list[Any]
+    """Row-major; those of JSON may be nested."""
 
 
-class Inference(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of an inference request."""
+class Described(NamedTuple):
+    """An input or output as the model's metadata tell it."""
 
-    inputs: Annotated[list[_Tensor], msgspec.Meta(min_length=1, max_length=MAX_INPUTS)]
-    id: str | None = None
-    parameters: dict[str, Any] = {}
-
-    @property
-    def slices(self) -> dict[str, str]:
-        """The request's slices; raise :class:`InvalidInput` where they are none."""
-        found = self.parameters.get("slices", {})
-        if not isinstance(found, dict):
-            raise InvalidInput("parameters.slices has to be an object of names and values")
-        return {str(key): str(value) for key, value in found.items()}
+    name: str
+    datatype: Datatype
+    shape: list[int]
+    """-1 for an axis of any length."""
 
 
-class Events(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of a request to remember events: an extension of the protocol."""
+class Asked(NamedTuple):
+    """An inference request, whatever carried it."""
 
-    times_us: list[int]
-    sequence: list[int]
-    fields: dict[str, list[str | int | float | None]]
-    arrived_us: list[int] | None = None
-
-
-_inference = msgspec.json.Decoder(Inference)
-_events = msgspec.json.Decoder(Events)
+    id: str
+    inputs: Sequence[Tensor]
+    slices: dict[str, str]
+    outputs: Sequence[str]
+    """Names of the wanted ones; empty for all."""
 
 
-def inference(body: bytes) -> Inference:
-    """Parse; raise :class:`InvalidMessage`."""
-    try:
-        return _inference.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidMessage(f"not an inference request: {quoted(error)}") from error
+class _Output(NamedTuple):
+    datatype: Datatype
+    of: Callable[[list[Prediction]], list[Any]]
 
 
-def events(body: bytes) -> Events:
-    """Parse; raise :class:`InvalidMessage`."""
-    try:
-        return _events.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidMessage(f"not a request to remember events: {quoted(error)}") from error
+OUTPUTS: dict[str, _Output] = {
+    "scores": _Output("FP32", lambda found: [score for one in found for score in one.scores]),
+    "label": _Output("BYTES", lambda found: [one.label for one in found]),
+    "prediction_id": _Output("BYTES", lambda found: [one.id for one in found]),
+    "served_by": _Output("BYTES", lambda found: [one.served_by for one in found]),
+    "time_us": _Output("INT64", lambda found: [one.last_us for one in found]),
+}
+"""``scores`` are the probabilities [n, classes]; the others have one value a row [n].
+
+``time_us`` is the moment of which a request was answered; windows have none here.
+"""
+_OF_WINDOWS = [name for name in OUTPUTS if name != "time_us"]
 
 
-def described(definition: FeatureDefinition) -> list[dict[str, object]]:
-    """Name, datatype and shape of each input."""
+def inputs_of(definition: FeatureDefinition) -> list[Described]:
+    """What a release takes."""
     if isinstance(definition, RequestDefinition):
         fields = definition.request.fields
-        return [{"name": f.name, "datatype": _datatype(f), "shape": [-1]} for f in fields]
-    return [{"name": "samples", "datatype": "FP32", "shape": [-1, *definition.raw_shape]}]
+        return [Described(field.name, _datatype(field), [-1]) for field in fields]
+    return [Described("samples", "FP32", [-1, *definition.raw_shape])]
 
 
-def samples_of(asked: Inference) -> Float32:
+def outputs_of(release: LoadedRelease) -> list[Described]:
+    """What a release answers."""
+    return [
+        Described(
+            name,
+            OUTPUTS[name].datatype,
+            [-1, len(release.classes)] if name == "scores" else [-1],
+        )
+        for name in _names(release)
+    ]
+
+
+def samples_of(asked: Asked) -> Float32:
     """Windows, float32 [batch, samples, inputs]; raise :class:`InvalidInput`."""
     tensor = asked.inputs[0]
     if tensor.name != "samples" or len(asked.inputs) != 1:
@@ -94,15 +111,19 @@ def samples_of(asked: Inference) -> Float32:
         raise InvalidInput(f"shape {tensor.shape} holds no rows")
     try:
         with np.errstate(over="ignore"):  # becomes infinity, which the engine refuses
-            return np.asarray(tensor.data, dtype=np.float32).reshape(tensor.shape)
+            values = np.asarray(tensor.values, dtype=np.float32)
+            # numpy multiplies the axes in 64 bits, so a shape that overflows them may seem filled
+            if values.size != math.prod(tensor.shape):
+                raise ValueError(f"{values.size} values came")
+            return values.reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidInput(f"data do not fill the shape {tensor.shape}: {error}") from error
 
 
-def fields_of(definition: RequestDefinition, asked: Inference) -> dict[str, Column]:
+def fields_of(definition: RequestDefinition, asked: Asked) -> Given:
     """Columns of a request by field; raise :class:`InvalidInput`."""
     known = {field.name: field for field in definition.request.fields}
-    found: dict[str, Column] = {}
+    found: dict[str, Any] = {}
     for tensor in asked.inputs:
         field = known.get(tensor.name)
         if field is None:
@@ -111,54 +132,58 @@ def fields_of(definition: RequestDefinition, asked: Inference) -> dict[str, Colu
             )
         if tensor.name in found:
             raise InvalidInput(f"input {tensor.name} comes twice")
-        if tensor.datatype != _datatype(field) or tensor.shape != [len(tensor.data)]:
+        if tensor.datatype != _datatype(field) or tensor.shape != [len(tensor.values)]:
             raise InvalidInput(
                 f"input {tensor.name} is {_datatype(field)} [n] with n values, not "
-                f"{tensor.datatype} {tensor.shape} with {len(tensor.data)}"
+                f"{tensor.datatype} {tensor.shape} with {len(tensor.values)}"
             )
-        try:
-            found[tensor.name] = msgspec.convert(tensor.data, list[str | int | float | None])
-        except msgspec.ValidationError as error:
-            raise InvalidInput(f"input {tensor.name} is no flat list of values") from error
+        found[tensor.name] = _column(tensor)
     return found
 
 
 def answered(
-    release: LoadedRelease, request_id: str | None, answers: list[Prediction]
-) -> dict[str, object]:
-    """The response to an inference request."""
-    first = answers[0]
-    scores = [score for answer in answers for score in answer.scores]
-    times = [answer.last_us for answer in answers]
-    return {
-        "model_name": first.model,
-        "model_version": first.version,
-        **({"id": request_id} if request_id else {}),
-        "parameters": {
-            "release": first.digest,
-            "target": first.target,
-            "served_by": first.served_by,
-            "prediction_ids": [answer.id for answer in answers],
-            **({"times_us": times} if any(times) else {}),
-        },
-        "outputs": [
-            {
-                "name": "scores",
-                "datatype": "FP32",
-                "shape": [len(answers), len(release.classes)],
-                "data": scores,
-            },
-            {
-                "name": "label",
-                "datatype": "BYTES",
-                "shape": [len(answers)],
-                "data": [answer.label for answer in answers],
-            },
-        ],
-    }
+    release: LoadedRelease, wanted: Sequence[str], found: list[Prediction]
+) -> list[Tensor]:
+    """The outputs of an answer, in the order in which they are wanted; all where none is named."""
+    return [
+        Tensor(
+            name,
+            OUTPUTS[name].datatype,
+            [len(found), len(release.classes)] if name == "scores" else [len(found)],
+            OUTPUTS[name].of(found),
+        )
+        for name in wanted or _names(release)
+    ]
 
 
-def _datatype(field: FieldType) -> DataType:
+def check_outputs(release: LoadedRelease, wanted: Sequence[str]) -> None:
+    """Refuse outputs that the release has not, before anything is computed.
+
+    Raises:
+        InvalidInput: one is unknown, or named twice.
+    """
+    known = _names(release)
+    for name in wanted:
+        if name not in known:
+            raise InvalidInput(f"unknown output {name[:64]!r}; the outputs are {', '.join(known)}")
+    if len(set(wanted)) < len(wanted):
+        raise InvalidInput("an output is asked for twice")
+
+
+def _names(release: LoadedRelease) -> Sequence[str]:
+    return list(OUTPUTS) if isinstance(release.definition, RequestDefinition) else _OF_WINDOWS
+
+
+def _column(tensor: Tensor) -> npt.NDArray[Any] | Column:
+    if isinstance(tensor.values, np.ndarray):
+        return tensor.values
+    try:
+        return msgspec.convert(tensor.values, list[str | int | float | None])
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"input {tensor.name} is no flat list of values") from error
+
+
+def _datatype(field: FieldType) -> Datatype:
     match field:
         case Number():
             return "FP32"

@@ -2,7 +2,7 @@
 
 There is no batching timer and no hand-over of requests between threads: a turn takes whatever came
 while the last one ran, from the connections that the thread watches and from other threads, and
-answers it together. Shadows work only in a turn in which nobody asked.
+answers it together. Explanations and shadows get those turns in which nobody asked.
 """
 
 import logging
@@ -10,10 +10,11 @@ import os
 import queue
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from edge_agent.serving.answering import Answerer
-from edge_agent.serving.work import Job
+from edge_agent.serving.pulse import Pulse
+from edge_agent.serving.work import Answer, Job
 
 Handler = Callable[[int], None]
 Errand = Callable[[], None]
@@ -24,8 +25,9 @@ log = logging.getLogger(__name__)
 class InferenceThread:
     """To be started, posted to and stopped by other threads; the rest is the thread's own."""
 
-    def __init__(self, answerer: Answerer) -> None:
+    def __init__(self, answerer: Answerer, pulse: Pulse) -> None:
         self._answerer = answerer
+        self._pulse = pulse
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wake, select.EPOLLIN)
@@ -35,7 +37,7 @@ class InferenceThread:
         self._at_stop: list[Errand] = []
         self._jobs: list[Job] = []
         self._stopping = False
-        self._more_shadow = False
+        self._more = False
         self.rows = 0
         """Rows that were taken in this turn."""
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
@@ -82,36 +84,55 @@ class InferenceThread:
         """Call this when the thread ends."""
         self._at_stop.append(errand)
 
+    def check_alive(self) -> None:
+        """Raise :class:`Unavailable` where the thread is dead or hangs. From any thread."""
+        self._pulse.check(self._thread)
+
     def _serve(self) -> None:
         while not self._stopping:
-            self._read()
-            busy = bool(self._jobs)
-            self._answer()
-            try:
-                self._answerer.count()
-                self._more_shadow = busy or self._answerer.shadow()
-            except Exception as error:
-                log.error("statistics failed: %s: %s", type(error).__name__, error)
-        for errand in self._at_stop:
+            self._turn()
+        self._deliver(self._answerer.explanations.abandon())
+        for errand in (*self._turn_ends, *self._at_stop):
             _tried(errand)
 
-    def _read(self) -> None:
-        """Let everything that is ready hand in its jobs; wait only if no shadow work is left."""
-        for descriptor, events in self._poll.poll(0 if self._more_shadow else -1):
+    def _turn(self) -> None:
+        """Read, answer, count; explain and shadow where nobody asked."""
+        # Waits only if no other work is left.
+        ready = self._poll.poll(0 if self._more else -1)
+        self._pulse.begin()
+        for descriptor, events in ready:
             handler = self._handlers.get(descriptor)
             if handler is not None:  # none where an earlier one of this turn closed it
                 _tried(handler, events)
-
-    def _answer(self) -> None:
         jobs, self._jobs = self._jobs, []
         self.rows = 0
-        for job, answer in self._answerer.answer(jobs) if jobs else ():
+        self._deliver(self._answerer.answer(jobs) if jobs else [])
+        self._end_turn()
+        _tried(self._answerer.count)
+        explanations = self._answerer.explanations
+        if explanations:
+            self._deliver(explanations.step(idle=not jobs))
+            self._end_turn()
+        self._more = bool(jobs or explanations) or self._shadow()
+        self._pulse.end()
+
+    def _deliver(self, answers: Iterable[tuple[Job, Answer]]) -> None:
+        for job, answer in answers:
             try:
                 job.done(answer)
             except Exception as error:  # one application's trouble is not the next one's
                 log.error("an answer was not delivered: %s: %s", type(error).__name__, error)
+
+    def _end_turn(self) -> None:
         for errand in self._turn_ends:
             _tried(errand)
+
+    def _shadow(self) -> bool:
+        try:
+            return self._answerer.shadow()
+        except Exception as error:  # what a shadow does is nobody's trouble but its own
+            log.error("shadowing failed: %s: %s", type(error).__name__, error)
+            return False
 
     def _run_errands(self, _: int) -> None:
         os.eventfd_read(self._wake)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from edge_agent.sampling import Sampled, Sampling
-from edge_agent.serving.asking import SensorSamples, WholeWindows, Work
+from edge_agent.serving.asking import Requests, SensorSamples, WholeWindows, Work
 from edge_agent.serving.memory import Rows
 from edge_core.errors import InvalidInput
 from edge_core.features.evaluation import Evaluator
@@ -63,6 +63,12 @@ class WindowMemory:
                 )
             case _:
                 raise TypeError(f"{type(work).__name__} is no work on windows")
+
+    def peek(self, work: WholeWindows | Requests, came_us: int) -> Rows:
+        """Windows as they are."""
+        if not isinstance(work, WholeWindows):
+            raise TypeError(f"{type(work).__name__} is no work on windows")
+        return Rows(work.samples, None)
 
     def snapshot(self) -> Mapping[str, bytes]:
         """Every open stream."""

@@ -8,7 +8,8 @@ import msgspec
 
 from edge_agent.monitor import Role
 from edge_agent.serving.answer_cache import AnswerCache
-from edge_agent.serving.asking import Remember, Work
+from edge_agent.serving.asking import Explain, Remember, Work
+from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.memory import Memory
 from edge_agent.serving.predictions import Prediction
 from edge_agent.serving.release import LoadedRelease
@@ -24,7 +25,7 @@ class Remembered(NamedTuple):
     parts: Mapping[str, bytes]
 
 
-Answer: TypeAlias = list[Prediction] | Observed | Remembered | SerinusError
+Answer: TypeAlias = list[Prediction] | Explanation | Observed | Remembered | SerinusError
 Done = Callable[[Answer], None]
 
 
@@ -98,7 +99,7 @@ class Job:
         self,
         *,
         active: Active,
-        work: Work | Remember,
+        work: Work | Explain | Remember,
         rows: int,
         slices: dict[str, str],
         done: Done,

@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent.client import AgentClient, AsyncAgentClient
 from edge_agent.serving import frames
-from edge_core.errors import InvalidInput, InvalidMessage, Unavailable
+from edge_core.errors import InvalidInput, InvalidMessage, Unavailable, UnknownModel
 from edge_core.features.request_evaluation import RequestEvaluator
 from tests.simulators.processes import Process
 from tests.simulators.tiny_bundle import CLASSES, tiny_bundle, tiny_rows
@@ -27,6 +27,18 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     command = [sys.executable, "-m", "edge_agent", "serve", str(bundle), "--socket", str(path)]
     with Process(command, folder / "agent.log") as process:
         process.wait_for_text("serving tiny-motion@1.0.0", seconds=20)
+        yield path
+        assert "Traceback" not in process.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def parcels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of a real agent that answers requests."""
+    folder = tmp_path_factory.mktemp("parcels")
+    bundle, path = tiny_requests(folder / "bundle"), folder / "agent.sock"
+    command = [sys.executable, "-m", "edge_agent", "serve", str(bundle), "--socket", str(path)]
+    with Process(command, folder / "agent.log") as process:
+        process.wait_for_text("serving tiny-parcels@1.0.0", seconds=20)
         yield path
         assert "Traceback" not in process.log.read_text()
 
@@ -84,6 +96,39 @@ def test_refusals_come_back_as_the_error_they_are(agent: Path) -> None:
         with pytest.raises(InvalidMessage, match="send fewer rows"):
             client.predict(np.zeros((300_000, 8, 2), np.float32))
         assert client.predict(tiny_rows(1)[0])
+
+
+def test_answers_are_explained(agent: Path, parcels: Path) -> None:
+    samples, labels = tiny_rows(6)
+    asked = {"place": ["p1", "p2"], "size": np.array([1.0, 2.0])}
+
+    async def story() -> None:
+        async with AsyncAgentClient(agent) as client:
+            assert await client.explain(samples) == by_input
+            with pytest.raises(InvalidInput, match="use predict and push"):
+                await client.explain(asked)
+        async with AsyncAgentClient(parcels) as client:
+            assert (await client.explain(asked, per_class=True)).names == DEFINITION.feature_names
+
+    with AgentClient(agent) as client:
+        by_input = client.explain(samples)
+        by_feature = client.explain(samples, by="features", per_class=True)
+        with pytest.raises(InvalidInput, match="three axes"):
+            client.explain(samples[0])
+        with pytest.raises(InvalidInput, match="send 1 to 341"):
+            client.explain(np.zeros((342, 8, 2)))
+    assert by_input.labels == [CLASSES[label] for label in labels]
+    assert (by_input.by, by_input.names, by_input.per_class) == ("inputs", ["ax", "ay"], [])
+    assert np.array(by_input.contributions).shape == (6, 2)
+    assert np.array(by_feature.per_class).shape == (6, 4, 3)
+    for row, label in enumerate(labels):
+        own = np.array(by_feature.per_class[row])[:, label]
+        np.testing.assert_array_equal(own, by_feature.contributions[row])
+    with AgentClient(parcels) as client:
+        assert np.array(client.explain(asked).contributions).shape == (2, 7)
+        with pytest.raises(InvalidInput, match="explain them by features"):
+            client.explain(asked, by="inputs")
+    asyncio.run(story())
 
 
 def test_overlapping_requests_find_their_answers(agent: Path) -> None:
@@ -148,18 +193,6 @@ def test_an_agent_that_talks_nonsense_is_refused(tmp_path: Path) -> None:
         client.status()
     with deaf(tmp_path / "two.sock", nonsense) as path:
         asyncio.run(story(path))
-
-
-@pytest.fixture(scope="module")
-def parcels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The socket of a real agent that answers requests."""
-    folder = tmp_path_factory.mktemp("parcels")
-    bundle, path = tiny_requests(folder / "bundle"), folder / "agent.sock"
-    command = [sys.executable, "-m", "edge_agent", "serve", str(bundle), "--socket", str(path)]
-    with Process(command, folder / "agent.log") as process:
-        process.wait_for_text("serving tiny-parcels@1.0.0", seconds=20)
-        yield path
-        assert "Traceback" not in process.log.read_text()
 
 
 def test_events_and_requests_travel_as_they_are(parcels: Path) -> None:
@@ -292,5 +325,5 @@ def test_a_model_may_be_named(agent: Path) -> None:
     samples, _ = tiny_rows(1)
     with AgentClient(agent, model="tiny-motion") as client:
         assert client.predict(samples)[0].model == "tiny-motion"
-    with AgentClient(agent, model="other") as client, pytest.raises(InvalidInput, match="'other'"):
+    with AgentClient(agent, model="other") as client, pytest.raises(UnknownModel, match="'other'"):
         client.predict(samples)

@@ -4,6 +4,7 @@ import socket
 import pytest
 
 from edge_agent.serving import consumers
+from edge_core.errors import InvalidInput
 
 
 @pytest.mark.parametrize(
@@ -19,14 +20,32 @@ from edge_agent.serving import consumers
     ],
 )
 def test_a_consumer_is_named_by_user_and_program(arguments: list[str], name: str) -> None:
-    assert consumers.named(7, arguments) == name
+    assert consumers.of_process(7, arguments) == name
 
 
 def test_a_name_is_bounded() -> None:
-    assert len(consumers.named(7, ["x" * 5000])) == consumers.MAX_LENGTH
+    assert len(consumers.of_process(7, ["x" * 5000])) == consumers.MAX_LENGTH
 
 
 def test_the_kernel_says_who_is_at_the_other_end() -> None:
     one, other = socket.socketpair(socket.AF_UNIX)
     with one, other:
         assert consumers.peer_of(one).startswith(f"uid:{os.getuid()}/")
+
+
+@pytest.mark.parametrize("name", ["a", "line-7/press", "team:x@site_1.2", "x" * 64])
+def test_a_name_is_taken_as_it_is(name: str) -> None:
+    assert consumers.named(name) == name
+    assert consumers.named(name.encode()) == name
+
+
+def test_no_name_is_no_consumer() -> None:
+    assert consumers.named(None) == consumers.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "x" * 65, "-a", "a\n", "a\x00", "ü", b"\xff", 'a"b', "{a}", "a,b"]
+)
+def test_other_names_are_refused(name: str | bytes) -> None:
+    with pytest.raises(InvalidInput, match="1 to 64 letters"):
+        consumers.named(name)

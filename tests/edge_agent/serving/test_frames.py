@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.serving import frames
+from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.fields import encoded
-from edge_agent.serving.frames import Ask, Noted, Observe, Predict, Push, Status
+from edge_agent.serving.frames import Ask, Explain, Noted, Observe, Predict, Push, Status
 from edge_agent.serving.predictions import Prediction
 from edge_core.errors import InvalidInput, InvalidMessage
 
@@ -49,6 +50,36 @@ def test_the_layout_is_the_documented_one() -> None:
     expected = ["push", 3, "wrist", b"\0" * 8, b"\0" * 8, {}, "", 0]
     assert msgspec.msgpack.decode(body(request)) == expected
     assert frames.encode(Status(id=1)) == b"\x09\0\0\0" + b"\x92\xa6status\x01"
+
+
+def test_explain_has_the_documented_layout() -> None:
+    request = Explain(id=4, shape=(1, 1, 1), samples=b"\0" * 4, fields={})
+    assert msgspec.msgpack.decode(body(request)) == [
+        "explain", 4, [1, 1, 1], b"\0" * 4, {}, None, False, "", 0
+    ]  # fmt: skip
+    assert frames.decode_request(body(request)) == request
+    explanation = Explanation(
+        model="m",
+        version="1.0.0",
+        digest="0" * 64,
+        target="t",
+        by="features",
+        names=["f"],
+        classes=["a", "b"],
+        labels=["a"],
+        confidences=[0.75],
+        contributions=[[0.25]],
+        per_class=[[[0.25, -0.25]]],
+    )
+    answer = frames.Explained(id=4, explanation=explanation)
+    kind, number, content = msgspec.msgpack.decode(body(answer))
+    assert (kind, number, content[4:8]) == ("explained", 4, ["features", ["f"], ["a", "b"], ["a"]])
+    assert frames.decode_response(body(answer)) == answer
+
+
+def test_samples_need_a_shape() -> None:
+    with pytest.raises(InvalidInput, match="without their shape"):
+        frames.windows_of(Explain(id=1, shape=None, samples=b"\0" * 4, fields={}))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from edge_agent.monitor import Monitor
 from edge_agent.serving import rest
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.http_protocol import MAX_BODY_BYTES
 from edge_agent.serving.release import LoadedRelease
 from edge_core.errors import InvalidConfiguration
 from tests.simulators.processes import free_port
@@ -72,12 +73,16 @@ async def test_an_inference_answers_as_the_protocol_says(
         "1.0.0",
         "x1",
     )
-    assert content["parameters"]["release"] == release.ref.digest
-    assert content["parameters"]["served_by"] == "model"
-    assert len(set(content["parameters"]["prediction_ids"])) == 4
-    scores, label = content["outputs"]
+    assert content["parameters"] == {
+        "release": release.ref.digest,
+        "target": release.target,
+        "runtime": release.session.runtime,
+    }
+    scores, label, ids, served_by = content["outputs"]
     assert (scores["datatype"], scores["shape"], len(scores["data"])) == ("FP32", [4, 3], 12)
     assert label["data"] == [CLASSES[index] for index in labels]
+    assert (ids["name"], len(set(ids["data"]))) == ("prediction_id", 4)
+    assert (served_by["name"], served_by["data"]) == ("served_by", ["model"] * 4)
 
 
 async def test_nested_data_are_accepted(monitor: Monitor, release: LoadedRelease) -> None:
@@ -136,7 +141,7 @@ async def test_other_refusals_have_their_status(monitor: Monitor, release: Loade
     async with served(monitor, release) as client:
         unknown = await client.get("/v2/models/other")
         assert (unknown.status_code, "tiny-motion" in unknown.json()["error"]) == (404, True)
-        large = await client.post(INFER, content=bytes(rest.MAX_BODY_BYTES + 1))
+        large = await client.post(INFER, content=bytes(MAX_BODY_BYTES + 1))
         assert large.status_code == 413
         assert "send fewer rows" in large.json()["error"]
         assert (await client.get(INFER)).status_code == 405
@@ -188,8 +193,9 @@ async def test_requests_have_an_input_for_each_field(
         "taken": 2,
         "dropped": {"duplicate": 0, "expired": 0, "ahead": 1, "overflow": 0, "evicted": 0},
     }
-    assert before["parameters"]["times_us"] == [END, END]
-    assert after.json()["parameters"]["times_us"] == [END, END + 1]
+    times = [answer["outputs"][4] for answer in (before, after.json())]
+    assert [one["name"] for one in times] == ["time_us"] * 2
+    assert [one["data"] for one in times] == [[END, END], [END, END + 1]]
     assert before["outputs"][0]["data"] != after.json()["outputs"][0]["data"]
 
 
@@ -251,3 +257,16 @@ def test_a_busy_port_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(InvalidConfiguration, match=f"port {port} .*rest_port"):
             rest.listen(port)
+
+
+async def test_a_request_that_is_too_late_is_a_504(
+    monitor: Monitor, release: LoadedRelease
+) -> None:
+    async with served(monitor, release) as client:
+        body = {"inputs": [tensor(1)]}
+        late = await client.post(INFER, json=body, headers={"X-Serinus-Timeout-Ms": "0"})
+        in_time = await client.post(INFER, json=body, headers={"X-Serinus-Timeout-Ms": "60000"})
+        wrong = await client.post(INFER, json=body, headers={"X-Serinus-Timeout-Ms": "-1"})
+    assert (late.status_code, in_time.status_code, wrong.status_code) == (504, 200, 400)
+    assert "deadline passed" in late.json()["error"]
+    assert "not a number of milliseconds" in wrong.json()["error"]

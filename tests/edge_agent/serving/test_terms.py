@@ -14,7 +14,7 @@ from edge_agent.serving.engine import Engine
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.work import Terms
-from edge_core.errors import DeadlineExceeded, InvalidInput, Unavailable
+from edge_core.errors import DeadlineExceeded, InvalidInput, Unavailable, UnknownModel
 from tests.simulators.failing_session import FailingSession
 from tests.simulators.tiny_bundle import tiny_rows
 
@@ -63,7 +63,7 @@ async def test_where_several_are_served_one_has_to_be_named(
     async with engine(monitor, release, parcels) as both:
         with pytest.raises(InvalidInput, match="several models are served; name one of"):
             await both.predict(samples)
-        with pytest.raises(InvalidInput, match=r"no model 'x+' here; served: "):
+        with pytest.raises(UnknownModel, match=r"no model 'x+' here; served: "):
             await both.predict(samples, None, Terms(model="x" * 300))
         both.lanes[1].set_active(None, "incumbent", None)
         assert len(await both.predict(samples)) == 1
