@@ -17,13 +17,16 @@ from edge_agent.monitor import Batch, Monitor, Role, joined
 from edge_agent.sampling import Sampled
 from edge_agent.serving.asking import Remember
 from edge_agent.serving.memory import Rows
+from edge_agent.serving.policy import Policy
 from edge_agent.serving.predictions import Opinion, Prediction, Recent
 from edge_agent.serving.release import LoadedRelease
+from edge_agent.serving.shadow_budget import ShadowBudget
 from edge_agent.serving.shadowing import Answered, Shadowing, opinion_of
 from edge_agent.serving.work import Active, Answer, Job, Remembered
 from edge_core import outputs
 from edge_core.errors import InvalidInput, SerinusError, Unavailable
 from edge_core.features.request_evaluation import Observed
+from edge_core.messages.telemetry import Cause
 
 MAX_BATCH_ROWS = 64
 
@@ -40,32 +43,45 @@ class _Made(NamedTuple):
 class Answerer:
     """Computes answers; everything but construction happens on the inference thread."""
 
-    def __init__(self, monitor: Monitor, recent: Recent, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        recent: Recent,
+        now_us: Callable[[], int],
+        policy: Policy,
+        shadow_cpu_share: float = 1.0,
+    ) -> None:
         self._monitor = monitor
+        self._policy = policy
         self._recent = recent
         self._now_us = now_us
         self._uncounted: list[Answered] = []
-        self._shadowing = Shadowing(monitor)
+        self.shadowing = Shadowing(monitor, ShadowBudget(shadow_cpu_share, time.monotonic()))
 
     def answer(self, jobs: list[Job]) -> list[tuple[Job, Answer]]:
         """Answer jobs in the order in which they came; statistics follow in :meth:`count`."""
         answers: list[tuple[Job, Answer]] = []
         groups: dict[tuple[int, tuple[tuple[str, str], ...]], list[_Made]] = {}
+        incomplete: list[_Made] = []
         for job in jobs:
             rows = self._take(job)
             if not isinstance(rows, Rows):
                 answers.append((job, rows))
             elif not len(rows.raw):
                 answers.append((job, []))
+            elif rows.incomplete is not None:
+                incomplete.append(_Made(job, rows))
             else:
                 key = (id(job.active), tuple(job.slices.items()))
                 groups.setdefault(key, []).append(_Made(job, rows))
         for group in groups.values():
             for part in _parts(group):
                 answers += self._answer_together(part)
+        for made in incomplete:
+            answers += self._answer_incomplete(made)
         return answers
 
-    def count(self, *, shadowed: bool) -> None:
+    def count(self, shadow: LoadedRelease | None) -> None:
         """Count what was answered; applications have their answers already.
 
         With a shadow, the batches are kept for :meth:`shadow`, the oldest being dropped first.
@@ -73,13 +89,13 @@ class Answerer:
         uncounted, self._uncounted = self._uncounted, []
         for answered in uncounted:
             active, role, batch, _ = answered
-            if shadowed and role.arm != "fallback":
-                self._shadowing.add(answered)
+            if shadow is not None and role.arm != "fallback":
+                self.shadowing.add(answered, shadow)
             self._monitor.answered(role, active.release, batch, self._now_us() // 1000)
 
     def shadow(self, shadow: LoadedRelease | None, active: Active | None) -> bool:
-        """Let the shadow answer one batch of the past; false when none is left."""
-        return self._shadowing.score_one(shadow, active)
+        """Let the shadow answer one batch of the past; false when none is left for now."""
+        return self.shadowing.score_one(shadow, active)
 
     def _take(self, job: Job) -> Rows | Answer:
         """What the job's memory makes of it."""
@@ -103,24 +119,52 @@ class Answerer:
         try:
             raw = joined([made.rows.raw for made in group])
             features = _features(group, raw)
-        except InvalidInput as error:
-            if len(group) == 1:
-                return [(group[0].job, error)]
-            # One of them is to blame: each alone.
-            return [answer for made in group for answer in self._answer_together([made])]
-        except Exception as error:
-            return _failed(group, error)
-        try:
             return self._predict(group, raw, features)
+        except InvalidInput as error:
+            if len(group) > 1:  # one of them is to blame: each alone
+                return [answer for made in group for answer in self._answer_together([made])]
+            job, rows = group[0]
+            try:
+                marked = job.active.memory.incomplete(rows)
+            except InvalidInput:
+                return [(job, error)]
+            except Exception as defect:
+                return _failed(group, defect)
+            return self._answer_incomplete(_Made(job, marked))
         except Exception as error:
             return _failed(group, error)
 
+    def _answer_incomplete(self, made: _Made) -> list[tuple[Job, Answer]]:
+        """The model answers the rows that are complete, the baseline the others."""
+        job, rows = made
+        assert rows.incomplete is not None
+        found: list[Prediction] = [None] * len(rows.raw)  # type: ignore[list-item]  # filled below
+        try:
+            for lacking in (False, True):
+                places = np.flatnonzero(rows.incomplete == lacking)
+                if len(places):
+                    part = _Made(job, rows.taken(places))
+                    [(_, answer)] = self._answer_part(part, incomplete=lacking)
+                    if not isinstance(answer, list):
+                        return [(job, answer)]
+                    for place, prediction in zip(places.tolist(), answer, strict=True):
+                        found[place] = prediction
+        except Exception as error:
+            return _failed([made], error)
+        return [(job, found)]
+
+    def _answer_part(self, made: _Made, *, incomplete: bool) -> list[tuple[Job, Answer]]:
+        features = made.rows.features
+        if features is None:
+            features = _of_windows(made.job, made.rows.raw)
+        return self._predict([made], made.rows.raw, features, incomplete=incomplete)
+
     def _predict(
-        self, group: list[_Made], raw: Float32, features: Float32
+        self, group: list[_Made], raw: Float32, features: Float32, *, incomplete: bool = False
     ) -> list[tuple[Job, Answer]]:
         active, slices = group[0].job.active, group[0].job.slices
         release = active.release
-        role, logits = self._logits(active, raw, features, slices)
+        role, logits, cause = self._logits(active, raw, features, slices, incomplete)
         probabilities = outputs.probabilities(logits)
         opinion = opinion_of(release, probabilities)
         remembered = self._recent.remember(
@@ -137,31 +181,51 @@ class Answerer:
             latency_us=np.repeat(latency, [len(made.rows.raw) for made in group]),
             slices=slices,
             sampled=_sampled(group),
+            cause=cause,
         )
         self._uncounted.append(Answered(active, role, batch, remembered))
-        predictions = _predictions(role, opinion, batch, _times(group))
+        predictions = _predictions(role, opinion, batch, cause, _times(group))
         return _split(predictions, group)
 
     def _logits(
-        self, active: Active, raw: Float32, features: Float32, slices: dict[str, str]
-    ) -> tuple[Role, Float32]:
-        """Logits of the model, or of the baseline when the model fails."""
+        self,
+        active: Active,
+        raw: Float32,
+        features: Float32,
+        slices: dict[str, str],
+        incomplete: bool,
+    ) -> tuple[Role, Float32, Cause | None]:
+        """Logits of the model, or of the baseline and why."""
         release, rows = active.release, len(features)
-        try:
-            logits = release.logits(raw, features)
-            if np.isfinite(logits).all():
-                active.totals.rows += rows
-                return active.role, logits
-            reason = "scores are not finite"
-        except Unavailable as error:
-            reason = str(error)
-        if not active.totals.errors:
-            log.warning("%s fails, its baseline answers: %s", release.ref.name, reason)
-        active.totals.errors += rows
-        active.totals.fallbacks += rows
-        self._monitor.failed(active.role, slices, rows, release.layout.confidence_size)
+        cause = self._policy.instead(release, incomplete=incomplete)
+        if cause is None:
+            try:
+                logits = release.logits(raw, features)
+                if np.isfinite(logits).all():
+                    self._policy.answered(release)
+                    active.totals.rows += rows
+                    return active.role, logits, None
+                reason = "scores are not finite"
+            except Unavailable as error:
+                reason = str(error)
+            if not active.totals.errors:
+                log.warning("%s fails, its baseline answers: %s", release.ref.name, reason)
+            self._policy.failed(release, reason)
+            cause = "error"
+        self._count_instead(active, cause, slices, rows)
         role = msgspec.structs.replace(active.role, arm="fallback")
-        return role, release.fallback_logits(features)
+        return role, release.fallback_logits(features), cause
+
+    def _count_instead(
+        self, active: Active, cause: Cause, slices: dict[str, str], rows: int
+    ) -> None:
+        """Count rows that the baseline answers."""
+        active.totals.fallbacks += rows
+        self._policy.rows[cause] += rows
+        if cause in ("error", "breaker"):  # the model's fault, and so judged in a rollout
+            active.totals.errors += rows
+            bins = active.release.layout.confidence_size
+            self._monitor.failed(active.role, slices, rows, bins)
 
 
 def _refused(observed: Observed) -> int:
@@ -222,7 +286,11 @@ def _times(group: list[_Made]) -> tuple[list[int], list[int]] | None:
 
 
 def _predictions(
-    role: Role, opinion: Opinion, batch: Batch, times: tuple[list[int], list[int]] | None
+    role: Role,
+    opinion: Opinion,
+    batch: Batch,
+    cause: Cause | None,
+    times: tuple[list[int], list[int]] | None,
 ) -> list[Prediction]:
     release, target = role.release, role.target
     model, version, digest = release.model, release.version, release.digest
@@ -241,6 +309,7 @@ def _predictions(
             scores=scores,
             first_us=first_us,
             last_us=last_us,
+            cause=cause or "",
         )
         for prediction_id, index, scores, first_us, last_us in zip(
             batch.ids,

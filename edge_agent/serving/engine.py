@@ -10,6 +10,7 @@ import logging
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable
 
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from edge_agent.serving import admission
 from edge_agent.serving.admission import Admitted
 from edge_agent.serving.answering import Answerer
 from edge_agent.serving.asking import Remember
+from edge_agent.serving.breaker import Limits
+from edge_agent.serving.policy import Policy
 from edge_agent.serving.predictions import Prediction, Recent
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.remembering import Remembering
@@ -49,6 +52,8 @@ class Engine:
         max_queue_rows: int,
         now_us: Callable[[], int],
         token: str | None = None,
+        policy: Policy | None = None,
+        shadow_cpu_share: float = 1.0,
     ) -> None:
         """Start the inference thread.
 
@@ -58,6 +63,8 @@ class Engine:
             max_queue_rows: rows that may wait; more are refused as ``Overloaded``.
             now_us: UTC clock in microseconds.
             token: makes prediction ids unique among the device's processes; drawn if none.
+            policy: says when baselines answer; none: where the model fails, and only then.
+            shadow_cpu_share: of one core that shadows may use.
         """
         self._monitor = monitor
         self._slices = slices
@@ -67,13 +74,16 @@ class Engine:
         self._shadow: LoadedRelease | None = None
         self._recent = Recent(MAX_RECENT, token or secrets.token_hex(4))
         self._now_us = now_us
-        self._answerer = Answerer(monitor, self._recent, now_us)
-        self.remembering = Remembering()
+        self.policy = policy or Policy(
+            Limits(), now_us=now_us, monotonic=time.monotonic, missing="refuse"
+        )
+        self._answerer = Answerer(monitor, self._recent, now_us, self.policy, shadow_cpu_share)
+        self.remembering = Remembering(tolerates=self.policy.missing == "fallback")
         """What the features remember, and where they began."""
         self._admitted: list[Job] = []
         self._waiting_rows = 0
         self._closed = False
-        self._more_shadow = False
+        self._pause: float | None = None
         # None ends the thread. Lists of jobs, since a wake-up costs more than a job.
         self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self.totals = Totals()
@@ -84,6 +94,11 @@ class Engine:
     def active(self) -> LoadedRelease | None:
         """The release that answers now."""
         return self._active.release if self._active else None
+
+    @property
+    def shadow_dropped(self) -> int:
+        """Rows that no shadow answered for want of time, since the process began."""
+        return self._answerer.shadowing.dropped
 
     @property
     def shadow(self) -> LoadedRelease | None:
@@ -339,16 +354,17 @@ class Engine:
                 except RuntimeError:  # the loop was closed without close(): nobody waits
                     return
             try:
-                self._answerer.count(shadowed=self._shadow is not None)
-                idle = self._queue.empty()
-                self._more_shadow = idle and self._answerer.shadow(self._shadow, self._active)
+                self._answerer.count(self._shadow)
+                if self._queue.empty():
+                    self._answerer.shadow(self._shadow, self._active)
+                self._pause = self._answerer.shadowing.pause()
             except Exception as error:
                 log.error("statistics failed: %s: %s", type(error).__name__, error)
 
     def _drain(self) -> list[Job] | None:
-        """Everything that waits; none at the end. Waits itself only if no shadow work is left."""
+        """Everything that waits; none at the end. Waits itself until shadow work may go on."""
         try:
-            first = self._queue.get(block=not self._more_shadow)
+            first = self._queue.get(timeout=self._pause)
         except queue.Empty:
             return []
         jobs = first

@@ -28,6 +28,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     scores: list[float]
     first_us: int = 0
     last_us: int = 0
+    cause: str = ""
+    """Why the baseline answered: ``missing``, ``error``, ``breaker`` or ``command``."""
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):

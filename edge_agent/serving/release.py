@@ -157,21 +157,31 @@ class LoadedRelease:
         assert self._windows is not None, "the features are those of requests"
         return self._windows
 
-    def begin(self) -> Memory:
-        """An empty memory for this release's features."""
+    def begin(self, *, tolerates: bool = False) -> Memory:
+        """An empty memory for this release's features.
+
+        Args:
+            tolerates: whether work is taken that lacks inputs which the definition refuses.
+        """
         match self.definition:
             case WindowDefinition():
-                return WindowMemory(self.evaluator)
+                return WindowMemory(self.evaluator, tolerates=tolerates, whole=self._raw)
             case RequestDefinition():
-                return RequestMemory(RequestEvaluator(self.definition))
+                return RequestMemory(RequestEvaluator(self.definition), tolerates=tolerates)
 
-    def restore(self, parts: Mapping[str, bytes]) -> Memory:
+    def restore(self, parts: Mapping[str, bytes], *, tolerates: bool = False) -> Memory:
         """The memory that a snapshot was taken of; raise :class:`InvalidInput` for other bytes."""
         match self.definition:
             case WindowDefinition():
-                return WindowMemory.restore(self.evaluator, parts)
+                return WindowMemory.restore(
+                    self.evaluator, parts, tolerates=tolerates, whole=self._raw
+                )
             case RequestDefinition():
-                return RequestMemory.restore(self.definition, parts)
+                return RequestMemory.restore(self.definition, parts, tolerates=tolerates)
+
+    @property
+    def _raw(self) -> bool:
+        return self.manifest.input == "samples"
 
     def logits(self, raw: Float32, features: Float32) -> Float32:
         """Run the model on whichever of both it takes.
