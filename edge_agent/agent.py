@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.commands import Commands
 from edge_agent.config import AgentConfig
 from edge_agent.memory_file import MemoryFile
 from edge_agent.memory_keeper import MemoryKeeper
@@ -20,15 +21,17 @@ from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Acknowledged, Connected, Disconnected, Link, LinkEvent, Received
 from edge_agent.outbox import SAMPLES, STATS, Outbox
 from edge_agent.repository import TufRepository
-from edge_agent.serving import rest, socket
+from edge_agent.serving import rest, socket, standing
+from edge_agent.serving.breaker import Limits
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.policy import Policy
 from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
 from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
 from edge_core.messages import codec, topics
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
+from edge_core.messages.telemetry import FallbackMode, Online, ReportedState, Sample, StatsWindow
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,12 @@ class Agent:
             slices=config.slices,
             max_queue_rows=config.serving.max_queue_rows,
             now_us=self._clock.now_us,
+            policy=_policy(config, self._clock),
+            shadow_cpu_share=config.serving.shadow_cpu_share,
+        )
+        self._mode: FallbackMode | None = None
+        self._commands = Commands(
+            config.state_dir, now_ms=self._clock.now_ms, follow=self._engine.policy.order
         )
         self._keeper = MemoryKeeper(
             MemoryFile(
@@ -163,6 +172,8 @@ class Agent:
             "memory_stored": self._keeper.stored,
             "memory_refused": self._engine.remembering.refused,
             "clock_held": self._engine.remembering.clock_held,
+            **standing.described(self._engine),
+            "commands_unreadable": self._commands.unreadable,
             "samples_too_big": self._monitor.unsendable_samples,
             "unsent_bytes": self._unsent(),
             "dropped_messages": self._outbox.dropped,
@@ -205,7 +216,12 @@ class Agent:
 
     def _receive(self, topic: str, payload: bytes) -> None:
         try:
-            self._updater.want(codec.decode(DesiredState, payload))
+            match topics.parse_down(topic, self._config.device):
+                case "desired":
+                    self._updater.want(codec.decode(DesiredState, payload))
+                case "command":
+                    self._commands.take(payload)
+                    self._state_dirty.set()
         except InvalidMessage as error:
             log.warning("dropped a message on %s: %s", topic, error)
 
@@ -213,6 +229,7 @@ class Agent:
         """Publish reported state when it changed, and stored messages as they are accepted."""
         while True:
             await asyncio.sleep(SEND_SECONDS)
+            self._note_mode()
             if self._state_dirty.is_set():
                 state = self._reported()
                 self._say(state)
@@ -222,6 +239,13 @@ class Agent:
                     self._link.publish(topic, codec.encode(state), retain=True)
             if self._connected:
                 self._publish_stored()
+
+    def _note_mode(self) -> None:
+        """Report when the baseline begins or ends to answer, whatever the cause."""
+        mode = self._engine.policy.mode(self._engine.active)
+        if mode != self._mode:
+            self._mode = mode
+            self._state_dirty.set()
 
     def _say(self, state: ReportedState) -> None:
         """Log what a person on the device would ask for, when it changes."""
@@ -309,7 +333,17 @@ class Agent:
             update=self._updater.state,
             reason=self._updater.reason,
             refusals=entry.refusals,
+            fallbacks=standing.modes(self._engine),
+            commands=self._commands.outcomes,
+            placement=standing.placement(active) if active else None,
+            shadow_dropped=self._engine.shadow_dropped,
         )
+
+
+def _policy(config: AgentConfig, clock: SystemClock) -> Policy:
+    limits = msgspec.structs.asdict(config.fallback)
+    missing = limits.pop("missing")
+    return Policy(Limits(**limits), now_us=clock.now_us, monotonic=clock.monotonic, missing=missing)
 
 
 def _stamped(window: StatsWindow, epoch: str, sequence: int) -> bytes:

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -45,6 +45,24 @@ class Serving(_Section, frozen=True, kw_only=True):
     rest_port: Port = 0
     """Port of the Open Inference Protocol on 127.0.0.1; 0 leaves it off."""
     max_queue_rows: Annotated[int, msgspec.Meta(ge=1)] = 4096
+    shadow_cpu_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
+    """Of one core that shadows may use; rows beyond it are not compared, and counted."""
+
+
+class Fallback(_Section, frozen=True, kw_only=True):
+    """When the baseline answers instead of the model."""
+
+    missing: Literal["fallback", "refuse"] = "fallback"
+    """What becomes of rows that lack inputs which the release's null policy refuses: the baseline
+    answers them, or nobody."""
+    failures_in_a_row: Annotated[int, msgspec.Meta(ge=1)] = 5
+    """Failed batches after which the model is left alone for a while."""
+    failure_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    """So is one that failed in this share of the latest ``share_batches`` batches."""
+    share_batches: Annotated[int, msgspec.Meta(ge=2, le=10_000)] = 50
+    pause_seconds: Positive = 5.0
+    """The first pause; each failed try doubles it."""
+    longest_pause_seconds: Positive = 300.0
 
 
 class Telemetry(_Section, frozen=True, kw_only=True):
@@ -94,6 +112,7 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     repository: Repository | None = None
     mqtt: Mqtt | None = None
     serving: Serving
+    fallback: Fallback = Fallback()
     telemetry: Telemetry = Telemetry()
     memory: Memory = Memory()
     update: Update = Update()
@@ -154,6 +173,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "repository": Repository,
     "mqtt": Mqtt,
     "serving": Serving,
+    "fallback": Fallback,
     "telemetry": Telemetry,
     "memory": Memory,
     "update": Update,

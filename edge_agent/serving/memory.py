@@ -31,7 +31,6 @@ class Rows(NamedTuple):
     incomplete: Bool | None = None
     """Rows that lack inputs which the model needs, bool [rows]; none where no row does."""
 
-
     def taken(self, places: Int64) -> "Rows":
         """Some of the rows; none of them is sampled."""
         features, times = self.features, self.times

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from edge_agent.inference.session import Float32, Session, open_session
+from edge_agent.inference.session import Float32, Session, open_session, placed
 from edge_agent.serving.memory import Memory
 from edge_agent.serving.request_memory import RequestMemory
 from edge_agent.serving.window_memory import WindowMemory
@@ -43,6 +43,7 @@ class LoadedRelease:
         self.target = target
         self.variant = manifest.variant(target)
         self.session = session
+        self.placed = placed(session, self.variant)
         self.classes = manifest.output.classes
         self.definition = definitions.parse(
             folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)

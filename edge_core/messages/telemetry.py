@@ -29,8 +29,8 @@ UpdateState = Literal[
     "failed",
 ]
 Cause = Literal["missing", "error", "breaker", "command"]
-"""Why a baseline answered instead of its model: inputs were missing, the model failed, it had failed
-too often to be asked, or somebody ordered it."""
+"""Why a baseline answered instead of its model: inputs were missing, the model failed, it had
+failed too often to be asked, or somebody ordered it."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 Text = Annotated[str, msgspec.Meta(max_length=512)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]

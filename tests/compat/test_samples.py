@@ -16,7 +16,9 @@ import pytest
 
 from converters import checking
 from converters.data import snapshot_folder
+from edge_agent.commands import Commands
 from edge_agent.memory_file import MemoryFile
+from edge_agent.serving.policy import Order
 from edge_agent.serving.remembering import Stored
 from edge_agent.update.journal import FILE, Entry, Journal
 from edge_agent.update.slots import Pointer, Slots
@@ -79,9 +81,7 @@ COMMAND = Command(
     id="c-17",
     issued_ms=1_790_000_000_000,
     expires_ms=1_790_003_600_000,
-    action=FallbackOn(
-        model="tiny-motion", reason="the season turned", until_ms=1_790_007_200_000
-    ),
+    action=FallbackOn(model="tiny-motion", reason="the season turned", until_ms=1_790_007_200_000),
 )
 MESSAGES: dict[str, codec.Message] = {
     "command": COMMAND,
@@ -234,6 +234,21 @@ def test_a_message_of_the_first_version_has_no_fields_of_the_second(
     document = msgspec.msgpack.decode(message_bytes(name)) | {field: value}
     with pytest.raises(InvalidMessage, match=f"version 1 has no field {field}"):
         codec.decode(type(MESSAGES[name]), msgspec.msgpack.encode(document))
+
+
+def test_what_was_ordered_is_read_as_it_was(tmp_path: Path) -> None:
+    shutil.copy(V1 / "commands.json", tmp_path / "commands.json")
+    commands = Commands(tmp_path, now_ms=lambda: 1_790_000_000_200, follow=lambda _: None)
+    assert commands.orders == [
+        Order(
+            model="tiny-motion",
+            reason="the season turned",
+            since_ms=1_790_000_000_100,
+            until_ms=1_790_007_200_000,
+        )
+    ]
+    assert commands.outcomes == SECOND_STATE.commands
+    assert commands.take(message_bytes("command")) == commands.outcomes[0]
 
 
 def test_what_features_remember_is_read_as_it_was(tmp_path: Path) -> None:
@@ -554,6 +569,7 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         ("edge_core/features/definition.py", "DEFINITION_VERSION"): 2,
         ("edge_core/features/remembered.py", "STATE_VERSION"): 2,
         ("edge_core/features/windowing.py", "SNAPSHOT_VERSION"): 1,
+        ("edge_agent/commands.py", "COMMANDS_VERSION"): 1,
         ("edge_core/messages/command.py", "COMMAND_VERSION"): 1,
         ("edge_core/messages/deployment.py", "DESIRED_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "ONLINE_VERSION"): 1,
