@@ -42,7 +42,7 @@ class Session(Protocol):
     placement: dict[str, int]
     """Operators by the execution provider or delegate that runs them, as far as it tells."""
 
-    absent: Sequence[str]
+    absent: list[str]
     """Wanted providers or delegates that are not there, so that others do their work."""
 
     def run(self, rows: Float32) -> Float32:

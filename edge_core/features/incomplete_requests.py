@@ -85,7 +85,8 @@ class Completion:
         """
         names = self._definition.input_names
         for name, rows in missing.items():
-            features[np.ix_(np.flatnonzero(rows), self._columns.get(name, []))] = np.nan
+            columns = np.array(self._columns.get(name, []), np.intp)
+            features[np.ix_(np.flatnonzero(rows), columns)] = np.nan
             if name in names:
                 numbers[rows, 0, names.index(name)] = np.nan
 
