@@ -33,5 +33,5 @@ class ShadowBudget:
 
     def _filled(self, now: float) -> float:
         self._tokens = min(BURST_SECONDS, self._tokens + self._share * max(0.0, now - self._at))
-        self._at = now
+        self._at = max(self._at, now)
         return self._tokens

@@ -17,6 +17,9 @@ from edge_core.features.windowing import FeatureStream
 
 MAX_STREAMS = 256
 MAX_STREAM_NAME = 64
+CLOCK_SET_US = 1_577_836_800_000_000
+"""2020: a clock that stands before it was never set, and judges no sensor's time. What it lets in
+begins anew once it is right."""
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +110,12 @@ class WindowMemory:
 
     def _push(self, work: SensorSamples, came_us: int, sampling: Sampling) -> Rows:
         name, times_us, samples = work
-        try:
-            refuse_ahead("a sample's time", times_us, came_us)
-        except InvalidInput:
-            self.counts["samples_ahead"] += np.size(times_us)
-            raise
+        if came_us >= CLOCK_SET_US:
+            try:
+                refuse_ahead("a sample's time", times_us, came_us)
+            except InvalidInput:
+                self.counts["samples_ahead"] += np.size(times_us)
+                raise
         stream = self._stream(name, came_us)
         late = stream.late
         found = stream.push(times_us, samples)
@@ -133,7 +137,8 @@ class WindowMemory:
     def _stream(self, name: str, came_us: int) -> FeatureStream:
         """The stream of this name, or a new one where it is far ahead of the clock."""
         stream = self._streams.get(name)
-        if stream is not None and ahead_us(stream.newest_us or 0, came_us):
+        newest = stream.newest_us if stream is not None and came_us >= CLOCK_SET_US else None
+        if newest is not None and ahead_us(newest, came_us):
             # Else a clock that was wrong once would make everything late until it is reached.
             log.warning("stream %s was far ahead of the clock and begins anew", name)
             self.counts["streams_begun_anew"] += 1
