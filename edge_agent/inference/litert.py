@@ -127,7 +127,10 @@ def _delegate(library: str) -> Any:
         OSError: there is no such library.
         ValueError: it does not start.
     """
-    ctypes.CDLL(library)
+    found = ctypes.CDLL(library)
+    for symbol in ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"):
+        if not hasattr(found, symbol):
+            raise ValueError(f"{library} is no delegate: it has no {symbol}")
     return load_delegate(library)
 
 
