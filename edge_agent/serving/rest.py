@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edge_agent.serving import tensors
+from edge_agent.serving import standing, tensors
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.release import LoadedRelease
 from edge_core.errors import (
@@ -79,6 +79,7 @@ class _Routes:
                 "name": release.ref.model,
                 "versions": [release.ref.version],
                 "platform": release.session.runtime,
+                "placement": msgspec.to_builtins(standing.placement(release)),
                 "inputs": tensors.described(release.definition),
                 "outputs": [
                     {"name": "scores", "datatype": "FP32", "shape": [-1, len(release.classes)]},

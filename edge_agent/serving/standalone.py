@@ -3,9 +3,12 @@
 import asyncio
 from pathlib import Path
 
+from edge_agent.config import Fallback
 from edge_agent.monitor import Monitor
-from edge_agent.serving import socket
+from edge_agent.serving import socket, standing
+from edge_agent.serving.breaker import Limits
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.policy import Policy
 from edge_agent.serving.release import LoadedRelease
 from edge_core.bundle import folder as folders
 
@@ -29,7 +32,10 @@ async def serve(bundle: Path, target: str, path: Path, now_ms: int, stop: asynci
         return now_ms * 1000 + int((loop.time() - started) * 1e6)
 
     monitor = Monitor(device="standalone", sample_every=SAMPLE_EVERY, now_ms=now_ms)
-    engine = Engine(monitor, slices={}, max_queue_rows=MAX_QUEUE_ROWS, now_us=wall_us)
+    policy = Policy(Limits(), now_us=wall_us, monotonic=loop.time, missing=Fallback().missing)
+    engine = Engine(
+        monitor, slices={}, max_queue_rows=MAX_QUEUE_ROWS, now_us=wall_us, policy=policy
+    )
     engine.set_active(release, "incumbent", None)
     server = await socket.listen(
         path,
@@ -40,6 +46,7 @@ async def serve(bundle: Path, target: str, path: Path, now_ms: int, stop: asynci
             "target": target,
             "features": release.kind,
             "clock_held": engine.remembering.clock_held,
+            **standing.described(engine),
         },
     )
     print(f"serving {release.ref.name} on {path} with {release.session.runtime}", flush=True)

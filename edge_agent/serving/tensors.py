@@ -137,7 +137,7 @@ def answered(
         "parameters": {
             "release": first.digest,
             "target": first.target,
-            "served_by": first.served_by,
+            **_served_by(answers),
             "prediction_ids": [answer.id for answer in answers],
             **({"times_us": times} if any(times) else {}),
         },
@@ -156,6 +156,17 @@ def answered(
             },
         ],
     }
+
+
+def _served_by(answers: list[Prediction]) -> dict[str, object]:
+    """Who answered; by row where not all rows were answered by the same one."""
+    by, causes = [a.served_by for a in answers], [a.cause for a in answers]
+    found: dict[str, object] = {"served_by": by[0] if len(set(by)) == 1 else "mixed"}
+    if found["served_by"] == "mixed":
+        found["served_by_rows"] = by
+    if any(causes):
+        found["causes"] = causes
+    return found
 
 
 def _datatype(field: FieldType) -> DataType:

@@ -116,9 +116,7 @@ def test_a_plug_in_that_cannot_be_imported_is_named(
     installed: Callable[[str], None], variant: VariantRecord, tmp_path: Path, source: str
 ) -> None:
     installed(source)
-    with pytest.raises(
-        Unavailable, match="toy-runtime cannot be imported from toy_runtime"
-    ):
+    with pytest.raises(Unavailable, match="toy-runtime cannot be imported from toy_runtime"):
         open_session(model(tmp_path), plugged(variant))
 
 

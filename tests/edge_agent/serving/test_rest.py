@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 from edge_agent.monitor import Monitor
 from edge_agent.serving import rest
+from edge_agent.serving.breaker import Limits
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.policy import Missing, Policy
 from edge_agent.serving.release import LoadedRelease
 from edge_core.errors import InvalidConfiguration
 from tests.simulators.processes import free_port
@@ -26,10 +29,11 @@ END = BEGIN + 300 * SECOND
 
 @asynccontextmanager
 async def served(
-    monitor: Monitor, release: LoadedRelease | None
+    monitor: Monitor, release: LoadedRelease | None, *, missing: Missing = "refuse"
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A real HTTP server on loopback and a client to it."""
-    engine = Engine(monitor, slices={}, max_queue_rows=2048, now_us=lambda: END)
+    policy = Policy(Limits(), now_us=lambda: END, monotonic=time.monotonic, missing=missing)
+    engine = Engine(monitor, slices={}, max_queue_rows=2048, now_us=lambda: END, policy=policy)
     engine.set_active(release, "incumbent", None)
     port = free_port()
     task = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), rest.listen(port)))
@@ -85,6 +89,20 @@ async def test_nested_data_are_accepted(monitor: Monitor, release: LoadedRelease
     async with served(monitor, release) as client:
         answer = await client.post(INFER, json={"inputs": [tensor(2, data=nested)]})
     assert answer.json()["outputs"][0]["shape"] == [2, 3]
+
+
+async def test_it_is_told_by_row_who_answered(monitor: Monitor, release: LoadedRelease) -> None:
+    data: list[float | None] = [*tensor(3)["data"]]
+    data[20] = None
+    async with served(monitor, release, missing="fallback") as client:
+        answer = await client.post(INFER, json={"inputs": [tensor(3, data=data)]})
+        alone = await client.post(INFER, json={"inputs": [tensor(1, data=[None] * 16)]})
+    told = answer.json()["parameters"]
+    assert told["served_by"] == "mixed"
+    assert told["served_by_rows"] == ["model", "fallback", "model"]
+    assert told["causes"] == ["", "missing", ""]
+    assert alone.json()["parameters"]["served_by"] == "fallback"
+    assert alone.json()["parameters"]["causes"] == ["missing"]
 
 
 async def test_health_and_metadata(monitor: Monitor, release: LoadedRelease) -> None:
