@@ -65,13 +65,18 @@ def window_rejection(
 
 
 def _causes(window: StatsWindow) -> Rejection | None:
-    """Baselines answer for some cause, and only their windows say which."""
+    """Baselines answer for some cause, and only their windows say which; only shadows drop rows."""
+    if window.dropped and (window.arm != "shadow" or window.dropped > MAX_ROWS):
+        return Rejection(
+            reason="impossible counts", detail=f"{window.dropped} rows dropped by {window.arm}"
+        )
     if window.fallbacks is None:
         return None
     caused = sum(msgspec.structs.astuple(window.fallbacks))
     if window.arm != "fallback" or caused != window.rows:
         return Rejection(
-            reason="impossible fallbacks", detail=f"{caused} of {window.rows} rows of {window.arm}"
+            reason="impossible counts",
+            detail=f"causes of {caused} of {window.rows} rows of {window.arm}",
         )
     return None
 
