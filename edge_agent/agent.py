@@ -73,6 +73,7 @@ class Agent:
         self._complained = ""
         self._waiting: dict[int, int] = {}
         self._last_sent = 0
+        self._refused_messages = 0
         self._monitor = Monitor(
             device=config.device,
             sample_every=config.telemetry.sample_every,
@@ -174,6 +175,7 @@ class Agent:
             "clock_held": self._engine.remembering.clock_held,
             **standing.described(self._engine),
             "commands_unreadable": self._commands.unreadable,
+            "messages_refused": self._refused_messages,
             "samples_too_big": self._monitor.unsendable_samples,
             "unsent_bytes": self._unsent(),
             "dropped_messages": self._outbox.dropped,
@@ -223,6 +225,7 @@ class Agent:
                     self._commands.take(payload)
                     self._state_dirty.set()
         except InvalidMessage as error:
+            self._refused_messages += 1
             log.warning("dropped a message on %s: %s", topic, error)
 
     async def _send(self) -> None:

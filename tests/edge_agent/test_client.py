@@ -76,7 +76,7 @@ def test_refusals_come_back_as_the_error_they_are(agent: Path) -> None:
         with pytest.raises(InvalidInput, match="three axes"):
             client.predict(np.zeros((8, 2)))
         with pytest.raises(InvalidInput, match="NaN or infinity in ax"):
-            client.predict(np.full((1, 8, 2), np.nan))
+            client.predict(np.full((1, 8, 2), np.inf))
         with pytest.raises(InvalidInput, match="not one of still"):
             client.feedback("x-1", "dance")
         with pytest.raises(InvalidMessage, match="send fewer rows"):

@@ -8,10 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from paho.mqtt import publish
 from typer.testing import CliRunner
 
 from edge_agent.client import AgentClient
-from edge_core.messages import codec
+from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import StatsWindow
 from fleet_client.cli import app
 from fleet_client.client import FleetClient, Refused
@@ -131,6 +132,19 @@ def test_an_order_waits_for_a_device_that_is_away(
     agent.start()
     wait_for(lambda: outcome(server, ordered["command"]) == "done", seconds=20, what="the outcome")
     assert answer(device) == ("fallback", "command")
+
+
+def test_what_is_no_command_is_counted_and_changes_nothing(
+    server: FleetServer, device: Device, agent: Process
+) -> None:
+    before = int(device.status()["messages_refused"] or 0)
+    topic = topics.down(NAME, "command")
+    for payload in (b"", b"noise", b"\x81\xa1v\x02", bytes(60_000)):
+        publish.single(topic, payload, qos=1, hostname="127.0.0.1", port=server.mqtt_port)
+    wait_for(
+        lambda: device.status()["messages_refused"] == before + 4, seconds=10, what="four refusals"
+    )
+    assert answer(device) == ("model", "")
 
 
 def test_missing_inputs_are_answered_by_the_baseline_and_counted(

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge_agent.inference.session import Float32
 from edge_agent.monitor import Monitor
 from edge_agent.serving.breaker import Limits
 from edge_agent.serving.engine import Engine
@@ -17,7 +18,7 @@ from edge_core.errors import InvalidInput
 from edge_core.messages.telemetry import FallbackCounts, StatsWindow
 from edge_core.stats.histogram import Histogram
 from tests.simulators.failing_session import FailingSession
-from tests.simulators.tiny_bundle import tiny_rows
+from tests.simulators.tiny_bundle import DEFINITION, TARGET, tiny_bundle, tiny_rows
 
 pytestmark = pytest.mark.anyio
 
@@ -211,6 +212,49 @@ async def test_a_stream_goes_on_over_missing_samples(
     whole = np.stack([samples[start : start + 8] for start in (8, 12)])
     asked = await engine.predict(whole)
     assert [a.scores for a in asked] == [a.scores for a in pushed[2:]]
+    await engine.close()
+
+
+class OfWindows:
+    """A session for raw windows, by features of them."""
+
+    def __init__(self, release: LoadedRelease) -> None:
+        self._evaluator, self._session = release.evaluator, release.session
+        self.runtime, self.placement = self._session.runtime, self._session.placement
+        self.absent: list[str] = []
+
+    def run(self, rows: Float32) -> Float32:
+        """Float32 [batch, samples, inputs] -> float32 [batch, classes]."""
+        assert np.isfinite(rows).all(), "the model sees no missing sample"
+        return self._session.run(self._evaluator.evaluate(self._evaluator.quantise(rows)))
+
+
+@pytest.mark.parametrize("missing", ["fallback", "refuse"])
+async def test_a_model_of_raw_windows_never_sees_a_missing_sample(
+    monitor: Monitor, tmp_path: Path, clock: Clock, missing: Missing
+) -> None:
+    """Also where the definition lets the channel miss some: the model has no value for it."""
+    replace = msgspec.structs.replace
+    definition = replace(
+        DEFINITION,
+        inputs=[replace(entry, null_policy="skip") for entry in DEFINITION.inputs],
+        features=[replace(feature, default=0.0) for feature in DEFINITION.features],
+    )
+    release = LoadedRelease.open(tiny_bundle(tmp_path, definition=definition), TARGET)
+    release.manifest = replace(release.manifest, input="samples")
+    release.session = OfWindows(release)
+    engine = engine_of(monitor, release, clock, missing=missing)
+    samples = tiny_rows(3)[0].copy()
+    samples[1, 2, 0] = np.nan
+    times = 20_000 * np.arange(1, 9, dtype=np.int64)
+    if missing == "refuse":
+        with pytest.raises(InvalidInput, match="a model of raw windows takes none"):
+            await engine.predict(samples)
+    else:
+        causes = [answer.cause for answer in await engine.predict(samples)]
+        assert causes == ["", "missing", ""]
+        [pushed] = await engine.push("wrist", times, samples[1])
+        assert pushed.cause == "missing"
     await engine.close()
 
 
