@@ -25,6 +25,7 @@ from edge_agent.serving import rest, socket, standing
 from edge_agent.serving.breaker import Limits
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.policy import Policy
+from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
@@ -84,10 +85,12 @@ class Agent:
             slices=config.slices,
             max_queue_rows=config.serving.max_queue_rows,
             now_us=self._clock.now_us,
+            cache_rows=config.serving.cache_rows,
+            prediction_log=_prediction_log(config),
             policy=_policy(config, self._clock),
             shadow_cpu_share=config.serving.shadow_cpu_share,
         )
-        self._mode: FallbackMode | None = None
+        self._modes: list[FallbackMode] = []
         self._commands = Commands(
             config.state_dir, now_ms=self._clock.now_ms, follow=self._engine.policy.order
         )
@@ -112,7 +115,7 @@ class Agent:
                 trusted_root=_read_root(config.repository.trusted_root),
                 folder=config.state_dir / "tuf",
             ),
-            server=self._engine,
+            server=self._engine.lanes[0],
             target=config.target,
             settings=config.update,
             clock=self._clock,
@@ -123,7 +126,12 @@ class Agent:
         """Serve and follow the fleet until ``stop`` is set; then send what is left, shortly."""
         port = self._config.serving.rest_port
         listener = rest.listen(port) if port else None
-        server = await socket.listen(self._config.serving.socket, self._engine, self.status)
+        server = await socket.listen(
+            self._config.serving.socket,
+            self._engine,
+            self.status,
+            mode=int(self._config.serving.socket_mode, 8),
+        )
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
         tasks.append(self._keeper.run())
         if listener is not None:
@@ -168,6 +176,9 @@ class Agent:
             "connected": self._connected,
             "rows": self._engine.totals.rows,
             "errors": self._engine.totals.errors,
+            "cached": self._engine.totals.cached,
+            "refused_requests": self._engine.refusals.total,
+            "undeclared_consumers": ", ".join(self._undeclared()),
             "features": active.kind if active else None,
             "memory": self._engine.remembering.beginning,
             "memory_stored": self._keeper.stored,
@@ -180,6 +191,11 @@ class Agent:
             "unsent_bytes": self._unsent(),
             "dropped_messages": self._outbox.dropped,
         }
+
+    def _undeclared(self) -> list[str]:
+        """Who asked and is not known to; nobody where the settings name nobody."""
+        declared = self._config.serving.consumers
+        return sorted(self._engine.consumers - set(declared)) if declared else []
 
     def _unsent(self) -> int | None:
         try:
@@ -232,7 +248,7 @@ class Agent:
         """Publish reported state when it changed, and stored messages as they are accepted."""
         while True:
             await asyncio.sleep(SEND_SECONDS)
-            self._note_mode()
+            self._note_modes()
             if self._state_dirty.is_set():
                 state = self._reported()
                 self._say(state)
@@ -243,11 +259,11 @@ class Agent:
             if self._connected:
                 self._publish_stored()
 
-    def _note_mode(self) -> None:
+    def _note_modes(self) -> None:
         """Report when the baseline begins or ends to answer, whatever the cause."""
-        mode = self._engine.policy.mode(self._engine.active)
-        if mode != self._mode:
-            self._mode = mode
+        modes = standing.modes(self._engine)
+        if modes != self._modes:
+            self._modes = modes
             self._state_dirty.set()
 
     def _say(self, state: ReportedState) -> None:
@@ -355,6 +371,11 @@ def _stamped(window: StatsWindow, epoch: str, sequence: int) -> bytes:
 
 def _unstamped(sample: Sample, epoch: str, sequence: int) -> bytes:
     return codec.encode(sample)
+
+
+def _prediction_log(config: AgentConfig) -> PredictionLog | None:
+    limit = config.serving.prediction_log_bytes
+    return PredictionLog(config.state_dir, max_bytes=limit) if limit else None
 
 
 def _read_root(path: Path) -> bytes:

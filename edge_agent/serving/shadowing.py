@@ -51,18 +51,19 @@ class Shadowing:
         self.dropped = 0
         """Rows that no shadow answered: more came than there was time for."""
 
-    def add(self, answered: Answered, shadow: LoadedRelease) -> None:
+    def add(self, answered: Answered) -> None:
         """Keep a batch for later; the oldest goes where too many wait."""
         self._waiting.append(answered)
         if len(self._waiting) > MAX_SHADOW_BATCHES:
-            self._drop(self._waiting.popleft(), shadow)
+            self._drop(self._waiting.popleft())
 
-    def score_one(self, shadow: LoadedRelease | None, active: Active | None) -> bool:
-        """Let the shadow answer one batch; false when none is left, or the budget is spent."""
+    def score_one(self) -> bool:
+        """Let its shadow answer one batch; false when none is left, or the budget is spent."""
         if not self._waiting or not self._budget.allows(self._monotonic()):
             return False
         answered = self._waiting.popleft()
-        if shadow is not None and answered.active is active:
+        shadow = answered.active.shadow
+        if shadow is not None:
             began = self._cpu()
             self._score(shadow, answered)
             self._budget.spend(self._cpu() - began, self._monotonic())
@@ -72,8 +73,11 @@ class Shadowing:
         """Seconds until the next batch may be scored; none where nothing waits for that."""
         return self._budget.pause(self._monotonic()) if self._waiting else None
 
-    def _drop(self, answered: Answered, shadow: LoadedRelease) -> None:
+    def _drop(self, answered: Answered) -> None:
         active, rows = answered.active, len(answered.batch.ids)
+        shadow = active.shadow
+        if shadow is None:
+            return  # nobody compares them any more
         self.dropped += rows
         bins, slices = shadow.layout.confidence_size, answered.batch.slices
         self._monitor.dropped(_role(shadow, active), slices, rows, bins, active.release.ref)

@@ -28,8 +28,8 @@ def described(engine: Engine) -> dict[str, Plain]:
 
 def modes(engine: Engine) -> list[FallbackMode]:
     """Models whose baseline answers now, whatever comes."""
-    mode = engine.policy.mode(engine.active)
-    return [] if mode is None else [mode]
+    found = [engine.policy.mode(lane.active) for lane in engine.lanes]
+    return [mode for mode in found if mode is not None]
 
 
 def placement(release: LoadedRelease) -> Placement:
