@@ -217,7 +217,7 @@ def test_a_pipeline_gives_each_batch_its_own_answer_in_order(agent: Path) -> Non
 
 def test_one_bad_batch_of_a_pipeline_fails_at_its_place(agent: Path) -> None:
     samples, _ = tiny_rows(3)
-    broken = np.full_like(samples[1:2], np.nan)
+    broken = np.full_like(samples[1:2], np.inf)
     with AgentClient(agent) as client:
         answers = client.predict_each([samples[:1], broken, samples[2:]], in_flight=8)
         assert len(next(answers)) == 1
