@@ -80,6 +80,7 @@ def record(variant: Variant) -> VariantRecord:
         runtime=profile.runtime,
         path=f"variants/{profile.target}/{profile.file}",
         quantization=dict(source.settings),
+        providers=profile.providers or msgspec.UNSET,
         float_layers=list(source.float_layers),
         layer_errors=variant.layer_errors,
         scaling=source.scaling,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.commands import Commands
 from edge_agent.config import AgentConfig
 from edge_agent.memory_file import MemoryFile
 from edge_agent.memory_keeper import MemoryKeeper
@@ -19,8 +20,10 @@ from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Acknowledged, Connected, Disconnected, Link, LinkEvent, Received
 from edge_agent.outbox import SAMPLES, STATS, Outbox
 from edge_agent.repository import TufRepository
-from edge_agent.serving import open_protocol, socket
+from edge_agent.serving import open_protocol, socket, standing
+from edge_agent.serving.breaker import Limits
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.policy import Policy
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
@@ -28,7 +31,7 @@ from edge_agent.update.updater import Updater
 from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
 from edge_core.messages import codec, topics
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
+from edge_core.messages.telemetry import FallbackMode, Online, ReportedState, Sample, StatsWindow
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ class Agent:
         self._complained = ""
         self._waiting: dict[int, int] = {}
         self._last_sent = 0
+        self._refused_messages = 0
         self._monitor = Monitor(
             device=config.device,
             sample_every=config.telemetry.sample_every,
@@ -82,6 +86,12 @@ class Agent:
             now_us=self._clock.now_us,
             cache_rows=config.serving.cache_rows,
             prediction_log=_prediction_log(config),
+            policy=_policy(config, self._clock),
+            shadow_cpu_share=config.serving.shadow_cpu_share,
+        )
+        self._modes: list[FallbackMode] = []
+        self._commands = Commands(
+            config.state_dir, now_ms=self._clock.now_ms, follow=self._engine.policy.order
         )
         self._keeper = MemoryKeeper(
             MemoryFile(
@@ -175,6 +185,9 @@ class Agent:
             "memory_stored": self._keeper.stored,
             "memory_refused": self._engine.remembering.refused,
             "clock_held": self._engine.remembering.clock_held,
+            **standing.described(self._engine),
+            "commands_unreadable": self._commands.unreadable,
+            "messages_refused": self._refused_messages,
             "samples_too_big": self._monitor.unsendable_samples,
             "unsent_bytes": self._unsent(),
             "dropped_messages": self._outbox.dropped,
@@ -231,14 +244,21 @@ class Agent:
 
     def _receive(self, topic: str, payload: bytes) -> None:
         try:
-            self._updater.want(codec.decode(DesiredState, payload))
+            match topics.parse_down(topic, self._config.device):
+                case "desired":
+                    self._updater.want(codec.decode(DesiredState, payload))
+                case "command":
+                    self._commands.take(payload)
+                    self._state_dirty.set()
         except InvalidMessage as error:
+            self._refused_messages += 1
             log.warning("dropped a message on %s: %s", topic, error)
 
     async def _send(self) -> None:
         """Publish reported state when it changed, and stored messages as they are accepted."""
         while True:
             await asyncio.sleep(SEND_SECONDS)
+            self._note_modes()
             if self._state_dirty.is_set():
                 state = self._reported()
                 self._say(state)
@@ -248,6 +268,13 @@ class Agent:
                     self._link.publish(topic, codec.encode(state), retain=True)
             if self._connected:
                 self._publish_stored()
+
+    def _note_modes(self) -> None:
+        """Report when the baseline begins or ends to answer, whatever the cause."""
+        modes = standing.modes(self._engine)
+        if modes != self._modes:
+            self._modes = modes
+            self._state_dirty.set()
 
     def _say(self, state: ReportedState) -> None:
         """Log what a person on the device would ask for, when it changes."""
@@ -335,7 +362,17 @@ class Agent:
             update=self._updater.state,
             reason=self._updater.reason,
             refusals=entry.refusals,
+            fallbacks=standing.modes(self._engine),
+            commands=self._commands.outcomes,
+            placement=standing.placement(active) if active else None,
+            shadow_dropped=self._engine.shadow_dropped,
         )
+
+
+def _policy(config: AgentConfig, clock: SystemClock) -> Policy:
+    limits = msgspec.structs.asdict(config.fallback)
+    missing = limits.pop("missing")
+    return Policy(Limits(**limits), now_us=clock.now_us, monotonic=clock.monotonic, missing=missing)
 
 
 def _stamped(window: StatsWindow, epoch: str, sequence: int) -> bytes:

@@ -61,6 +61,24 @@ class Serving(_Section, frozen=True, kw_only=True):
     """Of ``predictions.log`` and the older one together; 0 for none."""
     consumers: list[Name] = []
     """Who is known to ask, such as ``uid:1000/camera.py``; ``status`` names others."""
+    shadow_cpu_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
+    """Of one core that shadows may use; rows beyond it are not compared, and counted."""
+
+
+class Fallback(_Section, frozen=True, kw_only=True):
+    """When the baseline answers instead of the model."""
+
+    missing: Literal["fallback", "refuse"] = "fallback"
+    """What becomes of rows that lack inputs which the release's null policy refuses: the baseline
+    answers them, or nobody."""
+    failures_in_a_row: Annotated[int, msgspec.Meta(ge=1)] = 5
+    """Failed batches after which the model is left alone for a while."""
+    failure_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    """So is one that failed in this share of the latest ``share_batches`` batches."""
+    share_batches: Annotated[int, msgspec.Meta(ge=2, le=10_000)] = 50
+    pause_seconds: Positive = 5.0
+    """The first pause; each failed try doubles it."""
+    longest_pause_seconds: Positive = 300.0
 
 
 class Telemetry(_Section, frozen=True, kw_only=True):
@@ -131,6 +149,7 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     repository: Repository | None = None
     mqtt: Mqtt | None = None
     serving: Serving
+    fallback: Fallback = Fallback()
     telemetry: Telemetry = Telemetry()
     memory: Memory = Memory()
     update: Update = Update()
@@ -192,6 +211,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "repository": Repository,
     "mqtt": Mqtt,
     "serving": Serving,
+    "fallback": Fallback,
     "telemetry": Telemetry,
     "memory": Memory,
     "update": Update,

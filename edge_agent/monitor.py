@@ -19,7 +19,14 @@ from edge_agent.serving.release import LoadedRelease
 from edge_core import packed
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.messages.codec import MAX_MESSAGE_BYTES
-from edge_core.messages.telemetry import Arm, PairedCounts, Sample, StatsWindow
+from edge_core.messages.telemetry import (
+    Arm,
+    Cause,
+    FallbackCounts,
+    PairedCounts,
+    Sample,
+    StatsWindow,
+)
 from edge_core.release import ReleaseRef
 from edge_core.stats.histogram import Histogram, Int64, Layout, pack_counts
 from edge_core.stats.latency import LatencyHistogram
@@ -53,6 +60,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     slices: dict[str, str]
     sampled: Sequence[Sampled] = ()
     """Rows to be sampled."""
+    cause: Cause | None = None
+    """Why the baseline answered."""
     consumers: Mapping[str, int] = {}
     """Rows by who asked for them."""
     cached: int = 0
@@ -72,7 +81,8 @@ class _Cell:
     """
 
     def __init__(self, confidence_size: int) -> None:
-        self.rows = self.errors = self.late = 0
+        self.rows = self.errors = self.late = self.dropped = 0
+        self.causes: dict[str, int] = {}
         self.histogram: Histogram | None = None
         self.latency = LatencyHistogram()
         self.waiting: list[Batch] = []
@@ -85,6 +95,8 @@ class _Cell:
         if self.histogram is None:
             self.histogram = Histogram(layout)
         self.rows += len(batch.ids)
+        if batch.cause is not None:
+            self.causes[batch.cause] = self.causes.get(batch.cause, 0) + len(batch.ids)
         self.waiting.append(batch)
         self.waiting_rows += len(batch.ids)
         self.waiting_bytes += batch.raw.nbytes
@@ -146,6 +158,13 @@ class Monitor:
         """Count rows that the model could not answer; a shadow names the release it shadows."""
         with self._lock:
             self._cell(role, paired_with, slices, bins).errors += rows
+
+    def dropped(
+        self, role: Role, slices: dict[str, str], rows: int, bins: int, active: ReleaseRef
+    ) -> None:
+        """Count rows that a shadow did not answer."""
+        with self._lock:
+            self._cell(role, active, slices, bins).dropped += rows
 
     def late(self, role: Role, slices: dict[str, str], events: int, bins: int) -> None:
         """Count samples and events that came too late, twice or too early to be taken."""
@@ -210,6 +229,8 @@ class Monitor:
                 wrong=pack_counts(cell.wrong),
                 paired=PairedCounts(**cell.paired) if paired_with else None,
                 paired_with=paired_with,
+                fallbacks=FallbackCounts(**cell.causes) if cell.causes else None,
+                dropped=cell.dropped,
             )
             for (role, paired_with, slices), cell in cells.items()
         ]

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -77,8 +77,9 @@ class Link:
         return self._client.publish(topic, payload, qos=1, retain=retain).mid
 
     def subscribe(self) -> None:
-        """Ask for this device's desired state."""
-        self._client.subscribe(topics.down(self._device, "desired"), qos=1)
+        """Ask for this device's desired state and for commands."""
+        kinds: tuple[topics.DownKind, ...] = get_args(topics.DownKind)
+        self._client.subscribe([(topics.down(self._device, kind), 1) for kind in kinds])
 
     async def stop(self) -> None:
         """Say goodbye and disconnect."""

@@ -44,10 +44,14 @@ class LogisticBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError("scale has to be positive")
 
     def logits(self, features: Float32, names: list[str]) -> Float32:
-        """Float32 [batch, features] in the order of ``names`` -> float32 [batch, classes]."""
+        """Float32 [batch, features] in the order of ``names`` -> float32 [batch, classes].
+
+        A feature that is NaN, as where an input is missing, counts as its mean: it says nothing.
+        """
         columns = [names.index(name) for name in self.features]
         chosen = features[:, columns].astype(np.float64)
         scaled = (chosen - np.array(self.mean)) / np.array(self.scale)
+        scaled[np.isnan(scaled)] = 0.0
         logits: Float32 = (scaled @ np.array(self.weights) + np.array(self.bias)).astype(np.float32)
         return logits
 

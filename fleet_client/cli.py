@@ -1,6 +1,7 @@
 """``serinus``: the operators' command."""
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -31,7 +32,11 @@ app = typer.Typer(
 )
 rollout_app = typer.Typer(help="Start, follow and stop rollouts.", no_args_is_help=True)
 verdict_app = typer.Typer(help="Look at stored verdicts.", no_args_is_help=True)
+fallback_app = typer.Typer(
+    help="Let the simple baseline answer instead of the model, at once.", no_args_is_help=True
+)
 app.add_typer(rollout_app, name="rollout")
+app.add_typer(fallback_app, name="fallback")
 app.add_typer(verdict_app, name="verdict")
 WIDE = 160
 out = Console(markup=False, highlight=False, emoji=False)
@@ -175,6 +180,47 @@ def rollback(context: typer.Context, rollout: Which = "", reason: Reason = "") -
     _of(context).show(row, tables.rollout(row))
 
 
+Devices = Annotated[list[str], typer.Argument(metavar="DEVICE...", help="Names of devices.")]
+Model = Annotated[
+    str | None, typer.Option(help="Whose baseline; that of the release which a device runs.")
+]
+
+
+@fallback_app.command("on")
+def fallback_on(
+    context: typer.Context,
+    devices: Devices,
+    reason: Reason = "",
+    lasting: Annotated[
+        str, typer.Option("--for", help="Such as 90s, 30m, 2h, 7d; until it is ordered off.")
+    ] = "",
+    model: Model = None,
+) -> None:
+    """Let the baseline answer on these devices from their next request on."""
+    seconds = _seconds(lasting) if lasting else None
+    client = _of(context).client
+    rows = client.fallback_on(devices, reason=reason, for_seconds=seconds, model=model)
+    _of(context).show(rows, tables.commands(rows))
+
+
+@fallback_app.command("off")
+def fallback_off(
+    context: typer.Context, devices: Devices, reason: Reason = "", model: Model = None
+) -> None:
+    """Let the model answer again on these devices."""
+    rows = _of(context).client.fallback_off(devices, reason=reason, model=model)
+    _of(context).show(rows, tables.commands(rows))
+
+
+@fallback_app.command("log")
+def fallback_log(
+    context: typer.Context, device: Annotated[str, typer.Argument(help="Name of a device.")]
+) -> None:
+    """List the commands to a device and what became of them."""
+    rows = _of(context).client.commands(device)
+    _of(context).show(rows, tables.commands(rows))
+
+
 @verdict_app.command("list")
 def list_verdicts(context: typer.Context, rollout: Which = "") -> None:
     """List a rollout's stored verdicts."""
@@ -239,6 +285,14 @@ def _read_token(file: Path | None) -> str:
         except UnicodeDecodeError as error:
             raise InvalidConfiguration(f"{place} is not a token file") from error
     return ""
+
+
+def _seconds(text: str) -> float:
+    """A span such as ``90s`` or ``2h`` in seconds."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smhd])", text)
+    if found is None:
+        raise InvalidConfiguration(f"{text!r} is no span of time: write 90s, 30m, 2h or 7d")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
 
 
 def _read_plan(file: Path | None) -> Json | None:

@@ -1,5 +1,6 @@
 """``FleetClient``: every call of the fleet server's API, from Python."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -52,6 +53,41 @@ class FleetClient:
     def device(self, name: str) -> Json:
         """Show one device with its whole reported state."""
         return self._get(f"devices/{_part(name)}")
+
+    def fallback_on(
+        self,
+        devices: Sequence[str],
+        *,
+        reason: str = "",
+        for_seconds: float | None = None,
+        model: str | None = None,
+    ) -> list[Json]:
+        """Let the baseline answer on these devices at once; returns a command for each.
+
+        Args:
+            devices: their names; all of them are ordered, or none.
+            reason: why; kept in the log.
+            for_seconds: when it ends by itself; none: when it is ordered.
+            model: whose baseline; none: that of the release which each device runs.
+        """
+        return self._command(
+            "fallback_on", devices, reason=reason, for_seconds=for_seconds, model=model
+        )
+
+    def fallback_off(
+        self, devices: Sequence[str], *, reason: str = "", model: str | None = None
+    ) -> list[Json]:
+        """Let the model answer again on these devices; arguments as :meth:`fallback_on`."""
+        return self._command("fallback_off", devices, reason=reason, model=model)
+
+    def commands(self, device: str) -> list[Json]:
+        """List a device's commands and what became of them, newest first."""
+        return self._items(f"devices/{_part(device)}/commands")
+
+    def _command(self, kind: str, devices: Sequence[str], **body: Any) -> list[Json]:
+        answer = self._post("commands", {"kind": kind, "devices": list(devices), **body})
+        items: list[Json] = answer["items"]
+        return items
 
     def releases(self) -> list[Json]:
         """List every release that is or was approved."""

@@ -43,6 +43,28 @@ def devices(rows: list[Json]) -> Table:
     return table
 
 
+def commands(rows: list[Json]) -> Table:
+    """One line for each command."""
+    table = _table("command", "device", "order", "model", "by", "until", "outcome", "reason")
+    for row in rows:
+        outcome = Text(row["outcome"] or "sent" if row["sent_ms"] else row["outcome"] or "waiting")
+        if row["outcome"] not in (None, "done"):
+            outcome.stylize("red")
+        if row["detail"]:
+            outcome.append(f"  {row['detail']}")
+        table.add_row(
+            row["command"],
+            row["device"],
+            row["kind"].replace("_", " "),
+            row["model"],
+            row["issued_by"],
+            when(row["until_ms"]),
+            outcome,
+            row["reason"],
+        )
+    return table
+
+
 def releases(rows: list[Json]) -> Table:
     """One line for each release, with the gates that did not pass."""
     table = _table(

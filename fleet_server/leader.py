@@ -45,6 +45,7 @@ class Leader:
         changed = self._services.rollouts.changed
         while not self._stop.is_set():
             changed.clear()
+            self._guarded("commands", self._send_commands)
             self._guarded("drift", self._services.drift.observe)
             self._guarded("rollouts", self._services.rollouts.decide)
             self._guarded("desired states", self._send)
@@ -56,6 +57,12 @@ class Leader:
         due = self._services.desired.to_send()
         if due:
             self._services.desired.sent(self._gateway.send(due))
+
+    def _send_commands(self) -> None:
+        """Send what was ordered; what fails, or is not answered, is due again."""
+        due = self._services.commands.to_send()
+        if due:
+            self._services.commands.sent(self._gateway.send_commands(due))
 
     def _list(self) -> None:
         while not self._stop.wait(self._config.repository.check_every_seconds):

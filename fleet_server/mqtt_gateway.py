@@ -20,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_core.errors import SerinusError, Unavailable
 from edge_core.messages import topics
 from fleet_server.config import MqttConfig
+from fleet_server.services.commands import OutgoingCommand
 from fleet_server.services.desired import DesiredStates, Outgoing
 from fleet_server.services.ingest import Inbound, Ingest
 
@@ -49,7 +50,8 @@ class MqttGateway:
         self._desired = desired
         self._queue: queue.Queue[_Received] = queue.Queue(config.queue)
         self._confirmed: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._in_flight: dict[int, tuple[str, int]] = {}
+        self._in_flight: dict[int, tuple[str, int] | None] = {}
+        """What confirms what; none for commands, which devices answer themselves."""
         self._connection = 0
         self._forgotten = threading.Event()
         self._connected = threading.Event()
@@ -109,6 +111,19 @@ class MqttGateway:
             done = self._client.publish(topic, message.payload, qos=QOS, retain=True)
             if done.rc == mqtt.MQTT_ERR_SUCCESS:
                 self._in_flight[done.mid] = (message.device, message.revision)
+                taken.append(message)
+        return taken
+
+    def send_commands(self, messages: Sequence[OutgoingCommand]) -> list[OutgoingCommand]:
+        """Publish commands, not retained: the broker queues them for devices that are away."""
+        if not self.connected:
+            return []
+        taken = []
+        for message in messages:
+            topic = topics.down(message.device, "command")
+            done = self._client.publish(topic, message.payload, qos=QOS)
+            if done.rc == mqtt.MQTT_ERR_SUCCESS:
+                self._in_flight[done.mid] = None
                 taken.append(message)
         return taken
 
@@ -206,10 +221,9 @@ class MqttGateway:
         confirmed, early = [], []
         while not self._confirmed.empty():
             mid = self._confirmed.get()
-            sent = self._in_flight.pop(mid, None)
-            if sent is None:
+            if mid not in self._in_flight:
                 early.append(mid)
-            else:
+            elif (sent := self._in_flight.pop(mid)) is not None:
                 confirmed.append(sent)
         for mid in early:
             self._confirmed.put(mid)

@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from converters.model_file import Format, Scheme
+from edge_core.bundle.manifest import ProviderName, RuntimeName
 from edge_core.errors import InvalidConfiguration
 
 PROFILES = Path(__file__).parents[2] / "firmware_bundles" / "targets"
 MAX_PROFILE_BYTES = 64 * 1024
-
-Runtime = Literal["onnxruntime", "litert", "tflite-micro", "ethos-u", "qnn", "rknn"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,13 +30,15 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     description: str
     adapter: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*\Z")]
     """Module of ``converters.targets`` that serves it."""
-    runtime: Runtime
+    runtime: RuntimeName
     format: Format
     scheme: Scheme
     file: str
     """Name of the model file in the bundle."""
     machine: str
     """As ``platform.machine()`` says, or the core's name where no Python runs there."""
+    providers: list[ProviderName] = []
+    """Execution providers or delegates that a device should use, the most wanted first."""
     io: Literal["float32", "int8"] = "float32"
     """``int8``: scaling is cut off and inputs and outputs are int8 tensors."""
     batch: Literal["dynamic", "one"] = "dynamic"

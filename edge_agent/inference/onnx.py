@@ -1,5 +1,7 @@
 """onnxruntime behind the session port."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,12 @@ import onnxruntime
 
 from edge_agent.inference.buckets import bucket_for, run_in_buckets
 from edge_agent.inference.session import Float32
-from edge_core.errors import InvalidBundle, Unavailable
+from edge_core.errors import InvalidBundle, Unavailable, quoted
 
 ERRORS_ONLY = 3
-PROVIDER = "CPUExecutionProvider"
+CPU = "CPUExecutionProvider"
+
+log = logging.getLogger(__name__)
 
 
 class _Bound:
@@ -31,7 +35,7 @@ class _Bound:
 class OnnxSession:
     """One onnxruntime session on one thread; the device's other cores belong to others."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, providers: Sequence[str] = ()) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -39,14 +43,31 @@ class OnnxSession:
         # A spinning thread pool would keep a small device's core busy between requests.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        self._session = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
+        there = onnxruntime.get_available_providers()
+        self.absent = [name for name in providers if name not in there]
+        found = [name for name in providers if name in there and name != CPU]
+        self._session = self._opened(path, options, found)
         self._shape: tuple[int, ...] = tuple(self._session.get_inputs()[0].shape[1:])
         self._bound: dict[int, _Bound] = {}
-        self.runtime = f"onnxruntime {onnxruntime.__version__} ({PROVIDER})"
-        self.placement = {
-            part.ep_name: len(part.get_nodes())
-            for part in self._session.get_provider_graph_assignment_info()
-        }
+        self.placement: dict[str, int] = {}
+        for part in self._session.get_provider_graph_assignment_info():
+            nodes = self.placement.get(part.ep_name, 0) + len(part.get_nodes())
+            self.placement[part.ep_name] = nodes
+        places = ", ".join(self.placement) or CPU
+        self.runtime = f"onnxruntime {onnxruntime.__version__} ({places})"
+
+    def _opened(
+        self, path: Path, options: onnxruntime.SessionOptions, found: list[str]
+    ) -> onnxruntime.InferenceSession:
+        """A session on these providers and the CPU; on the CPU alone where they fail to start."""
+        try:
+            return onnxruntime.InferenceSession(path, options, providers=[*found, CPU])
+        except Exception as error:  # onnxruntime's own errors share no base class
+            if not found:
+                raise
+            log.warning("%s cannot be used: %s", ", ".join(found), quoted(error))
+            self.absent = [*self.absent, *found]
+            return onnxruntime.InferenceSession(path, options, providers=[CPU])
 
     def run(self, given: Float32) -> Float32:
         """See :class:`edge_agent.inference.session.Session`."""
@@ -67,9 +88,9 @@ class OnnxSession:
         return bound.logits[:rows].copy()
 
 
-def open_model(path: Path) -> OnnxSession:
+def open_model(path: Path, providers: Sequence[str] = ()) -> OnnxSession:
     """Load an ONNX file; raise :class:`InvalidBundle` where onnxruntime refuses it."""
     try:
-        return OnnxSession(path)
+        return OnnxSession(path, providers)
     except Exception as error:  # onnxruntime's own errors share no base class
         raise InvalidBundle(f"onnxruntime does not accept {path.name}: {error}") from error

@@ -19,14 +19,17 @@ from edge_agent.sampling import Sampled
 from edge_agent.serving.asking import Explain, Remember
 from edge_agent.serving.explanations import Explanations
 from edge_agent.serving.memory import Rows
+from edge_agent.serving.policy import Policy
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Opinion, Prediction, Recent
+from edge_agent.serving.shadow_budget import ShadowBudget
 from edge_agent.serving.shadowing import Answered, Shadowing, opinion_of
 from edge_agent.serving.tally import Served, Tally
 from edge_agent.serving.work import Active, Answer, Job, Remembered
 from edge_core import outputs
 from edge_core.errors import DeadlineExceeded, InvalidInput, SerinusError, Unavailable
 from edge_core.features.request_evaluation import Observed
+from edge_core.messages.telemetry import Cause
 
 Bool = npt.NDArray[np.bool_]
 
@@ -52,20 +55,25 @@ class Answerer:
         now_us: Callable[[], int],
         tally: Tally,
         prediction_log: PredictionLog | None = None,
+        *,
+        policy: Policy,
+        shadow_cpu_share: float = 1.0,
     ) -> None:
         self._monitor = monitor
         self._tally = tally
         self.explanations = Explanations()
+        self._policy = policy
         self._recent = recent
         self._now_us = now_us
         self._log = prediction_log
         self._uncounted: list[Answered] = []
-        self._shadowing = Shadowing(monitor)
+        self.shadowing = Shadowing(monitor, ShadowBudget(shadow_cpu_share, time.monotonic()))
 
     def answer(self, jobs: list[Job]) -> list[tuple[Job, Answer]]:
         """Answer jobs in the order in which they came; statistics follow in :meth:`count`."""
         answers: list[tuple[Job, Answer]] = []
         groups: dict[tuple[int, tuple[tuple[str, str], ...] | None], list[_Made]] = {}
+        incomplete: list[_Made] = []
         now = time.perf_counter()
         for job in jobs:
             rows = _expired(job) if job.deadline and job.deadline < now else self._take(job)
@@ -75,6 +83,8 @@ class Answerer:
                 answers.append((job, rows))
             elif not len(rows.raw):
                 answers.append((job, []))
+            elif rows.incomplete is not None:
+                incomplete.append(_Made(job, rows))
             else:
                 active, slices = job.active, job.slices
                 own = None if slices is active.slices else tuple(slices.items())
@@ -82,6 +92,8 @@ class Answerer:
         for group in groups.values():
             for part in _parts(group):
                 answers += self._answer_together(part)
+        for made in incomplete:
+            answers += self._answer_incomplete(made)
         return answers
 
     def count(self) -> None:
@@ -94,7 +106,7 @@ class Answerer:
             active, role, batch, remembered = answered
             at_us = self._now_us()
             if active.shadow is not None and role.arm != "fallback":
-                self._shadowing.add(answered)
+                self.shadowing.add(answered)
             self._monitor.answered(role, active.release, batch, at_us // 1000)
             self._tally_up(role, batch)
             if self._log is not None:
@@ -111,8 +123,8 @@ class Answerer:
             self._tally.consumed(consumer, release.model, rows)
 
     def shadow(self) -> bool:
-        """Let a shadow answer one batch of the past; false when none is left."""
-        return self._shadowing.score_one()
+        """Let a shadow answer one batch of the past; false when none is left for now."""
+        return self.shadowing.score_one()
 
     def _take(self, job: Job) -> Rows | Answer:
         """What the job's memory makes of it."""
@@ -140,24 +152,47 @@ class Answerer:
         try:
             raw = joined([made.rows.raw for made in group])
             features = _features(group, raw)
-        except InvalidInput as error:
-            if len(group) == 1:
-                return [(group[0].job, error)]
-            # One of them is to blame: each alone.
-            return [answer for made in group for answer in self._answer_together([made])]
-        except Exception as error:
-            return _failed(group, error)
-        try:
             return self._predict(group, raw, features)
+        except InvalidInput as error:
+            if len(group) > 1:  # one of them is to blame: each alone
+                return [answer for made in group for answer in self._answer_together([made])]
+            job, rows = group[0]
+            try:
+                marked = job.active.memory.incomplete(rows)
+            except InvalidInput:
+                return [(job, error)]
+            except Exception as defect:
+                return _failed(group, defect)
+            return self._answer_incomplete(_Made(job, marked))
         except Exception as error:
             return _failed(group, error)
 
+    def _answer_incomplete(self, made: _Made) -> list[tuple[Job, Answer]]:
+        """The model answers the rows that are complete, the baseline the others."""
+        job, rows = made
+        assert rows.incomplete is not None
+        found: list[Prediction] = [None] * len(rows.raw)  # type: ignore[list-item]  # filled below
+        try:
+            for lacking in (False, True):
+                places = np.flatnonzero(rows.incomplete == lacking)
+                if not len(places):
+                    continue
+                part = _Made(job, rows.taken(places))
+                features = _features([part], part.rows.raw)
+                [(_, answer)] = self._predict([part], part.rows.raw, features, incomplete=lacking)
+                assert isinstance(answer, list)
+                for place, prediction in zip(places.tolist(), answer, strict=True):
+                    found[place] = prediction
+        except Exception as error:
+            return _failed([made], error)
+        return [(job, found)]
+
     def _predict(
-        self, group: list[_Made], raw: Float32, features: Float32
+        self, group: list[_Made], raw: Float32, features: Float32, *, incomplete: bool = False
     ) -> list[tuple[Job, Answer]]:
         active, slices = group[0].job.active, group[0].job.slices
         release = active.release
-        role, logits, cached = self._logits(active, raw, features, slices)
+        role, logits, cached, cause = self._logits(active, raw, features, slices, incomplete)
         probabilities = outputs.probabilities(logits)
         opinion = opinion_of(release, probabilities)
         remembered = self._recent.remember(
@@ -178,37 +213,59 @@ class Answerer:
             sampled=_sampled(group),
             consumers=_consumers(group),
             cached=0 if cached is None else int(cached.sum()),
+            cause=cause,
         )
         self._uncounted.append(Answered(active, role, batch, remembered))
         predictions = _predictions(active, role, opinion, batch, cached, _times(group))
         return _split(predictions, group)
 
     def _logits(
-        self, active: Active, raw: Float32, features: Float32, slices: dict[str, str]
-    ) -> tuple[Role, Float32, Bool | None]:
-        """Logits of the model, or of the baseline when the model fails; which were cached."""
+        self,
+        active: Active,
+        raw: Float32,
+        features: Float32,
+        slices: dict[str, str],
+        incomplete: bool,
+    ) -> tuple[Role, Float32, Bool | None, Cause | None]:
+        """Logits of the model and which of them were cached, or of the baseline and why."""
         release, rows = active.release, len(features)
-        try:
-            given = release.given(raw, features)
-            if active.cache is None:
-                logits, cached = release.session.run(given), None
-            else:
-                logits, cached = active.cache.answer(given, release.session.run)
-                active.totals.cached += int(cached.sum())
-            if np.isfinite(logits).all():
-                active.totals.rows += rows
-                return active.role, logits, cached
-            reason = "scores are not finite"
-        except Unavailable as error:
-            reason = str(error)
-        if not active.totals.errors:
-            log.warning("%s fails, its baseline answers: %s", release.ref.name, reason)
-        self._tally.failed(release.ref, rows)
-        active.totals.errors += rows
-        active.totals.fallbacks += rows
-        self._monitor.failed(active.role, slices, rows, release.layout.confidence_size)
+        cause = self._policy.instead(release, incomplete=incomplete)
+        if cause is None:
+            try:
+                given = release.given(raw, features)
+                if active.cache is None:
+                    logits, cached = release.session.run(given), None
+                else:
+                    logits, cached = active.cache.answer(given, release.session.run)
+                    active.totals.cached += int(cached.sum())
+                if np.isfinite(logits).all():
+                    if cached is None or not cached.all():  # else the model was not asked
+                        self._policy.answered(release)
+                    active.totals.rows += rows
+                    return active.role, logits, cached, None
+                reason = "scores are not finite"
+            except Unavailable as error:
+                reason = str(error)
+            if not active.totals.errors:
+                log.warning("%s fails, its baseline answers: %s", release.ref.name, reason)
+            self._policy.failed(release, reason)
+            cause = "error"
+        self._count_instead(active, cause, slices, rows)
         role = msgspec.structs.replace(active.role, arm="fallback")
-        return role, release.fallback_logits(features), None
+        return role, release.fallback_logits(features), None, cause
+
+    def _count_instead(
+        self, active: Active, cause: Cause, slices: dict[str, str], rows: int
+    ) -> None:
+        """Count rows that the baseline answers."""
+        active.totals.fallbacks += rows
+        self._policy.rows[cause] += rows
+        if cause == "error":
+            self._tally.failed(active.release.ref, rows)
+        if cause in ("error", "breaker"):  # the model's fault, and so judged in a rollout
+            active.totals.errors += rows
+            bins = active.release.layout.confidence_size
+            self._monitor.failed(active.role, slices, rows, bins)
 
 
 def _expired(job: Job) -> DeadlineExceeded:
@@ -313,6 +370,7 @@ def _predictions(
             first_us=first_us,
             last_us=last_us,
             runtime=runtime,
+            cause=batch.cause or "",
         )
         for prediction_id, by, index, scores, first_us, last_us in zip(
             batch.ids,

@@ -19,8 +19,10 @@ from edge_agent.serving import admission
 from edge_agent.serving.admission import Admitted
 from edge_agent.serving.answering import Answerer
 from edge_agent.serving.asking import Occlusion, Remember
+from edge_agent.serving.breaker import Limits
 from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.lane import Lane
+from edge_agent.serving.policy import Policy
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Prediction, Recent
 from edge_agent.serving.pulse import Pulse
@@ -70,6 +72,8 @@ class Engine:
         token: str | None = None,
         cache_rows: int = 0,
         prediction_log: PredictionLog | None = None,
+        policy: Policy | None = None,
+        shadow_cpu_share: float = 1.0,
     ) -> None:
         """Start the inference thread.
 
@@ -80,6 +84,8 @@ class Engine:
             now_us: UTC clock in microseconds.
             token: makes prediction ids unique among the device's processes; drawn if none.
             cache_rows: answers that each model keeps for rows that come again; 0 for none.
+            policy: says when baselines answer; none: where the model fails, and only then.
+            shadow_cpu_share: of one core that shadows may use.
             prediction_log: notes which release gave which answer.
         """
         self._monitor = monitor
@@ -89,6 +95,9 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._recent = Recent(MAX_RECENT, token or secrets.token_hex(4))
         self._now_us = now_us
+        self.policy = policy or Policy(
+            Limits(), now_us=now_us, monotonic=time.monotonic, missing="refuse"
+        )
         self._lanes = [self._new_lane()]
         self._serving: dict[str, Active] = {}
         """By name; under the empty one, what answers requests that name no model."""
@@ -99,8 +108,18 @@ class Engine:
         self._waiting_rows = 0
         self._closed = False
         self._prediction_log = prediction_log
-        answerer = Answerer(monitor, self._recent, now_us, self.tally, prediction_log)
-        self.thread = InferenceThread(answerer, Pulse(time.monotonic, limit_seconds=HANG_SECONDS))
+        self._answerer = Answerer(
+            monitor,
+            self._recent,
+            now_us,
+            self.tally,
+            prediction_log,
+            policy=self.policy,
+            shadow_cpu_share=shadow_cpu_share,
+        )
+        self.thread = InferenceThread(
+            self._answerer, Pulse(time.monotonic, limit_seconds=HANG_SECONDS)
+        )
         self.thread.at_turn_end(self._hand_back)
         self.thread.start()
 
@@ -121,7 +140,12 @@ class Engine:
         return lane
 
     def _new_lane(self) -> Lane:
-        return Lane(self._slices, cache_rows=self._cache_rows, changed=self._lanes_changed)
+        return Lane(
+            self._slices,
+            cache_rows=self._cache_rows,
+            tolerates=self.policy.missing == "fallback",
+            changed=self._lanes_changed,
+        )
 
     def _lanes_changed(self) -> None:
         current = [lane.current for lane in self._lanes if lane.current is not None]
@@ -148,6 +172,11 @@ class Engine:
     def check_alive(self) -> None:
         """Raise :class:`Unavailable` where the inference thread is dead or hangs."""
         self.thread.check_alive()
+
+    @property
+    def shadow_dropped(self) -> int:
+        """Rows that no shadow answered for want of time, since the process began."""
+        return self._answerer.shadowing.dropped
 
     @property
     def shadow(self) -> LoadedRelease | None:

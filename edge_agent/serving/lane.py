@@ -14,13 +14,19 @@ class Lane:
     """To be changed on the event loop; the inference thread reads what requests captured."""
 
     def __init__(
-        self, slices: dict[str, str], *, cache_rows: int, changed: Callable[[], None]
+        self,
+        slices: dict[str, str],
+        *,
+        cache_rows: int,
+        tolerates: bool = False,
+        changed: Callable[[], None],
     ) -> None:
         """Serve nothing yet.
 
         Args:
             slices: the device's own.
             cache_rows: answers that are kept; 0 for none.
+            tolerates: whether rows are taken that lack inputs which the definition refuses.
             changed: called after another release, or none, answers.
         """
         self._slices = slices
@@ -30,7 +36,7 @@ class Lane:
         self.current: Active | None = None
         """What answers the next request."""
         self.totals = Totals()
-        self.remembering = Remembering()
+        self.remembering = Remembering(tolerates=tolerates)
         """What the features remember, and where they began."""
 
     @property

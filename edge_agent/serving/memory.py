@@ -12,6 +12,7 @@ from edge_agent.serving.asking import Requests, WholeWindows, Work
 from edge_core.features.definition import FeatureDefinition
 from edge_core.features.request_evaluation import Observed
 
+Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
 
 
@@ -27,6 +28,17 @@ class Rows(NamedTuple):
     sampled: Sampled | None = None
     late: int = 0
     """Samples that came too late for this."""
+    incomplete: Bool | None = None
+    """Rows that lack inputs which the model needs, bool [rows]; none where no row does."""
+
+    def taken(self, places: Int64) -> "Rows":
+        """Some of the rows; none of them is sampled."""
+        features, times = self.features, self.times
+        return Rows(
+            self.raw[places],
+            None if features is None else features[places],
+            None if times is None else (times[0][places], times[1][places]),
+        )
 
 
 class Memory(Protocol):
@@ -39,6 +51,13 @@ class Memory(Protocol):
     """How often it changed; any thread may look."""
     clock_held: int
     """How often the clock was behind what was seen already, so that time stood still."""
+    tolerates: bool
+    """Whether it takes work that lacks inputs which the definition refuses, and marks its rows."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What it refused or dropped since the process began, by name, for a person."""
+        ...
 
     @property
     def definition(self) -> FeatureDefinition:
@@ -60,6 +79,14 @@ class Memory(Protocol):
 
         Raises:
             InvalidInput: it does not fit the definition; nothing of it was taken.
+        """
+        ...
+
+    def incomplete(self, rows: Rows) -> Rows:
+        """Rows of one job that were refused for their values, with those marked that lack inputs.
+
+        Raises:
+            InvalidInput: nothing is missing, or it is not tolerated: the refusal stands.
         """
         ...
 

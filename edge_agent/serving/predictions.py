@@ -33,6 +33,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     last_us: int = 0
     runtime: str = ""
     """Name and version of the runtime, and where it really runs."""
+    cause: str = ""
+    """Why the baseline answered: ``missing``, ``error``, ``breaker`` or ``command``."""
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):

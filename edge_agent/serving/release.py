@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from edge_agent.inference.session import Float32, Session, open_session
+from edge_agent.inference.session import Float32, Session, open_session, placed
 from edge_agent.serving.memory import Memory
 from edge_agent.serving.request_memory import RequestMemory
 from edge_agent.serving.window_memory import WindowMemory
@@ -43,6 +43,7 @@ class LoadedRelease:
         self.target = target
         self.variant = manifest.variant(target)
         self.session = session
+        self.placed = placed(session, self.variant)
         self.classes = manifest.output.classes
         self.definition = definitions.parse(
             folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
@@ -159,21 +160,31 @@ class LoadedRelease:
         assert self._windows is not None, "the features are those of requests"
         return self._windows
 
-    def begin(self) -> Memory:
-        """An empty memory for this release's features."""
+    def begin(self, *, tolerates: bool = False) -> Memory:
+        """An empty memory for this release's features.
+
+        Args:
+            tolerates: whether work is taken that lacks inputs which the definition refuses.
+        """
         match self.definition:
             case WindowDefinition():
-                return WindowMemory(self.evaluator)
+                return WindowMemory(self.evaluator, tolerates=tolerates, whole=self._raw)
             case RequestDefinition():
-                return RequestMemory(RequestEvaluator(self.definition))
+                return RequestMemory(RequestEvaluator(self.definition), tolerates=tolerates)
 
-    def restore(self, parts: Mapping[str, bytes]) -> Memory:
+    def restore(self, parts: Mapping[str, bytes], *, tolerates: bool = False) -> Memory:
         """The memory that a snapshot was taken of; raise :class:`InvalidInput` for other bytes."""
         match self.definition:
             case WindowDefinition():
-                return WindowMemory.restore(self.evaluator, parts)
+                return WindowMemory.restore(
+                    self.evaluator, parts, tolerates=tolerates, whole=self._raw
+                )
             case RequestDefinition():
-                return RequestMemory.restore(self.definition, parts)
+                return RequestMemory.restore(self.definition, parts, tolerates=tolerates)
+
+    @property
+    def _raw(self) -> bool:
+        return self.manifest.input == "samples"
 
     def logits(self, raw: Float32, features: Float32) -> Float32:
         """Run the model on whichever of both it takes.

@@ -32,7 +32,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 class Remembering:
     """The memory of the release that answers, also while none does. On the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tolerates: bool = False) -> None:
+        self._tolerates = tolerates
         self._stored: Stored | None = None
         self._memory: Memory | None = None
         self._definition = ""
@@ -56,6 +57,11 @@ class Remembering:
         """How often the clock was behind what was seen already."""
         return self._memory.clock_held if self._memory else 0
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the memory refused or dropped, by name."""
+        return dict(self._memory.counts) if self._memory else {}
+
     def memory_of(self, release: LoadedRelease) -> Memory:
         """The memory with which a release begins to answer."""
         before, stored = self._memory, self._stored
@@ -72,7 +78,7 @@ class Remembering:
                     "%s has other features than the release before: they begin without memory",
                     release.ref.name,
                 )
-            memory = release.begin()
+            memory = release.begin(tolerates=self._tolerates)
         self._memory, self._definition = memory, release.definition_digest
         self._number += 1
         return memory
@@ -93,7 +99,7 @@ class Remembering:
             self.refuse(f"it belongs to other features than those of {release.ref.name}")
             return None
         try:
-            memory = release.restore(stored.parts)
+            memory = release.restore(stored.parts, tolerates=self._tolerates)
         except InvalidInput as error:
             self.refuse(str(error))
             return None

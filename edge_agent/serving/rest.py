@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from edge_agent.serving import consumers, http_bodies, http_protocol
+from edge_agent.serving import consumers, http_bodies, http_protocol, standing
 from edge_agent.serving.asking import Occlusion
 from edge_agent.serving.dataplane import EXTENSIONS, NAME, Caller, Dataplane, Inferred
 from edge_agent.serving.engine import Engine
@@ -156,11 +156,13 @@ class App:
 
     async def _model(self, asked: _Asked) -> Response:
         found = self._plane.metadata(asked.model, asked.version)
+        release = self._plane.release_of(asked.model, asked.version)
         return _json(
             found._asdict()
             | {
                 "inputs": [tensor._asdict() for tensor in found.inputs],
                 "outputs": [tensor._asdict() for tensor in found.outputs],
+                "placement": msgspec.to_builtins(standing.placement(release)),
             }
         )
 

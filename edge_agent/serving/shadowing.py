@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -12,6 +13,7 @@ from edge_agent.inference.session import Float32
 from edge_agent.monitor import Batch, Monitor, Role
 from edge_agent.serving.predictions import Opinion, Remembered
 from edge_agent.serving.release import LoadedRelease
+from edge_agent.serving.shadow_budget import ShadowBudget
 from edge_agent.serving.work import Active
 from edge_core import outputs
 from edge_core.errors import Unavailable
@@ -33,30 +35,57 @@ class Answered(NamedTuple):
 class Shadowing:
     """Batches that wait for the shadow; the oldest is dropped first. On the inference thread."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        budget: ShadowBudget,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._monitor = monitor
-        self._waiting: deque[Answered] = deque(maxlen=MAX_SHADOW_BATCHES)
+        self._budget = budget
+        self._monotonic = monotonic
+        self._cpu = cpu
+        self._waiting: deque[Answered] = deque()
+        self.dropped = 0
+        """Rows that no shadow answered: more came than there was time for."""
 
     def add(self, answered: Answered) -> None:
-        """Keep a batch for later."""
+        """Keep a batch for later; the oldest goes where too many wait."""
         self._waiting.append(answered)
+        if len(self._waiting) > MAX_SHADOW_BATCHES:
+            self._drop(self._waiting.popleft())
 
     def score_one(self) -> bool:
-        """Let its shadow answer one batch; false when none is left."""
-        if not self._waiting:
+        """Let its shadow answer one batch; false when none is left, or the budget is spent."""
+        if not self._waiting or not self._budget.allows(self._monotonic()):
             return False
         answered = self._waiting.popleft()
         shadow = answered.active.shadow
         if shadow is not None:
+            began = self._cpu()
             self._score(shadow, answered)
+            self._budget.spend(self._cpu() - began, self._monotonic())
         return True
+
+    def pause(self) -> float | None:
+        """Seconds until the next batch may be scored; none where nothing waits for that."""
+        return self._budget.pause(self._monotonic()) if self._waiting else None
+
+    def _drop(self, answered: Answered) -> None:
+        active, rows = answered.active, len(answered.batch.ids)
+        shadow = active.shadow
+        if shadow is None:
+            return  # nobody compares them any more
+        self.dropped += rows
+        bins, slices = shadow.layout.confidence_size, answered.batch.slices
+        self._monitor.dropped(_role(shadow, active), slices, rows, bins, active.release.ref)
 
     def _score(self, shadow: LoadedRelease, answered: Answered) -> None:
         """Let the shadow answer the same rows."""
         active, batch = answered.active, answered.batch
-        role = Role(
-            release=shadow.ref, target=shadow.target, arm="shadow", rollout=active.role.rollout
-        )
+        role = _role(shadow, active)
         started = time.perf_counter()
         try:
             features = _features(shadow, active.release, batch)
@@ -81,6 +110,11 @@ class Shadowing:
         agreements = _agreements(answered.remembered.given, opinion)
         self._monitor.shadowed(role, shadow, active.release.ref, own, agreements)
         answered.remembered.shadowed(opinion)
+
+
+def _role(shadow: LoadedRelease, active: Active) -> Role:
+    rollout = active.role.rollout
+    return Role(release=shadow.ref, target=shadow.target, arm="shadow", rollout=rollout)
 
 
 def _features(shadow: LoadedRelease, active: LoadedRelease, batch: Batch) -> Float32:

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from edge_agent.config import Fallback
 from edge_agent.inference import target_choice
 from edge_agent.monitor import Monitor
-from edge_agent.serving import open_protocol, socket
+from edge_agent.serving import open_protocol, socket, standing
+from edge_agent.serving.breaker import Limits
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.policy import Policy
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.release import LoadedRelease
 from edge_core.bundle import folder as folders
@@ -58,7 +61,12 @@ async def serve(
     monitor = Monitor(device="standalone", sample_every=SAMPLE_EVERY, now_ms=now_ms)
     noted = PredictionLog(log_folder, max_bytes=LOG_BYTES) if log_folder else None
     engine = Engine(
-        monitor, slices={}, max_queue_rows=MAX_QUEUE_ROWS, now_us=wall_us, prediction_log=noted
+        monitor,
+        slices={},
+        max_queue_rows=MAX_QUEUE_ROWS,
+        now_us=wall_us,
+        prediction_log=noted,
+        policy=Policy(Limits(), now_us=wall_us, monotonic=loop.time, missing=Fallback().missing),
     )
     for number, release in enumerate(releases):
         lane = engine.add_lane() if number else engine.lanes[0]
@@ -109,4 +117,5 @@ def _status(engine: Engine) -> dict[str, str | int | float | bool | None]:
         "features": ", ".join(lane.active.kind for lane in lanes if lane.active),
         "refused_requests": engine.tally.refused_requests,
         "clock_held": sum(lane.remembering.clock_held for lane in lanes),
+        **standing.described(engine),
     }

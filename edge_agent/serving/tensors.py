@@ -71,11 +71,13 @@ OUTPUTS: dict[str, _Output] = {
     "label": _Output("BYTES", lambda found: [one.label for one in found]),
     "prediction_id": _Output("BYTES", lambda found: [one.id for one in found]),
     "served_by": _Output("BYTES", lambda found: [one.served_by for one in found]),
+    "cause": _Output("BYTES", lambda found: [one.cause for one in found]),
     "time_us": _Output("INT64", lambda found: [one.last_us for one in found]),
 }
 """``scores`` are the probabilities [n, classes]; the others have one value a row [n].
 
-``time_us`` is the moment of which a request was answered; windows have none here.
+``cause`` says why the baseline answered. ``time_us`` is the moment of which a request was answered;
+windows have none here.
 """
 _OF_WINDOWS = [name for name in OUTPUTS if name != "time_us"]
 

@@ -37,7 +37,8 @@ class InferenceThread:
         self._at_stop: list[Errand] = []
         self._jobs: list[Job] = []
         self._stopping = False
-        self._more = False
+        self._pause: float | None = None
+        """Seconds until there is something to do though nobody asks; none where there is not."""
         self.rows = 0
         """Rows that were taken in this turn."""
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
@@ -97,8 +98,7 @@ class InferenceThread:
 
     def _turn(self) -> None:
         """Read, answer, count; explain and shadow where nobody asked."""
-        # Waits only if no other work is left.
-        ready = self._poll.poll(0 if self._more else -1)
+        ready = self._poll.poll(self._pause)
         self._pulse.begin()
         for descriptor, events in ready:
             handler = self._handlers.get(descriptor)
@@ -113,7 +113,9 @@ class InferenceThread:
         if explanations:
             self._deliver(explanations.step(idle=not jobs))
             self._end_turn()
-        self._more = bool(jobs or explanations) or self._shadow()
+        if not jobs and not explanations:
+            _tried(self._answerer.shadow)
+        self._pause = 0 if explanations else self._answerer.shadowing.pause()
         self._pulse.end()
 
     def _deliver(self, answers: Iterable[tuple[Job, Answer]]) -> None:
@@ -127,13 +129,6 @@ class InferenceThread:
         for errand in self._turn_ends:
             _tried(errand)
 
-    def _shadow(self) -> bool:
-        try:
-            return self._answerer.shadow()
-        except Exception as error:  # what a shadow does is nobody's trouble but its own
-            log.error("shadowing failed: %s: %s", type(error).__name__, error)
-            return False
-
     def _run_errands(self, _: int) -> None:
         os.eventfd_read(self._wake)
         while not self._errands.empty():
@@ -143,7 +138,7 @@ class InferenceThread:
         self._stopping = True
 
 
-def _tried(errand: Callable[..., None], *arguments: int) -> None:
+def _tried(errand: Callable[..., object], *arguments: int) -> None:
     """Run an errand; its defect must not end the service."""
     try:
         errand(*arguments)

@@ -32,6 +32,11 @@ Version = Annotated[str, msgspec.Meta(pattern=VERSION_PATTERN)]
 ModelName = Annotated[str, msgspec.Meta(pattern=MODEL_PATTERN)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE_BYTES)]
 
+RuntimeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z")]
+"""Of one that the agent brings, or of an installed plug-in."""
+ProviderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
+"""An execution provider, or the plain file name of a delegate's library."""
+
 _PATH = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,4}\Z")
 
 
@@ -130,9 +135,12 @@ class VariantRecord(_Record, frozen=True, kw_only=True):
     """
 
     target: str
-    runtime: Literal["onnxruntime", "litert", "tflite-micro", "ethos-u", "qnn", "rknn"]
+    runtime: RuntimeName
     path: str
     quantization: dict[str, str | bool | float]
+    providers: list[ProviderName] | msgspec.UnsetType = msgspec.UNSET
+    """Execution providers or delegates that the target asks for, the most wanted first. Left out
+    where the runtime's own choice is meant, so that manifests of such targets stay as they were."""
     float_layers: list[str] = []
     """Layers with weights that stayed in float, by the module that they came from."""
     layer_errors: dict[str, float] = {}

@@ -69,6 +69,11 @@ class FeatureStream:
         self.late = 0
         self.gaps = 0
 
+    @property
+    def newest_us(self) -> int | None:
+        """Time of the newest sample seen, microseconds; none before the first."""
+        return self._newest
+
     def push(self, times_us: npt.ArrayLike, samples: npt.ArrayLike) -> Windows:
         """Take samples and return the windows that they complete.
 

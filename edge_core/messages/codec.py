@@ -4,12 +4,12 @@ The current version is written; it and, where a message moved, the one before ar
 """
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from edge_core.errors import InvalidMessage, quoted
-from edge_core.messages import deployment, telemetry
+from edge_core.messages import command, deployment, telemetry
 
 MAX_MESSAGE_BYTES = 64 * 1024
 
@@ -19,6 +19,7 @@ Message = (
     | telemetry.ReportedState
     | telemetry.Online
     | deployment.DesiredState
+    | command.Command
 )
 M = TypeVar("M", bound=Message)
 
@@ -28,6 +29,7 @@ CURRENT: dict[type[msgspec.Struct], int] = {
     telemetry.ReportedState: telemetry.STATE_VERSION,
     telemetry.Online: telemetry.ONLINE_VERSION,
     deployment.DesiredState: deployment.DESIRED_VERSION,
+    command.Command: command.COMMAND_VERSION,
 }
 
 
@@ -38,8 +40,27 @@ class _Versioned(msgspec.Struct):
 _version = msgspec.msgpack.Decoder(_Versioned)
 _decoders = {kind: msgspec.msgpack.Decoder(kind) for kind in CURRENT}
 _sample1 = msgspec.msgpack.Decoder(telemetry.Sample1)
+
+
+def _grown(kind: type[M], *added: str) -> Callable[[bytes], M]:
+    """Read the version before of a message that only got new fields, which it must not have."""
+
+    def read(payload: bytes) -> M:
+        fields: dict[str, Any] = msgspec.msgpack.decode(payload, type=dict[str, Any])
+        unknown = [name for name in added if name in fields]
+        if unknown:
+            raise ValueError(f"version {CURRENT[kind] - 1} has no field {unknown[0]}")
+        return msgspec.convert(fields | {"v": CURRENT[kind]}, kind)
+
+    return read
+
+
 _before: dict[type[msgspec.Struct], Callable[[bytes], Message]] = {
-    telemetry.Sample: lambda payload: _sample1.decode(payload).brought_up()
+    telemetry.Sample: lambda payload: _sample1.decode(payload).brought_up(),
+    telemetry.StatsWindow: _grown(telemetry.StatsWindow, "fallbacks", "dropped"),
+    telemetry.ReportedState: _grown(
+        telemetry.ReportedState, "fallbacks", "commands", "placement", "shadow_dropped"
+    ),
 }
 _encoder = msgspec.msgpack.Encoder()
 

@@ -10,9 +10,9 @@ import msgspec
 
 from edge_core.release import ReleaseRef
 
-STATS_VERSION = 1
+STATS_VERSION = 2
 SAMPLE_VERSION = 2
-STATE_VERSION = 1
+STATE_VERSION = 2
 ONLINE_VERSION = 1
 
 Arm = Literal["incumbent", "candidate", "control", "shadow", "fallback"]
@@ -28,6 +28,9 @@ UpdateState = Literal[
     "recovering",
     "failed",
 ]
+Cause = Literal["missing", "error", "breaker", "command"]
+"""Why a baseline answered instead of its model: inputs were missing, the model failed, it had
+failed too often to be asked, or somebody ordered it."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 Text = Annotated[str, msgspec.Meta(max_length=512)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -50,6 +53,15 @@ class PairedCounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     only_active_right: Count = 0
     only_shadow_right: Count = 0
     both_wrong: Count = 0
+
+
+class FallbackCounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rows that the baseline answered, by cause."""
+
+    missing: Count = 0
+    error: Count = 0
+    breaker: Count = 0
+    command: Count = 0
 
 
 class StatsWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +97,10 @@ class StatsWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     paired: PairedCounts | None = None
     """Only in windows of arm ``shadow``; ``release`` is then the shadow release."""
     paired_with: ReleaseRef | None = None
+    fallbacks: FallbackCounts | None = None
+    """Only in windows of arm ``fallback``, where they sum to ``rows``; version 1 did not say."""
+    dropped: Count = 0
+    """Rows that a shadow did not answer, since answers come first or its CPU budget was spent."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,6 +161,39 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     at_ms: int
 
 
+class FallbackMode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model whose baseline answers now, whatever comes."""
+
+    model: Name
+    cause: Literal["breaker", "command"]
+    reason: Text = ""
+    since_ms: int
+    until_ms: int | None = None
+    """When an order ends by itself, UTC; none where it does not."""
+
+
+class CommandOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What became of a command."""
+
+    id: Name
+    outcome: Literal["done", "expired", "superseded", "refused"]
+    detail: Text = ""
+    at_ms: int
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the active model's operators really run."""
+
+    operators: dict[Text, Count]
+    """By execution provider or delegate."""
+    wanted: list[Text] = []
+    """Providers or delegates that the target asks for."""
+    absent: list[Text] = []
+    """Those of them that this device's runtime does not have."""
+    fell_back: Count = 0
+    """Operators that run elsewhere than wanted."""
+
+
 class ReportedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The device's own account of itself (retained)."""
 
@@ -165,6 +214,12 @@ class ReportedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Why the last update failed or recovered; empty when it did not."""
     refusals: list[Refusal] = []
     """The latest few, newest last."""
+    fallbacks: list[FallbackMode] = []
+    commands: list[CommandOutcome] = []
+    """The latest few, newest last."""
+    placement: Placement | None = None
+    shadow_dropped: Count = 0
+    """Rows that no shadow answered for want of time, since the process began."""
 
 
 class Online(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

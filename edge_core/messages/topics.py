@@ -13,7 +13,7 @@ PREFIX = "serinus/v1"
 DEVICE_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 UpKind = Literal["state", "stats", "samples", "online"]
-DownKind = Literal["desired"]
+DownKind = Literal["desired", "command"]
 
 
 class UpTopic(NamedTuple):
@@ -45,6 +45,14 @@ def parse_up(topic: str) -> UpTopic:
     if head or not DEVICE_PATTERN.match(device) or kind not in get_args(UpKind):
         raise InvalidMessage(f"topic {topic[:128]!r} is not one that a device publishes on")
     return UpTopic(device, kind)  # type: ignore[arg-type]  # narrowed by the membership test
+
+
+def parse_down(topic: str, device: str) -> DownKind:
+    """What a message to this device is; raise :class:`InvalidMessage` for any other topic."""
+    for kind in get_args(DownKind):
+        if topic == down(device, kind):
+            return kind  # type: ignore[no-any-return]  # one of the literal's
+    raise InvalidMessage(f"topic {topic[:128]!r} is not one on which {device} is addressed")
 
 
 def _checked(device: str) -> str:

@@ -20,6 +20,25 @@ class StartRollout(BaseModel):
     """Settings that differ from the default plan."""
 
 
+class OneCommand(BaseModel):
+    """Body of POST /devices/{device}/commands."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str = Field(max_length=64, examples=["fallback_on", "fallback_off"])
+    model: str | None = Field(default=None, max_length=64)
+    """Whose baseline answers; left out: that of the release which the device runs."""
+    reason: str = Field(default="", max_length=500)
+    for_seconds: float | None = None
+    """When a fallback ends by itself; left out: when it is ordered."""
+
+
+class SeveralCommands(OneCommand):
+    """Body of POST /commands."""
+
+    devices: list[str] = Field(min_length=1, max_length=1000)
+
+
 class Reason(BaseModel):
     """Body of pause, resume and rollback; may be left out."""
 

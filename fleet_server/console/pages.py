@@ -30,6 +30,7 @@ HEADERS = {
 }
 ROLLOUTS_SHOWN = 12
 EVENTS_SHOWN = 40
+COMMANDS_SHOWN = 50
 
 router = APIRouter(include_in_schema=False)
 _templates = jinja2.Environment(
@@ -86,6 +87,28 @@ def rollout(rollout: str, request: Request, services: ServicesOf) -> Response:
         now_ms=services.overview.now_ms,
         rollout=shown,
         verdicts=verdicts[::-1],
+    )
+
+
+@router.get("/devices/{device}")
+def device(device: str, request: Request, services: ServicesOf) -> Response:
+    """Show one device: what it runs, who answers there, and what was ordered of it."""
+    try:
+        token = services.tokens.session(request.cookies.get(SESSION_COOKIE))
+        shown = services.overview.device(device)
+        commands = services.commands.of_device(device, COMMANDS_SHOWN)
+    except NotAuthenticated:
+        return RedirectResponse("/login", status_code=303)
+    except NotFound as error:
+        return _page("refused.html", status=404, text=str(error))
+    reported: dict[str, object] = {"fallbacks": [], "placement": None, "shadow_dropped": 0}
+    return _page(
+        "device.html",
+        token=token,
+        now_ms=services.overview.now_ms,
+        device=shown,
+        reported=reported | (shown.reported or {}),
+        commands=commands,
     )
 
 

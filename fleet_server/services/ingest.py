@@ -11,6 +11,7 @@ from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWin
 from fleet_server.services import parity, placement, screening
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.clock import Clock
+from fleet_server.services.commands import note_outcomes
 from fleet_server.services.folding import Fold
 from fleet_server.services.screening import Rejection
 from fleet_server.storage import devices, journal, windows
@@ -195,6 +196,7 @@ class _Batch:
             reported=msgspec.json.encode(state),
         )
         self._note_changes(before, state)
+        note_outcomes(self._connection, device, state.commands, self._now)
         if before.target is None:
             placement.place_new_device(self._connection, self._catalog, device, self._now)
         return None

@@ -2,7 +2,7 @@
 
 from fleet_server.config import RetentionConfig
 from fleet_server.services.clock import Clock
-from fleet_server.storage import journal, windows
+from fleet_server.storage import commands, journal, windows
 from fleet_server.storage.database import Database
 
 EVERY_MS = 3_600_000
@@ -32,4 +32,5 @@ class Retention:
         with self._database.write() as connection:
             windows.empty_bodies(connection, self._emptied_ms, bodies_before)
             journal.forget(connection, events_before)
+            commands.forget(connection, events_before)
         self._done_ms, self._emptied_ms = now, bodies_before

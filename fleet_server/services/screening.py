@@ -56,7 +56,29 @@ def window_rejection(
         return Rejection(
             reason="impossible time", detail=f"{window.opened_ms} to {window.closed_ms} ms"
         )
-    return _declared(window, release) or _arrays(window, release) or _labels(window, before)
+    return (
+        _declared(window, release)
+        or _causes(window)
+        or _arrays(window, release)
+        or _labels(window, before)
+    )
+
+
+def _causes(window: StatsWindow) -> Rejection | None:
+    """Baselines answer for some cause, and only their windows say which; only shadows drop rows."""
+    if window.dropped and (window.arm != "shadow" or window.dropped > MAX_ROWS):
+        return Rejection(
+            reason="impossible counts", detail=f"{window.dropped} rows dropped by {window.arm}"
+        )
+    if window.fallbacks is None:
+        return None
+    caused = sum(msgspec.structs.astuple(window.fallbacks))
+    if window.arm != "fallback" or caused != window.rows:
+        return Rejection(
+            reason="impossible counts",
+            detail=f"causes of {caused} of {window.rows} rows of {window.arm}",
+        )
+    return None
 
 
 def sample_rejection(sample: Sample, release: Release | None, latest_ms: int) -> Rejection | None:

@@ -8,6 +8,7 @@ import msgspec
 from fleet_server.config import ServerConfig
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.clock import Clock, wall_clock
+from fleet_server.services.commands import Commands
 from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
 from fleet_server.services.ingest import Ingest
@@ -31,6 +32,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     desired: DesiredStates
     overview: Overview
     rollouts: Rollouts
+    commands: Commands
     verdicts: Verdicts
     drift: DriftWatch
     retention: Retention
@@ -44,6 +46,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     def over(cls, database: Database, config: ServerConfig, clock: Clock) -> Self:
         """Build every service over a database."""
         catalog = Catalog(database, clock)
+        rollouts = Rollouts(database, catalog, clock)
         return cls(
             database=database,
             tokens=Tokens(database, clock),
@@ -57,7 +60,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             ),
             desired=DesiredStates(database, clock, config.devices.republish_seconds),
             overview=Overview(database, catalog, clock),
-            rollouts=Rollouts(database, catalog, clock),
+            rollouts=rollouts,
+            commands=Commands(database, clock, rollouts.changed),
             verdicts=Verdicts(database),
             drift=DriftWatch(
                 database, catalog, clock, period_seconds=config.windows.drift_period_seconds

@@ -42,6 +42,27 @@ desired = Table(
 )
 """What each device should run; ``confirmed_sent`` once the broker holds it."""
 
+commands = Table(
+    "commands",
+    metadata,
+    Column("command", String(64), primary_key=True),
+    Column("device", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("until_ms", BigInteger),
+    Column("issued_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("issued_by", String(64), nullable=False),
+    Column("sent_ms", BigInteger),
+    Column("outcome", String(16)),
+    Column("detail", Text, nullable=False, default=""),
+    Column("outcome_ms", BigInteger),
+    sa.Index("commands_of_device", "device", "issued_ms"),
+    sa.Index("commands_unanswered", "outcome", "expires_ms"),
+)
+"""What operators ordered of devices; ``outcome`` is what the device made of it."""
+
 releases = Table(
     "releases",
     metadata,

@@ -16,7 +16,9 @@ import pytest
 
 from converters import checking
 from converters.data import snapshot_folder
+from edge_agent.commands import Commands
 from edge_agent.memory_file import MemoryFile
+from edge_agent.serving.policy import Order
 from edge_agent.serving.remembering import Stored
 from edge_agent.update.journal import FILE, Entry, Journal
 from edge_agent.update.slots import Pointer, Slots
@@ -33,10 +35,15 @@ from edge_core.features.sensors import SensorInput, Window
 from edge_core.features.window_definition import WindowDefinition
 from edge_core.features.windowing import FeatureStream
 from edge_core.messages import codec
+from edge_core.messages.command import Command, FallbackOn
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import (
+    CommandOutcome,
+    FallbackCounts,
+    FallbackMode,
     Online,
     PairedCounts,
+    Placement,
     Refusal,
     ReportedState,
     Sample,
@@ -70,7 +77,14 @@ DESIRED = DesiredState(
     arm="candidate",
     rollout="r-7",
 )
+COMMAND = Command(
+    id="c-17",
+    issued_ms=1_790_000_000_000,
+    expires_ms=1_790_003_600_000,
+    action=FallbackOn(model="tiny-motion", reason="the season turned", until_ms=1_790_007_200_000),
+)
 MESSAGES: dict[str, codec.Message] = {
+    "command": COMMAND,
     "desired": DESIRED,
     "online": Online(device="watch-01", online=True),
     "samples": Sample(
@@ -140,6 +154,36 @@ SECOND_SAMPLE = msgspec.structs.replace(
 )
 
 
+SECOND_STATE = msgspec.structs.replace(
+    MESSAGES["state"],
+    fallbacks=[
+        FallbackMode(
+            model="tiny-motion",
+            cause="command",
+            reason="the season turned",
+            since_ms=1_790_000_000_100,
+            until_ms=1_790_007_200_000,
+        )
+    ],
+    commands=[CommandOutcome(id="c-17", outcome="done", detail="", at_ms=1_790_000_000_100)],
+    placement=Placement(
+        operators={"CPUExecutionProvider": 7},
+        wanted=["QNNExecutionProvider"],
+        absent=["QNNExecutionProvider"],
+        fell_back=7,
+    ),
+    shadow_dropped=31,
+)
+SECOND_WINDOW = msgspec.structs.replace(
+    MESSAGES["stats"],
+    arm="fallback",
+    paired=None,
+    paired_with=None,
+    fallbacks=FallbackCounts(missing=1, error=2, breaker=3, command=114),
+    dropped=9,
+)
+
+
 def message_bytes(name: str) -> bytes:
     return (V1 / "messages" / f"{name}.msgpack").read_bytes()
 
@@ -170,6 +214,41 @@ def test_a_sample_of_the_second_version_means_what_it_meant() -> None:
     kept = (V2 / "messages" / "samples.msgpack").read_bytes()
     assert codec.decode(Sample, kept) == SECOND_SAMPLE
     assert codec.encode(SECOND_SAMPLE) == kept
+
+
+@pytest.mark.parametrize(("name", "value"), [("state", SECOND_STATE), ("stats", SECOND_WINDOW)])
+def test_messages_of_the_second_version_mean_what_they_meant(
+    name: str, value: codec.Message
+) -> None:
+    kept = (V2 / "messages" / f"{name}.msgpack").read_bytes()
+    assert codec.decode(type(value), kept) == value
+    assert codec.encode(value) == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"), [("state", "shadow_dropped", 3), ("stats", "dropped", 3)]
+)
+def test_a_message_of_the_first_version_has_no_fields_of_the_second(
+    name: str, field: str, value: object
+) -> None:
+    document = msgspec.msgpack.decode(message_bytes(name)) | {field: value}
+    with pytest.raises(InvalidMessage, match=f"version 1 has no field {field}"):
+        codec.decode(type(MESSAGES[name]), msgspec.msgpack.encode(document))
+
+
+def test_what_was_ordered_is_read_as_it_was(tmp_path: Path) -> None:
+    shutil.copy(V1 / "commands.json", tmp_path / "commands.json")
+    commands = Commands(tmp_path, now_ms=lambda: 1_790_000_000_200, follow=lambda _: None)
+    assert commands.orders == [
+        Order(
+            model="tiny-motion",
+            reason="the season turned",
+            since_ms=1_790_000_000_100,
+            until_ms=1_790_007_200_000,
+        )
+    ]
+    assert commands.outcomes == SECOND_STATE.commands
+    assert commands.take(message_bytes("command")) == commands.outcomes[0]
 
 
 def test_what_features_remember_is_read_as_it_was(tmp_path: Path) -> None:
@@ -490,11 +569,13 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         ("edge_core/features/definition.py", "DEFINITION_VERSION"): 2,
         ("edge_core/features/remembered.py", "STATE_VERSION"): 2,
         ("edge_core/features/windowing.py", "SNAPSHOT_VERSION"): 1,
+        ("edge_agent/commands.py", "COMMANDS_VERSION"): 1,
+        ("edge_core/messages/command.py", "COMMAND_VERSION"): 1,
         ("edge_core/messages/deployment.py", "DESIRED_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "ONLINE_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "SAMPLE_VERSION"): 2,
-        ("edge_core/messages/telemetry.py", "STATE_VERSION"): 1,
-        ("edge_core/messages/telemetry.py", "STATS_VERSION"): 1,
+        ("edge_core/messages/telemetry.py", "STATE_VERSION"): 2,
+        ("edge_core/messages/telemetry.py", "STATS_VERSION"): 2,
         ("edge_core/stats/histogram.py", "REFERENCE_VERSION"): 1,
     }, "a format was added or moved: add its samples beside v1, and never make v1 again"
 

@@ -90,7 +90,7 @@ def test_refusals_come_back_as_the_error_they_are(agent: Path) -> None:
         with pytest.raises(InvalidInput, match="three axes"):
             client.predict(np.zeros((8, 2)))
         with pytest.raises(InvalidInput, match="NaN or infinity in ax"):
-            client.predict(np.full((1, 8, 2), np.nan))
+            client.predict(np.full((1, 8, 2), np.inf))
         with pytest.raises(InvalidInput, match="not one of still"):
             client.feedback("x-1", "dance")
         with pytest.raises(InvalidMessage, match="send fewer rows"):
@@ -250,7 +250,7 @@ def test_a_pipeline_gives_each_batch_its_own_answer_in_order(agent: Path) -> Non
 
 def test_one_bad_batch_of_a_pipeline_fails_at_its_place(agent: Path) -> None:
     samples, _ = tiny_rows(3)
-    broken = np.full_like(samples[1:2], np.nan)
+    broken = np.full_like(samples[1:2], np.inf)
     with AgentClient(agent) as client:
         answers = client.predict_each([samples[:1], broken, samples[2:]], in_flight=8)
         assert len(next(answers)) == 1

@@ -14,6 +14,7 @@ from edge_core.features import definition as definitions
 from edge_core.features import evaluation
 from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import (
+    FallbackCounts,
     Online,
     PairedCounts,
     Refusal,
@@ -141,6 +142,10 @@ def test_labels_and_pairs_are_summed(
         ({"latency": b"\x00" * 8}, "wrong length"),
         ({"right": b"\x00" * 4}, "wrong length"),
         ({"paired": PairedCounts(agree=1)}, "impossible counts"),
+        ({"fallbacks": FallbackCounts(command=10)}, "impossible counts"),
+        ({"arm": "fallback", "fallbacks": FallbackCounts(command=9)}, "impossible counts"),
+        ({"dropped": 1}, "impossible counts"),
+        ({"arm": "shadow", "dropped": 2_000_000_000}, "impossible counts"),
         ({"arm": "shadow", "paired": PairedCounts(agree=11)}, "impossible counts"),
         ({"arm": "shadow", "paired": PairedCounts(both_right=300)}, "impossible counts"),
     ],

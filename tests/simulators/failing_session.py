@@ -13,6 +13,7 @@ class FailingSession:
         self._session = session
         self.runtime = session.runtime
         self.placement = session.placement
+        self.absent = session.absent
         self.mode = "works"
         """``works``, ``refuses`` (its own error), ``nan`` or ``crashes`` (a foreign error)."""
 

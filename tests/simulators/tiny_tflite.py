@@ -8,10 +8,13 @@ from ai_edge_litert import schema_py_generated as schema
 Float32 = npt.NDArray[np.float32]
 
 
-def tiny_tflite(weights: Float32, bias: Float32, *, resizable: bool = True) -> bytes:
+def tiny_tflite(
+    weights: Float32, bias: Float32, *, resizable: bool = True, normalised: bool = False
+) -> bytes:
     """Float32 [1, features] -> float32 [1, classes]; ``weights`` is [features, classes].
 
-    Where it is not ``resizable``, a RESHAPE to a constant [1, features] stands in front.
+    Where it is not ``resizable``, a RESHAPE to a constant [1, features] stands in front; where it
+    is ``normalised``, an L2_NORMALIZATION, which XNNPACK does not take.
     """
     features, classes = weights.shape
     graph = schema.SubGraphT()
@@ -33,6 +36,8 @@ def tiny_tflite(weights: Float32, bias: Float32, *, resizable: bool = True) -> b
     model.buffers = [_buffer(b""), _buffer(weights.T.tobytes()), _buffer(bias.tobytes())]
     if not resizable:
         _reshape_first(model, graph, features)
+    if normalised:
+        _normalise_first(model, graph, features)
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
@@ -48,6 +53,17 @@ def _reshape_first(model: schema.ModelT, graph: schema.SubGraphT, features: int)
     graph.operators.insert(0, reshape)
     model.operatorCodes.append(_code(schema.BuiltinOperator.RESHAPE))
     model.buffers.append(_buffer(np.array([1, features], np.int32).tobytes()))
+
+
+def _normalise_first(model: schema.ModelT, graph: schema.SubGraphT, features: int) -> None:
+    graph.tensors.append(_tensor(b"normalised", [1, features], 0))
+    norm = schema.OperatorT()
+    norm.opcodeIndex, norm.inputs, norm.outputs = len(model.operatorCodes), [0], [4]
+    norm.builtinOptionsType = schema.BuiltinOptions.L2NormOptions
+    norm.builtinOptions = schema.L2NormOptionsT()
+    graph.operators[0].inputs = [4, 1, 2]
+    graph.operators.insert(0, norm)
+    model.operatorCodes.append(_code(schema.BuiltinOperator.L2_NORMALIZATION))
 
 
 def _code(operator: int) -> schema.OperatorCodeT:

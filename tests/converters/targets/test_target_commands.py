@@ -10,7 +10,7 @@ from rich.console import Console
 
 from converters import target_commands
 from converters.targets import open_target, places
-from converters.targets.profile import names
+from converters.targets.profile import load, names
 from edge_core.errors import InvalidConfiguration
 from tests.simulators.processes import command
 
@@ -121,3 +121,12 @@ def test_an_installed_vendor_s_tool_compiles_and_answers(name: str) -> None:
         pytest.skip(f"{name}: no device here that can run it")
     assert not ran.on_hardware
     assert not target.placement(compiled).misplaced
+
+
+def test_a_profile_may_ask_for_providers(tmp_path: Path) -> None:
+    assert load("gpu-webgpu-ort").providers == ["WebGpuExecutionProvider"]
+    assert load("cpu-x86_64-ort").providers == []
+    text = PROFILE.format(name="new", adapter="ort")
+    (tmp_path / "new.toml").write_text(f'providers = ["/lib/evil.so"]\n{text}')
+    with pytest.raises(InvalidConfiguration, match="providers"):
+        load("new", tmp_path)

@@ -150,12 +150,20 @@ async def test_late_samples_are_dropped_and_counted(
     assert by_arm(monitor.close(6000))["incumbent"].late == 8
 
 
-async def test_too_many_streams_are_refused(monitor: Monitor, release: LoadedRelease) -> None:
+async def test_the_stream_used_least_recently_goes_where_there_are_too_many(
+    monitor: Monitor, release: LoadedRelease
+) -> None:
     async with serving(monitor, release) as engine:
         for number in range(MAX_STREAMS):
             await engine.push(f"s{number}", times(1), np.zeros((1, 2)))
-        with pytest.raises(InvalidInput, match="sensor streams"):
-            await engine.push("one more", times(1), np.zeros((1, 2)))
+        await engine.push("s0", times(1, 20_000), np.zeros((1, 2)))
+        await engine.push("one more", times(1), np.zeros((1, 2)))
+        remembered = await engine.remembered()
+        assert remembered is not None
+        assert len(remembered.parts) == MAX_STREAMS
+        assert {"s0", "one more"} <= set(remembered.parts)
+        assert "s1" not in remembered.parts
+        assert engine.remembering.counts["streams_dropped"] == 1
         with pytest.raises(InvalidInput, match="1 to 64 characters"):
             await engine.push("", times(1), np.zeros((1, 2)))
 

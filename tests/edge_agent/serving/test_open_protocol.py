@@ -21,6 +21,7 @@ from edge_agent.client import AgentClient
 from edge_agent.serving import grpc_messages
 from edge_agent.serving.http_protocol import MAX_BODY_BYTES
 from tests.simulators.open_agent import OpenAgent, open_agent
+from tests.simulators.processes import wait_for
 from tests.simulators.tiny_bundle import CLASSES, TARGET, tiny_bundle, tiny_rows
 from tests.simulators.tiny_requests import CLASSES as PARCEL_CLASSES
 from tests.simulators.tiny_requests import tiny_requests
@@ -110,6 +111,7 @@ def test_health_and_metadata(triton: Modules, agent: OpenAgent) -> None:
         {"name": "label", "datatype": "BYTES", "shape": [-1]},
         {"name": "prediction_id", "datatype": "BYTES", "shape": [-1]},
         {"name": "served_by", "datatype": "BYTES", "shape": [-1]},
+        {"name": "cause", "datatype": "BYTES", "shape": [-1]},
     ]
 
 
@@ -224,7 +226,8 @@ def test_slices_and_consumers_come_along(agent: OpenAgent) -> None:
         with pytest.raises(InferenceServerException, match="consumer's name"):
             client.infer(MODEL, inputs, headers={"X-Serinus-Consumer": "x" * 65})
     key = f'serinus_consumer_predictions_total{{consumer="line-7/press",model="{MODEL}"}}'
-    assert metrics_of(agent)[key] == 2
+    # Rows are counted after their answers were sent.
+    wait_for(lambda: metrics_of(agent).get(key) == 2, seconds=10, what="two rows")
 
 
 @PROTOCOLS

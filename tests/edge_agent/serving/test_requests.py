@@ -16,7 +16,8 @@ from edge_agent.serving.asking import NewEvents
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.predictions import Prediction
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.serving.request_memory import MAX_AHEAD_US, RequestMemory
+from edge_agent.serving.request_memory import RequestMemory
+from edge_agent.serving.times import MAX_AHEAD_US
 from edge_core import outputs
 from edge_core.errors import InvalidInput, Overloaded, Unavailable
 from edge_core.features import logs

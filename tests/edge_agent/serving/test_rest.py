@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 
 from edge_agent.monitor import Monitor
 from edge_agent.serving import rest
+from edge_agent.serving.breaker import Limits
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.http_protocol import MAX_BODY_BYTES
+from edge_agent.serving.policy import Missing, Policy
 from edge_agent.serving.release import LoadedRelease
 from edge_core.errors import InvalidConfiguration
 from tests.simulators.processes import free_port
@@ -27,10 +30,11 @@ END = BEGIN + 300 * SECOND
 
 @asynccontextmanager
 async def served(
-    monitor: Monitor, release: LoadedRelease | None
+    monitor: Monitor, release: LoadedRelease | None, *, missing: Missing = "refuse"
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A real HTTP server on loopback and a client to it."""
-    engine = Engine(monitor, slices={}, max_queue_rows=2048, now_us=lambda: END)
+    policy = Policy(Limits(), now_us=lambda: END, monotonic=time.monotonic, missing=missing)
+    engine = Engine(monitor, slices={}, max_queue_rows=2048, now_us=lambda: END, policy=policy)
     engine.set_active(release, "incumbent", None)
     port = free_port()
     task = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), rest.listen(port)))
@@ -78,7 +82,7 @@ async def test_an_inference_answers_as_the_protocol_says(
         "target": release.target,
         "runtime": release.session.runtime,
     }
-    scores, label, ids, served_by = content["outputs"]
+    scores, label, ids, served_by, _ = content["outputs"]
     assert (scores["datatype"], scores["shape"], len(scores["data"])) == ("FP32", [4, 3], 12)
     assert label["data"] == [CLASSES[index] for index in labels]
     assert (ids["name"], len(set(ids["data"]))) == ("prediction_id", 4)
@@ -90,6 +94,19 @@ async def test_nested_data_are_accepted(monitor: Monitor, release: LoadedRelease
     async with served(monitor, release) as client:
         answer = await client.post(INFER, json={"inputs": [tensor(2, data=nested)]})
     assert answer.json()["outputs"][0]["shape"] == [2, 3]
+
+
+async def test_it_is_told_by_row_who_answered(monitor: Monitor, release: LoadedRelease) -> None:
+    data: list[float | None] = [*tensor(3)["data"]]
+    data[20] = None
+    async with served(monitor, release, missing="fallback") as client:
+        answer = await client.post(INFER, json={"inputs": [tensor(3, data=data)]})
+        alone = await client.post(INFER, json={"inputs": [tensor(1, data=[None] * 16)]})
+    told = {output["name"]: output["data"] for output in answer.json()["outputs"]}
+    assert told["served_by"] == ["model", "fallback", "model"]
+    assert told["cause"] == ["", "missing", ""]
+    told = {output["name"]: output["data"] for output in alone.json()["outputs"]}
+    assert (told["served_by"], told["cause"]) == (["fallback"], ["missing"])
 
 
 async def test_health_and_metadata(monitor: Monitor, release: LoadedRelease) -> None:
@@ -193,7 +210,7 @@ async def test_requests_have_an_input_for_each_field(
         "taken": 2,
         "dropped": {"duplicate": 0, "expired": 0, "ahead": 1, "overflow": 0, "evicted": 0},
     }
-    times = [answer["outputs"][4] for answer in (before, after.json())]
+    times = [answer["outputs"][5] for answer in (before, after.json())]
     assert [one["name"] for one in times] == ["time_us"] * 2
     assert [one["data"] for one in times] == [[END, END], [END, END + 1]]
     assert before["outputs"][0]["data"] != after.json()["outputs"][0]["data"]

@@ -9,11 +9,16 @@ from hypothesis import strategies as st
 
 from edge_core.errors import InvalidMessage
 from edge_core.messages import codec
+from edge_core.messages.command import Command, FallbackOff, FallbackOn
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import (
     Arm,
+    CommandOutcome,
+    FallbackCounts,
+    FallbackMode,
     Online,
     PairedCounts,
+    Placement,
     Refusal,
     ReportedState,
     Sample,
@@ -38,6 +43,7 @@ REFS = st.builds(
     st.binary(min_size=32, max_size=32),
 )
 MAYBE_REF = st.none() | REFS
+FALLBACKS = st.builds(FallbackCounts, **dict.fromkeys(FallbackCounts.__struct_fields__, COUNTS))
 PAIRED = st.builds(PairedCounts, **dict.fromkeys(PairedCounts.__struct_fields__, COUNTS))
 
 MESSAGES: dict[type[msgspec.Struct], st.SearchStrategy[Any]] = {
@@ -62,6 +68,8 @@ MESSAGES: dict[type[msgspec.Struct], st.SearchStrategy[Any]] = {
         wrong=BYTES,
         paired=st.none() | PAIRED,
         paired_with=MAYBE_REF,
+        fallbacks=st.none() | FALLBACKS,
+        dropped=COUNTS,
     ),
     Sample: st.builds(
         Sample,
@@ -93,8 +101,53 @@ MESSAGES: dict[type[msgspec.Struct], st.SearchStrategy[Any]] = {
         update=st.sampled_from(get_args(UpdateState)),
         reason=TEXTS,
         refusals=st.lists(st.builds(Refusal, release=REFS, reason=TEXTS, at_ms=TIMES), max_size=3),
+        fallbacks=st.lists(
+            st.builds(
+                FallbackMode,
+                model=NAMES,
+                cause=st.sampled_from(["breaker", "command"]),
+                reason=TEXTS,
+                since_ms=TIMES,
+                until_ms=st.none() | TIMES,
+            ),
+            max_size=2,
+        ),
+        commands=st.lists(
+            st.builds(
+                CommandOutcome,
+                id=NAMES,
+                outcome=st.sampled_from(["done", "expired", "superseded", "refused"]),
+                detail=TEXTS,
+                at_ms=TIMES,
+            ),
+            max_size=2,
+        ),
+        placement=st.none()
+        | st.builds(
+            Placement,
+            operators=st.dictionaries(TEXTS, COUNTS, max_size=2),
+            wanted=st.lists(TEXTS, max_size=2),
+            absent=st.lists(TEXTS, max_size=2),
+            fell_back=COUNTS,
+        ),
+        shadow_dropped=COUNTS,
     ),
     Online: st.builds(Online, device=NAMES, online=st.booleans()),
+    Command: st.builds(
+        lambda issued, valid, **fields: Command(
+            issued_ms=issued, expires_ms=issued + valid, **fields
+        ),
+        issued=st.integers(0, 2**52),
+        valid=st.integers(1, 7 * 86_400_000),
+        id=NAMES,
+        action=st.builds(
+            FallbackOn,
+            model=NAMES,
+            reason=TEXTS,
+            until_ms=st.none() | st.integers(0, 2**53),
+        )
+        | st.builds(FallbackOff, model=NAMES, reason=TEXTS),
+    ),
     DesiredState: st.builds(
         DesiredState,
         revision=COUNTS,
@@ -141,6 +194,7 @@ EXAMPLES: list[Any] = [
     ),
     Online(device="d", online=True),
     DesiredState(revision=1, issued_ms=1, active=REF),
+    Command(id="c", issued_ms=1, expires_ms=2, action=FallbackOn(model="m", until_ms=3)),
 ]
 KINDS = [type(example) for example in EXAMPLES]
 
@@ -233,7 +287,8 @@ def test_one_kind_is_never_taken_for_another(message: Any) -> None:
                 codec.decode(kind, packed(message, v=codec.CURRENT[kind]))
 
 
-WINDOW, SAMPLE, STATE, ONLINE, DESIRED = EXAMPLES
+WINDOW, SAMPLE, STATE, ONLINE, DESIRED, COMMAND = EXAMPLES
+ON = fields(COMMAND.action)
 BAD_REF = {"model": "m", "version": "1.0.0", "digest": "0" * 64}
 
 
@@ -267,6 +322,18 @@ BAD_REF = {"model": "m", "version": "1.0.0", "digest": "0" * 64}
         (DESIRED, {"revision": -1}),
         (DESIRED, {"active": {}}),
         (DESIRED, {"issued_ms": None}),
+        (COMMAND, {"id": ""}),
+        (COMMAND, {"issued_ms": -1}),
+        (COMMAND, {"expires_ms": 1}),
+        (COMMAND, {"expires_ms": 2 + 7 * 86_400_000}),
+        (COMMAND, {"action": ON | {"type": "reboot"}}),
+        (COMMAND, {"action": ON | {"model": ""}}),
+        (COMMAND, {"action": ON | {"reason": "x" * 513}}),
+        (COMMAND, {"action": ON | {"until_ms": 2**53 + 1}}),
+        (COMMAND, {"action": {"type": "fallback_off", "model": "m", "until_ms": 3}}),
+        (STATE, {"fallbacks": [{"model": "m", "cause": "mood", "since_ms": 1}]}),
+        (WINDOW, {"fallbacks": {"missing": -1}}),
+        (WINDOW, {"dropped": -1}),
     ],
 )
 def test_a_field_out_of_range_is_refused(message: Any, change: dict[str, Any]) -> None:

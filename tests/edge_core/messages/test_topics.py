@@ -115,3 +115,14 @@ def test_random_topics_are_refused_or_are_built_the_same_again(topic: str) -> No
     except InvalidMessage:
         return
     assert topics.up(parsed.device, parsed.kind) == topic
+
+
+@given(device=DEVICES, kind=st.sampled_from(get_args(DownKind)))
+def test_a_downward_topic_is_parsed_for_its_own_device_only(device: str, kind: DownKind) -> None:
+    topic = topics.down(device, kind)
+    assert topics.parse_down(topic, device) == kind
+    for other in (topics.up(device, "state"), topic + "s", topic.replace("down", "dawn")):
+        with pytest.raises(InvalidMessage, match="is addressed"):
+            topics.parse_down(other, device)
+    with pytest.raises(InvalidMessage, match="is addressed"):
+        topics.parse_down(topic, "x" if device != "x" else "y")
