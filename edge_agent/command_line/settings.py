@@ -70,7 +70,8 @@ def section_meaning(section: type[msgspec.Struct]) -> str:
 
 def section_of(kind: Any) -> type[msgspec.Struct] | None:
     """The table that a type means, alone or as an alternative to none."""
-    choices = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    alternatives = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    choices = typing.get_args(kind) if alternatives else (kind,)
     for choice in choices:
         if isinstance(choice, type) and issubclass(choice, msgspec.Struct):
             return choice

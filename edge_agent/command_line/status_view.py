@@ -78,6 +78,10 @@ def _trouble(value: Value) -> tuple[str, str]:
     return (f"{value:,}", "bad") if value and not isinstance(value, str) else ("0", "")
 
 
+def _undeclared(value: Value) -> tuple[str, str]:
+    return (str(value), "bad") if value else ("none", "")
+
+
 def _count(value: Value) -> tuple[str, str]:
     return (f"{value:,}" if isinstance(value, int) else str(value)), ""
 
@@ -100,9 +104,12 @@ GROUPS: dict[str, tuple[_Known, ...]] = {
         _Known("features", "answers", _plain),
         _Known("served_by", "answered by", _plain),
         _Known("rows", "rows answered", _count),
+        _Known("cached", "from the cache", _count),
         _Known("errors", "errors", _trouble),
+        _Known("refused_requests", "refused requests", _trouble),
         _Known("fallbacks", "fallbacks", _trouble),
         _Known("shadow", "in the shadow", _plain),
+        _Known("undeclared_consumers", "undeclared users", _undeclared),
     ),
     "Update": (
         _Known("update", "state", _update),
