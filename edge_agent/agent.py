@@ -11,11 +11,10 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import msgspec
-
 from edge_agent.config import AgentConfig
 from edge_agent.memory_file import MemoryFile
 from edge_agent.memory_keeper import MemoryKeeper
+from edge_agent.meters import Meters
 from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Acknowledged, Connected, Disconnected, Link, LinkEvent, Received
 from edge_agent.outbox import SAMPLES, STATS, Outbox
@@ -28,7 +27,7 @@ from edge_agent.update.updater import Updater
 from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
 from edge_core.messages import codec, topics
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
+from edge_core.messages.telemetry import Online, PackedWindow, ReportedState, Sample
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +69,12 @@ class Agent:
         self._complained = ""
         self._waiting: dict[int, int] = {}
         self._last_sent = 0
+        self._link = Link(config.mqtt, config.device)
         self._monitor = Monitor(
             device=config.device,
             sample_every=config.telemetry.sample_every,
             now_ms=self._clock.now_ms(),
+            meters=Meters(sent_bytes=lambda: self._link.sent_bytes),
         )
         self._engine = Engine(
             self._monitor,
@@ -93,7 +94,6 @@ class Agent:
             complain=self._complain,
         )
         self._outbox = Outbox(config.state_dir, max_bytes=config.telemetry.outbox_bytes)
-        self._link = Link(config.mqtt, config.device)
         self._updater = Updater(
             journal=Journal(config.state_dir),
             slots=Slots(config.state_dir),
@@ -258,7 +258,8 @@ class Agent:
     def _store(self) -> None:
         """Close the window and keep it, with the waiting samples, until the broker has them."""
         device = self._config.device
-        windows = [partial(_stamped, w) for w in self._monitor.close(self._clock.now_ms())]
+        closed = self._monitor.close(self._clock.now_ms())
+        windows = [partial(_stamped, self._monitor.packed(window)) for window in closed]
         samples = [partial(_unstamped, sample) for sample in self._monitor.take_samples()]
         try:
             self._outbox.add(STATS, topics.up(device, "stats"), self._fitting(windows))
@@ -312,8 +313,8 @@ class Agent:
         )
 
 
-def _stamped(window: StatsWindow, epoch: str, sequence: int) -> bytes:
-    return codec.encode(msgspec.structs.replace(window, epoch=epoch, sequence=sequence))
+def _stamped(window: PackedWindow, epoch: str, sequence: int) -> bytes:
+    return codec.encode(window.stamped(epoch, sequence))
 
 
 def _unstamped(sample: Sample, epoch: str, sequence: int) -> bytes:

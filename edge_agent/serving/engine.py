@@ -98,6 +98,7 @@ class Engine:
         if release is None:
             self._active = None
             return
+        self._monitor.know(release.window_schema)
         role = Role(release=release.ref, target=release.target, arm=arm, rollout=rollout)
         declared = release.manifest.slices
         own = {
@@ -117,6 +118,8 @@ class Engine:
             problem = self._active.release.shadow_problem(release)
             if problem:
                 raise InvalidInput(f"{problem}; it cannot run as its shadow")
+        if release:
+            self._monitor.know(release.window_schema)
         self._shadow = release
 
     async def predict(

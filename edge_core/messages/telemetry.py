@@ -1,19 +1,25 @@
 """What a device tells the fleet: statistics windows, sampled predictions, reported state.
 
-All counts are integers, so merging windows is exact and order-free. Packed arrays are
-little-endian unsigned 32-bit integers or float32, as the field says.
+All counts are integers, so merging windows is exact and order-free. Arrays of counts are
+little-endian int64, those of samples little-endian float32.
 """
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 
+from edge_core.errors import InvalidMessage
 from edge_core.release import ReleaseRef
 
-STATS_VERSION = 1
+STATS_VERSION = 2
 SAMPLE_VERSION = 2
 STATE_VERSION = 1
 ONLINE_VERSION = 1
+
+FROM_HEX, AS_TEXT = b"\x00", b"\x01"
+_HEX = re.compile(r"^([0-9a-f]{2}){1,32}\Z")
 
 Arm = Literal["incumbent", "candidate", "control", "shadow", "fallback"]
 UpdateState = Literal[
@@ -29,10 +35,19 @@ UpdateState = Literal[
     "failed",
 ]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+NoisyCount = Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)]
+Moment = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+"""Milliseconds since 1970, UTC, of a clock that may be wrong."""
 Text = Annotated[str, msgspec.Meta(max_length=512)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
+Consumer = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+TAG_BYTES = 8
+"""Of a release's digest: enough to find it among those that a server approved."""
+MAX_CONSUMERS = 16
+OTHER_CONSUMERS = "(others)"
 MAX_EVIDENCE_BYTES = 1024 * 1024
 """What a sample's ``memory`` may unpack to."""
 
@@ -41,33 +56,58 @@ class PairedCounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Rows that the active release and the shadow both answered.
 
     ``agree`` and ``disagree`` count answers; the four others count rows whose label is known,
-    so they lag behind. *active* and *shadow* name the release by its role on the device.
+    so they lag behind. *active* and *shadow* name the release by its role on the device. With
+    noise they may be negative.
     """
 
-    agree: Count = 0
-    disagree: Count = 0
-    both_right: Count = 0
-    only_active_right: Count = 0
-    only_shadow_right: Count = 0
-    both_wrong: Count = 0
+    agree: NoisyCount = 0
+    disagree: NoisyCount = 0
+    both_right: NoisyCount = 0
+    only_active_right: NoisyCount = 0
+    only_shadow_right: NoisyCount = 0
+    both_wrong: NoisyCount = 0
+
+
+class PairedCounts1(PairedCounts, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same in version 1, which knew no noise."""
+
+    def __post_init__(self) -> None:
+        if min(msgspec.structs.astuple(self)) < 0:
+            raise ValueError("a count of pairs is negative")
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the answers of one window took. Rows of the arm ``fallback`` tell its fallbacks."""
+
+    cpu_us: Count = 0
+    """The window's part, by rows, of the processor time of the whole process."""
+    cached: Count = 0
+    """Rows that were answered from memory; all others ran through the model."""
+    sent_bytes: Count = 0
+    """MQTT payloads of the whole device; in one of the windows that it closes together."""
+    span_ms: Count = 0
+    """Time over which ``sent_bytes`` were counted, by a clock that only goes forward."""
+    consumers: Annotated[dict[Consumer, Count], msgspec.Meta(max_length=MAX_CONSUMERS + 1)] = {}
+    """Who asked -> rows; beyond so many names, the rest stands under :data:`OTHER_CONSUMERS`."""
 
 
 class StatsWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One time slice of one device, release, arm and slice.
+    """One time slice of one device, release, arm and slice, as it is counted and judged.
 
-    ``counts`` holds, for every channel of the release's ``reference.bin`` in its order, the
-    u32 counts (below, bins ..., above, null). ``right`` and ``wrong`` hold u32 counts by bin of
-    the confidence channel (same layout as that channel) for rows whose label is known.
-    ``latency`` holds u32 counts by power of two of microseconds (bin i: < 2**(i+1) us).
+    On the way it is packed (:mod:`edge_core.messages.windows`). ``counts`` holds, for every
+    channel of the release's ``reference.bin`` in its order, the counts (below, bins ..., above,
+    null). ``right`` and ``wrong`` hold counts by bin of the confidence channel (same layout as
+    that channel) for rows whose label is known. ``latency`` holds counts by power of two of
+    microseconds (bin i: < 2**(i+1) us). All four are little-endian int64; an empty one is all
+    zeros. Where the manifest asks for noise, counts other than of latency may be negative.
     """
 
-    v: int = STATS_VERSION
     device: Name
     epoch: Name
     """Identity of the device's outbox; ``sequence`` counts within it without gaps."""
     sequence: Count
-    opened_ms: int
-    closed_ms: int
+    opened_ms: Moment
+    closed_ms: Moment
     release: ReleaseRef
     target: Name
     arm: Arm
@@ -84,7 +124,74 @@ class StatsWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     wrong: bytes = b""
     paired: PairedCounts | None = None
     """Only in windows of arm ``shadow``; ``release`` is then the shadow release."""
+    paired_with: str | None = None
+    """The first :data:`TAG_BYTES` of the digest of the release it ran beside, in hex."""
+    cost: Cost = Cost()
+
+
+class PackedWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A window as it travels; what ``w`` holds is laid out in docs/telemetry.md."""
+
+    v: int = STATS_VERSION
+    e: Annotated[bytes, msgspec.Meta(min_length=2, max_length=257)]
+    """The epoch: :data:`FROM_HEX` and the bytes whose hex it is, or :data:`AS_TEXT` and UTF-8."""
+    n: Count
+    """The sequence number."""
+    w: bytes
+
+    @property
+    def epoch(self) -> str:
+        """The epoch's text; raise :class:`InvalidMessage` where it is none."""
+        kind, epoch = self.e[:1], self.e[1:]
+        if kind == FROM_HEX:
+            return epoch.hex()
+        try:
+            return epoch.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidMessage("the epoch is not UTF-8") from error
+
+    def stamped(self, epoch: str, sequence: int) -> "PackedWindow":
+        """The same window in its place in an outbox."""
+        short = FROM_HEX + bytes.fromhex(epoch) if _HEX.match(epoch) else AS_TEXT + epoch.encode()
+        return msgspec.structs.replace(self, e=short, n=sequence)
+
+
+class StatsWindow1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A window as version 1 sent it: every name in full, counts as little-endian u32."""
+
+    v: int = 1
+    device: Name
+    epoch: Name
+    sequence: Count
+    opened_ms: Moment
+    closed_ms: Moment
+    release: ReleaseRef
+    target: Name
+    arm: Arm
+    rollout: str | None = None
+    slices: dict[Name, Name] = {}
+    rows: Count = 0
+    errors: Count = 0
+    late: Count = 0
+    counts: bytes = b""
+    latency: bytes = b""
+    right: bytes = b""
+    wrong: bytes = b""
+    paired: PairedCounts1 | None = None
     paired_with: ReleaseRef | None = None
+
+    def brought_up(self) -> StatsWindow:
+        """As it is counted; raise :class:`InvalidMessage` where arrays are not whole."""
+        fields = msgspec.structs.asdict(self)
+        del fields["v"]
+        for name in ("counts", "latency", "right", "wrong"):
+            if len(fields[name]) % 4:
+                raise InvalidMessage(f"{name} has {len(fields[name])} bytes, not whole counts")
+            fields[name] = np.frombuffer(fields[name], "<u4").astype("<i8").tobytes()
+        fields["paired_with"] = self.paired_with and self.paired_with.digest[: 2 * TAG_BYTES]
+        if self.paired is not None:
+            fields["paired"] = PairedCounts(**msgspec.structs.asdict(self.paired))
+        return StatsWindow(**fields)
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,7 +204,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     v: int = SAMPLE_VERSION
     device: Name
     prediction_id: Name
-    at_ms: int
+    at_ms: Moment
     release: ReleaseRef
     target: Name
     arm: Arm
@@ -122,7 +229,7 @@ class Sample1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     v: int = 1
     device: Name
     prediction_id: Name
-    at_ms: int
+    at_ms: Moment
     release: ReleaseRef
     target: Name
     arm: Arm
@@ -142,7 +249,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     release: ReleaseRef
     reason: Text
-    at_ms: int
+    at_ms: Moment
 
 
 class ReportedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -150,7 +257,7 @@ class ReportedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     v: int = STATE_VERSION
     device: Name
-    at_ms: int
+    at_ms: Moment
     target: Name
     runtime: Text
     slices: dict[Name, Name] = {}

@@ -7,10 +7,12 @@ import sqlalchemy as sa
 
 from edge_core.errors import InvalidMessage
 from edge_core.messages import codec, topics
-from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
+from edge_core.messages import windows as messages
+from edge_core.messages.telemetry import Online, PackedWindow, ReportedState, Sample, StatsWindow
 from fleet_server.services import parity, placement, screening
-from fleet_server.services.catalog import Catalog
+from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
+from fleet_server.services.evaluators import Evaluators
 from fleet_server.services.folding import Fold
 from fleet_server.services.screening import Rejection
 from fleet_server.storage import devices, journal, windows
@@ -18,6 +20,7 @@ from fleet_server.storage.database import Database
 from fleet_server.storage.devices import StoredRefusal
 from fleet_server.storage.windows import StoredWindow
 
+CLOCK = "clock"
 RETURNING = ("failed", "recovering")
 
 
@@ -47,6 +50,7 @@ class Ingest:
         self._clock = clock
         self._period_ms = round(drift_period_seconds * 1000)
         self._future_ms = round(future_seconds * 1000)
+        self._evaluators = Evaluators()
 
     def take(self, batch: Sequence[Inbound]) -> None:
         """Store a batch; when this returns, every message of it may be acknowledged.
@@ -56,7 +60,8 @@ class Ingest:
         """
         now = self._clock()
         with self._database.write() as connection:
-            work = _Batch(connection, self._catalog, now, now + self._future_ms, self._period_ms)
+            latest = now + self._future_ms
+            work = _Batch(connection, self._catalog, now, latest, self._period_ms, self._evaluators)
             for message in batch:
                 work.take(message)
             work.finish()
@@ -78,12 +83,15 @@ class _Batch:
         now_ms: int,
         latest_ms: int,
         period_ms: int,
+        evaluators: Evaluators,
     ) -> None:
         self._connection = connection
+        self._evaluators = evaluators
         self._catalog = catalog
         self._now = now_ms
         self._latest = latest_ms
-        self._fold = Fold(connection, now_ms // period_ms)
+        self._fold = Fold(connection, now_ms // period_ms, now_ms)
+        self._wrong_clocks = {alert.subject for alert in journal.open_alerts(connection, CLOCK)}
         self._places = placement.Places(connection)
         self._retained = False
         self._kinds: dict[str, Callable[[str, bytes], Rejection | None]] = {
@@ -112,22 +120,61 @@ class _Batch:
         self._fold.write()
 
     def _stats(self, device: str, payload: bytes) -> Rejection | None:
-        window = codec.decode(StatsWindow, payload)
-        if window.device != device:
-            return _foreign(window.device)
-        if windows.known(self._connection, device, window.epoch, window.sequence):
+        came = codec.decode_window(payload)
+        named = _sender_problem(came, device)
+        if named is not None:
+            return named
+        sequence = came.n if isinstance(came, PackedWindow) else came.sequence
+        if windows.known(self._connection, device, came.epoch, sequence):
             return None
-        release = self._catalog.get(self._connection, window.release.digest)
-        before = self._fold.totals(window)
-        rejection = screening.window_rejection(window, release, before, self._latest)
-        if rejection is not None:
-            place = (device, window.epoch, window.sequence)
-            windows.pass_sequence(self._connection, *place)
-            return rejection
+        taken = self._whole(came, device)
+        if isinstance(taken, Rejection):
+            windows.pass_sequence(self._connection, device, came.epoch, sequence)
+            return taken
+        window, release = taken
         self._seen(device)
-        self._store(window, payload)
-        self._fold.add(window, self._places.of(window))
+        self._store(self._timed(window), payload)
+        noisy = release.window_schema.epsilon is not None
+        self._fold.add(window, self._places.of(window), noisy=noisy)
         return None
+
+    def _whole(
+        self, came: PackedWindow | StatsWindow, device: str
+    ) -> tuple[StatsWindow, Release] | Rejection:
+        """A window with its release, or why it cannot be true."""
+        try:
+            if isinstance(came, PackedWindow):
+                tag = messages.head(came).release
+                release = self._catalog.tagged(self._connection, tag)
+                if release is None:
+                    return Rejection(reason="unknown release", detail=tag.hex())
+                window = messages.unpack(came, release.window_schema, device)
+            else:
+                window = came
+                release = self._catalog.get(self._connection, window.release.digest)
+        except InvalidMessage as error:
+            return Rejection(reason="unreadable message", detail=str(error))
+        rejection = screening.window_rejection(window, release, self._fold.totals(window))
+        if rejection is not None:
+            return rejection
+        assert release is not None  # or it would have been rejected
+        return window, release
+
+    def _timed(self, window: StatsWindow) -> StatsWindow:
+        """The window with times that can be; what it counts is taken whatever its clock says."""
+        wrong = screening.clock_is_wrong(window, self._latest)
+        subject = window.device
+        if wrong and subject not in self._wrong_clocks:
+            self._wrong_clocks.add(subject)
+            title = f"the clock of {subject} is wrong: set it; its statistics are taken as of now"
+            detail = {"opened_ms": window.opened_ms, "closed_ms": window.closed_ms}
+            journal.open_alert(self._connection, self._now, CLOCK, subject, title, detail)
+        if not wrong and subject in self._wrong_clocks:
+            self._wrong_clocks.discard(subject)
+            journal.close_alert(self._connection, self._now, CLOCK, subject)
+        if not wrong:
+            return window
+        return msgspec.structs.replace(window, opened_ms=self._now, closed_ms=self._now)
 
     def _store(self, window: StatsWindow, payload: bytes) -> None:
         right, wrong = screening.labelled(window)
@@ -160,7 +207,7 @@ class _Batch:
         release = self._catalog.get(self._connection, sample.release.digest)
         rejection = screening.sample_rejection(sample, release, self._latest)
         if rejection is None and release is not None:
-            parity.record(self._connection, sample, release, self._now)
+            parity.record(self._connection, sample, release, self._evaluators, self._now)
         return rejection
 
     def _online(self, device: str, payload: bytes) -> Rejection | None:
@@ -236,6 +283,14 @@ class _Batch:
         now_alive = alive and not self._retained
         if devices.seen(self._connection, device, self._now, alive=now_alive):
             journal.add_event(self._connection, self._now, "device", device, "first seen")
+
+
+def _sender_problem(came: PackedWindow | StatsWindow, device: str) -> Rejection | None:
+    if isinstance(came, StatsWindow):
+        return None if came.device == device else _foreign(came.device)
+    if messages.head(came).sender == messages.sender_tag(device):
+        return None
+    return _foreign("another")
 
 
 def _foreign(named: str) -> Rejection:

@@ -55,6 +55,10 @@ class ParityView(msgspec.Struct, frozen=True, kw_only=True):
     mismatches: int = 0
     features: dict[str, int] = {}
     """Mismatches of each feature that had some, the most first."""
+    not_possible: int = 0
+    """Samples that keep back everything to compute them from."""
+    redacted: list[str] = []
+    """Features that are never compared, for they depend on what samples leave out."""
 
 
 class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,201 @@
+"""Windows packed for the way, and unpacked by whoever knows the release.
+
+Numbers are varints, names are places in the release's manifest, counts are Rice-coded. The layout
+is in docs/telemetry.md.
+"""
+
+import hashlib
+from typing import Any, NamedTuple, get_args
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edge_core.errors import InvalidMessage
+from edge_core.messages import varints
+from edge_core.messages.telemetry import (
+    MAX_CONSUMERS,
+    TAG_BYTES,
+    Arm,
+    Cost,
+    PackedWindow,
+    PairedCounts,
+    StatsWindow,
+)
+from edge_core.messages.varints import ByteReader
+from edge_core.messages.window_schema import WindowSchema
+from edge_core.stats import packing
+
+Int64 = npt.NDArray[np.int64]
+
+SENDER_BYTES = 4
+MAX_NAME_BYTES = 256
+"""64 characters of UTF-8."""
+ARMS: tuple[Arm, ...] = get_args(Arm)
+ARM_BITS, IN_ROLLOUT, HAS_PAIRS, HAS_LABELS = 7, 8, 16, 32
+UNSTAMPED = "-"
+"""Stands for the epoch until the outbox stamps it."""
+PAIRED = PairedCounts.__struct_fields__
+
+
+class Head(NamedTuple):
+    """What a packed window says before one has to know its release."""
+
+    sender: bytes
+    release: bytes
+    """The beginning of the release's digest."""
+
+
+def sender_tag(device: str) -> bytes:
+    """Tells a window that came on another device's topic; no proof of anything."""
+    return hashlib.sha256(device.encode()).digest()[:SENDER_BYTES]
+
+
+def pack(window: StatsWindow, schema: WindowSchema) -> PackedWindow:
+    """Pack a window; the outbox stamps epoch and sequence.
+
+    Raises:
+        ValueError: a name is not the release's, or a number is out of range.
+    """
+    flags = ARMS.index(window.arm)
+    flags |= IN_ROLLOUT if window.rollout is not None else 0
+    flags |= HAS_PAIRS if window.paired is not None else 0
+    flags |= HAS_LABELS if window.right or window.wrong else 0
+    parts = [
+        sender_tag(window.device),
+        schema.tag,
+        varints.unsigned(flags),
+        varints.signed(window.opened_ms),
+        varints.signed(window.closed_ms - window.opened_ms),
+        varints.unsigned(schema.targets.index(window.target)),
+        *_packed_slices(window.slices, schema),
+        varints.text(window.rollout) if window.rollout is not None else b"",
+        *map(varints.unsigned, (window.rows, window.errors, window.late)),
+        *_packed_cost(window.cost),
+        *_packed_pairs(window),
+        packing.pack(_counts(window, schema), _sizes(schema, flags), window.rows),
+    ]
+    packed = PackedWindow(e=b"", n=0, w=b"".join(parts))
+    return packed.stamped(window.epoch, window.sequence)
+
+
+def head(packed: PackedWindow) -> Head:
+    """Who sent a window, and of which release; raise :class:`InvalidMessage`."""
+    reader = ByteReader(packed.w)
+    return Head(reader.take(SENDER_BYTES), reader.take(TAG_BYTES))
+
+
+def unpack(packed: PackedWindow, schema: WindowSchema, device: str) -> StatsWindow:
+    """Unpack what :func:`pack` made with an equal schema.
+
+    Args:
+        packed: from anywhere; the work is bounded by its bytes and the schema's sizes.
+        schema: of the release that :func:`head` names.
+        device: who sent it.
+
+    Raises:
+        InvalidMessage: cut short, too long, a place that the release has no name for, or a number
+            out of range.
+    """
+    reader = ByteReader(packed.w)
+    reader.take(SENDER_BYTES + TAG_BYTES)
+    flags = reader.unsigned()
+    opened = reader.signed()
+    length = reader.signed()
+    fields: dict[str, Any] = {
+        "arm": _named(ARMS, flags & ARM_BITS, "arm"),
+        "target": _named(schema.targets, reader.unsigned(), "target"),
+        "slices": _slices(reader, schema),
+        "rollout": reader.text(MAX_NAME_BYTES) if flags & IN_ROLLOUT else None,
+        "rows": reader.unsigned(),
+        "errors": reader.unsigned(),
+        "late": reader.unsigned(),
+        "cost": _cost(reader),
+    }
+    if flags & HAS_PAIRS:
+        other = reader.take(TAG_BYTES)
+        fields["paired_with"] = other.hex() if any(other) else None
+        fields["paired"] = {name: reader.signed() for name in PAIRED}
+    sizes = _sizes(schema, flags)
+    counts = packing.unpack(reader.rest(), sizes, fields["rows"])
+    names = ("counts", "latency", "right", "wrong")
+    edges = np.cumsum([sum(schema.sizes), *sizes[len(schema.sizes) :]])[:-1]
+    arrays = dict(zip(names, np.split(counts, edges), strict=False))
+    fields |= {n: a.astype("<i8").tobytes() if a.any() else b"" for n, a in arrays.items()}
+    fields |= {"opened_ms": opened, "closed_ms": opened + length, "device": device}
+    fields |= {"epoch": packed.epoch, "sequence": packed.n, "release": schema.release}
+    try:
+        return msgspec.convert(fields, StatsWindow)
+    except msgspec.ValidationError as error:
+        raise InvalidMessage(f"not a window: {error}") from error
+
+
+def _sizes(schema: WindowSchema, flags: int) -> tuple[int, ...]:
+    return schema.packed_sizes if flags & HAS_LABELS else schema.packed_sizes[:-2]
+
+
+def _counts(window: StatsWindow, schema: WindowSchema) -> Int64:
+    """All counts in one row; an empty array stands for zeros."""
+    *_, latency_size, right_size, wrong_size = schema.packed_sizes
+    arrays = [
+        (window.counts, sum(schema.sizes)),
+        (window.latency, latency_size),
+    ]
+    if window.right or window.wrong:
+        arrays += [(window.right, right_size), (window.wrong, wrong_size)]
+    return np.concatenate(
+        [np.frombuffer(a, "<i8") if a else np.zeros(size, np.int64) for a, size in arrays]
+    )
+
+
+def _packed_slices(slices: dict[str, str], schema: WindowSchema) -> list[bytes]:
+    """One number for each declared name: 0 for none, else the value's place, from 1."""
+    if unknown := slices.keys() - {name for name, _ in schema.slices}:
+        raise ValueError(f"slices {sorted(unknown)} are not declared by {schema.release.name}")
+    return [
+        varints.unsigned(values.index(slices[name]) + 1 if name in slices else 0)
+        for name, values in schema.slices
+    ]
+
+
+def _slices(reader: ByteReader, schema: WindowSchema) -> dict[str, str]:
+    found = {}
+    for name, values in schema.slices:
+        if place := reader.unsigned():
+            found[name] = _named(values, place - 1, "value of a slice")
+    return found
+
+
+def _packed_cost(cost: Cost) -> list[bytes]:
+    parts = [cost.cpu_us, cost.cached, cost.sent_bytes, cost.span_ms, len(cost.consumers)]
+    names = [varints.text(n) + varints.unsigned(rows) for n, rows in cost.consumers.items()]
+    return [*map(varints.unsigned, parts), *names]
+
+
+def _cost(reader: ByteReader) -> dict[str, int | dict[str, int]]:
+    cpu_us, cached, sent_bytes, span_ms = (reader.unsigned() for _ in range(4))
+    count = reader.unsigned()
+    if count > MAX_CONSUMERS + 1:
+        raise InvalidMessage(f"a window names {count} consumers; the limit is {MAX_CONSUMERS + 1}")
+    consumers = {reader.text(MAX_NAME_BYTES): reader.unsigned() for _ in range(count)}
+    return {
+        "cpu_us": cpu_us,
+        "cached": cached,
+        "sent_bytes": sent_bytes,
+        "span_ms": span_ms,
+        "consumers": consumers,
+    }
+
+
+def _packed_pairs(window: StatsWindow) -> list[bytes]:
+    if window.paired is None:
+        return []
+    beside = window.paired_with or "00" * TAG_BYTES
+    numbers = msgspec.structs.astuple(window.paired)
+    return [bytes.fromhex(beside), *map(varints.signed, numbers)]
+
+
+def _named(names: tuple[str, ...], place: int, what: str) -> str:
+    if place >= len(names):
+        raise InvalidMessage(f"a window names {what} {place} of {len(names)}")
+    return names[place]
