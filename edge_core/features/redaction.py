@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.bundle.manifest import Manifest
+from edge_core.bundle.manifest import Manifest, Privacy
 from edge_core.errors import InvalidBundle
 from edge_core.features import graph, over_samples
 from edge_core.features.definition import FeatureDefinition
@@ -25,15 +25,13 @@ def names(definition: FeatureDefinition) -> list[str]:
     return [*definition.field_names, *streams]
 
 
-def check(definition: FeatureDefinition, manifest: Manifest) -> None:
-    """Raise :class:`InvalidBundle` where a manifest redacts what its features do not have."""
-    redacted = manifest.privacy.redacted if manifest.privacy else []
+def problem(definition: FeatureDefinition, privacy: Privacy | None) -> str:
+    """What is redacted that the features do not have; empty where all is there."""
     known = names(definition)
-    if unknown := [name for name in redacted if name not in known]:
-        raise InvalidBundle(
-            f"{manifest.model}@{manifest.version} redacts {', '.join(unknown)}; its features have "
-            f"{', '.join(known)}"
-        )
+    unknown = [name for name in (privacy.redacted if privacy else []) if name not in known]
+    if not unknown:
+        return ""
+    return f"privacy redacts {', '.join(unknown)}; the features are of {', '.join(known)}"
 
 
 def hidden(definition: FeatureDefinition, redacted: Collection[str]) -> list[int]:
@@ -75,7 +73,8 @@ class Redaction:
 
 def of(definition: FeatureDefinition, manifest: Manifest) -> Redaction:
     """As the manifest asks; raise :class:`InvalidBundle` where it names what is not there."""
-    check(definition, manifest)
+    if found := problem(definition, manifest.privacy):
+        raise InvalidBundle(f"{manifest.model}@{manifest.version}: {found}")
     return Redaction(definition, manifest.privacy.redacted if manifest.privacy else ())
 
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
+from fleet_server.services.cost import Costs
 from fleet_server.services.errors import NotFound
 from fleet_server.services.views import (
     DeviceView,
@@ -33,7 +34,8 @@ FEATURES_SHOWN = 64
 class Overview:
     """Read-only questions; each is answered from one state of the database."""
 
-    def __init__(self, database: Database, catalog: Catalog, clock: Clock) -> None:
+    def __init__(self, database: Database, catalog: Catalog, clock: Clock, costs: Costs) -> None:
+        self._costs = costs
         self._database = database
         self._catalog = catalog
         self._clock = clock
@@ -115,6 +117,7 @@ class Overview:
             since_ms=row.since_ms,
             devices=sum(device.active == row.digest for device in every),
             others=others,
+            cost=self._costs.views(connection).get(row.digest),
             decided_by={"rollout": row.rollout, "verdict": row.verdict},
             built_from=built_from(release),
         )

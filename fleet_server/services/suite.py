@@ -8,6 +8,7 @@ import msgspec
 from fleet_server.config import ServerConfig
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.clock import Clock, wall_clock
+from fleet_server.services.cost import Costs
 from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
 from fleet_server.services.ingest import Ingest
@@ -29,6 +30,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     ingest: Ingest
     desired: DesiredStates
+    costs: Costs
     overview: Overview
     rollouts: Rollouts
     verdicts: Verdicts
@@ -44,6 +46,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     def over(cls, database: Database, config: ServerConfig, clock: Clock) -> Self:
         """Build every service over a database."""
         catalog = Catalog(database, clock)
+        costs = Costs(database, config.cost)
         return cls(
             database=database,
             tokens=Tokens(database, clock),
@@ -56,7 +59,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
                 future_seconds=config.windows.future_seconds,
             ),
             desired=DesiredStates(database, clock, config.devices.republish_seconds),
-            overview=Overview(database, catalog, clock),
+            costs=costs,
+            overview=Overview(database, catalog, clock, costs),
             rollouts=Rollouts(database, catalog, clock),
             verdicts=Verdicts(database),
             drift=DriftWatch(

@@ -44,7 +44,7 @@ class World(msgspec.Struct, kw_only=True):
     accuracy: Accuracy
     definition: WindowDefinition
     layout: Layout
-    slices: dict[str, list[str]] = {"side": ["left", "right"]}
+    slices: tuple[tuple[str, tuple[str, ...]], ...] = (("side", ("left", "right")),)
     """What every release declares."""
     target: str = "cpu-x86_64-ort"
     rows: int = 20
@@ -67,7 +67,7 @@ class World(msgspec.Struct, kw_only=True):
         return WindowSchema(
             release=release,
             targets=(self.target,),
-            slices=tuple((name, tuple(values)) for name, values in sorted(self.slices.items())),
+            slices=self.slices,
             sizes=tuple(channel.size for channel in channels),
             confidence_size=self.layout.confidence_size,
             epsilon=None,
