@@ -25,9 +25,9 @@ from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
 from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
-from edge_core.messages import codec, topics
+from edge_core.messages import codec, topics, windows
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import Online, PackedWindow, ReportedState, Sample
+from edge_core.messages.telemetry import Online, ReportedState, Sample
 
 log = logging.getLogger(__name__)
 
@@ -259,10 +259,10 @@ class Agent:
         """Close the window and keep it, with the waiting samples, until the broker has them."""
         device = self._config.device
         closed = self._monitor.close(self._clock.now_ms())
-        windows = [partial(_stamped, self._monitor.packed(window)) for window in closed]
+        stats = [partial(_stamped, self._monitor.packed(window)) for window in closed]
         samples = [partial(_unstamped, sample) for sample in self._monitor.take_samples()]
         try:
-            self._outbox.add(STATS, topics.up(device, "stats"), self._fitting(windows))
+            self._outbox.add(STATS, topics.up(device, "stats"), self._fitting(stats))
             self._outbox.add(SAMPLES, topics.up(device, "samples"), self._fitting(samples))
         except SerinusError as error:
             log.error("statistics of one window are lost: %s", error)
@@ -313,8 +313,8 @@ class Agent:
         )
 
 
-def _stamped(window: PackedWindow, epoch: str, sequence: int) -> bytes:
-    return codec.encode(window.stamped(epoch, sequence))
+def _stamped(body: bytes, epoch: str, sequence: int) -> bytes:
+    return codec.encode(windows.stamped(body, epoch, sequence))
 
 
 def _unstamped(sample: Sample, epoch: str, sequence: int) -> bytes:

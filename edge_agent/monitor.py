@@ -28,7 +28,6 @@ from edge_core.messages.telemetry import (
     MAX_CONSUMERS,
     OTHER_CONSUMERS,
     Arm,
-    PackedWindow,
     Sample,
     StatsWindow,
 )
@@ -269,11 +268,11 @@ class Monitor:
             closed.append(closing.close(cell, frame, schemas[role.release.digest], own, self._rng))
         return closed
 
-    def packed(self, window: StatsWindow) -> PackedWindow:
-        """A closed window as it travels."""
+    def packed(self, window: StatsWindow) -> bytes:
+        """A closed window as it travels, but for its place in the outbox."""
         with self._lock:
             schema = self._schemas[window.release.digest]
-        return windows.pack(window, schema)
+        return windows.body(window, schema)
 
     def _shares(self, cells: list[_Cell]) -> list[Spent]:
         """Time by rows; bytes and the span are the device's and stand in the first window."""

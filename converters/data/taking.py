@@ -12,8 +12,7 @@ from converters.data.snapshot_record import SnapshotRecord
 from converters.data.snapshot_store import Store, Stored
 from converters.recipe import Recipe, Setting
 from converters.stage import Stage
-from edge_core.errors import InvalidConfiguration, InvalidInput
-from edge_core.features import redaction
+from edge_core.errors import InvalidInput
 from edge_core.features.definition import FeatureDefinition, of_requests, of_windows
 
 
@@ -45,8 +44,6 @@ class TakeData(Stage[ToTake, Stored]):
         if given.snapshot is not None:
             return given.store.find(given.snapshot)
         definition = definition_source.load(given.folder, given.recipe.features)
-        if problem := redaction.problem(definition, given.recipe.privacy):
-            raise InvalidConfiguration(f"{given.folder}: {problem}")
         settings = Noted(given.recipe.settings)
         if given.recipe.entry.log is not None:
             log = offered_log(given.folder, given.recipe, settings)

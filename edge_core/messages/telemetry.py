@@ -4,7 +4,6 @@ All counts are integers, so merging windows is exact and order-free. Arrays of c
 little-endian int64, those of samples little-endian float32.
 """
 
-import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -17,9 +16,6 @@ STATS_VERSION = 2
 SAMPLE_VERSION = 2
 STATE_VERSION = 1
 ONLINE_VERSION = 1
-
-FROM_HEX, AS_TEXT = b"\x00", b"\x01"
-_HEX = re.compile(r"^([0-9a-f]{2}){1,32}\Z")
 
 Arm = Literal["incumbent", "candidate", "control", "shadow", "fallback"]
 UpdateState = Literal[
@@ -44,7 +40,7 @@ Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 Consumer = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
-TAG_BYTES = 8
+TAG_BYTES = 6
 """Of a release's digest: enough to find it among those that a server approved."""
 MAX_CONSUMERS = 16
 OTHER_CONSUMERS = "(others)"
@@ -133,27 +129,7 @@ class PackedWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A window as it travels; what ``w`` holds is laid out in docs/telemetry.md."""
 
     v: int = STATS_VERSION
-    e: Annotated[bytes, msgspec.Meta(min_length=2, max_length=257)]
-    """The epoch: :data:`FROM_HEX` and the bytes whose hex it is, or :data:`AS_TEXT` and UTF-8."""
-    n: Count
-    """The sequence number."""
     w: bytes
-
-    @property
-    def epoch(self) -> str:
-        """The epoch's text; raise :class:`InvalidMessage` where it is none."""
-        kind, epoch = self.e[:1], self.e[1:]
-        if kind == FROM_HEX:
-            return epoch.hex()
-        try:
-            return epoch.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidMessage("the epoch is not UTF-8") from error
-
-    def stamped(self, epoch: str, sequence: int) -> "PackedWindow":
-        """The same window in its place in an outbox."""
-        short = FROM_HEX + bytes.fromhex(epoch) if _HEX.match(epoch) else AS_TEXT + epoch.encode()
-        return msgspec.structs.replace(self, e=short, n=sequence)
 
 
 class StatsWindow1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

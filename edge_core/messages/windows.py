@@ -5,6 +5,7 @@ is in docs/telemetry.md.
 """
 
 import hashlib
+import re
 from typing import Any, NamedTuple, get_args
 
 import msgspec
@@ -25,14 +26,17 @@ from edge_core.messages.telemetry import (
 from edge_core.messages.varints import ByteReader
 from edge_core.messages.window_schema import WindowSchema
 from edge_core.stats import packing
+from edge_core.stats.histogram import LARGEST_COUNT
 
 Int64 = npt.NDArray[np.int64]
 
 SENDER_BYTES = 4
+MAX_NAME = 64
 MAX_NAME_BYTES = 256
 """64 characters of UTF-8."""
 ARMS: tuple[Arm, ...] = get_args(Arm)
-ARM_BITS, IN_ROLLOUT, HAS_PAIRS, HAS_LABELS = 7, 8, 16, 32
+ARM_BITS, IN_ROLLOUT, HAS_PAIRS, HAS_LABELS, HAS_RARE = 7, 8, 16, 32, 64
+HEX = re.compile(r"^([0-9a-f]{2}){1,32}\Z")
 UNSTAMPED = "-"
 """Stands for the epoch until the outbox stamps it."""
 PAIRED = PairedCounts.__struct_fields__
@@ -41,9 +45,12 @@ PAIRED = PairedCounts.__struct_fields__
 class Head(NamedTuple):
     """What a packed window says before one has to know its release."""
 
+    epoch: str
+    sequence: int
     sender: bytes
     release: bytes
     """The beginning of the release's digest."""
+    rest: bytes
 
 
 def sender_tag(device: str) -> bytes:
@@ -52,7 +59,20 @@ def sender_tag(device: str) -> bytes:
 
 
 def pack(window: StatsWindow, schema: WindowSchema) -> PackedWindow:
-    """Pack a window; the outbox stamps epoch and sequence.
+    """Pack a window; raises as :func:`body`."""
+    return stamped(body(window, schema), window.epoch, window.sequence)
+
+
+def stamped(packed: bytes, epoch: str, sequence: int) -> PackedWindow:
+    """Give a packed body its place in an outbox."""
+    as_hex = HEX.match(epoch) is not None
+    name = bytes.fromhex(epoch) if as_hex else epoch.encode()
+    stamp = varints.unsigned(2 * len(name) + as_hex) + name + varints.unsigned(sequence)
+    return PackedWindow(w=stamp + packed)
+
+
+def body(window: StatsWindow, schema: WindowSchema) -> bytes:
+    """Everything of a window but epoch and sequence.
 
     Raises:
         ValueError: a name is not the release's, or a number is out of range.
@@ -61,6 +81,8 @@ def pack(window: StatsWindow, schema: WindowSchema) -> PackedWindow:
     flags |= IN_ROLLOUT if window.rollout is not None else 0
     flags |= HAS_PAIRS if window.paired is not None else 0
     flags |= HAS_LABELS if window.right or window.wrong else 0
+    rare = window.errors, window.late, window.cost.cached
+    flags |= HAS_RARE if any(rare) else 0
     parts = [
         sender_tag(window.device),
         schema.tag,
@@ -70,35 +92,47 @@ def pack(window: StatsWindow, schema: WindowSchema) -> PackedWindow:
         varints.unsigned(schema.targets.index(window.target)),
         *_packed_slices(window.slices, schema),
         varints.text(window.rollout) if window.rollout is not None else b"",
-        *map(varints.unsigned, (window.rows, window.errors, window.late)),
-        *_packed_cost(window.cost),
+        varints.unsigned(window.rows),
+        *(map(varints.unsigned, rare) if any(rare) else ()),
+        *_packed_cost(window.cost, window.closed_ms - window.opened_ms),
         *_packed_pairs(window),
         packing.pack(_counts(window, schema), _sizes(schema, flags), window.rows),
     ]
-    packed = PackedWindow(e=b"", n=0, w=b"".join(parts))
-    return packed.stamped(window.epoch, window.sequence)
+    return b"".join(parts)
 
 
 def head(packed: PackedWindow) -> Head:
-    """Who sent a window, and of which release; raise :class:`InvalidMessage`."""
+    """The beginning of a window, and what is left; raise :class:`InvalidMessage`."""
     reader = ByteReader(packed.w)
-    return Head(reader.take(SENDER_BYTES), reader.take(TAG_BYTES))
+    size, as_hex = divmod(reader.unsigned(), 2)
+    if not 0 < size <= MAX_NAME_BYTES:
+        raise InvalidMessage(f"an epoch of {size} bytes; 1 to {MAX_NAME_BYTES} are allowed")
+    name = reader.take(size)
+    try:
+        epoch = name.hex() if as_hex else name.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidMessage("the epoch is not UTF-8") from error
+    if len(epoch) > MAX_NAME:
+        raise InvalidMessage(f"an epoch of {len(epoch)} characters; the limit is {MAX_NAME}")
+    sequence = reader.unsigned()
+    if sequence > LARGEST_COUNT:
+        raise InvalidMessage(f"sequence number {sequence} is beyond {LARGEST_COUNT}")
+    return Head(epoch, sequence, reader.take(SENDER_BYTES), reader.take(TAG_BYTES), reader.rest())
 
 
-def unpack(packed: PackedWindow, schema: WindowSchema, device: str) -> StatsWindow:
-    """Unpack what :func:`pack` made with an equal schema.
+def unpack(found: Head, schema: WindowSchema, device: str) -> StatsWindow:
+    """Unpack the rest of what :func:`pack` made with an equal schema.
 
     Args:
-        packed: from anywhere; the work is bounded by its bytes and the schema's sizes.
-        schema: of the release that :func:`head` names.
+        found: from anywhere; the work is bounded by its bytes and the schema's sizes.
+        schema: of the release that it names.
         device: who sent it.
 
     Raises:
         InvalidMessage: cut short, too long, a place that the release has no name for, or a number
             out of range.
     """
-    reader = ByteReader(packed.w)
-    reader.take(SENDER_BYTES + TAG_BYTES)
+    reader = ByteReader(found.rest)
     flags = reader.unsigned()
     opened = reader.signed()
     length = reader.signed()
@@ -108,10 +142,10 @@ def unpack(packed: PackedWindow, schema: WindowSchema, device: str) -> StatsWind
         "slices": _slices(reader, schema),
         "rollout": reader.text(MAX_NAME_BYTES) if flags & IN_ROLLOUT else None,
         "rows": reader.unsigned(),
-        "errors": reader.unsigned(),
-        "late": reader.unsigned(),
-        "cost": _cost(reader),
     }
+    rare = [reader.unsigned() if flags & HAS_RARE else 0 for _ in range(3)]
+    fields["errors"], fields["late"], cached = rare
+    fields["cost"] = {"cached": cached, **_cost(reader, length)}
     if flags & HAS_PAIRS:
         other = reader.take(TAG_BYTES)
         fields["paired_with"] = other.hex() if any(other) else None
@@ -123,7 +157,7 @@ def unpack(packed: PackedWindow, schema: WindowSchema, device: str) -> StatsWind
     arrays = dict(zip(names, np.split(counts, edges), strict=False))
     fields |= {n: a.astype("<i8").tobytes() if a.any() else b"" for n, a in arrays.items()}
     fields |= {"opened_ms": opened, "closed_ms": opened + length, "device": device}
-    fields |= {"epoch": packed.epoch, "sequence": packed.n, "release": schema.release}
+    fields |= {"epoch": found.epoch, "sequence": found.sequence, "release": schema.release}
     try:
         return msgspec.convert(fields, StatsWindow)
     except msgspec.ValidationError as error:
@@ -166,22 +200,26 @@ def _slices(reader: ByteReader, schema: WindowSchema) -> dict[str, str]:
     return found
 
 
-def _packed_cost(cost: Cost) -> list[bytes]:
-    parts = [cost.cpu_us, cost.cached, cost.sent_bytes, cost.span_ms, len(cost.consumers)]
+def _packed_cost(cost: Cost, length: int) -> list[bytes]:
+    """The span is nearly the window's length where it is told at all."""
+    told = cost.sent_bytes or cost.span_ms
+    span = [varints.signed(cost.span_ms - length)] if told else []
+    parts = [cost.cpu_us, cost.sent_bytes + 1 if told else 0]
     names = [varints.text(n) + varints.unsigned(rows) for n, rows in cost.consumers.items()]
-    return [*map(varints.unsigned, parts), *names]
+    count = varints.unsigned(len(cost.consumers))
+    return [*map(varints.unsigned, parts), *span, count, *names]
 
 
-def _cost(reader: ByteReader) -> dict[str, int | dict[str, int]]:
-    cpu_us, cached, sent_bytes, span_ms = (reader.unsigned() for _ in range(4))
+def _cost(reader: ByteReader, length: int) -> dict[str, int | dict[str, int]]:
+    cpu_us, sent = reader.unsigned(), reader.unsigned()
+    span_ms = length + reader.signed() if sent else 0
     count = reader.unsigned()
     if count > MAX_CONSUMERS + 1:
         raise InvalidMessage(f"a window names {count} consumers; the limit is {MAX_CONSUMERS + 1}")
     consumers = {reader.text(MAX_NAME_BYTES): reader.unsigned() for _ in range(count)}
     return {
         "cpu_us": cpu_us,
-        "cached": cached,
-        "sent_bytes": sent_bytes,
+        "sent_bytes": max(sent - 1, 0),
         "span_ms": span_ms,
         "consumers": consumers,
     }

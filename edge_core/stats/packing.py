@@ -23,10 +23,12 @@ Int64 = npt.NDArray[np.int64]
 GUARDS = 2
 """Counts after the bins (above and null); one is before them (below)."""
 WIDTH_BITS = 6
-FIRST_K = 5
-ALL_BINS, IN_A_ROW, LISTED, NONE = "0", "10", "110", "111"
+STEPS = range(-20, 7)
+"""What may be added to the bits of a share."""
+FIRST_STEP = -1
+ALL_BINS, IN_A_ROW, WITH_HOLES, LISTED, NONE = "0", "10", "110", "1110", "1111"
 """Which counts are not zero: every bin and no guard; neighbours, by how far the first and the last
-are from that; those in a list of bits; none."""
+are from that; the same with a bit for each count between them; those in a list of bits; none."""
 
 
 def pack(counts: Int64, sizes: Sequence[int], usual: int) -> bytes:
@@ -43,22 +45,23 @@ def pack(counts: Int64, sizes: Sequence[int], usual: int) -> bytes:
     if len(counts) != sum(sizes) or (len(counts) and np.abs(counts).max() > LARGEST_COUNT):
         raise ValueError(f"{len(counts)} counts do not fit {sum(sizes)}, or one is out of range")
     channels = np.split(counts, np.cumsum(sizes)[:-1]) if len(sizes) else []
-    there = [np.flatnonzero(channel) for channel in channels]
-    residuals = [_residuals(c[places]) for c, places in zip(channels, there, strict=True)]
-    coded = [values for values in residuals if len(values)]
-    flat = np.concatenate(coded) if coded else np.zeros(0, np.int64)
-    parameters = iter(rice.best_parameters(flat, [len(values) for values in coded]))
     bits: list[str] = []
-    total, k = usual, FIRST_K
-    for channel, places, values in zip(channels, there, residuals, strict=True):
+    total, step = usual, FIRST_STEP
+    for channel in channels:
         own = int(channel.sum())
+        places = np.flatnonzero(channel)
         bits += ["0"] if own == total else ["1", _wide(own)]
         bits.append(_support(channel, places))
         total = own
-        if len(values):
-            before, k = k, next(parameters)
-            bits.append(rice.write(_fold(k - before), 0))
-            bits += [rice.write(value, k) for value in values.tolist()]
+        if len(places) > 1:
+            values, shares = _residuals(channel[places])
+            widths = [share.bit_length() for share in map(abs, shares.tolist())]
+            before, step = step, _best_step(values, np.array(widths), step)
+            bits.append(rice.write(_fold(step - before), 0))
+            bits += [
+                rice.write(value, _parameter(width, step))
+                for value, width in zip(values.tolist(), widths, strict=True)
+            ]
     return to_bytes("".join(bits))
 
 
@@ -72,20 +75,22 @@ def unpack(data: bytes, sizes: Sequence[int], usual: int) -> Int64:
     """
     bits = BitReader(data)
     counts: list[int] = []
-    total, k = usual, FIRST_K
+    total, step = usual, FIRST_STEP
     for size in sizes:
         if bits.take(1):
             total = rice.unfolded(bits.take(bits.take(WIDTH_BITS)))
         places = _places(bits, size)
         own = [0] * size
         if len(places) > 1:
-            k += rice.unfolded(rice.read(bits, 0))
-            if not 0 <= k <= rice.LARGEST_K:
-                raise InvalidMessage(f"packed counts name the parameter {k}")
+            step += rice.unfolded(rice.read(bits, 0))
+            if step not in STEPS:
+                raise InvalidMessage(f"packed counts name the step {step}")
         left = total
         for position, place in enumerate(places[:-1]):
             more = len(places) - position
-            value = _share(left, more) + rice.unfolded(rice.read(bits, k))
+            share = _share(left, more)
+            k = _parameter(abs(share).bit_length(), step)
+            value = share + rice.unfolded(rice.read(bits, k))
             own[place] = value
             left -= value
         if places:
@@ -104,13 +109,25 @@ def _share(left: int, more: int) -> int:
     return (2 * left + more) // (2 * more)
 
 
-def _residuals(values: Int64) -> Int64:
-    """Folded distances of all but the last value from their shares."""
-    if len(values) < 2:
-        return values[:0]
+def _parameter(width: int, step: int) -> int:
+    """Of a Rice code, by the number of bits of the share."""
+    return min(max(width + step, 0), rice.LARGEST_K)
+
+
+def _residuals(values: Int64) -> tuple[Int64, Int64]:
+    """Folded distances of all but the last value from their shares, and the shares."""
     left = np.cumsum(values[::-1])[::-1]
     more = np.arange(len(values), 0, -1)
-    return rice.folded(values - (2 * left + more) // (2 * more))[:-1]
+    shares = (2 * left + more) // (2 * more)
+    return rice.folded(values - shares)[:-1], shares[:-1]
+
+
+def _best_step(values: Int64, widths: Int64, before: int) -> int:
+    """The step that makes a channel shortest, its own bits included."""
+    steps = np.array(STEPS)
+    parameters = np.clip(widths[:, None] + steps, 0, rice.LARGEST_K)
+    told = rice.folded(steps - before) + 1
+    return int(steps[(rice.lengths(values[:, None], parameters).sum(axis=0) + told).argmin()])
 
 
 def _fold(value: int) -> int:
@@ -128,30 +145,42 @@ def _support(channel: Int64, places: npt.NDArray[np.intp]) -> str:
     if not len(places):
         return NONE
     first, last = int(places[0]), int(places[-1])
+    moved = first - 1, last - _last_bin(len(channel))
+    if moved == (0, 0) and len(places) == last:
+        return ALL_BINS
+    ends = "".join(rice.write(_fold(end), 0) for end in moved)
     if len(places) == last - first + 1:
-        moved = first - 1, last - _last_bin(len(channel))
-        if moved == (0, 0):
-            return ALL_BINS
-        ends = "".join(rice.write(_fold(end), 0) for end in moved)
-        if len(ends) < len(channel):
-            return IN_A_ROW + ends
-    return LISTED + "".join("1" if count else "0" for count in channel.tolist())
+        near = IN_A_ROW + ends
+    else:
+        near = WITH_HOLES + ends + _flags(channel[first + 1 : last])
+    listed = LISTED + _flags(channel)
+    return min(near, listed, key=len)
+
+
+def _flags(counts: Int64) -> str:
+    return "".join("1" if count else "0" for count in counts.tolist())
 
 
 def _places(bits: BitReader, size: int) -> list[int]:
     """Places of the counts that are not zero, rising."""
-    if not bits.take(1):
-        return list(range(1, _last_bin(size) + 1))
-    if not bits.take(1):
-        first = 1 + rice.unfolded(rice.read(bits, 0))
-        last = _last_bin(size) + rice.unfolded(rice.read(bits, 0))
-        if not 0 <= first <= last < size:
-            raise InvalidMessage(f"packed counts {first} to {last} are not among {size}")
-        return list(range(first, last + 1))
-    if bits.take(1):
+    kind = bits.unary(len(NONE))
+    if kind == len(NONE):
         return []
-    listed = bits.take(size)
-    return [place for place in range(size) if listed >> (size - 1 - place) & 1]
+    if kind == 0:
+        return list(range(1, _last_bin(size) + 1))
+    if kind == len(LISTED) - 1:
+        return _flagged(bits, 0, size)
+    first = 1 + rice.unfolded(rice.read(bits, 0))
+    last = _last_bin(size) + rice.unfolded(rice.read(bits, 0))
+    if not 0 <= first <= last < size:
+        raise InvalidMessage(f"packed counts {first} to {last} are not among {size}")
+    if kind == len(IN_A_ROW) - 1 or first == last:
+        return list(range(first, last + 1))
+    return [first, *_flagged(bits, first + 1, last), last]
+
+
+def _flagged(bits: BitReader, start: int, stop: int) -> list[int]:
+    return [place for place in range(start, stop) if bits.take(1)]
 
 
 def _last_bin(size: int) -> int:

@@ -6,8 +6,6 @@ encodings", IEEE Trans. Inf. Theory 12 (1966); Rice and Plaunt, "Adaptive variab
 efficient compression of spacecraft television data", IEEE Trans. Commun. Technol. 19 (1971).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -31,25 +29,10 @@ def unfolded(value: int) -> int:
     return -(value + 1) // 2 if value & 1 else value // 2
 
 
-def best_parameters(values: Int64, lengths: Sequence[int]) -> list[int]:
-    """The parameter that makes each group shortest.
-
-    Args:
-        values: unsigned, below 2**WIDEST, int64 [sum of lengths].
-        lengths: numbers of values of the groups, each at least 1.
-
-    Returns:
-        One k for each group, 0 to :data:`LARGEST_K`.
-    """
-    if not len(lengths):
-        return []
-    widest = min(int(values.max()).bit_length(), LARGEST_K)
-    parameters = np.arange(widest + 1)
-    quotients = values[:, None] >> parameters
-    bits = np.where(quotients < MOST_ONES, quotients + 1 + parameters, MOST_ONES + WIDEST)
-    starts = np.cumsum([0, *lengths[:-1]])
-    found: list[int] = np.add.reduceat(bits, starts, axis=0).argmin(axis=1).tolist()
-    return found
+def lengths(values: Int64, parameters: Int64) -> Int64:
+    """Bits that :func:`write` would make of unsigned numbers; the two arrays broadcast."""
+    quotients = values >> parameters
+    return np.where(quotients < MOST_ONES, quotients + 1 + parameters, MOST_ONES + WIDEST)
 
 
 def write(value: int, k: int) -> str:

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from edge_core.errors import InvalidMessage
 from edge_core.messages import codec, topics
 from edge_core.messages import windows as messages
-from edge_core.messages.telemetry import Online, PackedWindow, ReportedState, Sample, StatsWindow
+from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
+from edge_core.messages.windows import Head
 from fleet_server.services import parity, placement, screening
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
@@ -121,15 +122,15 @@ class _Batch:
 
     def _stats(self, device: str, payload: bytes) -> Rejection | None:
         came = codec.decode_window(payload)
-        named = _sender_problem(came, device)
-        if named is not None:
-            return named
-        sequence = came.n if isinstance(came, PackedWindow) else came.sequence
-        if windows.known(self._connection, device, came.epoch, sequence):
+        said = came if isinstance(came, StatsWindow) else messages.head(came)
+        if not _speaks_for(said, device):
+            return _foreign(said.device if isinstance(said, StatsWindow) else "another device")
+        place = (device, said.epoch, said.sequence)
+        if windows.known(self._connection, *place):
             return None
-        taken = self._whole(came, device)
+        taken = self._whole(said, device)
         if isinstance(taken, Rejection):
-            windows.pass_sequence(self._connection, device, came.epoch, sequence)
+            windows.pass_sequence(self._connection, *place)
             return taken
         window, release = taken
         self._seen(device)
@@ -139,18 +140,17 @@ class _Batch:
         return None
 
     def _whole(
-        self, came: PackedWindow | StatsWindow, device: str
+        self, said: Head | StatsWindow, device: str
     ) -> tuple[StatsWindow, Release] | Rejection:
         """A window with its release, or why it cannot be true."""
         try:
-            if isinstance(came, PackedWindow):
-                tag = messages.head(came).release
-                release = self._catalog.tagged(self._connection, tag)
+            if isinstance(said, Head):
+                release = self._catalog.tagged(self._connection, said.release)
                 if release is None:
-                    return Rejection(reason="unknown release", detail=tag.hex())
-                window = messages.unpack(came, release.window_schema, device)
+                    return Rejection(reason="unknown release", detail=said.release.hex())
+                window = messages.unpack(said, release.window_schema, device)
             else:
-                window = came
+                window = said
                 release = self._catalog.get(self._connection, window.release.digest)
         except InvalidMessage as error:
             return Rejection(reason="unreadable message", detail=str(error))
@@ -285,12 +285,10 @@ class _Batch:
             journal.add_event(self._connection, self._now, "device", device, "first seen")
 
 
-def _sender_problem(came: PackedWindow | StatsWindow, device: str) -> Rejection | None:
-    if isinstance(came, StatsWindow):
-        return None if came.device == device else _foreign(came.device)
-    if messages.head(came).sender == messages.sender_tag(device):
-        return None
-    return _foreign("another")
+def _speaks_for(said: Head | StatsWindow, device: str) -> bool:
+    if isinstance(said, StatsWindow):
+        return said.device == device
+    return said.sender == messages.sender_tag(device)
 
 
 def _foreign(named: str) -> Rejection:

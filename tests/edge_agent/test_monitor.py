@@ -7,7 +7,7 @@ from edge_agent.sampling import Sampled, Sampling
 from edge_agent.serving.release import LoadedRelease
 from edge_core import outputs
 from edge_core.messages import codec, windows
-from edge_core.messages.telemetry import PackedWindow, StatsWindow
+from edge_core.messages.telemetry import TAG_BYTES, PackedWindow, StatsWindow
 from edge_core.stats.histogram import Histogram
 from tests.simulators.tiny_bundle import TARGET, tiny_bundle, tiny_rows
 
@@ -100,9 +100,10 @@ def test_a_window_is_a_valid_message(monitor: Monitor, release: LoadedRelease) -
     monitor.answered(*_args(release, 20), at_ms=1500)
     (window,) = monitor.close(2000)
     window = msgspec.structs.replace(window, epoch="ab12", sequence=3)
-    packed = codec.decode(PackedWindow, codec.encode(monitor.packed(window)))
-    assert windows.head(packed) == (windows.sender_tag("d1"), release.window_schema.tag)
-    assert windows.unpack(packed, release.window_schema, "d1") == window
+    stamped = windows.stamped(monitor.packed(window), "ab12", 3)
+    head = windows.head(codec.decode(PackedWindow, codec.encode(stamped)))
+    assert head[2:4] == (windows.sender_tag("d1"), release.window_schema.tag)
+    assert windows.unpack(head, release.window_schema, "d1") == window
 
 
 @pytest.mark.parametrize("rows", [1, 3, 10, 25])
@@ -155,4 +156,4 @@ def test_the_shadow_s_window_names_its_pair(monitor: Monitor, release: LoadedRel
     (window,) = monitor.close(2000)
     assert window.paired is not None
     assert (window.paired.agree, window.paired.disagree, window.rows) == (4, 2, 6)
-    assert window.paired_with == release.ref.digest[:16]
+    assert window.paired_with == release.ref.digest[: 2 * TAG_BYTES]

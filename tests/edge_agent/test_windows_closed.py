@@ -13,7 +13,7 @@ from edge_agent.monitor import Batch, Monitor, Role
 from edge_agent.serving.release import LoadedRelease
 from edge_core import outputs
 from edge_core.bundle.manifest import Privacy
-from edge_core.messages import codec
+from edge_core.messages import codec, windows
 from edge_core.messages.telemetry import MAX_CONSUMERS, OTHER_CONSUMERS, PairedCounts
 from edge_core.stats import noise
 from edge_core.stats.histogram import Histogram
@@ -118,7 +118,7 @@ def test_consumers_are_counted_by_name_up_to_a_limit(exact: LoadedRelease) -> No
     assert found["till"] == MAX_CONSUMERS + 4
     assert sum(found.values()) == window.rows
     assert found[OTHER_CONSUMERS] == 2 * 5
-    codec.encode(monitor.packed(window))
+    codec.encode(windows.stamped(monitor.packed(window), "ab", 1))
 
 
 def test_a_window_of_a_release_that_nobody_knows_is_dropped_and_counted(
@@ -143,11 +143,11 @@ def truth_of(release: LoadedRelease, batch: Batch) -> np.ndarray:
 def test_counts_leave_with_the_noise_that_the_manifest_asks_for(noisy: LoadedRelease) -> None:
     monitor = Monitor(device="d1", sample_every=1, now_ms=0, rng=np.random.default_rng(9))
     batch, number = batch_of(noisy, 40), 300
-    windows = []
+    closed = []
     for _ in range(number):
         monitor.answered(role_of(noisy), noisy, batch, at_ms=1)
-        windows += monitor.close(1000)
-    found = np.array([np.frombuffer(window.counts, "<i8") for window in windows])
+        closed += monitor.close(1000)
+    found = np.array([np.frombuffer(window.counts, "<i8") for window in closed])
     schema = noisy.window_schema
     spread = np.sqrt([noise.variance(ratio) for ratio in schema.channel_ratios])
     expected = np.repeat(spread, schema.sizes)
@@ -155,11 +155,11 @@ def test_counts_leave_with_the_noise_that_the_manifest_asks_for(noisy: LoadedRel
     errors = (found.mean(axis=0) - truth_of(noisy, batch)) / expected * np.sqrt(number)
     assert np.abs(errors).max() < 5
     # How much and how fast is not hidden, and no label came that noise would have to hide.
-    assert {w.rows for w in windows} == {40}
-    assert {sum(np.frombuffer(w.latency, "<i8")) for w in windows} == {40}
-    assert {(w.right, w.wrong) for w in windows} == {(b"", b"")}
-    assert len({w.counts for w in windows}) == number
-    monitor.packed(windows[0])
+    assert {w.rows for w in closed} == {40}
+    assert {sum(np.frombuffer(w.latency, "<i8")) for w in closed} == {40}
+    assert {(w.right, w.wrong) for w in closed} == {(b"", b"")}
+    assert len({w.counts for w in closed}) == number
+    monitor.packed(closed[0])
 
 
 def test_pairs_leave_with_noise_as_well(noisy: LoadedRelease) -> None:

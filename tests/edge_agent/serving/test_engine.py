@@ -13,7 +13,7 @@ from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.window_memory import MAX_STREAMS
 from edge_core import outputs
 from edge_core.errors import InvalidInput, Overloaded, Unavailable
-from edge_core.messages.telemetry import StatsWindow
+from edge_core.messages.telemetry import TAG_BYTES, StatsWindow
 from edge_core.stats.histogram import Histogram
 from tests.simulators.failing_session import FailingSession
 from tests.simulators.tiny_bundle import CLASSES, DEFINITION, tiny_rows
@@ -262,7 +262,10 @@ async def test_the_shadow_answers_the_same_rows_unseen(
         assert {answer.version for answer in answers} == {"1.0.0"}
         windows = await until_shadowed(monitor, 30)
         shadow = windows["shadow"]
-        assert (shadow.release, shadow.paired_with) == (other.ref, release.ref.digest[:16])
+        assert (shadow.release, shadow.paired_with) == (
+            other.ref,
+            release.ref.digest[: 2 * TAG_BYTES],
+        )
         assert shadow.paired is not None
         assert shadow.paired.agree + shadow.paired.disagree == 30
         for answer, label in zip(answers, labels, strict=True):
@@ -292,7 +295,7 @@ async def test_a_failing_shadow_is_counted_and_hurts_nobody(
                 await asyncio.sleep(0.01)
                 windows |= by_arm(monitor.close(6000))
         assert (windows["shadow"].errors, windows["shadow"].rows) == (5, 0)
-        assert windows["shadow"].paired_with == release.ref.digest[:16]
+        assert windows["shadow"].paired_with == release.ref.digest[: 2 * TAG_BYTES]
         assert len(await engine.predict(tiny_rows(5)[0])) == 5
 
 
