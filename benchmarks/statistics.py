@@ -152,7 +152,7 @@ class Device:
 
 def batches(data: Data, size: int, **more: Any) -> list[Batch]:
     """The rows as the engine hands them over, ``size`` at a time."""
-    found = []
+    found, rng = [], np.random.default_rng(size)
     for start in range(0, len(data.raw) - size + 1, size):
         part = data.only(slice(start, start + size))
         found.append(
@@ -161,7 +161,7 @@ def batches(data: Data, size: int, **more: Any) -> list[Batch]:
                 raw=part.raw.copy(),
                 features=part.features.copy(),
                 probabilities=part.scores.copy(),
-                latency_us=np.full(size, 85.0),
+                latency_us=rng.lognormal(4.4, 0.4, size),
                 slices={"side": "left"},
                 consumers={"uid 1000": size},
                 **more,

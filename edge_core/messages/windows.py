@@ -30,7 +30,7 @@ from edge_core.stats.histogram import LARGEST_COUNT
 
 Int64 = npt.NDArray[np.int64]
 
-SENDER_BYTES = 4
+SENDER_BYTES = 2
 MAX_NAME = 64
 MAX_NAME_BYTES = 256
 """64 characters of UTF-8."""
@@ -94,7 +94,7 @@ def body(window: StatsWindow, schema: WindowSchema) -> bytes:
         varints.text(window.rollout) if window.rollout is not None else b"",
         varints.unsigned(window.rows),
         *(map(varints.unsigned, rare) if any(rare) else ()),
-        *_packed_cost(window.cost, window.closed_ms - window.opened_ms),
+        *_packed_cost(window.cost, window.rows, window.closed_ms - window.opened_ms),
         *_packed_pairs(window),
         packing.pack(_counts(window, schema), _sizes(schema, flags), window.rows),
     ]
@@ -145,7 +145,7 @@ def unpack(found: Head, schema: WindowSchema, device: str) -> StatsWindow:
     }
     rare = [reader.unsigned() if flags & HAS_RARE else 0 for _ in range(3)]
     fields["errors"], fields["late"], cached = rare
-    fields["cost"] = {"cached": cached, **_cost(reader, length)}
+    fields["cost"] = {"cached": cached, **_cost(reader, fields["rows"], length)}
     if flags & HAS_PAIRS:
         other = reader.take(TAG_BYTES)
         fields["paired_with"] = other.hex() if any(other) else None
@@ -200,23 +200,30 @@ def _slices(reader: ByteReader, schema: WindowSchema) -> dict[str, str]:
     return found
 
 
-def _packed_cost(cost: Cost, length: int) -> list[bytes]:
-    """The span is nearly the window's length where it is told at all."""
+def _packed_cost(cost: Cost, rows: int, length: int) -> list[bytes]:
+    """The span is told as what differs from the window's length, askers as the rows left over."""
     told = cost.sent_bytes or cost.span_ms
     span = [varints.signed(cost.span_ms - length)] if told else []
     parts = [cost.cpu_us, cost.sent_bytes + 1 if told else 0]
-    names = [varints.text(n) + varints.unsigned(rows) for n, rows in cost.consumers.items()]
+    names, left = [], rows
+    for name, asked in cost.consumers.items():
+        left -= asked
+        names.append(varints.text(name) + varints.signed(left))
     count = varints.unsigned(len(cost.consumers))
     return [*map(varints.unsigned, parts), *span, count, *names]
 
 
-def _cost(reader: ByteReader, length: int) -> dict[str, int | dict[str, int]]:
+def _cost(reader: ByteReader, rows: int, length: int) -> dict[str, int | dict[str, int]]:
     cpu_us, sent = reader.unsigned(), reader.unsigned()
     span_ms = length + reader.signed() if sent else 0
     count = reader.unsigned()
     if count > MAX_CONSUMERS + 1:
         raise InvalidMessage(f"a window names {count} consumers; the limit is {MAX_CONSUMERS + 1}")
-    consumers = {reader.text(MAX_NAME_BYTES): reader.unsigned() for _ in range(count)}
+    consumers, before = {}, rows
+    for _ in range(count):
+        name, left = reader.text(MAX_NAME_BYTES), reader.signed()
+        consumers[name] = before - left
+        before = left
     return {
         "cpu_us": cpu_us,
         "sent_bytes": max(sent - 1, 0),

@@ -148,7 +148,8 @@ def _support(channel: Int64, places: npt.NDArray[np.intp]) -> str:
     moved = first - 1, last - _last_bin(len(channel))
     if moved == (0, 0) and len(places) == last:
         return ALL_BINS
-    ends = "".join(rice.write(_fold(end), 0) for end in moved)
+    k = _end_parameter(len(channel))
+    ends = "".join(rice.write(_fold(end), k) for end in moved)
     if len(places) == last - first + 1:
         near = IN_A_ROW + ends
     else:
@@ -170,8 +171,9 @@ def _places(bits: BitReader, size: int) -> list[int]:
         return list(range(1, _last_bin(size) + 1))
     if kind == len(LISTED) - 1:
         return _flagged(bits, 0, size)
-    first = 1 + rice.unfolded(rice.read(bits, 0))
-    last = _last_bin(size) + rice.unfolded(rice.read(bits, 0))
+    k = _end_parameter(size)
+    first = 1 + rice.unfolded(rice.read(bits, k))
+    last = _last_bin(size) + rice.unfolded(rice.read(bits, k))
     if not 0 <= first <= last < size:
         raise InvalidMessage(f"packed counts {first} to {last} are not among {size}")
     if kind == len(IN_A_ROW) - 1 or first == last:
@@ -181,6 +183,11 @@ def _places(bits: BitReader, size: int) -> list[int]:
 
 def _flagged(bits: BitReader, start: int, stop: int) -> list[int]:
     return [place for place in range(start, stop) if bits.take(1)]
+
+
+def _end_parameter(size: int) -> int:
+    """Channels with many bins, such as latency, often use a few of them far from both ends."""
+    return max(0, 2 * (size.bit_length() - 4))
 
 
 def _last_bin(size: int) -> int:
