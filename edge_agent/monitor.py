@@ -179,7 +179,9 @@ class Monitor:
 
     def answered(self, role: Role, release: LoadedRelease, batch: Batch, at_ms: int) -> None:
         """Count a batch of answers of the release in the given role."""
-        samples = [self._sample(role, release, batch, sampled, at_ms) for sampled in batch.sampled]
+        # A sampled row would tell what the noise is there to hide.
+        sampled = batch.sampled if release.window_schema.epsilon is None else ()
+        samples = [self._sample(role, release, batch, one, at_ms) for one in sampled]
         with self._lock:
             self._know(release.window_schema)
             cell = self._cell(role, None, batch.slices, release.layout.confidence_size)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edge_agent.meters import Meters, Readings, shared
 from edge_agent.monitor import Batch, Monitor, Role
+from edge_agent.sampling import Sampled
 from edge_agent.serving.release import LoadedRelease
 from edge_core import outputs
 from edge_core.bundle.manifest import Privacy
@@ -160,6 +161,14 @@ def test_counts_leave_with_the_noise_that_the_manifest_asks_for(noisy: LoadedRel
     assert {(w.right, w.wrong) for w in closed} == {(b"", b"")}
     assert len({w.counts for w in closed}) == number
     monitor.packed(closed[0])
+
+
+def test_what_noise_hides_is_not_sampled(noisy: LoadedRelease, exact: LoadedRelease) -> None:
+    for release, samples in ((noisy, 0), (exact, 1)):
+        monitor = Monitor(device="d1", sample_every=1, now_ms=0)
+        batch = batch_of(release, 3, sampled=[Sampled(1)])
+        monitor.answered(role_of(release), release, batch, at_ms=1)
+        assert len(monitor.take_samples()) == samples
 
 
 def test_pairs_leave_with_noise_as_well(noisy: LoadedRelease) -> None:
