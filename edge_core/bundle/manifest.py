@@ -212,7 +212,7 @@ class Teacher(_Record, frozen=True, kw_only=True):
 class Privacy(_Record, frozen=True, kw_only=True):
     """What devices keep to themselves. docs/telemetry.md says what it protects."""
 
-    epsilon: Annotated[float, msgspec.Meta(gt=0, le=100)] | None = None
+    epsilon: Annotated[float, msgspec.Meta(ge=0.01, le=100)] | None = None
     """Differential privacy of one row: counts leave the device with noise; none: they are exact."""
     redacted: Annotated[list[str], msgspec.Meta(max_length=2048)] = []
     """Inputs or fields of which samples carry no value."""

@@ -78,7 +78,7 @@ def test_privacy_is_asked_for_by_the_recipe(tmp_path: Path) -> None:
     assert recipe.load(written(tmp_path / "plain"), None).privacy is None
     found = recipe.load(written(tmp_path / "asked", more=PRIVACY), None)
     assert found.privacy == Privacy(epsilon=1.5, redacted=["ax"])
-    with pytest.raises(InvalidConfiguration, match=r"> 0.*privacy\.epsilon"):
+    with pytest.raises(InvalidConfiguration, match=r">= 0.01.*privacy\.epsilon"):
         recipe.load(written(tmp_path / "odd", more=PRIVACY.replace("1.5", "-1.0")), None)
 
 

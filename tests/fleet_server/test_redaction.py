@@ -184,7 +184,7 @@ def test_features_of_windows_depend_on_their_channels() -> None:
 @pytest.mark.parametrize(
     ("privacy", "words"),
     [
-        ({"epsilon": 0.0}, "Expected `float` > 0"),
+        ({"epsilon": 0.0}, "Expected `float` >= 0.01"),
         ({"epsilon": 101.0}, "<= 100"),
         ({"redacted": ["ax", "ax"]}, "names an input twice"),
         ({"sigma": 1}, "unknown field"),

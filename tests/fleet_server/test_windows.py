@@ -29,6 +29,7 @@ from fleet_server.services.catalog import Release
 from fleet_server.services.cost import Costs
 from fleet_server.services.ingest import Inbound
 from fleet_server.storage import costs, journal, tables, windows
+from fleet_server.storage.database import Database
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import TARGET, tiny_bundle
 
@@ -328,3 +329,19 @@ def test_exact_counts_are_never_negative(fleet: SpokenFleet, ref: ReleaseRef, wh
         change = {where: np.array([-1, 1, *[0] * (sizes[where] - 2)]).astype("<i8").tobytes()}
     fleet.window(window(ref, fleet, **change))
     assert list(rejections(fleet)) == ["impossible counts"]
+
+
+def test_a_database_from_before_costs_were_kept_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "serinus.sqlite"
+    before = Database(path)
+    new = (tables.costs, tables.consumers, tables.noises, tables.unreplayed)
+    with before.write() as connection:
+        for table in new:
+            table.drop(connection)
+    before.close()
+    after = Database(path)
+    with after.read() as connection:
+        assert costs.by_release(connection) == []
+        assert costs.every_consumer(connection) == []
+        assert windows.noise_of(connection, "") == {}
+    after.close()
