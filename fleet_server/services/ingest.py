@@ -205,7 +205,7 @@ class _Batch:
         if sample.device != device:
             return _foreign(sample.device)
         release = self._catalog.get(self._connection, sample.release.digest)
-        rejection = screening.sample_rejection(sample, release, self._latest)
+        rejection = screening.sample_rejection(sample, release)
         if rejection is None and release is not None:
             parity.record(self._connection, sample, release, self._evaluators, self._now)
         return rejection

@@ -281,7 +281,9 @@ def test_only_what_a_device_says_itself_now_is_a_sign_of_life(
         assert last_seen() == clock()
 
 
-def sample(release: ReleaseRef, clock: Any, change: float = 0.0, prediction: str = "p") -> Inbound:
+def sample(
+    release: ReleaseRef, clock: Any, change: float = 0.0, prediction: str = "p", ahead_ms: int = 0
+) -> Inbound:
     rng = np.random.default_rng(1)
     rows = rng.normal(0, 1, (1, DEFINITION.window.samples, 2)).astype("<f4")
     features = evaluation.evaluate(DEFINITION, evaluation.quantise(DEFINITION, rows))
@@ -289,7 +291,7 @@ def sample(release: ReleaseRef, clock: Any, change: float = 0.0, prediction: str
     message = Sample(
         device="d1",
         prediction_id=prediction,
-        at_ms=clock(),
+        at_ms=clock() + ahead_ms,
         release=release,
         target=TARGET,
         arm="incumbent",
@@ -311,6 +313,17 @@ def test_samples_are_computed_again_bit_for_bit(
     assert (row.compared, row.mismatches) == (2, 1)
     assert "ax_mean" in row.detail
     assert len(alerts) == 1
+
+
+@pytest.mark.parametrize("ahead_ms", [-1_700_000_000_000, 500_000_000_000])
+def test_a_sample_is_compared_whatever_its_clock_says(
+    ingest: Ingest, release: ReleaseRef, clock: Any, database: Database, ahead_ms: int
+) -> None:
+    ingest.take([sample(release, clock, ahead_ms=ahead_ms)])
+    with database.read() as connection:
+        (row,) = devices.every_parity(connection)
+    assert (row.compared, row.mismatches) == (1, 0)
+    assert reasons(database) == {}
 
 
 def test_a_sample_is_compared_once_however_often_it_comes(
