@@ -345,3 +345,34 @@ def test_a_database_from_before_costs_were_kept_is_taken_over(tmp_path: Path) ->
         assert costs.every_consumer(connection) == []
         assert windows.noise_of(connection, "") == {}
     after.close()
+
+
+def test_a_rollout_of_a_noisy_release_waits_for_a_person(
+    fleet: SpokenFleet, repository: Any
+) -> None:
+    names = [f"d{number}" for number in range(4)]
+    old = fleet.approve(repository.publish("1.0.0"))
+    fleet.produce(old, names)
+    new = fleet.approve(repository.publish("1.1.0", seed=1, build=noisy_bundle))
+    plan = {"stages": [{"kind": "shadow", "share": 1.0, "min_seconds": 1}]}
+    started = fleet.services.rollouts.start(new.name, plan, "somebody")
+    fleet.obey()
+    labels = np.zeros(release_of(fleet, new).window_schema.confidence_size, np.int64)
+    labels[1] = 500
+    right = labels.astype("<i8").tobytes()
+    for sequence, name in enumerate(names):
+        paired = PairedCounts(agree=500, both_right=100, only_shadow_right=400)
+        for ref, arm, more in (
+            (old, "incumbent", {}),
+            (new, "shadow", {"paired": paired, "paired_with": old.digest[:12]}),
+        ):
+            changes = {"rows": 500, "right": right, "rollout": started.rollout, **more}
+            place = {"device": name, "sequence": 2 * sequence + (arm == "shadow")}
+            fleet.window(window(ref, fleet, arm=arm, **changes, **place))
+    fleet.decide(60)
+    found = fleet.services.rollouts.one(started.rollout)
+    assert found.state == "running"
+    assert found.latest is not None
+    assert found.latest["decision"] == "hold"
+    assert "labels carry noise for privacy" in found.latest["reason"]
+    assert rejections(fleet) == {}
