@@ -108,6 +108,7 @@ def manifest(
         gates=gates,
         waivers=waivers,
         label_delay_seconds=chosen.label_delay_seconds,
+        privacy=chosen.privacy,
         input=chosen.input,
         teacher=trained.teacher,
         fine_tuning=trained.fine_tuning,

@@ -85,6 +85,11 @@ def _purpose(manifest: Manifest) -> list[str]:
     ]
     if slices:
         lines.append(f"- Looked at apart by {'; '.join(slices)}.")
+    if manifest.privacy and manifest.privacy.epsilon is not None:
+        lines.append(f"- Counts leave devices with noise: epsilon {manifest.privacy.epsilon:g}.")
+    if manifest.privacy and manifest.privacy.redacted:
+        names = plain(", ".join(manifest.privacy.redacted))
+        lines.append(f"- Samples never carry {names}.")
     if manifest.label_delay_seconds:
         lines.append(f"- True labels come after about {_duration(manifest.label_delay_seconds)}.")
     return [

@@ -10,7 +10,7 @@ import msgspec
 from converters.metrics import LOWER_IS_BETTER, METRICS
 from converters.model_file import Scheme
 from converters.quantising import Method
-from edge_core.bundle.manifest import Budget, ModelName
+from edge_core.bundle.manifest import Budget, ModelName, Privacy
 from edge_core.errors import InvalidConfiguration
 from edge_core.release import VERSION_PATTERN
 
@@ -163,6 +163,8 @@ class Recipe(_Section, frozen=True, kw_only=True):
     slices: dict[Name, list[str]] = {}
     budget: Budget
     fallback: FallbackRecipe
+    privacy: Privacy | None = None
+    """What devices keep to themselves; docs/telemetry.md says what it protects."""
     metrics: Annotated[list[MetricName], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: ["accuracy"]
     )

@@ -16,6 +16,7 @@ from edge_agent.commands import Commands
 from edge_agent.config import AgentConfig
 from edge_agent.memory_file import MemoryFile
 from edge_agent.memory_keeper import MemoryKeeper
+from edge_agent.meters import Meters
 from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Acknowledged, Connected, Disconnected, Link, LinkEvent, Received
 from edge_agent.outbox import SAMPLES, STATS, Outbox
@@ -29,9 +30,9 @@ from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
 from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
-from edge_core.messages import codec, topics
+from edge_core.messages import codec, topics, windows
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import FallbackMode, Online, ReportedState, Sample, StatsWindow
+from edge_core.messages.telemetry import FallbackMode, Online, ReportedState, Sample
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +75,12 @@ class Agent:
         self._waiting: dict[int, int] = {}
         self._last_sent = 0
         self._refused_messages = 0
+        self._link = Link(config.mqtt, config.device)
         self._monitor = Monitor(
             device=config.device,
             sample_every=config.telemetry.sample_every,
             now_ms=self._clock.now_ms(),
+            meters=Meters(sent_bytes=lambda: self._link.sent_bytes),
         )
         self._engine = Engine(
             self._monitor,
@@ -105,7 +108,6 @@ class Agent:
             complain=self._complain,
         )
         self._outbox = Outbox(config.state_dir, max_bytes=config.telemetry.outbox_bytes)
-        self._link = Link(config.mqtt, config.device)
         self._updater = Updater(
             journal=Journal(config.state_dir),
             slots=Slots(config.state_dir),
@@ -311,10 +313,11 @@ class Agent:
     def _store(self) -> None:
         """Close the window and keep it, with the waiting samples, until the broker has them."""
         device = self._config.device
-        windows = [partial(_stamped, w) for w in self._monitor.close(self._clock.now_ms())]
+        closed = self._monitor.close(self._clock.now_ms())
+        stats = [partial(_stamped, self._monitor.packed(window)) for window in closed]
         samples = [partial(_unstamped, sample) for sample in self._monitor.take_samples()]
         try:
-            self._outbox.add(STATS, topics.up(device, "stats"), self._fitting(windows))
+            self._outbox.add(STATS, topics.up(device, "stats"), self._fitting(stats))
             self._outbox.add(SAMPLES, topics.up(device, "samples"), self._fitting(samples))
         except SerinusError as error:
             log.error("statistics of one window are lost: %s", error)
@@ -375,8 +378,8 @@ def _policy(config: AgentConfig, clock: SystemClock) -> Policy:
     return Policy(Limits(**limits), now_us=clock.now_us, monotonic=clock.monotonic, missing=missing)
 
 
-def _stamped(window: StatsWindow, epoch: str, sequence: int) -> bytes:
-    return codec.encode(msgspec.structs.replace(window, epoch=epoch, sequence=sequence))
+def _stamped(body: bytes, epoch: str, sequence: int) -> bytes:
+    return codec.encode(windows.stamped(body, epoch, sequence))
 
 
 def _unstamped(sample: Sample, epoch: str, sequence: int) -> bytes:

@@ -4,6 +4,7 @@ The inference thread reports answers, the event loop reports labels and closes w
 keeps the open cells whole.
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -12,32 +13,38 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent import closing
+from edge_agent.closing import Frame
 from edge_agent.inference.session import Float32
+from edge_agent.meters import Meters, Readings, Spent, shared
 from edge_agent.sampling import Sampled, Sampling
 from edge_agent.serving.predictions import Given
 from edge_agent.serving.release import LoadedRelease
 from edge_core import packed
 from edge_core.features.request_definition import RequestDefinition
+from edge_core.messages import windows
 from edge_core.messages.codec import MAX_MESSAGE_BYTES
 from edge_core.messages.telemetry import (
+    MAX_CONSUMERS,
+    OTHER_CONSUMERS,
     Arm,
     Cause,
-    FallbackCounts,
-    PairedCounts,
     Sample,
     StatsWindow,
 )
+from edge_core.messages.window_schema import WindowSchema
 from edge_core.release import ReleaseRef
-from edge_core.stats.histogram import Histogram, Int64, Layout, pack_counts
+from edge_core.stats.histogram import Histogram, Int64, Layout
 from edge_core.stats.latency import LatencyHistogram
 
 MAX_WAITING_SAMPLES = 64
 MAX_CELLS = 64
-FOLD_ROWS = 128
+MAX_KNOWN = 16
+"""Releases whose layout is kept: labels come for answers of earlier ones."""
+FOLD_ROWS = 256
 FOLD_BYTES = 4 * 1024 * 1024
 MAX_SAMPLE_BYTES = MAX_MESSAGE_BYTES - 4096
 """Arrays of a sample; names, ids and framing need the rest of a message."""
-UNSTAMPED = "-"
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,9 +70,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     cause: Cause | None = None
     """Why the baseline answered."""
     consumers: Mapping[str, int] = {}
-    """Rows by who asked for them."""
+    """Who asked -> rows."""
     cached: int = 0
-    """Rows that were answered from the cache."""
+    """Rows that were answered from memory."""
 
 
 def joined(parts: list[Float32]) -> Float32:
@@ -81,7 +88,7 @@ class _Cell:
     """
 
     def __init__(self, confidence_size: int) -> None:
-        self.rows = self.errors = self.late = self.dropped = 0
+        self.rows = self.errors = self.late = self.cached = self.dropped = 0
         self.causes: dict[str, int] = {}
         self.histogram: Histogram | None = None
         self.latency = LatencyHistogram()
@@ -90,13 +97,17 @@ class _Cell:
         self.right: Int64 = np.zeros(confidence_size, np.int64)
         self.wrong: Int64 = np.zeros(confidence_size, np.int64)
         self.paired: dict[str, int] = {}
+        self.consumers: dict[str, int] = {}
 
     def count(self, layout: Layout, batch: Batch) -> None:
         if self.histogram is None:
             self.histogram = Histogram(layout)
         self.rows += len(batch.ids)
+        self.cached += batch.cached
         if batch.cause is not None:
             self.causes[batch.cause] = self.causes.get(batch.cause, 0) + len(batch.ids)
+        for name, rows in batch.consumers.items():
+            self._count_consumer(name, rows)
         self.waiting.append(batch)
         self.waiting_rows += len(batch.ids)
         self.waiting_bytes += batch.raw.nbytes
@@ -108,13 +119,18 @@ class _Cell:
         if self.histogram is None or not self.waiting:
             return
         self.histogram.update(
-            joined([batch.raw for batch in self.waiting]),
+            [batch.raw for batch in self.waiting],
             joined([batch.features for batch in self.waiting]),
             joined([batch.probabilities for batch in self.waiting]),
         )
         self.latency.update(np.concatenate([batch.latency_us for batch in self.waiting]))
         self.waiting = []
         self.waiting_rows = self.waiting_bytes = 0
+
+    def _count_consumer(self, name: str, rows: int) -> None:
+        if name not in self.consumers and len(self.consumers) >= MAX_CONSUMERS:
+            name = OTHER_CONSUMERS
+        self.consumers[name] = self.consumers.get(name, 0) + rows
 
     def count_pair(self, field: str, rows: int = 1) -> None:
         self.paired[field] = self.paired.get(field, 0) + rows
@@ -123,22 +139,57 @@ class _Cell:
 class Monitor:
     """Open statistics of this device."""
 
-    def __init__(self, *, device: str, sample_every: int, now_ms: int) -> None:
+    def __init__(
+        self,
+        *,
+        device: str,
+        sample_every: int,
+        now_ms: int,
+        meters: Meters | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        """Open the first window.
+
+        Args:
+            device: this device's name.
+            sample_every: one row of so many is sampled.
+            now_ms: UTC.
+            meters: what answers cost; this process's own if none.
+            rng: draws the noise of releases that ask for it; seeded by the system if none.
+        """
         self._device = device
         self.sampling = Sampling(sample_every)
         """Belongs to the inference thread."""
         self._opened_ms = now_ms
         self._lock = threading.Lock()
         self._cells: dict[tuple[Role, ReleaseRef | None, tuple[tuple[str, str], ...]], _Cell] = {}
+        self._schemas: dict[str, WindowSchema] = {}
+        self._readings = Readings(meters or Meters())
+        self._rng = rng or np.random.default_rng(int.from_bytes(os.urandom(32)))
         self._samples: deque[Sample] = deque(maxlen=MAX_WAITING_SAMPLES)
         self.dropped_cells = 0
         self.unsendable_samples = 0
         """Samples that no message can hold."""
 
+    def know(self, schema: WindowSchema) -> None:
+        """Remember how windows of a release are packed; without it none can be sent."""
+        with self._lock:
+            self._know(schema)
+
+    def _know(self, schema: WindowSchema) -> None:
+        known = self._schemas
+        if schema.release.digest not in known:
+            known[schema.release.digest] = schema
+            while len(known) > MAX_KNOWN:
+                del known[next(iter(known))]
+
     def answered(self, role: Role, release: LoadedRelease, batch: Batch, at_ms: int) -> None:
         """Count a batch of answers of the release in the given role."""
-        samples = [self._sample(role, release, batch, sampled, at_ms) for sampled in batch.sampled]
+        # A sampled row would tell what the noise is there to hide.
+        sampled = batch.sampled if release.window_schema.epsilon is None else ()
+        samples = [self._sample(role, release, batch, one, at_ms) for one in sampled]
         with self._lock:
+            self._know(release.window_schema)
             cell = self._cell(role, None, batch.slices, release.layout.confidence_size)
             cell.count(release.layout, batch)
             for sample in samples:
@@ -181,6 +232,7 @@ class Monitor:
     ) -> None:
         """Count a batch that the shadow scored, too."""
         with self._lock:
+            self._know(shadow.window_schema)
             cell = self._cell(role, active, batch.slices, shadow.layout.confidence_size)
             cell.count(shadow.layout, batch)
             cell.count_pair("agree", agreements)
@@ -202,38 +254,47 @@ class Monitor:
             cell.count_pair(_PAIRS[right, shadow_right])
 
     def close(self, now_ms: int) -> list[StatsWindow]:
-        """End the window and open the next; the outbox stamps epoch and sequence."""
+        """End the window and open the next; the outbox stamps epoch and sequence.
+
+        What was spent while nothing was counted goes into the next window that counts something.
+        """
         with self._lock:
             cells, self._cells = self._cells, {}
             opened, self._opened_ms = self._opened_ms, now_ms
-        for cell in cells.values():
+            schemas = dict(self._schemas)
+        found = [(key, cell) for key, cell in cells.items() if key[0].release.digest in schemas]
+        self.dropped_cells += len(cells) - len(found)
+        if not found:
+            return []
+        spent = self._shares([cell for _, cell in found])
+        closed = []
+        for ((role, paired_with, slices), cell), own in zip(found, spent, strict=True):
             cell.fold()
-        return [
-            StatsWindow(
+            frame = Frame(
                 device=self._device,
-                epoch=UNSTAMPED,
-                sequence=0,
                 opened_ms=opened,
                 closed_ms=now_ms,
-                release=role.release,
                 target=role.target,
                 arm=role.arm,
                 rollout=role.rollout,
                 slices=dict(slices),
-                rows=cell.rows,
-                errors=cell.errors,
-                late=cell.late,
-                counts=b"" if cell.histogram is None else cell.histogram.to_bytes(),
-                latency=cell.latency.to_bytes(),
-                right=pack_counts(cell.right),
-                wrong=pack_counts(cell.wrong),
-                paired=PairedCounts(**cell.paired) if paired_with else None,
                 paired_with=paired_with,
-                fallbacks=FallbackCounts(**cell.causes) if cell.causes else None,
-                dropped=cell.dropped,
             )
-            for (role, paired_with, slices), cell in cells.items()
-        ]
+            closed.append(closing.close(cell, frame, schemas[role.release.digest], own, self._rng))
+        return closed
+
+    def packed(self, window: StatsWindow) -> bytes:
+        """A closed window as it travels, but for its place in the outbox."""
+        with self._lock:
+            schema = self._schemas[window.release.digest]
+        return windows.body(window, schema)
+
+    def _shares(self, cells: list[_Cell]) -> list[Spent]:
+        """Time by rows; bytes and the span are the device's and stand in the first window."""
+        spent = self._readings.take()
+        times = shared(spent.cpu_us, [cell.rows + cell.errors for cell in cells])
+        first = Spent(cpu_us=times[0], sent_bytes=spent.sent_bytes, span_ms=spent.span_ms)
+        return [first, *(Spent(cpu_us=cpu, sent_bytes=0, span_ms=0) for cpu in times[1:])]
 
     def take_samples(self) -> list[Sample]:
         """Return the waiting samples; the oldest were dropped when there were too many."""
@@ -263,11 +324,15 @@ class Monitor:
         of_requests = isinstance(release.definition, RequestDefinition)
         if of_requests and evidence is None:
             return None
+        redaction = release.redaction
+        if not redaction.keeps_requests:
+            evidence = None
+        window = redaction.window(batch.raw[row])
         parts = {
-            "window": b"" if of_requests else batch.raw[row].astype("<f4").tobytes(),
+            "window": b"" if of_requests else window.astype("<f4").tobytes(),
             "request": evidence.request if evidence else b"",
             "memory": packed.pack(evidence.memory) if evidence else b"",
-            "features": batch.features[row].astype("<f4").tobytes(),
+            "features": redaction.features(batch.features[row]).astype("<f4").tobytes(),
             "scores": batch.probabilities[row].astype("<f4").tobytes(),
         }
         if sum(map(len, parts.values())) > MAX_SAMPLE_BYTES:

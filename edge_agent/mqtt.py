@@ -51,6 +51,8 @@ class Link:
         self._device = device
         self._loop = asyncio.get_running_loop()
         self._down = False
+        self.sent_bytes = 0
+        """Payloads given to the broker so far."""
         self.events: asyncio.Queue[LinkEvent] = asyncio.Queue(MAX_EVENTS)
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=f"serinus-{device}", clean_session=False
@@ -74,6 +76,7 @@ class Link:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """Send with quality of service 1; the number comes back when it is acknowledged."""
+        self.sent_bytes += len(payload)
         return self._client.publish(topic, payload, qos=1, retain=retain).mid
 
     def subscribe(self) -> None:

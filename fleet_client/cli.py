@@ -100,6 +100,20 @@ def production(context: typer.Context) -> None:
 
 
 @app.command()
+def cost(context: typer.Context) -> None:
+    """Say what predictions of each release cost in processor time and traffic."""
+    rows = _of(context).client.cost()
+    _of(context).show(rows, tables.cost(rows))
+
+
+@app.command()
+def consumers(context: typer.Context) -> None:
+    """List who asks which model, and how much."""
+    rows = _of(context).client.consumers()
+    _of(context).show(rows, tables.consumers(rows))
+
+
+@app.command()
 def alerts(context: typer.Context) -> None:
     """List the alerts, open ones first."""
     rows = _of(context).client.alerts()

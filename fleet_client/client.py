@@ -97,6 +97,14 @@ class FleetClient:
         """Tell what is in production, since when and built from what."""
         return self._items("production")
 
+    def cost(self) -> list[Json]:
+        """List what predictions of each release cost."""
+        return self._items("cost")
+
+    def consumers(self) -> list[Json]:
+        """List who asks which model, and how much."""
+        return self._items("consumers")
+
     def rollouts(self) -> list[Json]:
         """List every rollout, newest first."""
         return self._items("rollouts")

@@ -86,8 +86,9 @@ def releases(rows: list[Json]) -> Table:
 
 def parity(counts: Json) -> Text:
     """Samples that the server computed again, and the features that differed."""
+    kept = counts.get("not_possible", 0)
     if not counts["compared"]:
-        return Text("")
+        return Text(f"{kept} kept back" if kept else "")
     wrong = counts["mismatches"]
     text = Text(f"{wrong} of {counts['compared']} differ", style="red" if wrong else "green")
     for name, count in list(counts["features"].items())[:SHORT]:
@@ -123,6 +124,8 @@ def production(rows: list[Json]) -> RenderableType:
         table.add_row(row["model"], Text(row["release"], style="bold green"))
         table.add_row("runs on", f"{row['devices']} devices{others}")
         table.add_row("since", when(row["since_ms"]))
+        if spent := row.get("cost"):  # a server before it kept costs tells none
+            table.add_row("cost", _spent(spent))
         table.add_row("decided by", _decided(row["decided_by"]))
         table.add_row("digest", row["digest"])
         table.add_row("parent", built["parent"] or "none")
@@ -135,6 +138,50 @@ def production(rows: list[Json]) -> RenderableType:
         table.add_row("gates", gates(built["gates"], built["waivers"]))
         parts += [table, Text()]
     return Group(*parts[:-1])
+
+
+def cost(rows: list[Json]) -> Table:
+    """One line for each release that devices have sent windows of."""
+    table = _table(
+        "release", "devices", "predictions", "from memory", "fallback", "CPU us each",
+        "bytes/device-hour", "price per million",
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(
+            row["release"],
+            str(row["devices"]),
+            str(row["predictions"]),
+            str(row["cached"] or ""),
+            str(row["fallbacks"] or ""),
+            _number(row["cpu_us_per_prediction"]),
+            _number(row["bytes_per_device_hour"]),
+            f"{_number(row['price_per_million'])} {row['currency']}".strip(),
+        )
+    return table
+
+
+def consumers(rows: list[Json]) -> Table:
+    """One line for each consumer of each model."""
+    table = _table("model", "consumer", "predictions", "first", "last")
+    for row in rows:
+        first, last = when(row["first_ms"]), when(row["last_ms"])
+        table.add_row(row["model"], row["consumer"], str(row["rows"]), first, last)
+    return table
+
+
+def _spent(row: Json) -> str:
+    parts = [
+        f"{_number(row['cpu_us_per_prediction'])} us of CPU a prediction",
+        f"{_number(row['bytes_per_device_hour'])} bytes a device-hour",
+    ]
+    if row["price_per_million"] is not None:
+        price = f"{_number(row['price_per_million'])} {row['currency']}".strip()
+        parts.append(f"{price} a million predictions")
+    return ", ".join(parts)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def rollouts(rows: list[Json]) -> Table:

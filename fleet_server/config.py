@@ -78,6 +78,16 @@ class RetentionConfig(_Section, frozen=True, kw_only=True):
     """Events and closed alerts."""
 
 
+class CostConfig(_Section, frozen=True, kw_only=True):
+    """Prices for the figures of cost; without them there is no price."""
+
+    cpu_hour: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Of an hour of a device's processor."""
+    megabyte: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Of a million bytes of MQTT payload."""
+    currency: Annotated[str, msgspec.Meta(max_length=8)] = ""
+
+
 class ServerConfig(_Section, frozen=True, kw_only=True):
     """Everything that can be set."""
 
@@ -89,6 +99,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     devices: DevicesConfig = DevicesConfig()
     repository: RepositoryConfig = RepositoryConfig()
     retention: RetentionConfig = RetentionConfig()
+    cost: CostConfig = CostConfig()
 
     @property
     def data(self) -> Path:

@@ -12,6 +12,8 @@ from converters.data.dataset import LabelledRecording, Rows, Snapshot
 from converters.data.snapshot_store import Stored
 from converters.recipe import Recipe
 from converters.stage import Stage
+from edge_core.errors import InvalidConfiguration
+from edge_core.features import redaction
 from edge_core.features.definition import FeatureDefinition, of_requests, of_windows
 from edge_core.features.evaluation import Evaluator
 from edge_core.features.window_definition import WindowDefinition
@@ -43,6 +45,8 @@ class Cut(Stage[ToCut, Snapshot]):
     def run(self, given: ToCut) -> Snapshot:
         """Cut recordings into windows, or compute the features of a log's requests."""
         definition = definition_source.load(given.folder, given.recipe.features)
+        if problem := redaction.problem(definition, given.recipe.privacy):
+            raise InvalidConfiguration(f"{given.folder}: {problem}")
         made = (
             _requests(given, definition) if given.recipe.entry.log else _windows(given, definition)
         )

@@ -144,6 +144,7 @@ class Engine:
             self._slices,
             cache_rows=self._cache_rows,
             tolerates=self.policy.missing == "fallback",
+            know=self._monitor.know,
             changed=self._lanes_changed,
         )
 

@@ -8,6 +8,7 @@ from edge_agent.serving.remembering import Remembering
 from edge_agent.serving.work import Active, Totals
 from edge_core.errors import InvalidInput
 from edge_core.messages.telemetry import Arm
+from edge_core.messages.window_schema import WindowSchema
 
 
 class Lane:
@@ -19,6 +20,7 @@ class Lane:
         *,
         cache_rows: int,
         tolerates: bool = False,
+        know: Callable[[WindowSchema], None],
         changed: Callable[[], None],
     ) -> None:
         """Serve nothing yet.
@@ -27,10 +29,12 @@ class Lane:
             slices: the device's own.
             cache_rows: answers that are kept; 0 for none.
             tolerates: whether rows are taken that lack inputs which the definition refuses.
+            know: told how windows of a release are packed, before it answers.
             changed: called after another release, or none, answers.
         """
         self._slices = slices
         self._cache_rows = cache_rows
+        self._know = know
         self._changed = changed
         self._shadow: LoadedRelease | None = None
         self.current: Active | None = None
@@ -71,6 +75,8 @@ class Lane:
             problem = self.current.release.shadow_problem(release)
             if problem:
                 raise InvalidInput(f"{problem}; it cannot run as its shadow")
+        if release:
+            self._know(release.window_schema)
         self._shadow = release
         if self.current:
             self.current.shadow = release
@@ -83,6 +89,7 @@ class Lane:
         own = {
             name: value for name, value in self._slices.items() if value in declared.get(name, [])
         }
+        self._know(release.window_schema)
         same = before is not None and before.release.ref == release.ref
         self.totals = self.totals if same else Totals()
         active = Active(

@@ -18,18 +18,27 @@ from edge_core.bundle.golden import Golden
 from edge_core.bundle.manifest import Manifest
 from edge_core.errors import InvalidBundle, InvalidMessage, Unavailable
 from edge_core.features import definition as definitions
+from edge_core.features import redaction
 from edge_core.features.evaluation import Evaluator
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.features.window_definition import WindowDefinition
-from edge_core.messages import codec
-from edge_core.messages.telemetry import PairedCounts, StatsWindow
+from edge_core.messages import codec, windows
+from edge_core.messages.telemetry import (
+    MAX_CONSUMERS,
+    TAG_BYTES,
+    Cost,
+    PairedCounts,
+    StatsWindow,
+)
+from edge_core.messages.window_schema import WindowSchema
 from edge_core.release import ReleaseRef
 from edge_core.stats import histogram, latency
 from edge_core.stats.histogram import Layout
 
 MAX_NAME = 64
 MAX_NUMBER = 2**40
+LARGEST_U32 = 2**32 - 1
 
 
 class LoadedRelease:
@@ -48,6 +57,7 @@ class LoadedRelease:
         self.definition = definitions.parse(
             folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
         )
+        self.redaction = redaction.of(self.definition, manifest)
         self.definition_digest = definitions.digest(self.definition)
         self._windows = (
             Evaluator(self.definition) if isinstance(self.definition, WindowDefinition) else None
@@ -58,6 +68,9 @@ class LoadedRelease:
             folders.read_limited(folder / manifests.REFERENCE, histogram.MAX_REFERENCE_BYTES)
         )
         self.layout = Layout(self.reference)
+        self.window_schema = WindowSchema.of(
+            ref, manifest, self.reference, self.definition.raw_shape[0]
+        )
         self.baseline = baselines.parse(
             folders.read_limited(folder / manifests.FALLBACK, baselines.MAX_BASELINE_BYTES)
         )
@@ -120,29 +133,33 @@ class LoadedRelease:
 
     def _check_message(self) -> None:
         """Refuse a layout whose statistics no message can hold."""
-        declared = self.manifest.slices.items()
-        label_counts = bytes(4 * self.layout.confidence_size)
+        schema = self.window_schema
+        labels = _awkward(schema.confidence_size)
         widest = StatsWindow(
             device="d" * MAX_NAME,
             epoch="e" * MAX_NAME,
             sequence=MAX_NUMBER,
             opened_ms=MAX_NUMBER,
-            closed_ms=MAX_NUMBER,
+            closed_ms=2 * MAX_NUMBER,
             release=self.ref,
             target=self.target,
-            arm="incumbent",
+            arm="shadow",
             rollout="r" * MAX_NAME,
-            slices={n: max(values, key=len, default="") for n, values in declared},
+            slices={name: values[-1] for name, values in schema.slices if values},
             rows=MAX_NUMBER,
-            counts=bytes(4 * self.layout.total),
-            latency=bytes(4 * latency.BINS),
-            right=label_counts,
-            wrong=label_counts,
+            counts=_awkward(self.layout.total),
+            latency=_awkward(latency.BINS),
+            right=labels,
+            wrong=labels,
             paired=PairedCounts(agree=MAX_NUMBER, both_right=MAX_NUMBER),
-            paired_with=self.ref,
+            paired_with=self.ref.digest[: 2 * TAG_BYTES],
+            cost=Cost(
+                cpu_us=MAX_NUMBER,
+                consumers={f"{n:064}": MAX_NUMBER for n in range(MAX_CONSUMERS + 1)},
+            ),
         )
         try:
-            codec.encode(widest)
+            codec.encode(windows.pack(widest, schema))
         except InvalidMessage as error:
             raise InvalidBundle(
                 f"{self.ref.name} has {self.layout.total} counts, too many for one message "
@@ -232,3 +249,9 @@ class LoadedRelease:
             f"{shadow.ref.name} has another feature definition than {self.ref.name}, so nothing "
             "is remembered for its features"
         )
+
+
+def _awkward(size: int) -> bytes:
+    """Counts that no code makes short: one and a great many by turns."""
+    counts = np.where(np.arange(size) % 2, LARGEST_U32, 1)
+    return counts.astype("<i8").tobytes()

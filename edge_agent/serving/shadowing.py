@@ -104,6 +104,9 @@ class Shadowing:
             batch,
             features=features,
             sampled=(),
+            cause=None,
+            consumers={},
+            cached=0,
             probabilities=probabilities,
             latency_us=np.full(len(batch.ids), elapsed),
         )

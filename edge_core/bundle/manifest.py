@@ -4,6 +4,7 @@ The schema version is looked at first; an unknown version is refused, never gues
 here hashes or reads files.
 """
 
+import math
 import re
 from typing import Annotated, Literal
 
@@ -12,9 +13,9 @@ import msgspec
 from edge_core.errors import InvalidBundle, quoted
 from edge_core.release import MODEL_PATTERN, SHA256_PATTERN, VERSION_PATTERN, ReleaseRef
 
-SCHEMA_VERSION = 2
-"""Version 2 names the snapshot of the data and the figure that gates watch."""
-READ_VERSIONS = (1, SCHEMA_VERSION)
+SCHEMA_VERSION = 3
+"""Version 2 names the snapshot of the data and the figure that gates watch; 3 has privacy."""
+READ_VERSIONS = (1, 2, SCHEMA_VERSION)
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_FILES = 256
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -216,6 +217,21 @@ class Teacher(_Record, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
 
 
+class Privacy(_Record, frozen=True, kw_only=True):
+    """What devices keep to themselves. docs/telemetry.md says what it protects."""
+
+    epsilon: Annotated[float, msgspec.Meta(ge=0.01, le=100)] | None = None
+    """Differential privacy of one row: counts leave the device with noise; none: they are exact."""
+    redacted: Annotated[list[str], msgspec.Meta(max_length=2048)] = []
+    """Inputs or fields of which samples carry no value."""
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None and not math.isfinite(self.epsilon):
+            raise ValueError("epsilon is not a finite number")
+        if len(set(self.redacted)) != len(self.redacted):
+            raise ValueError("redacted names an input twice")
+
+
 class FineTuning(_Record, frozen=True, kw_only=True):
     """Quantisation-aware training, asked for by the recipe."""
 
@@ -251,6 +267,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     gates: list[GateResult]
     waivers: list[Waiver] = []
     label_delay_seconds: float = 0.0
+    privacy: Privacy | None = None
     reproducible: bool | None = None
     """None until someone has rebuilt it."""
     input: Literal["features", "samples"] = "features"
@@ -307,7 +324,7 @@ def parse(data: bytes) -> Manifest:
     try:
         version = msgspec.json.decode(data, type=_Versioned).schema_version
         if version not in READ_VERSIONS:
-            known = " and ".join(map(str, READ_VERSIONS))
+            known = f"{READ_VERSIONS[0]} to {READ_VERSIONS[-1]}"
             raise InvalidBundle(
                 f"manifest has schema version {version}; this Serinus reads {known}: "
                 "update Serinus, or rebuild the bundle with this version"

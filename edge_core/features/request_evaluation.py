@@ -6,6 +6,7 @@ first. Training gives a whole log to :meth:`RequestEvaluator.replay`, a device c
 ``ask`` as things come: the same code, the same bits.
 """
 
+import copy
 import math
 from array import array
 from collections.abc import Mapping, Sequence
@@ -73,22 +74,28 @@ class RequestEvaluator:
         self.definition = definition
         self._rows = Rows(definition)
         self._streams: dict[str, Stream] = {stream.name: stream for stream in definition.streams}
-        self._stores: list[Grouped] = []
-        for name, by in definition.groupings():
-            features = [
-                feature
-                for feature in definition.features
-                if isinstance(feature, OverTime) and feature.grouping == (name, by)
-            ]
-            store = Store(self._streams[name], tuple(mine for mine, _ in by), features, behind)
-            names = [feature.name for feature in features]
-            self._stores.append(Grouped.of(name, by, names, store))
+        self._behind = behind
+        self._stores = self._empty_stores()
         self._width = len(definition.feature_names)
         self._single = Single(definition, self._rows)
         self._few = Few(definition.request.fields)
         self._few_of = {name: FewReader(stream) for name, stream in self._streams.items()}
         self._lsbs = [(f.name, f.lsb) for f in definition.request.fields if isinstance(f, Number)]
         self._now_us = EARLIEST
+
+    def _empty_stores(self) -> list[Grouped]:
+        stores = []
+        for name, by in self.definition.groupings():
+            features = [
+                feature
+                for feature in self.definition.features
+                if isinstance(feature, OverTime) and feature.grouping == (name, by)
+            ]
+            keys = tuple(mine for mine, _ in by)
+            store = Store(self._streams[name], keys, features, self._behind)
+            names = [feature.name for feature in features]
+            stores.append(Grouped.of(name, by, names, store))
+        return stores
 
     @property
     def dropped(self) -> dict[str, Dropped]:
@@ -300,8 +307,17 @@ class RequestEvaluator:
         Raises:
             InvalidInput: damaged bytes, or those of another definition.
         """
-        evaluator = cls(definition)
-        found = remembered.decode(evaluator._digest, data)
+        return cls(definition).resumed(data)
+
+    def resumed(self, data: bytes) -> Self:
+        """As :meth:`restore`, sharing what this one has compiled; this one stays as it is.
+
+        Raises:
+            InvalidInput: damaged bytes, or those of another definition.
+        """
+        found = remembered.decode(self._digest, data)
+        evaluator = copy.copy(self)
+        evaluator._stores = self._empty_stores()
         if len(found.stores) != len(evaluator._stores):
             raise InvalidInput("the state is damaged: it holds other stores")
         for grouped, kept in zip(evaluator._stores, found.stores, strict=True):

@@ -14,7 +14,7 @@ from edge_core.messages import command, deployment, telemetry
 MAX_MESSAGE_BYTES = 64 * 1024
 
 Message = (
-    telemetry.StatsWindow
+    telemetry.PackedWindow
     | telemetry.Sample
     | telemetry.ReportedState
     | telemetry.Online
@@ -24,7 +24,7 @@ Message = (
 M = TypeVar("M", bound=Message)
 
 CURRENT: dict[type[msgspec.Struct], int] = {
-    telemetry.StatsWindow: telemetry.STATS_VERSION,
+    telemetry.PackedWindow: telemetry.STATS_VERSION,
     telemetry.Sample: telemetry.SAMPLE_VERSION,
     telemetry.ReportedState: telemetry.STATE_VERSION,
     telemetry.Online: telemetry.ONLINE_VERSION,
@@ -57,11 +57,13 @@ def _grown(kind: type[M], *added: str) -> Callable[[bytes], M]:
 
 _before: dict[type[msgspec.Struct], Callable[[bytes], Message]] = {
     telemetry.Sample: lambda payload: _sample1.decode(payload).brought_up(),
-    telemetry.StatsWindow: _grown(telemetry.StatsWindow, "fallbacks", "dropped"),
     telemetry.ReportedState: _grown(
         telemetry.ReportedState, "fallbacks", "commands", "placement", "shadow_dropped"
     ),
 }
+_window1 = msgspec.msgpack.Decoder(telemetry.StatsWindow1)
+_moved = {*_before, telemetry.PackedWindow}
+"""Kinds whose version before is read, too; windows in :func:`decode_window`."""
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -81,15 +83,12 @@ def decode(kind: type[M], payload: bytes) -> M:
     Raises:
         InvalidMessage: too long, not msgpack, an unknown version, or fields out of range.
     """
-    if len(payload) > MAX_MESSAGE_BYTES:
-        raise InvalidMessage(
-            f"{kind.__name__} has {len(payload)} bytes; the limit is {MAX_MESSAGE_BYTES}"
-        )
+    _check_length(kind, payload)
     try:
         version = _version.decode(payload).v
         before = _before.get(kind) if version == CURRENT[kind] - 1 else None
         if version != CURRENT[kind] and before is None:
-            known = f"are {CURRENT[kind] - 1} and" if kind in _before else "is"
+            known = f"are {CURRENT[kind] - 1} and" if kind in _moved else "is"
             raise InvalidMessage(
                 f"{kind.__name__} has version {version}; known {known} {CURRENT[kind]}"
             )
@@ -97,3 +96,25 @@ def decode(kind: type[M], payload: bytes) -> M:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidMessage(f"not a {kind.__name__}: {quoted(error)}") from error
     return cast(M, message)
+
+
+def decode_window(payload: bytes) -> telemetry.PackedWindow | telemetry.StatsWindow:
+    """Unpack the envelope of a window; one of version 1, which had none, is whole at once.
+
+    Raises:
+        InvalidMessage: as :func:`decode`.
+    """
+    _check_length(telemetry.PackedWindow, payload)
+    try:
+        if _version.decode(payload).v == telemetry.STATS_VERSION - 1:
+            return _window1.decode(payload).brought_up()
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidMessage(f"not a StatsWindow: {quoted(error)}") from error
+    return decode(telemetry.PackedWindow, payload)
+
+
+def _check_length(kind: type[msgspec.Struct], payload: bytes) -> None:
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise InvalidMessage(
+            f"{kind.__name__} has {len(payload)} bytes; the limit is {MAX_MESSAGE_BYTES}"
+        )

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from edge_core.messages.telemetry import Arm, Count
+from edge_core.messages.telemetry import Arm, Count, Moment
 from edge_core.release import ReleaseRef
 
 DESIRED_VERSION = 1
@@ -17,7 +17,7 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     v: int = DESIRED_VERSION
     revision: Count
-    issued_ms: int
+    issued_ms: Moment
     active: ReleaseRef | None
     shadow: ReleaseRef | None = None
     arm: Arm = "incumbent"

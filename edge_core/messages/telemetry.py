@@ -1,13 +1,15 @@
 """What a device tells the fleet: statistics windows, sampled predictions, reported state.
 
-All counts are integers, so merging windows is exact and order-free. Packed arrays are
-little-endian unsigned 32-bit integers or float32, as the field says.
+All counts are integers, so merging windows is exact and order-free. Arrays of counts are
+little-endian int64, those of samples little-endian float32.
 """
 
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 
+from edge_core.errors import InvalidMessage
 from edge_core.release import ReleaseRef
 
 STATS_VERSION = 2
@@ -32,10 +34,19 @@ Cause = Literal["missing", "error", "breaker", "command"]
 """Why a baseline answered instead of its model: inputs were missing, the model failed, it had
 failed too often to be asked, or somebody ordered it."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+NoisyCount = Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)]
+Moment = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+"""Milliseconds since 1970, UTC, of a clock that may be wrong."""
 Text = Annotated[str, msgspec.Meta(max_length=512)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
+Consumer = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+TAG_BYTES = 6
+"""Of a release's digest: enough to find it among those that a server approved."""
+MAX_CONSUMERS = 16
+OTHER_CONSUMERS = "(others)"
 MAX_EVIDENCE_BYTES = 1024 * 1024
 """What a sample's ``memory`` may unpack to."""
 
@@ -44,15 +55,39 @@ class PairedCounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Rows that the active release and the shadow both answered.
 
     ``agree`` and ``disagree`` count answers; the four others count rows whose label is known,
-    so they lag behind. *active* and *shadow* name the release by its role on the device.
+    so they lag behind. *active* and *shadow* name the release by its role on the device. With
+    noise they may be negative.
     """
 
-    agree: Count = 0
-    disagree: Count = 0
-    both_right: Count = 0
-    only_active_right: Count = 0
-    only_shadow_right: Count = 0
-    both_wrong: Count = 0
+    agree: NoisyCount = 0
+    disagree: NoisyCount = 0
+    both_right: NoisyCount = 0
+    only_active_right: NoisyCount = 0
+    only_shadow_right: NoisyCount = 0
+    both_wrong: NoisyCount = 0
+
+
+class PairedCounts1(PairedCounts, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same in version 1, which knew no noise."""
+
+    def __post_init__(self) -> None:
+        if min(msgspec.structs.astuple(self)) < 0:
+            raise ValueError("a count of pairs is negative")
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the answers of one window took. Rows of the arm ``fallback`` tell its fallbacks."""
+
+    cpu_us: Count = 0
+    """The window's part, by rows, of the processor time of the whole process."""
+    cached: Count = 0
+    """Rows that were answered from memory; all others ran through the model."""
+    sent_bytes: Count = 0
+    """MQTT payloads of the whole device; in one of the windows that it closes together."""
+    span_ms: Count = 0
+    """Time over which ``sent_bytes`` were counted, by a clock that only goes forward."""
+    consumers: Annotated[dict[Consumer, Count], msgspec.Meta(max_length=MAX_CONSUMERS + 1)] = {}
+    """Who asked -> rows; beyond so many names, the rest stands under :data:`OTHER_CONSUMERS`."""
 
 
 class FallbackCounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,21 +100,22 @@ class FallbackCounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class StatsWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One time slice of one device, release, arm and slice.
+    """One time slice of one device, release, arm and slice, as it is counted and judged.
 
-    ``counts`` holds, for every channel of the release's ``reference.bin`` in its order, the
-    u32 counts (below, bins ..., above, null). ``right`` and ``wrong`` hold u32 counts by bin of
-    the confidence channel (same layout as that channel) for rows whose label is known.
-    ``latency`` holds u32 counts by power of two of microseconds (bin i: < 2**(i+1) us).
+    On the way it is packed (:mod:`edge_core.messages.windows`). ``counts`` holds, for every
+    channel of the release's ``reference.bin`` in its order, the counts (below, bins ..., above,
+    null). ``right`` and ``wrong`` hold counts by bin of the confidence channel (same layout as
+    that channel) for rows whose label is known. ``latency`` holds counts by power of two of
+    microseconds (bin i: < 2**(i+1) us). All four are little-endian int64; an empty one is all
+    zeros. Where the manifest asks for noise, counts other than of latency may be negative.
     """
 
-    v: int = STATS_VERSION
     device: Name
     epoch: Name
     """Identity of the device's outbox; ``sequence`` counts within it without gaps."""
     sequence: Count
-    opened_ms: int
-    closed_ms: int
+    opened_ms: Moment
+    closed_ms: Moment
     release: ReleaseRef
     target: Name
     arm: Arm
@@ -96,11 +132,58 @@ class StatsWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     wrong: bytes = b""
     paired: PairedCounts | None = None
     """Only in windows of arm ``shadow``; ``release`` is then the shadow release."""
-    paired_with: ReleaseRef | None = None
+    paired_with: str | None = None
+    """The first :data:`TAG_BYTES` of the digest of the release it ran beside, in hex."""
     fallbacks: FallbackCounts | None = None
     """Only in windows of arm ``fallback``, where they sum to ``rows``; version 1 did not say."""
     dropped: Count = 0
     """Rows that a shadow did not answer, since answers come first or its CPU budget was spent."""
+    cost: Cost = Cost()
+
+
+class PackedWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A window as it travels; what ``w`` holds is laid out in docs/telemetry.md."""
+
+    v: int = STATS_VERSION
+    w: bytes
+
+
+class StatsWindow1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A window as version 1 sent it: every name in full, counts as little-endian u32."""
+
+    v: int = 1
+    device: Name
+    epoch: Name
+    sequence: Count
+    opened_ms: Moment
+    closed_ms: Moment
+    release: ReleaseRef
+    target: Name
+    arm: Arm
+    rollout: str | None = None
+    slices: dict[Name, Name] = {}
+    rows: Count = 0
+    errors: Count = 0
+    late: Count = 0
+    counts: bytes = b""
+    latency: bytes = b""
+    right: bytes = b""
+    wrong: bytes = b""
+    paired: PairedCounts1 | None = None
+    paired_with: ReleaseRef | None = None
+
+    def brought_up(self) -> StatsWindow:
+        """As it is counted; raise :class:`InvalidMessage` where arrays are not whole."""
+        fields = msgspec.structs.asdict(self)
+        del fields["v"]
+        for name in ("counts", "latency", "right", "wrong"):
+            if len(fields[name]) % 4:
+                raise InvalidMessage(f"{name} has {len(fields[name])} bytes, not whole counts")
+            fields[name] = np.frombuffer(fields[name], "<u4").astype("<i8").tobytes()
+        fields["paired_with"] = self.paired_with and self.paired_with.digest[: 2 * TAG_BYTES]
+        if self.paired is not None:
+            fields["paired"] = PairedCounts(**msgspec.structs.asdict(self.paired))
+        return StatsWindow(**fields)
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,7 +196,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     v: int = SAMPLE_VERSION
     device: Name
     prediction_id: Name
-    at_ms: int
+    at_ms: Moment
     release: ReleaseRef
     target: Name
     arm: Arm
@@ -138,7 +221,7 @@ class Sample1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     v: int = 1
     device: Name
     prediction_id: Name
-    at_ms: int
+    at_ms: Moment
     release: ReleaseRef
     target: Name
     arm: Arm
@@ -158,7 +241,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     release: ReleaseRef
     reason: Text
-    at_ms: int
+    at_ms: Moment
 
 
 class FallbackMode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -199,7 +282,7 @@ class ReportedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     v: int = STATE_VERSION
     device: Name
-    at_ms: int
+    at_ms: Moment
     target: Name
     runtime: Text
     slices: dict[Name, Name] = {}

@@ -4,7 +4,7 @@ The bin edges are fixed when the bundle is built (``reference.bin``), so that wi
 devices add up exactly, in any order and grouping.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 import msgspec
@@ -15,12 +15,15 @@ from edge_core.errors import InvalidBundle, InvalidMessage, quoted
 
 REFERENCE_VERSION = 1
 MAX_REFERENCE_BYTES = 1024 * 1024
-LARGEST_COUNT = 2**32 - 1
+LARGEST_COUNT = 2**40
 LARGEST_ROWS = 2**53
 """More than any training counts, and exact as a float."""
 
 LARGEST_EDGE = 2.0**127
 """Leaves room in float32 for the step above the top edge."""
+
+FEW_PARTS = 16
+"""So many parts of a batch are gathered input by input; more are joined first."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -151,11 +154,29 @@ class _Bins:
             index = np.where(np.isnan(values), self._null, index)
         return index
 
-    def count(self, values: Float32) -> Int64:
-        """How often each number of :meth:`index` comes up among many values, far quicker."""
-        nulls = np.count_nonzero(np.isnan(values))
-        reached = [np.count_nonzero(values >= edge) for edge in self.edges]
-        return np.array([*-np.diff([values.size - nulls, *reached, 0]), nulls])
+
+class _Columns:
+    """Bin numbers of several channels of which each row has one value."""
+
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        bins = [_Bins(channel) for channel in channels]
+        widest = max((len(entry.edges) for entry in bins), default=0)
+        # Float32 [most edges, 1, channels]; the padding is NaN, which no value reaches.
+        self._edges = np.full((widest, 1, len(bins)), np.nan, np.float32)
+        for column, entry in enumerate(bins):
+            self._edges[: len(entry.edges), 0, column] = entry.edges
+        self._nulls = np.array([channel.size - 1 for channel in channels], np.int64)
+        self._small = np.uint8 if widest < 256 else np.uint16
+
+    def index(self, values: Float32) -> Int64:
+        """Float32 [n, channels] -> int64 [n, channels], as :meth:`_Bins.index`."""
+        # One comparison with every edge beats a search per column.
+        reached = (values >= self._edges).view(np.uint8)
+        index: Int64 = np.add.reduce(reached, axis=0, dtype=self._small).astype(np.int64)
+        nulls = np.isnan(values)
+        if nulls.any():
+            index = np.where(nulls, self._nulls, index)
+        return index
 
 
 class Layout:
@@ -173,7 +194,7 @@ class Layout:
         self.bins = [_Bins(channel) for channel in reference.channels]
         self.inputs = sum(channel.kind == "input" for channel in reference.channels)
         self.features = sum(channel.kind == "feature" for channel in reference.channels)
-        self._feature_edges = self._padded(self.bins[self.inputs : -2])
+        self._columns = [_Columns(reference.channels[first:-2]) for first in (0, self.inputs)]
 
     def slice_of(self, name: str) -> slice:
         """The channel's place in a flat array of counts; ``KeyError`` for an unknown name."""
@@ -181,21 +202,33 @@ class Layout:
 
     def feature_bins(self, features: Float32) -> Int64:
         """Bin numbers of all features at once, float32 [b, f] -> int64 [b, f]."""
-        # With few rows, one comparison with every edge beats a search per column.
-        index: Int64 = (features >= self._feature_edges[:, None, :]).sum(axis=0)
-        if np.isnan(features).any():
-            nulls = [channel.size - 1 for channel in self.reference.channels[self.inputs : -2]]
-            index = np.where(np.isnan(features), nulls, index)
-        return index
+        return self._columns[1].index(features)
 
-    @staticmethod
-    def _padded(bins: list["_Bins"]) -> Float32:
-        """Edges float32 [most edges, channels]; the padding is NaN, which no value reaches."""
-        widest = max((len(entry.edges) for entry in bins), default=0)
-        padded = np.full((widest, len(bins)), np.nan, np.float32)
-        for column, entry in enumerate(bins):
-            padded[: len(entry.edges), column] = entry.edges
-        return padded
+    def row_bins(self, inputs: Float32, features: Float32) -> Int64:
+        """The same where a row has one value of each input, too: int64 [b, inputs + features]."""
+        return self._columns[0].index(np.concatenate((inputs, features), axis=1))
+
+    def count_series(self, parts: Sequence[Float32], counts: Int64) -> None:
+        """Add every sample of every input, float32 parts [b, samples, inputs], to flat counts.
+
+        Comparing whole series with one edge after the other is far quicker than finding each
+        sample's bin.
+        """
+        if len(parts) > FEW_PARTS:
+            parts = [np.concatenate(parts)]
+        shape = (sum(map(len, parts)), parts[0].shape[1])
+        series, reached = np.empty(shape, np.float32), np.empty(shape, bool)
+        for place, bins in enumerate(self.bins[: self.inputs]):
+            np.concatenate([part[:, :, place] for part in parts], out=series)
+            np.equal(series, series, out=reached)
+            at_least = [np.count_nonzero(reached)]
+            for edge in bins.edges:
+                np.greater_equal(series, edge, out=reached)
+                at_least.append(np.count_nonzero(reached))
+            start = self.starts[place]
+            end = start + len(at_least)
+            counts[start:end] -= np.diff(at_least, append=0)
+            counts[end] += series.size - at_least[0]
 
     @property
     def confidence_size(self) -> int:
@@ -214,33 +247,39 @@ class Histogram:
         self.layout = layout
         self.counts: Int64 = np.zeros(layout.total, np.int64) if counts is None else counts
 
-    def update(self, raw: Float32, features: Float32, probabilities: Float32) -> None:
+    def update(
+        self, raw: Float32 | Sequence[Float32], features: Float32, probabilities: Float32
+    ) -> None:
         """Count one batch of predictions.
 
         Args:
-            raw: float32 [batch, samples, inputs], every sample is counted.
+            raw: float32 [batch, samples, inputs], whole or in parts; every sample is counted.
             features: float32 [batch, features].
             probabilities: float32 [batch, classes].
         """
         layout = self.layout
-        if (raw.shape[-1], features.shape[-1]) != (layout.inputs, layout.features):
+        parts = [raw] if isinstance(raw, np.ndarray) else raw
+        found = {(part.shape[-1], features.shape[-1]) for part in parts}
+        if found != {(layout.inputs, layout.features)}:
             raise ValueError(
-                f"{raw.shape[-1]} inputs and {features.shape[-1]} features where the reference "
-                f"has {layout.inputs} and {layout.features}"
+                f"{' or '.join(f'{i} inputs and {f} features' for i, f in sorted(found))} where "
+                f"the reference has {layout.inputs} and {layout.features}"
             )
-        series = np.ascontiguousarray(np.moveaxis(raw, -1, 0))
-        inputs = [bins.count(values) for bins, values in zip(layout.bins, series, strict=False)]
-        rows = np.column_stack(
+        one_each = {part.shape[1] for part in parts} == {1}
+        if one_each:
+            rows = layout.row_bins(np.concatenate(parts)[:, 0], features)
+        else:
+            rows = layout.feature_bins(features)
+            layout.count_series(parts, self.counts)
+        places = np.column_stack(
             (
-                layout.feature_bins(features),
+                rows,
                 layout.confidence_bins(probabilities.max(axis=1)),
                 layout.bins[-1].index(probabilities.argmax(axis=1).astype(np.float32)),
             )
         )
-        places = rows + layout.starts[layout.inputs :]
+        places += layout.starts[0 if one_each else layout.inputs :]
         self.counts += np.bincount(places.reshape(-1), minlength=layout.total)
-        if inputs:
-            self.counts[: layout.starts[layout.inputs]] += np.concatenate(inputs)
 
     def merge(self, other: Self) -> None:
         """Add the counts of another histogram of the same layout."""
@@ -249,7 +288,7 @@ class Histogram:
         self.counts += other.counts
 
     def to_bytes(self) -> bytes:
-        """Little-endian u32 counts; a count that does not fit stays at the largest."""
+        """Little-endian int64 counts; a count that does not fit stays at the largest."""
         return pack_counts(self.counts)
 
     @classmethod
@@ -259,14 +298,14 @@ class Histogram:
 
 
 def pack_counts(counts: Int64) -> bytes:
-    """Int64 [n] -> little-endian u32 bytes, saturating."""
-    return np.minimum(counts, LARGEST_COUNT).astype("<u4").tobytes()
+    """Int64 [n] -> little-endian bytes, within +-LARGEST_COUNT."""
+    return np.clip(counts, -LARGEST_COUNT, LARGEST_COUNT).astype("<i8").tobytes()
 
 
 def unpack_counts(data: bytes, size: int) -> Int64:
-    """Little-endian u32 bytes -> int64 [size]; empty bytes are all zeros."""
+    """Little-endian int64 bytes -> int64 [size]; empty bytes are all zeros."""
     if not data:
         return np.zeros(size, np.int64)
-    if len(data) != 4 * size:
-        raise InvalidMessage(f"{len(data)} bytes of counts where {4 * size} are expected")
-    return np.frombuffer(data, dtype="<u4").astype(np.int64)
+    if len(data) != 8 * size:
+        raise InvalidMessage(f"{len(data)} bytes of counts where {8 * size} are expected")
+    return np.frombuffer(data, dtype="<i8").astype(np.int64)

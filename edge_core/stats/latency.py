@@ -40,7 +40,7 @@ class LatencyHistogram:
         return float(2 ** (min(int(reached), BINS - 1) + 1))
 
     def to_bytes(self) -> bytes:
-        """Little-endian u32 counts."""
+        """Little-endian int64 counts."""
         return pack_counts(self.counts)
 
     @classmethod

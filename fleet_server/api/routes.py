@@ -86,6 +86,18 @@ def production(services: ServicesOf, _token: Viewer) -> Response:
     return items(services.overview.production())
 
 
+@router.get("/cost")
+def cost(services: ServicesOf, _token: Viewer) -> Response:
+    """List what predictions of each release cost."""
+    return items(services.costs.by_release())
+
+
+@router.get("/consumers")
+def consumers(services: ServicesOf, _token: Viewer) -> Response:
+    """List who asks which model, and how much."""
+    return items(services.costs.consumers())
+
+
 @router.get("/rollouts")
 def rollouts(services: ServicesOf, _token: Viewer) -> Response:
     """List every rollout, newest first."""

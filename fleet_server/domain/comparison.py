@@ -74,11 +74,14 @@ class _Shares(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def figures(stage: Stage, plan: Plan, evidence: Evidence) -> list[Figure]:
-    """Accuracy overall and per slice, then errors and, where the candidate serves, latency."""
+    """Accuracy overall and per slice, then errors and, where the candidate serves, latency.
+
+    Noisy evidence has no figures of accuracy: bets on it would be bets on the noise.
+    """
     guards = 1 + len(evidence.slices) + (2 if stage.kind != "shadow" else 1)
     worse_at = guards / plan.alpha
-    found = [_accuracy(stage, plan, evidence, None, worse_at)]
-    found += [_accuracy(stage, plan, evidence, name, worse_at) for name in evidence.slices]
+    names = [] if evidence.noisy else [None, *evidence.slices]
+    found = [_accuracy(stage, plan, evidence, name, worse_at) for name in names]
     found.append(_errors(stage, plan, evidence, worse_at))
     if stage.kind != "shadow":
         found.append(_latency(plan, evidence.cells, worse_at))

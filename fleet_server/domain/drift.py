@@ -35,6 +35,7 @@ MERGED_PERIODS = 3
 CLEAR_PERIODS = 2
 MARGIN_FLOOR = 0.03
 MARGIN_FACTOR = 1.5
+NOISE_FACTOR = 2.0
 LARGEST_MARGIN = 0.9
 """A channel that wanders more has no say."""
 LARGEST_LOG_E = 700.0
@@ -106,6 +107,7 @@ def observe(
     arms: Mapping[str, tuple[int, Int64]],
     period: int,
     settings: Settings,
+    noise: Sequence[float] = (),
 ) -> tuple[DriftState, DriftFinding | None]:
     """Take one finished period of one release.
 
@@ -115,6 +117,9 @@ def observe(
         arms: arm -> (rows, flat counts int64 [sum of sizes]).
         period: number of the period, rising.
         settings: see :class:`Settings`.
+        noise: by channel, how far noise for privacy alone moves what is compared; none for exact
+            counts. Margins learned from noisy periods hold some of it already; they widen so that
+            fewer rows or more devices do not look like a change.
 
     Returns:
         The new state, and a finding when a drift opened or ended in this period.
@@ -136,7 +141,7 @@ def observe(
         usual=usual,
         counts=counts,
         rows=rows,
-        margins=_margins(state),
+        margins=_margins(state) + NOISE_FACTOR * np.array(noise or 0.0),
         distances=_distances(channels, usual, merged),
     )
     state = _bet(state, seen)

@@ -65,3 +65,5 @@ class Evidence(_Record, frozen=True, kw_only=True):
     has_incumbent: bool
     drifting: bool = False
     """The world is drifting: what is seen now proves nothing about later."""
+    noisy: bool = False
+    """Labels and pairs carry noise for privacy: no outcome is drawn from them."""

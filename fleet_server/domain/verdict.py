@@ -16,6 +16,10 @@ from fleet_server.domain.plan import Plan, Stage
 
 Decision = Literal["promote", "hold", "rollback"]
 
+NOISY = (
+    "labels carry noise for privacy, so accuracy is not judged: errors, latency and silent devices "
+    "are watched, and a person decides"
+)
 MIN_SILENT = 2
 """One device that falls silent is a dead battery."""
 UNLIKELY = 0.001
@@ -42,6 +46,8 @@ def judge(stage: Stage, plan: Plan, evidence: Evidence) -> Verdict:
     if worst.e_worse >= worst.worse_at:
         reason = _worse(worst) + _hurt_most(worst, figures)
         return Verdict(decision="rollback", reason=reason, evidence=figures)
+    if evidence.noisy:
+        return Verdict(decision="hold", reason=NOISY, evidence=figures)
     waiting = _waiting(stage, plan, evidence, figures)
     if waiting is not None:
         return Verdict(decision="hold", reason=waiting, evidence=figures)

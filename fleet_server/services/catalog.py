@@ -10,9 +10,12 @@ from edge_core.bundle import manifest as manifests
 from edge_core.bundle.manifest import Manifest
 from edge_core.errors import InvalidBundle
 from edge_core.features import definition as definitions
+from edge_core.features import redaction
 from edge_core.features.definition import FeatureDefinition
+from edge_core.features.redaction import Redaction
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
+from edge_core.messages.window_schema import WindowSchema, tag_of
 from edge_core.release import ReleaseRef
 from edge_core.stats import histogram
 from edge_core.stats.histogram import Layout, Reference
@@ -36,6 +39,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     definition_digest: str
     reference: Reference
     layout: Layout
+    window_schema: WindowSchema
+    redaction: Redaction
     targets: frozenset[str]
 
 
@@ -55,6 +60,8 @@ class Catalog:
         self._database = database
         self._clock = clock
         self._parsed: dict[str, Release] = {}
+        self._tags: dict[bytes, str] = {}
+        """Beginning of a digest -> digest."""
         self._lock = threading.Lock()
 
     def known(self) -> dict[str, bool]:
@@ -80,6 +87,7 @@ class Catalog:
             standing.watch(connection, now)
         with self._lock:
             self._parsed.clear()
+            self._tags.clear()
 
     def report_repository(self, refused: dict[str, str], renewal_problem: str) -> None:
         """Open an alert for each file that is not accepted, and close those that are over."""
@@ -124,6 +132,19 @@ class Catalog:
             with self._lock:
                 self._parsed[digest] = found
         return found
+
+    def tagged(self, connection: sa.Connection, tag: bytes) -> Release | None:
+        """The release whose digest begins so; none where it is not known, or two do."""
+        with self._lock:
+            digest = self._tags.get(tag)
+        if digest is None:
+            found = releases.beginning(connection, tag.hex())
+            if len(found) != 1:
+                return None
+            (digest,) = found
+            with self._lock:
+                self._tags[tag_of(digest)] = digest
+        return self.get(connection, digest)
 
     def require(self, connection: sa.Connection, digest: str) -> Release:
         """One release that something else refers to."""
@@ -180,8 +201,9 @@ def _parse(stored: StoredRelease) -> Release:
     manifest = manifests.parse(stored.manifest)
     reference = histogram.parse(stored.reference)
     definition = definitions.parse(stored.features)
+    ref = ReleaseRef(model=stored.model, version=stored.version, digest=stored.digest)
     return Release(
-        ref=ReleaseRef(model=stored.model, version=stored.version, digest=stored.digest),
+        ref=ref,
         listed=stored.listed,
         listed_ms=stored.listed_ms,
         revoked_ms=stored.revoked_ms,
@@ -190,5 +212,7 @@ def _parse(stored: StoredRelease) -> Release:
         definition_digest=definitions.digest(definition),
         reference=reference,
         layout=Layout(reference),
+        window_schema=WindowSchema.of(ref, manifest, reference, definition.raw_shape[0]),
+        redaction=redaction.of(definition, manifest),
         targets=frozenset(variant.target for variant in manifest.variants),
     )

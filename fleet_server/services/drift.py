@@ -1,10 +1,12 @@
 """Watches every release's merged windows for a change of the world."""
 
+import math
 from collections.abc import Sequence
 
 import msgspec
 import sqlalchemy as sa
 
+from edge_core.stats import noise
 from fleet_server.domain import drift as detector
 from fleet_server.domain.drift import DriftFinding, DriftState, Settings, WatchedChannel
 from fleet_server.services.catalog import Catalog, Release
@@ -78,9 +80,12 @@ class DriftWatch:
             WatchedChannel(name=c.name, kind=c.kind, size=c.size)
             for c in release.reference.channels
         ]
+        noises = windows.noise_of(connection, release.ref.digest)
         for period in sorted({counts.period for counts in found}):
             arms = {c.arm: (c.rows, c.counts) for c in found if c.period == period}
-            state, finding = detector.observe(state, channels, arms, period, self._settings)
+            rows = sum(count for count, _ in arms.values())
+            blur = _noise(release, rows, noises.get(period, 0))
+            state, finding = detector.observe(state, channels, arms, period, self._settings, blur)
             windows.put_drift_state(
                 connection, release.ref.digest, msgspec.json.encode(state), period
             )
@@ -139,3 +144,21 @@ class DriftWatch:
             if release is not None and state.since is not None:
                 found.add(release.ref.model)
         return found
+
+
+def _noise(release: Release, rows: int, noisy_windows: int) -> list[float]:
+    """By channel, the mean total variation that noise alone makes of merged periods.
+
+    The sum of so many noises is nearly normal, whose mean distance from 0 is sqrt(2 / pi) of its
+    standard deviation.
+    """
+    schema, merged = release.window_schema, detector.MERGED_PERIODS
+    if not noisy_windows or not rows:
+        return []
+    channels = zip(schema.channel_ratios, schema.sizes, schema.values, strict=True)
+    return [
+        size
+        * math.sqrt(2 / math.pi * merged * noisy_windows * noise.variance(ratio))
+        / (2 * merged * rows * values)
+        for ratio, size, values in channels
+    ]

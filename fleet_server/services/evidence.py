@@ -28,6 +28,8 @@ def gather(
     fleet: Sequence[Device],
     declared: dict[str, list[str]],
     now_ms: int,
+    *,
+    noisy: bool,
 ) -> Evidence:
     """Everything that one judgement of a rollout's present stage looks at."""
     present = {
@@ -43,6 +45,7 @@ def gather(
         slices=sorted(present),
         elapsed_seconds=(now_ms - row.stage_started_ms) / 1000,
         has_incumbent=row.incumbent is not None,
+        noisy=noisy,
         drifting=any(
             alert.detail.get("model") == row.model
             for alert in journal.open_alerts(connection, DRIFT)

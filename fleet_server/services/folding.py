@@ -1,12 +1,15 @@
 """Sums one batch of accepted windows before they are added to what is stored."""
 
+from collections import Counter
+
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
 from edge_core.messages.telemetry import PairedCounts, StatsWindow
 from fleet_server.services import screening
-from fleet_server.storage import windows
+from fleet_server.storage import costs, windows
+from fleet_server.storage.costs import CostCounts
 from fleet_server.storage.windows import CellCounts, CellKey, Totals
 
 Int64 = npt.NDArray[np.int64]
@@ -20,13 +23,17 @@ def slice_key(slices: dict[str, str]) -> str:
 class Fold:
     """Totals, evidence cells and drift periods of one batch; written once at its end."""
 
-    def __init__(self, connection: sa.Connection, period: int) -> None:
+    def __init__(self, connection: sa.Connection, period: int, now_ms: int) -> None:
         self._connection = connection
+        self._now = now_ms
         self._period = period
         self._totals: dict[tuple[str, str, str], Totals] = {}
         self._changed: set[tuple[str, str, str]] = set()
         self._cells: dict[CellKey, CellCounts] = {}
         self._periods: dict[tuple[str, str], tuple[int, Int64]] = {}
+        self._noises: Counter[str] = Counter()
+        self._costs: dict[tuple[str, str], CostCounts] = {}
+        self._consumers: Counter[tuple[str, str]] = Counter()
 
     def totals(self, window: StatsWindow) -> Totals:
         """Sums of the window's device, release and arm, this batch's earlier windows included."""
@@ -35,7 +42,7 @@ class Fold:
             self._totals[key] = windows.totals_of(self._connection, *key)
         return self._totals[key]
 
-    def add(self, window: StatsWindow, place: tuple[str, int]) -> None:
+    def add(self, window: StatsWindow, place: tuple[str, int], *, noisy: bool) -> None:
         """Add one window that was stored now for the first time; ``place`` is (rollout, stage)."""
         right, wrong = screening.labelled(window)
         self._changed.add(_totals_key(window))
@@ -50,7 +57,11 @@ class Fold:
         digest = window.release.digest
         key = CellKey(*place, window.device, digest, window.arm, slice_key(window.slices))
         self._cells.setdefault(key, CellCounts()).merge(_cell(window, right, wrong, paired))
+        self._costs.setdefault((digest, window.device), CostCounts()).merge(_cost(window))
+        for name, asked in window.cost.consumers.items():
+            self._consumers[window.release.model, name] += asked
         if window.counts:
+            self._noises[digest] += noisy
             rows, counts = self._periods.get((digest, window.arm), (0, np.int64(0)))
             merged = counts + screening.counts(window)
             self._periods[(digest, window.arm)] = (rows + window.rows, merged)
@@ -63,10 +74,32 @@ class Fold:
             windows.add_to_cell(self._connection, place, cell)
         for (digest, arm), (rows, counts) in self._periods.items():
             windows.add_to_period(self._connection, digest, arm, self._period, rows, counts)
+        for digest, count in self._noises.items():
+            if count:
+                windows.add_noise(self._connection, digest, self._period, count)
+        for (digest, device), spent in self._costs.items():
+            costs.add(self._connection, digest, device, spent)
+        for (model, name), asked in self._consumers.items():
+            costs.add_consumer(self._connection, model, name, asked, self._now)
 
 
 def _totals_key(window: StatsWindow) -> tuple[str, str, str]:
     return window.device, window.release.digest, window.arm
+
+
+def _cost(window: StatsWindow) -> CostCounts:
+    """A shadow's time is no part of what predictions cost."""
+    spent, shadow = window.cost, window.arm == "shadow"
+    return CostCounts(
+        predictions=0 if shadow else window.rows,
+        cached=spent.cached,
+        fallbacks=window.rows if window.arm == "fallback" else 0,
+        shadowed=window.rows if shadow else 0,
+        cpu_us=0 if shadow else spent.cpu_us,
+        shadow_cpu_us=spent.cpu_us if shadow else 0,
+        sent_bytes=spent.sent_bytes,
+        span_ms=spent.span_ms,
+    )
 
 
 def _cell(window: StatsWindow, right: int, wrong: int, paired: PairedCounts) -> CellCounts:
@@ -75,7 +108,7 @@ def _cell(window: StatsWindow, right: int, wrong: int, paired: PairedCounts) -> 
         errors=window.errors,
         right=right,
         wrong=wrong,
-        latency=np.frombuffer(window.latency, dtype="<u4").tolist(),
+        latency=np.frombuffer(window.latency, dtype="<i8").tolist(),
         agree=paired.agree,
         disagree=paired.disagree,
         both_right=paired.both_right,

@@ -7,11 +7,14 @@ import sqlalchemy as sa
 
 from edge_core.errors import InvalidMessage
 from edge_core.messages import codec, topics
+from edge_core.messages import windows as messages
 from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
+from edge_core.messages.windows import Head
 from fleet_server.services import parity, placement, screening
-from fleet_server.services.catalog import Catalog
+from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
 from fleet_server.services.commands import note_outcomes
+from fleet_server.services.evaluators import Evaluators
 from fleet_server.services.folding import Fold
 from fleet_server.services.screening import Rejection
 from fleet_server.storage import devices, journal, windows
@@ -19,6 +22,7 @@ from fleet_server.storage.database import Database
 from fleet_server.storage.devices import StoredRefusal
 from fleet_server.storage.windows import StoredWindow
 
+CLOCK = "clock"
 RETURNING = ("failed", "recovering")
 
 
@@ -48,6 +52,7 @@ class Ingest:
         self._clock = clock
         self._period_ms = round(drift_period_seconds * 1000)
         self._future_ms = round(future_seconds * 1000)
+        self._evaluators = Evaluators()
 
     def take(self, batch: Sequence[Inbound]) -> None:
         """Store a batch; when this returns, every message of it may be acknowledged.
@@ -57,7 +62,8 @@ class Ingest:
         """
         now = self._clock()
         with self._database.write() as connection:
-            work = _Batch(connection, self._catalog, now, now + self._future_ms, self._period_ms)
+            latest = now + self._future_ms
+            work = _Batch(connection, self._catalog, now, latest, self._period_ms, self._evaluators)
             for message in batch:
                 work.take(message)
             work.finish()
@@ -79,12 +85,15 @@ class _Batch:
         now_ms: int,
         latest_ms: int,
         period_ms: int,
+        evaluators: Evaluators,
     ) -> None:
         self._connection = connection
+        self._evaluators = evaluators
         self._catalog = catalog
         self._now = now_ms
         self._latest = latest_ms
-        self._fold = Fold(connection, now_ms // period_ms)
+        self._fold = Fold(connection, now_ms // period_ms, now_ms)
+        self._wrong_clocks = {alert.subject for alert in journal.open_alerts(connection, CLOCK)}
         self._places = placement.Places(connection)
         self._retained = False
         self._kinds: dict[str, Callable[[str, bytes], Rejection | None]] = {
@@ -113,22 +122,60 @@ class _Batch:
         self._fold.write()
 
     def _stats(self, device: str, payload: bytes) -> Rejection | None:
-        window = codec.decode(StatsWindow, payload)
-        if window.device != device:
-            return _foreign(window.device)
-        if windows.known(self._connection, device, window.epoch, window.sequence):
+        came = codec.decode_window(payload)
+        said = came if isinstance(came, StatsWindow) else messages.head(came)
+        if not _speaks_for(said, device):
+            return _foreign(said.device if isinstance(said, StatsWindow) else "another device")
+        place = (device, said.epoch, said.sequence)
+        if windows.known(self._connection, *place):
             return None
-        release = self._catalog.get(self._connection, window.release.digest)
-        before = self._fold.totals(window)
-        rejection = screening.window_rejection(window, release, before, self._latest)
-        if rejection is not None:
-            place = (device, window.epoch, window.sequence)
+        taken = self._whole(said, device)
+        if isinstance(taken, Rejection):
             windows.pass_sequence(self._connection, *place)
-            return rejection
+            return taken
+        window, release = taken
         self._seen(device)
-        self._store(window, payload)
-        self._fold.add(window, self._places.of(window))
+        self._store(self._timed(window), payload)
+        noisy = release.window_schema.epsilon is not None
+        self._fold.add(window, self._places.of(window), noisy=noisy)
         return None
+
+    def _whole(
+        self, said: Head | StatsWindow, device: str
+    ) -> tuple[StatsWindow, Release] | Rejection:
+        """A window with its release, or why it cannot be true."""
+        try:
+            if isinstance(said, Head):
+                release = self._catalog.tagged(self._connection, said.release)
+                if release is None:
+                    return Rejection(reason="unknown release", detail=said.release.hex())
+                window = messages.unpack(said, release.window_schema, device)
+            else:
+                window = said
+                release = self._catalog.get(self._connection, window.release.digest)
+        except InvalidMessage as error:
+            return Rejection(reason="unreadable message", detail=str(error))
+        rejection = screening.window_rejection(window, release, self._fold.totals(window))
+        if rejection is not None:
+            return rejection
+        assert release is not None  # or it would have been rejected
+        return window, release
+
+    def _timed(self, window: StatsWindow) -> StatsWindow:
+        """The window with times that can be; what it counts is taken whatever its clock says."""
+        wrong = screening.clock_is_wrong(window, self._latest)
+        subject = window.device
+        if wrong and subject not in self._wrong_clocks:
+            self._wrong_clocks.add(subject)
+            title = f"the clock of {subject} is wrong: set it; its statistics are taken as of now"
+            detail = {"opened_ms": window.opened_ms, "closed_ms": window.closed_ms}
+            journal.open_alert(self._connection, self._now, CLOCK, subject, title, detail)
+        if not wrong and subject in self._wrong_clocks:
+            self._wrong_clocks.discard(subject)
+            journal.close_alert(self._connection, self._now, CLOCK, subject)
+        if not wrong:
+            return window
+        return msgspec.structs.replace(window, opened_ms=self._now, closed_ms=self._now)
 
     def _store(self, window: StatsWindow, payload: bytes) -> None:
         right, wrong = screening.labelled(window)
@@ -159,9 +206,9 @@ class _Batch:
         if sample.device != device:
             return _foreign(sample.device)
         release = self._catalog.get(self._connection, sample.release.digest)
-        rejection = screening.sample_rejection(sample, release, self._latest)
+        rejection = screening.sample_rejection(sample, release)
         if rejection is None and release is not None:
-            parity.record(self._connection, sample, release, self._now)
+            parity.record(self._connection, sample, release, self._evaluators, self._now)
         return rejection
 
     def _online(self, device: str, payload: bytes) -> Rejection | None:
@@ -238,6 +285,12 @@ class _Batch:
         now_alive = alive and not self._retained
         if devices.seen(self._connection, device, self._now, alive=now_alive):
             journal.add_event(self._connection, self._now, "device", device, "first seen")
+
+
+def _speaks_for(said: Head | StatsWindow, device: str) -> bool:
+    if isinstance(said, StatsWindow):
+        return said.device == device
+    return said.sender == messages.sender_tag(device)
 
 
 def _foreign(named: str) -> Rejection:

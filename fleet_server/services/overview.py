@@ -2,12 +2,14 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 import sqlalchemy as sa
 
-from fleet_server.services.catalog import Catalog
+from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
+from fleet_server.services.cost import Costs
 from fleet_server.services.errors import NotFound
 from fleet_server.services.views import (
     DeviceView,
@@ -32,7 +34,8 @@ FEATURES_SHOWN = 64
 class Overview:
     """Read-only questions; each is answered from one state of the database."""
 
-    def __init__(self, database: Database, catalog: Catalog, clock: Clock) -> None:
+    def __init__(self, database: Database, catalog: Catalog, clock: Clock, costs: Costs) -> None:
+        self._costs = costs
         self._database = database
         self._catalog = catalog
         self._clock = clock
@@ -75,7 +78,8 @@ class Overview:
         with self._database.read() as connection:
             running = Counter(device.active for device in devices.every(connection))
             sums = windows.totals_by_release(connection)
-            parity = _parity(connection)
+            every = self._catalog.every(connection)
+            parity = _parity(connection, every)
             return [
                 release_view(
                     release,
@@ -83,7 +87,7 @@ class Overview:
                     sums.get(release.ref.digest),
                     parity.get(release.ref.digest, ParityView()),
                 )
-                for release in self._catalog.every(connection)
+                for release in every
             ]
 
     def production(self) -> list[ProductionView]:
@@ -113,6 +117,7 @@ class Overview:
             since_ms=row.since_ms,
             devices=sum(device.active == row.digest for device in every),
             others=others,
+            cost=self._costs.views(connection).get(row.digest),
             decided_by={"rollout": row.rollout, "verdict": row.verdict},
             built_from=built_from(release),
         )
@@ -164,19 +169,29 @@ class Overview:
             return journal.rejections(connection, limit)
 
 
-def _parity(connection: sa.Connection) -> dict[str, ParityView]:
+def _parity(connection: sa.Connection, every: Sequence[Release]) -> dict[str, ParityView]:
     """Counts by release, over all devices."""
     features = devices.mismatches(connection)
+    not_possible = devices.not_replayed(connection)
     compared: Counter[str] = Counter()
     differing: Counter[str] = Counter()
     for row in devices.every_parity(connection):
         compared[row.digest] += row.compared
         differing[row.digest] += row.mismatches
     return {
-        digest: ParityView(
-            compared=count,
-            mismatches=differing[digest],
-            features=dict(itertools.islice(features.get(digest, {}).items(), FEATURES_SHOWN)),
+        release.ref.digest: ParityView(
+            compared=compared[release.ref.digest],
+            mismatches=differing[release.ref.digest],
+            features=_first(features.get(release.ref.digest, {})),
+            not_possible=not_possible.get(release.ref.digest, 0),
+            redacted=[
+                release.definition.feature_names[place]
+                for place in release.redaction.hidden[:FEATURES_SHOWN]
+            ],
         )
-        for digest, count in compared.items()
+        for release in every
     }
+
+
+def _first(counts: dict[str, int]) -> dict[str, int]:
+    return dict(itertools.islice(counts.items(), FEATURES_SHOWN))

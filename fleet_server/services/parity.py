@@ -7,12 +7,13 @@ import sqlalchemy as sa
 
 from edge_core import packed
 from edge_core.errors import InvalidInput, quoted
-from edge_core.features import evaluation, logs
+from edge_core.features import logs
+from edge_core.features.evaluation import Evaluator
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
-from edge_core.features.window_definition import WindowDefinition
 from edge_core.messages.telemetry import MAX_EVIDENCE_BYTES, Sample
 from fleet_server.services.catalog import Release
+from fleet_server.services.evaluators import Evaluators
 from fleet_server.storage import devices, journal
 
 Float32 = npt.NDArray[np.float32]
@@ -31,18 +32,21 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-def compare(sample: Sample, release: Release) -> Difference | None:
+def compare(sample: Sample, release: Release, evaluators: Evaluators) -> Difference | None:
     """Say which features differ in any bit; none where they agree.
 
-    Lengths and the definition's digest are checked before.
+    Lengths and the definition's digest are checked before. Features that depend on something
+    redacted cannot be compared.
     """
     names = release.definition.feature_names
     try:
-        ours = _computed(sample, release)
+        ours = _computed(sample, release, evaluators)
     except InvalidInput as error:
         return Difference(features=[], text=f"its inputs are refused here: {quoted(error)}")
     theirs = np.frombuffer(sample.features, dtype="<u4")
-    differs = np.flatnonzero(ours.astype("<f4").view("<u4") != theirs)
+    unlike = ours.astype("<f4").view("<u4") != theirs
+    unlike[release.redaction.hidden] = False
+    differs = np.flatnonzero(unlike)
     if not len(differs):
         return None
     features = [names[place] for place in differs.tolist()]
@@ -50,7 +54,20 @@ def compare(sample: Sample, release: Release) -> Difference | None:
     return Difference(features=features, text=f"{', '.join(features[:NAMED])}{more}")
 
 
-def record(connection: sa.Connection, sample: Sample, release: Release, now_ms: int) -> None:
+def possible(release: Release) -> bool:
+    """Whether any feature of a release's samples can be computed again."""
+    if isinstance(release.definition, RequestDefinition):
+        return release.redaction.keeps_requests
+    return len(release.redaction.hidden) < len(release.definition.feature_names)
+
+
+def record(
+    connection: sa.Connection,
+    sample: Sample,
+    release: Release,
+    evaluators: Evaluators,
+    now_ms: int,
+) -> None:
     """Compare one sample and keep the counts; a difference opens an alert.
 
     One that comes again, because its acknowledgement was lost, is left out.
@@ -59,7 +76,10 @@ def record(connection: sa.Connection, sample: Sample, release: Release, now_ms: 
     place = (sample.device, sample.prediction_id, digest)
     if not devices.new_sample(connection, *place, keep=KEPT_SAMPLES):
         return
-    difference = compare(sample, release)
+    if not possible(release):
+        devices.add_unreplayed(connection, sample.device, digest)
+        return
+    difference = compare(sample, release, evaluators)
     text = difference.text if difference else ""
     devices.add_parity(connection, sample.device, digest, difference is not None, text)
     if difference is None:
@@ -80,19 +100,22 @@ def record(connection: sa.Connection, sample: Sample, release: Release, now_ms: 
         journal.add_event(connection, now_ms, "parity", sample.device, title, detail)
 
 
-def _computed(sample: Sample, release: Release) -> Float32:
+def _computed(sample: Sample, release: Release, evaluators: Evaluators) -> Float32:
     """float32 [features]; raise :class:`InvalidInput`."""
-    match release.definition:
-        case WindowDefinition() as definition:
-            window = np.frombuffer(sample.window, "<f4").reshape(1, *definition.raw_shape)
-            found = evaluation.evaluate(definition, evaluation.quantise(definition, window))
-        case RequestDefinition() as definition:
+    match evaluators.of(release.definition_digest, release.definition):
+        case Evaluator() as evaluator:
+            shape = release.definition.raw_shape
+            window = np.frombuffer(sample.window, "<f4").reshape(1, *shape).copy()
+            for place in release.redaction.inputs:
+                # Any value does: what is computed of it is not compared.
+                window[:, :, place] = evaluator.definition.inputs[place].low
+            found = evaluator.evaluate(evaluator.quantise(window))
+        case RequestEvaluator() as compiled:
             request = logs.unpack(sample.request).request
             listed = [column for column in request.values() if isinstance(column, list)]
             rows = max(map(len, listed), default=0)
             if rows != 1:  # before they are computed: inputs of many take gigabytes
                 raise InvalidInput(f"it holds {rows} requests; a sample has one")
             memory = packed.unpack(sample.memory, MAX_EVIDENCE_BYTES)
-            evaluator = RequestEvaluator.restore(definition, memory)
-            found = evaluator.ask(request)
+            found = compiled.resumed(memory).ask(request)
     return found.reshape(-1)

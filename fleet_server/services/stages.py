@@ -58,6 +58,12 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
         return table.known(self.row.state)
 
     @property
+    def noisy(self) -> bool:
+        """Whether outcomes of either release carry noise."""
+        known = [self.candidate, *([self.incumbent] if self.incumbent else [])]
+        return any(release.window_schema.epsilon is not None for release in known)
+
+    @property
     def name(self) -> str:
         """``model@version`` of the candidate."""
         return self.candidate.ref.name
@@ -251,6 +257,7 @@ def _inputs(
         fleet,
         course.candidate.manifest.slices,
         now_ms,
+        noisy=course.noisy,
     )
     return Inputs(stage=course.stage, plan=course.plan, evidence=seen)
 

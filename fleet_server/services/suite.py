@@ -9,6 +9,7 @@ from fleet_server.config import ServerConfig
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.clock import Clock, wall_clock
 from fleet_server.services.commands import Commands
+from fleet_server.services.cost import Costs
 from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
 from fleet_server.services.ingest import Ingest
@@ -30,6 +31,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     ingest: Ingest
     desired: DesiredStates
+    costs: Costs
     overview: Overview
     rollouts: Rollouts
     commands: Commands
@@ -47,6 +49,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         """Build every service over a database."""
         catalog = Catalog(database, clock)
         rollouts = Rollouts(database, catalog, clock)
+        costs = Costs(database, config.cost)
         return cls(
             database=database,
             tokens=Tokens(database, clock),
@@ -59,9 +62,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
                 future_seconds=config.windows.future_seconds,
             ),
             desired=DesiredStates(database, clock, config.devices.republish_seconds),
-            overview=Overview(database, catalog, clock),
-            rollouts=rollouts,
+            costs=costs,
             commands=Commands(database, clock, rollouts.changed),
+            overview=Overview(database, catalog, clock, costs),
+            rollouts=rollouts,
             verdicts=Verdicts(database),
             drift=DriftWatch(
                 database, catalog, clock, period_seconds=config.windows.drift_period_seconds

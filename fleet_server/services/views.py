@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from fleet_server.services.catalog import Release
+from fleet_server.services.cost import CostView
 from fleet_server.storage.devices import Desired, Device
 from fleet_server.storage.windows import Totals
 
@@ -55,6 +56,10 @@ class ParityView(msgspec.Struct, frozen=True, kw_only=True):
     mismatches: int = 0
     features: dict[str, int] = {}
     """Mismatches of each feature that had some, the most first."""
+    not_possible: int = 0
+    """Samples that keep back everything to compute them from."""
+    redacted: list[str] = []
+    """Features that are never compared, for they depend on what samples leave out."""
 
 
 class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +85,8 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: float | None
     """Share of right answers among the fleet's labelled rows."""
     labelled: int
+    noisy: bool
+    """Whether its counts, and so its accuracy, carry noise for privacy."""
     parity: ParityView
 
 
@@ -93,6 +100,8 @@ class ProductionView(msgspec.Struct, frozen=True, kw_only=True):
     devices: int
     others: dict[str, int]
     """Devices that run another release of the model, by its name."""
+    cost: CostView | None
+    """None until a device has sent a window of it."""
     decided_by: dict[str, Any]
     built_from: dict[str, Any]
 
@@ -179,8 +188,9 @@ def release_view(
         code_dirty=manifest.provenance.code_dirty,
         recipe_sha256=manifest.provenance.recipe_sha256,
         devices=running,
-        accuracy=sums.right / known if sums and known else None,
+        accuracy=sums.right / known if sums and known > 0 else None,
         labelled=known,
+        noisy=release.window_schema.epsilon is not None,
         parity=parity,
     )
 

@@ -8,7 +8,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from fleet_server.storage.rows import record
-from fleet_server.storage.tables import desired, devices, parity, parity_features, refusals, samples
+from fleet_server.storage.tables import (
+    desired,
+    devices,
+    parity,
+    parity_features,
+    refusals,
+    samples,
+    unreplayed,
+)
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,6 +210,24 @@ def add_parity(
         .values(row)
         .on_conflict_do_update(index_elements=["device", "digest"], set_=update)
     )
+
+
+def add_unreplayed(connection: sa.Connection, device: str, digest: str) -> None:
+    """Count one sample that cannot be computed again."""
+    connection.execute(
+        insert(unreplayed)
+        .values(device=device, digest=digest, samples=1)
+        .on_conflict_do_update(
+            index_elements=["device", "digest"], set_={"samples": unreplayed.c.samples + 1}
+        )
+    )
+
+
+def not_replayed(connection: sa.Connection) -> dict[str, int]:
+    """Digest -> samples that could not be computed again."""
+    query = sa.select(unreplayed.c.digest, sa.func.sum(unreplayed.c.samples))
+    rows = connection.execute(query.group_by(unreplayed.c.digest))
+    return {digest: int(count) for digest, count in rows}
 
 
 def add_mismatches(connection: sa.Connection, digest: str, features: Sequence[str]) -> None:

@@ -68,6 +68,12 @@ def one(connection: sa.Connection, digest: str) -> StoredRelease | None:
     return None if found is None else record(found, StoredRelease)
 
 
+def beginning(connection: sa.Connection, start: str) -> list[str]:
+    """Digests that begin with these hex digits."""
+    query = sa.select(releases.c.digest).where(releases.c.digest.startswith(start))
+    return list(connection.execute(query).scalars())
+
+
 def by_name(connection: sa.Connection, model: str, version: str) -> StoredRelease | None:
     """The release of a model and version; a listed one before a revoked one."""
     query = (

@@ -215,6 +215,51 @@ periods = Table(
 )
 """Channel counts merged over the fleet and one drift period; ``counts`` is int64."""
 
+costs = Table(
+    "costs",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("device", String(64), primary_key=True),
+    Column("predictions", BigInteger, nullable=False),
+    Column("cached", BigInteger, nullable=False),
+    Column("fallbacks", BigInteger, nullable=False),
+    Column("shadowed", BigInteger, nullable=False),
+    Column("cpu_us", BigInteger, nullable=False),
+    Column("shadow_cpu_us", BigInteger, nullable=False),
+    Column("sent_bytes", BigInteger, nullable=False),
+    Column("span_ms", BigInteger, nullable=False),
+)
+"""What a release's answers took on each device, summed up; its time as a shadow apart."""
+
+consumers = Table(
+    "consumers",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("consumer", String(64), primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+)
+"""Who asked a model's releases, over the whole fleet."""
+
+noises = Table(
+    "noises",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("period", BigInteger, primary_key=True),
+    Column("windows", BigInteger, nullable=False),
+)
+"""Windows whose counts carry noise, by drift period: what the detectors allow for."""
+
+unreplayed = Table(
+    "unreplayed",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("samples", BigInteger, nullable=False),
+)
+"""Samples that hold back what would be needed to compute them again."""
+
 drift = Table(
     "drift",
     metadata,

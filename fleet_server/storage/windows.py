@@ -9,7 +9,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from fleet_server.storage.tables import cells, drift, epochs, periods, totals, windows
+from fleet_server.storage.tables import cells, drift, epochs, noises, periods, totals, windows
 
 Int64 = npt.NDArray[np.int64]
 
@@ -266,8 +266,26 @@ def periods_between(connection: sa.Connection, after: int, before: int) -> list[
     ]
 
 
+def add_noise(connection: sa.Connection, digest: str, period: int, count: int) -> None:
+    """Note windows whose counts carry noise."""
+    connection.execute(
+        insert(noises)
+        .values(digest=digest, period=period, windows=count)
+        .on_conflict_do_update(
+            index_elements=["digest", "period"], set_={"windows": noises.c.windows + count}
+        )
+    )
+
+
+def noise_of(connection: sa.Connection, digest: str) -> dict[int, int]:
+    """Period -> windows whose counts carry noise."""
+    query = sa.select(noises.c.period, noises.c.windows).where(noises.c.digest == digest)
+    return {row.period: row.windows for row in connection.execute(query)}
+
+
 def forget_periods(connection: sa.Connection, before: int) -> None:
     """Drop periods that every detector has seen."""
+    connection.execute(noises.delete().where(noises.c.period < before))
     connection.execute(periods.delete().where(periods.c.period < before))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from edge_core.stats.histogram import Channel, Histogram, Layout, Reference
 from edge_core.stats.latency import LatencyHistogram
+from fleet_server.storage.costs import CostCounts
 from fleet_server.storage.windows import CellCounts
 from tests.checks import merging
 from tests.checks.merging import CHECKS, Case
@@ -19,6 +20,8 @@ FEATURES = RNG.normal(0, 1, (ROWS, 1)).astype(np.float32)
 PROBABILITIES = RNG.dirichlet([1, 1], ROWS).astype(np.float32)
 MICROSECONDS = RNG.lognormal(6, 3, ROWS)
 CELLS = RNG.integers(0, 50, (ROWS, len(CellCounts.__struct_fields__)))
+
+COSTS = RNG.integers(0, 50, (ROWS, len(CostCounts.__struct_fields__)))
 
 LAYOUT = Layout(
     Reference(
@@ -53,9 +56,17 @@ def cell(rows: slice) -> CellCounts:
     return msgspec.convert(sums | {"latency": bins}, CellCounts)
 
 
+def cost(rows: slice) -> CostCounts:
+    if not len(COSTS[rows]):
+        return CostCounts()
+    sums = COSTS[rows].sum(axis=0).tolist()
+    return CostCounts(**dict(zip(CostCounts.__struct_fields__, sums, strict=True)))
+
+
 CASES = [
     Case(kind=Histogram, rows=ROWS, over=histogram, read=lambda found: found.counts.tolist()),
     Case(kind=LatencyHistogram, rows=ROWS, over=latency, read=lambda found: found.counts.tolist()),
+    Case(kind=CostCounts, rows=ROWS, over=cost, read=msgspec.to_builtins),
     Case(kind=CellCounts, rows=ROWS, over=cell, read=msgspec.to_builtins),
 ]
 

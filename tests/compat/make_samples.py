@@ -18,11 +18,11 @@ from edge_core.messages import codec
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import (
     Online,
-    PairedCounts,
+    PairedCounts1,
     Refusal,
     ReportedState,
     Sample,
-    StatsWindow,
+    StatsWindow1,
 )
 from edge_core.release import ReleaseRef
 from tests.simulators.tiny_bundle import TARGET, tiny_bundle
@@ -39,8 +39,8 @@ DESIRED = DesiredState(
     arm="candidate",
     rollout="r-7",
 )
-MESSAGES: dict[str, codec.Message] = {
-    "stats": StatsWindow(
+MESSAGES: dict[str, msgspec.Struct] = {
+    "stats": StatsWindow1(
         device="watch-01",
         epoch="e1",
         sequence=41,
@@ -58,7 +58,7 @@ MESSAGES: dict[str, codec.Message] = {
         latency=b"\x01\0\0\0",
         right=b"\x02\0\0\0",
         wrong=b"\x03\0\0\0",
-        paired=PairedCounts(
+        paired=PairedCounts1(
             agree=100,
             disagree=20,
             both_right=50,

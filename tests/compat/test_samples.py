@@ -26,7 +26,7 @@ from edge_core import baseline
 from edge_core.bundle import folder as folders
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle import signature, trust
-from edge_core.bundle.manifest import DataSnapshot, FileEntry, GateResult, Waiver
+from edge_core.bundle.manifest import DataSnapshot, FileEntry, GateResult, Privacy, Waiver
 from edge_core.errors import InvalidBundle, InvalidMessage, UntrustedBundle
 from edge_core.features import definition as definitions
 from edge_core.features.over_samples import Mean, Std
@@ -34,14 +34,16 @@ from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.features.sensors import SensorInput, Window
 from edge_core.features.window_definition import WindowDefinition
 from edge_core.features.windowing import FeatureStream
-from edge_core.messages import codec
+from edge_core.messages import codec, windows
 from edge_core.messages.command import Command, FallbackOn
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import (
     CommandOutcome,
+    Cost,
     FallbackCounts,
     FallbackMode,
     Online,
+    PackedWindow,
     PairedCounts,
     Placement,
     Refusal,
@@ -49,6 +51,7 @@ from edge_core.messages.telemetry import (
     Sample,
     StatsWindow,
 )
+from edge_core.messages.window_schema import WindowSchema
 from edge_core.release import ReleaseRef
 from edge_core.stats import histogram
 from tests.compat.features import (
@@ -64,6 +67,7 @@ from tests.converters import motion, shop
 ROOT = Path(__file__).parents[2]
 V1 = Path(__file__).parent / "v1"
 V2 = Path(__file__).parent / "v2"
+V3 = Path(__file__).parent / "v3"
 BUNDLE = V1 / "bundle"
 TARGET = "cpu-x86_64-ort"
 ACTIVE = ReleaseRef(model="tiny-motion", version="1.2.3", digest="a" * 64)
@@ -128,10 +132,10 @@ MESSAGES: dict[str, codec.Message] = {
         rows=120,
         errors=2,
         late=3,
-        counts=bytes(range(64)),
-        latency=np.array([1], "<u4").tobytes(),
-        right=np.array([2], "<u4").tobytes(),
-        wrong=np.array([3], "<u4").tobytes(),
+        counts=np.frombuffer(bytes(range(64)), "<u4").astype("<i8").tobytes(),
+        latency=np.array([1], "<i8").tobytes(),
+        right=np.array([2], "<i8").tobytes(),
+        wrong=np.array([3], "<i8").tobytes(),
         paired=PairedCounts(
             agree=100,
             disagree=20,
@@ -140,10 +144,44 @@ MESSAGES: dict[str, codec.Message] = {
             only_shadow_right=5,
             both_wrong=6,
         ),
-        paired_with=OTHER,
+        paired_with="b" * 12,
     ),
 }
+KINDS = {name: type(message) for name, message in MESSAGES.items()} | {"stats": PackedWindow}
 
+SCHEMA = WindowSchema(
+    release=ACTIVE,
+    targets=("cpu-aarch64-ort", TARGET),
+    slices=(("hand", ("weak", "strong")), ("side", ("left", "right"))),
+    sizes=(5, 4, 5, 6),
+    confidence_size=5,
+    epsilon=None,
+    values=(8, 1, 1, 1),
+)
+SECOND_WINDOW = msgspec.structs.replace(
+    MESSAGES["stats"],
+    epoch="0123456789abcdef",
+    counts=np.array([9, 400, 500, 51, 0, 0, 120, 0, 0, 0, 1, 0, 119, 0, 10, 20, 30, 60, 0, 0]),
+    latency=np.array([0, 0, 0, 100, 19, 1, *[0] * 18]),
+    right=np.array([0, 10, 30, 0, 0]),
+    wrong=np.array([0, 4, 0, 0, 0]),
+    cost=Cost(
+        cpu_us=123_456,
+        cached=7,
+        sent_bytes=4321,
+        span_ms=60_000,
+        consumers={"till": 100, "uid 1000": 20},
+    ),
+    fallbacks=FallbackCounts(missing=1, error=2, breaker=3, command=114),
+    dropped=9,
+)
+SECOND_WINDOW = msgspec.structs.replace(
+    SECOND_WINDOW,
+    **{
+        name: getattr(SECOND_WINDOW, name).astype("<i8").tobytes()
+        for name in ("counts", "latency", "right", "wrong")
+    },
+)
 
 SECOND_SAMPLE = msgspec.structs.replace(
     MESSAGES["samples"],
@@ -174,14 +212,6 @@ SECOND_STATE = msgspec.structs.replace(
     ),
     shadow_dropped=31,
 )
-SECOND_WINDOW = msgspec.structs.replace(
-    MESSAGES["stats"],
-    arm="fallback",
-    paired=None,
-    paired_with=None,
-    fallbacks=FallbackCounts(missing=1, error=2, breaker=3, command=114),
-    dropped=9,
-)
 
 
 def message_bytes(name: str) -> bytes:
@@ -189,18 +219,20 @@ def message_bytes(name: str) -> bytes:
 
 
 def test_every_kind_of_message_has_a_sample() -> None:
-    assert {type(message) for message in MESSAGES.values()} == set(codec.CURRENT)
+    assert set(KINDS.values()) == set(codec.CURRENT)
     assert {path.stem for path in (V1 / "messages").iterdir()} == set(MESSAGES)
 
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_message_means_what_it_meant(name: str) -> None:
-    assert codec.decode(type(MESSAGES[name]), message_bytes(name)) == MESSAGES[name]
+    data = message_bytes(name)
+    found = codec.decode_window(data) if name == "stats" else codec.decode(KINDS[name], data)
+    assert found == MESSAGES[name]
 
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_the_next_version_of_a_message_is_refused_by_name(name: str) -> None:
-    kind = type(MESSAGES[name])
+    kind = KINDS[name]
     document = msgspec.msgpack.decode(message_bytes(name))
     current = codec.CURRENT[kind]
     later = msgspec.msgpack.encode(document | {"v": current + 1})
@@ -216,24 +248,16 @@ def test_a_sample_of_the_second_version_means_what_it_meant() -> None:
     assert codec.encode(SECOND_SAMPLE) == kept
 
 
-@pytest.mark.parametrize(("name", "value"), [("state", SECOND_STATE), ("stats", SECOND_WINDOW)])
-def test_messages_of_the_second_version_mean_what_they_meant(
-    name: str, value: codec.Message
-) -> None:
-    kept = (V2 / "messages" / f"{name}.msgpack").read_bytes()
-    assert codec.decode(type(value), kept) == value
-    assert codec.encode(value) == kept
+def test_a_state_of_the_second_version_means_what_it_meant() -> None:
+    kept = (V2 / "messages" / "state.msgpack").read_bytes()
+    assert codec.decode(ReportedState, kept) == SECOND_STATE
+    assert codec.encode(SECOND_STATE) == kept
 
 
-@pytest.mark.parametrize(
-    ("name", "field", "value"), [("state", "shadow_dropped", 3), ("stats", "dropped", 3)]
-)
-def test_a_message_of_the_first_version_has_no_fields_of_the_second(
-    name: str, field: str, value: object
-) -> None:
-    document = msgspec.msgpack.decode(message_bytes(name)) | {field: value}
-    with pytest.raises(InvalidMessage, match=f"version 1 has no field {field}"):
-        codec.decode(type(MESSAGES[name]), msgspec.msgpack.encode(document))
+def test_a_state_of_the_first_version_has_no_fields_of_the_second() -> None:
+    document = msgspec.msgpack.decode(message_bytes("state")) | {"shadow_dropped": 3}
+    with pytest.raises(InvalidMessage, match="version 1 has no field shadow_dropped"):
+        codec.decode(ReportedState, msgspec.msgpack.encode(document))
 
 
 def test_what_was_ordered_is_read_as_it_was(tmp_path: Path) -> None:
@@ -249,6 +273,14 @@ def test_what_was_ordered_is_read_as_it_was(tmp_path: Path) -> None:
     ]
     assert commands.outcomes == SECOND_STATE.commands
     assert commands.take(message_bytes("command")) == commands.outcomes[0]
+
+
+def test_a_window_of_the_second_version_means_what_it_meant() -> None:
+    kept = (V2 / "messages" / "stats.msgpack").read_bytes()
+    packed = codec.decode_window(kept)
+    assert isinstance(packed, PackedWindow)
+    assert windows.unpack(windows.head(packed), SCHEMA, "watch-01") == SECOND_WINDOW
+    assert codec.encode(windows.pack(SECOND_WINDOW, SCHEMA)) == kept
 
 
 def test_what_features_remember_is_read_as_it_was(tmp_path: Path) -> None:
@@ -314,8 +346,9 @@ def test_nothing_of_the_manifest_is_lost() -> None:
 def test_the_second_manifest_names_its_data_and_what_gates_watch() -> None:
     data = (V2 / "manifest.json").read_bytes()
     manifest = manifests.parse(data)
-    assert manifests.serialize(manifest) == data
+    assert kept(json.loads(data), msgspec.to_builtins(manifest))
     assert (manifest.schema_version, manifest.main_metric) == (2, "accuracy")
+    assert manifest.privacy is None
     assert manifest.snapshot == DataSnapshot(
         id="e" * 64,
         name="walks",
@@ -325,6 +358,14 @@ def test_the_second_manifest_names_its_data_and_what_gates_watch() -> None:
         first="2025-01-02T03:04:05Z",
         last="2025-02-03T04:05:06Z",
     )
+
+
+def test_the_third_manifest_says_what_devices_keep() -> None:
+    data = (V3 / "manifest.json").read_bytes()
+    manifest = manifests.parse(data)
+    assert manifests.serialize(manifest) == data
+    assert manifest.schema_version == 3
+    assert manifest.privacy == Privacy(epsilon=2.5, redacted=["ax"])
 
 
 def test_data_snapshots_hold_what_they_held() -> None:
@@ -488,8 +529,8 @@ LATER_DOCUMENTS: dict[str, tuple[Callable[[bytes], object], bytes, bytes, str]] 
     "manifest.json": (
         manifests.parse,
         b'"schema_version": 1',
-        b'"schema_version": 3',
-        "manifest has schema version 3; this Serinus reads 1 and 2",
+        b'"schema_version": 4',
+        "manifest has schema version 4; this Serinus reads 1 to 3",
     ),
     "features.json": (
         definitions.parse,
@@ -565,7 +606,7 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         ("edge_agent/update/journal.py", "JOURNAL_VERSION"): 1,
         ("edge_agent/update/slots.py", "POINTER_VERSION"): 1,
         ("edge_core/baseline.py", "BASELINE_VERSION"): 1,
-        ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 2,
+        ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 3,
         ("edge_core/features/definition.py", "DEFINITION_VERSION"): 2,
         ("edge_core/features/remembered.py", "STATE_VERSION"): 2,
         ("edge_core/features/windowing.py", "SNAPSHOT_VERSION"): 1,

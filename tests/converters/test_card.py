@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from converters import card, card_limits, plots
 from converters.evidence import Evidence
-from edge_core.bundle.manifest import DataSnapshot, Manifest
+from edge_core.bundle.manifest import DataSnapshot, Manifest, Privacy
 from tests.converters.sample_evidence import evidence, manifest
 
 
@@ -43,6 +43,13 @@ def test_a_release_without_exceptions_says_so() -> None:
     text = card.render(changed(gates=passed, waivers=[]))
     assert "All 3 gates passed; nothing was waived." in text
     assert "Read this first" not in text
+
+
+def test_what_devices_keep_is_said() -> None:
+    text = card.render(changed(privacy=Privacy(epsilon=2.0, redacted=["ax", "ay"])))
+    assert "Counts leave devices with noise: epsilon 2." in text
+    assert "Samples never carry ax, ay." in text
+    assert "noise" not in card.render(evidence())
 
 
 def test_an_unwaived_failure_is_loud() -> None:

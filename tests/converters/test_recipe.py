@@ -8,6 +8,7 @@ import pytest
 
 from converters import recipe, recipe_code
 from converters.metrics import METRICS
+from edge_core.bundle.manifest import Privacy
 from edge_core.errors import InvalidConfiguration
 
 BASE = """
@@ -53,6 +54,7 @@ TEACHER = 'teacher_network = "code:teacher_network"\nteacher_train = "code:teach
 def written(
     folder: Path, *, metrics: str = "", entry: str = "", more: str = "", release: str = ""
 ) -> Path:
+    folder.mkdir(exist_ok=True)
     text = BASE.replace("METRICS", metrics).replace("ENTRY", entry)
     (folder / "recipe.toml").write_text(text.replace("MORE", textwrap.dedent(more)))
     (folder / "code.py").write_text(CODE)
@@ -70,6 +72,21 @@ def test_a_short_recipe_gets_the_defaults(tmp_path: Path) -> None:
     assert found.quantisation.qat is None
     assert not found.quantisation.mixed
     assert (found.gates.suspicious_score, found.gates.single_feature) == (0.999, 0.01)
+
+
+def test_privacy_is_asked_for_by_the_recipe(tmp_path: Path) -> None:
+    assert recipe.load(written(tmp_path / "plain"), None).privacy is None
+    found = recipe.load(written(tmp_path / "asked", more=PRIVACY), None)
+    assert found.privacy == Privacy(epsilon=1.5, redacted=["ax"])
+    with pytest.raises(InvalidConfiguration, match=r">= 0.01.*privacy\.epsilon"):
+        recipe.load(written(tmp_path / "odd", more=PRIVACY.replace("1.5", "-1.0")), None)
+
+
+PRIVACY = """
+[privacy]
+epsilon = 1.5
+redacted = ["ax"]
+"""
 
 
 def test_everything_can_be_said(tmp_path: Path) -> None:

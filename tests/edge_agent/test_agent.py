@@ -8,8 +8,8 @@ from pathlib import Path
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig, Mqtt, Repository, Serving
 from edge_agent.monitor import Monitor
-from edge_core.messages import codec
-from edge_core.messages.telemetry import StatsWindow
+from edge_core.messages import codec, windows
+from edge_core.messages.telemetry import TAG_BYTES, PackedWindow, StatsWindow
 from edge_core.release import ReleaseRef
 from tests.simulators.repository import RepositorySimulator
 from tests.simulators.tiny_bundle import TARGET
@@ -29,7 +29,7 @@ def settings(folder: Path) -> AgentConfig:
     )
 
 
-def window(counts: int) -> StatsWindow:
+def window(rows: int) -> StatsWindow:
     return StatsWindow(
         device="d",
         epoch="e",
@@ -39,7 +39,7 @@ def window(counts: int) -> StatsWindow:
         release=ReleaseRef(model="m", version="1.0.0", digest="1" * 64),
         target=TARGET,
         arm="incumbent",
-        counts=bytes(counts),
+        rows=rows,
     )
 
 
@@ -55,6 +55,10 @@ class Windows(Monitor):
         windows, self._windows = self._windows, []
         return windows
 
+    def packed(self, window: StatsWindow) -> bytes:
+        """A release's tag and so many bytes as the window has rows."""
+        return bytes(windows.SENDER_BYTES + TAG_BYTES + window.rows)
+
 
 def test_one_window_that_fits_no_message_does_not_cost_the_others(tmp_path: Path) -> None:
     config = settings(tmp_path)
@@ -63,8 +67,10 @@ def test_one_window_that_fits_no_message_does_not_cost_the_others(tmp_path: Path
         agent = Agent(config)
         agent._monitor = Windows(window(4), window(codec.MAX_MESSAGE_BYTES), window(8))
         agent._store()
-        stored = [codec.decode(StatsWindow, m.payload) for m in agent._outbox.oldest(10)]
-        assert [(w.sequence, len(w.counts)) for w in stored] == [(1, 4), (2, 8)]
+        stored = [
+            windows.head(codec.decode(PackedWindow, m.payload)) for m in agent._outbox.oldest(10)
+        ]
+        assert [(w.sequence, len(w.rest)) for w in stored] == [(1, 4), (2, 8)]
         await agent._engine.close()
         agent._outbox.close()
 

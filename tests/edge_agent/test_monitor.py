@@ -6,8 +6,8 @@ from edge_agent.monitor import FOLD_ROWS, MAX_CELLS, MAX_WAITING_SAMPLES, Batch,
 from edge_agent.sampling import Sampled, Sampling
 from edge_agent.serving.release import LoadedRelease
 from edge_core import outputs
-from edge_core.messages import codec
-from edge_core.messages.telemetry import StatsWindow
+from edge_core.messages import codec, windows
+from edge_core.messages.telemetry import TAG_BYTES, PackedWindow, StatsWindow
 from edge_core.stats.histogram import Histogram
 from tests.simulators.tiny_bundle import TARGET, tiny_bundle, tiny_rows
 
@@ -56,7 +56,7 @@ def test_counts_do_not_depend_on_batches(
         expected.update(batch.raw, batch.features, batch.probabilities)
     (window,) = monitor.close(2000)
     assert window.counts == expected.to_bytes()
-    assert window.rows == sum(sizes) == sum(np.frombuffer(window.latency, "<u4"))
+    assert window.rows == sum(sizes) == sum(np.frombuffer(window.latency, "<i8"))
 
 
 def test_windows_follow_one_another_without_gap_or_overlap(
@@ -87,8 +87,8 @@ def test_each_role_and_slice_has_its_own_window(monitor: Monitor, release: Loade
     monitor.answered(role, release, right, at_ms=1500)
     monitor.answered(candidate, release, left, at_ms=1500)
     monitor.failed(role, {"side": "left"}, 5, release.layout.confidence_size)
-    windows = monitor.close(2000)
-    found = {(w.arm, w.rollout, w.slices["side"]): (w.rows, w.errors) for w in windows}
+    closed = monitor.close(2000)
+    found = {(w.arm, w.rollout, w.slices["side"]): (w.rows, w.errors) for w in closed}
     assert found == {
         ("incumbent", None, "left"): (3, 5),
         ("incumbent", None, "right"): (4, 0),
@@ -99,7 +99,11 @@ def test_each_role_and_slice_has_its_own_window(monitor: Monitor, release: Loade
 def test_a_window_is_a_valid_message(monitor: Monitor, release: LoadedRelease) -> None:
     monitor.answered(*_args(release, 20), at_ms=1500)
     (window,) = monitor.close(2000)
-    assert codec.decode(StatsWindow, codec.encode(window)) == window
+    window = msgspec.structs.replace(window, epoch="ab12", sequence=3)
+    stamped = windows.stamped(monitor.packed(window), "ab12", 3)
+    head = windows.head(codec.decode(PackedWindow, codec.encode(stamped)))
+    assert head[2:4] == (windows.sender_tag("d1"), release.window_schema.tag)
+    assert windows.unpack(head, release.window_schema, "d1") == window
 
 
 @pytest.mark.parametrize("rows", [1, 3, 10, 25])
@@ -152,4 +156,4 @@ def test_the_shadow_s_window_names_its_pair(monitor: Monitor, release: LoadedRel
     (window,) = monitor.close(2000)
     assert window.paired is not None
     assert (window.paired.agree, window.paired.disagree, window.rows) == (4, 2, 6)
-    assert window.paired_with == release.ref
+    assert window.paired_with == release.ref.digest[: 2 * TAG_BYTES]

@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
 from edge_core.errors import InvalidConfiguration, Unavailable
 from fleet_client import tables
@@ -121,3 +123,38 @@ def test_gates_that_did_not_pass_are_named_with_their_waivers() -> None:
     assert "1 of 2 passed" in text
     assert "slices side=right: no evidence" in text
     assert "shown on purpose" in text
+
+
+COST = {
+    "release": "tiny@1.0.0",
+    "digest": "0" * 64,
+    "devices": 3,
+    "predictions": 1000,
+    "inferences": 900,
+    "cached": 60,
+    "fallbacks": 40,
+    "cpu_us_per_prediction": 20.5,
+    "shadow_cpu_us_per_row": None,
+    "bytes_per_device_hour": 441.25,
+    "price_per_million": None,
+    "currency": "",
+}
+
+
+def printed(table: Table) -> str:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def test_cost_shows_what_was_measured_and_nothing_else() -> None:
+    free = printed(tables.cost([COST])).splitlines()[1].split()
+    assert free == ["tiny@1.0.0", "3", "1000", "60", "40", "20.5", "441.2"]
+    priced = COST | {"price_per_million": 1.25, "currency": "EUR", "cpu_us_per_prediction": None}
+    assert printed(tables.cost([priced])).splitlines()[1].split()[-3:] == ["441.2", "1.25", "EUR"]
+
+
+def test_consumers_are_listed_by_model() -> None:
+    row = {"model": "tiny", "consumer": "uid 1000", "rows": 7, "first_ms": 0, "last_ms": 86_400_000}
+    assert "uid 1000  7            1970-01-01" in printed(tables.consumers([row]))

@@ -12,6 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_core.errors import Unavailable
 from edge_core.messages import codec, topics
+from edge_core.messages import windows as messages
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import ReportedState, StatsWindow
 from edge_core.release import ReleaseRef
@@ -72,7 +73,11 @@ def device(broker: Broker, mqtt_config: MqttConfig) -> Iterator[mqtt.Client]:
     client.loop_stop()
 
 
-def send_windows(device: mqtt.Client, release: ReleaseRef, clock: Any) -> None:
+def send_windows(
+    device: mqtt.Client, release: ReleaseRef, clock: Any, database: Database, catalog: Catalog
+) -> None:
+    with database.read() as connection:
+        schema = catalog.require(connection, release.digest).window_schema
     window = StatsWindow(
         device="d1",
         epoch="e",
@@ -85,7 +90,8 @@ def send_windows(device: mqtt.Client, release: ReleaseRef, clock: Any) -> None:
         rows=3,
     )
     for i in range(COUNT):
-        payload = codec.encode(msgspec.structs.replace(window, sequence=i))
+        packed = messages.pack(msgspec.structs.replace(window, sequence=i), schema)
+        payload = codec.encode(packed)
         device.publish(topics.up("d1", "stats"), payload, qos=1).wait_for_publish(5)
 
 
@@ -108,7 +114,7 @@ def test_what_was_not_stored_comes_again_after_a_restart(
     locked = Locked(database, catalog, clock, **settings)
     first = MqttGateway(mqtt_config, locked, desired)
     first.start()
-    send_windows(device, release, clock)
+    send_windows(device, release, clock, database, catalog)
     wait_for(lambda: locked.calls > 0, seconds=10, what="a failing write")
     first.stop()
     assert stored(database, release) == 0
@@ -143,7 +149,7 @@ def test_a_message_that_breaks_ingest_does_not_stop_the_others(
     gateway.start()
     try:
         device.publish(topics.up("d1", "stats"), b"poison", qos=1)
-        send_windows(device, release, clock)
+        send_windows(device, release, clock, database, catalog)
         wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
     finally:
         gateway.stop()
@@ -178,7 +184,7 @@ def test_a_failure_that_nobody_foresaw_does_not_end_the_storing(
     gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15))
     gateway.start()
     try:
-        send_windows(device, release, clock)
+        send_windows(device, release, clock, database, catalog)
         wait_for(lambda: ingest.failures > 0, seconds=10, what="a failure")
         ingest.well = True
         wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")

@@ -25,8 +25,10 @@ from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import MAX_EVIDENCE_BYTES, Sample, Sample1
 from fleet_client import tables
+from fleet_server.config import CostConfig
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.catalog import Catalog
+from fleet_server.services.cost import Costs
 from fleet_server.services.ingest import Inbound, Ingest
 from fleet_server.services.overview import Overview
 from fleet_server.services.views import ParityView
@@ -63,7 +65,7 @@ def engine_of(release: LoadedRelease, memory: Any) -> tuple[Engine, Monitor]:
     """A real engine, with this memory in place of the release's own."""
     monitor = Monitor(device="d1", sample_every=1, now_ms=0)
     engine = Engine(monitor, slices={}, max_queue_rows=4096, now_us=lambda: END)
-    release.begin = lambda: memory  # type: ignore[method-assign]
+    release.begin = lambda **_: memory  # type: ignore[method-assign]
     engine.set_active(release, "incumbent", None)
     return engine, monitor
 
@@ -108,7 +110,7 @@ def inbound(samples: list[Sample]) -> list[Inbound]:
 
 
 def parity_of(database: Database, catalog: Catalog, clock: Any) -> ParityView:
-    (view,) = Overview(database, catalog, clock).releases()
+    (view,) = Overview(database, catalog, clock, Costs(database, CostConfig())).releases()
     return view.parity
 
 
@@ -359,7 +361,8 @@ def test_a_release_whose_function_is_gone_is_shown_and_a_new_one_refused(
     repository.publish("1.1.0", build=build)
     monkeypatch.setattr(registered, "_FUNCTIONS", {})
     watch.look()
-    shown = Overview(database, Catalog(database, clock), clock).releases()
+    costs = Costs(database, CostConfig())
+    shown = Overview(database, Catalog(database, clock), clock, costs).releases()
     assert [view.version for view in shown] == ["1.0.0"]
     with database.read() as connection:
         titles = [alert.title for alert in journal.open_alerts(connection, "repository")]

@@ -6,11 +6,9 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import StatsWindow
 from edge_core.release import ReleaseRef
 from fleet_server.services import verdicts
-from fleet_server.services.ingest import Inbound
 from fleet_server.storage import tables, windows
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import TARGET
@@ -40,8 +38,7 @@ def test_old_bodies_and_events_go_and_sums_stay(fleet: SpokenFleet, repository: 
     )
 
     def send(sequence: int) -> None:
-        payload = codec.encode(msgspec.structs.replace(window, sequence=sequence))
-        fleet.services.ingest.take([Inbound(topic=topics.up("d1", "stats"), payload=payload)])
+        fleet.window(msgspec.structs.replace(window, sequence=sequence))
 
     def first_event() -> str:
         return fleet.services.overview.events(0, 10)[0].text

@@ -13,7 +13,9 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_core.messages.telemetry import Cost
 from fleet_client.client import FleetClient, Refused
+from tests.simulators.device import SimulatedDevice
 from tests.simulators.processes import Process, command, free_port, wait_for
 from tests.simulators.server import FleetServer
 
@@ -268,3 +270,20 @@ def answers(url: str) -> bool:
         return httpx.get(url).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def test_cost_and_consumers_are_told(server: FleetServer) -> None:
+    ref = server.publish("1.0.0")
+    world = server.world("1.0.0", lambda release, side: 1.0)
+    device = SimulatedDevice("payer", "left", world, server.mqtt_port, seed=1)
+    try:
+        spent = Cost(cpu_us=200, sent_bytes=50, span_ms=3_600_000, consumers={"till": 10})
+        device.send(device.window(ref, rows=10, cost=spent))
+        wait_for(lambda: bool(server.client.cost()), seconds=10, what="a cost")
+    finally:
+        device.stop()
+    (row,) = server.client.cost()
+    assert (row["release"], row["predictions"]) == (ref.name, 10)
+    assert (row["cpu_us_per_prediction"], row["bytes_per_device_hour"]) == (20, 50)
+    (consumer,) = server.client.consumers()
+    assert (consumer["model"], consumer["consumer"], consumer["rows"]) == (ref.model, "till", 10)

@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, busy_port: int) -> Path:
         card.write("more")
     shutil.copytree(bundle, here / "newer")
     manifest = (bundle / "manifest.json").read_text()
-    newer = manifest.replace('"schema_version": 2', '"schema_version": 9')
+    newer = manifest.replace('"schema_version": 3', '"schema_version": 9')
     assert newer != manifest
     (here / "newer" / "manifest.json").write_text(newer)
     for name, line in (("unknown-key", "epochz = 1"), ("unknown-target", 'targets = ["toaster"]')):

@@ -101,7 +101,12 @@ def test_samples_of_requests_agree_at_the_server(tmp_path: Path) -> None:
                     seconds=30,
                     what="every sample at the server",
                 )
-        assert parity() == {"compared": 40, "mismatches": 0, "features": {}}
+        agree = {"compared": 40, "mismatches": 0, "features": {}}
+        assert parity() == agree | {"not_possible": 0, "redacted": []}
+        (spent,) = line.client().cost()
+        assert spent["predictions"] == 40
+        assert spent["cpu_us_per_prediction"] > 0
+        assert spent["bytes_per_device_hour"] > 0
         fleet = line.client().fleet()
         assert (fleet["parity_compared"], fleet["parity_mismatches"]) == (40, 0)
         assert (fleet["predictions"], fleet["rejected"]) == (40, 0)

@@ -17,9 +17,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_core.features import definition as definitions
 from edge_core.features import evaluation
 from edge_core.features.window_definition import WindowDefinition
-from edge_core.messages import codec, topics
+from edge_core.messages import codec, topics, windows
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import (
+    TAG_BYTES,
     Online,
     PairedCounts,
     Refusal,
@@ -27,6 +28,7 @@ from edge_core.messages.telemetry import (
     Sample,
     StatsWindow,
 )
+from edge_core.messages.window_schema import WindowSchema
 from edge_core.release import ReleaseRef
 from edge_core.stats.histogram import Layout
 
@@ -42,6 +44,8 @@ class World(msgspec.Struct, kw_only=True):
     accuracy: Accuracy
     definition: WindowDefinition
     layout: Layout
+    slices: tuple[tuple[str, tuple[str, ...]], ...] = (("side", ("left", "right")),)
+    """What every release declares."""
     target: str = "cpu-x86_64-ort"
     rows: int = 20
     """Rows of one window."""
@@ -55,6 +59,20 @@ class World(msgspec.Struct, kw_only=True):
     """Whether the true answers become known."""
     refuses: frozenset[str] = frozenset()
     """Versions that every device refuses."""
+
+    def schema(self, release: ReleaseRef) -> WindowSchema:
+        """How windows of a release are packed."""
+        channels = self.layout.reference.channels
+        samples = self.definition.window.samples
+        return WindowSchema(
+            release=release,
+            targets=(self.target,),
+            slices=self.slices,
+            sizes=tuple(channel.size for channel in channels),
+            confidence_size=self.layout.confidence_size,
+            epsilon=None,
+            values=tuple(samples if c.kind == "input" else 1 for c in channels),
+        )
 
 
 class SimulatedDevice:
@@ -85,6 +103,11 @@ class SimulatedDevice:
     def publish(self, kind: topics.UpKind, payload: bytes, *, retain: bool = False) -> None:
         """Send raw bytes as this device."""
         self._client.publish(topics.up(self.name, kind), payload, qos=1, retain=retain)
+
+    def send(self, window: StatsWindow) -> None:
+        """Send one window as it travels."""
+        packed = windows.pack(window, self.world.schema(window.release))
+        self.publish("stats", codec.encode(packed))
 
     def stop(self) -> None:
         """Leave the broker."""
@@ -153,7 +176,7 @@ class SimulatedDevice:
     ) -> None:
         rows = len(right)
         errors = int(self.rng.binomial(rows, self.world.errors.get(release.version, 0.0)))
-        latency = np.zeros(LATENCY_BINS, "<u4")
+        latency = np.zeros(LATENCY_BINS, "<i8")
         latency[7] = rows
         window = self.window(
             release,
@@ -168,18 +191,20 @@ class SimulatedDevice:
         )
         if beside is not None:
             paired = _paired(beside[1], right) if self.world.labels else PairedCounts(agree=rows)
-            window = msgspec.structs.replace(window, paired=paired, paired_with=beside[0])
-        self.publish("stats", codec.encode(window))
+            window = msgspec.structs.replace(
+                window, paired=paired, paired_with=beside[0].digest[: 2 * TAG_BYTES]
+            )
+        self.send(window)
 
     def _labels(self, count: int) -> bytes:
         place = self.world.layout.slice_of("confidence")
-        labels = np.zeros(place.stop - place.start, "<u4")
+        labels = np.zeros(place.stop - place.start, "<i8")
         labels[1] = count if self.world.labels else 0
         return labels.tobytes()
 
     def _counts(self, rows: int) -> bytes:
         layout = self.world.layout
-        merged = np.zeros(layout.total, "<u4")
+        merged = np.zeros(layout.total, "<i8")
         for channel in layout.reference.channels:
             values = rows * (self.world.definition.window.samples if channel.kind == "input" else 1)
             weights = np.array(channel.counts, float) / sum(channel.counts)

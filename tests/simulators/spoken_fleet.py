@@ -10,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 
 from edge_core.messages import codec, topics
-from edge_core.messages.telemetry import ReportedState, UpdateState
+from edge_core.messages import windows as messages
+from edge_core.messages.telemetry import ReportedState, StatsWindow, UpdateState
 from edge_core.release import ReleaseRef
 from fleet_server.config import ServerConfig
 from fleet_server.repository_watch import RepositoryWatch
@@ -79,6 +80,14 @@ class SpokenFleet:
         self.services.ingest.take(
             [Inbound(topic=topics.up(name, "state"), payload=codec.encode(state))]
         )
+
+    def window(self, window: StatsWindow) -> None:
+        """Hand over one window, packed as its release asks."""
+        with self.services.database.read() as connection:
+            release = self.services.catalog.require(connection, window.release.digest)
+        payload = codec.encode(messages.pack(window, release.window_schema))
+        topic = topics.up(window.device, "stats")
+        self.services.ingest.take([Inbound(topic=topic, payload=payload)])
 
     def wishes(self) -> dict[str, Desired]:
         """Desired state of every device."""

@@ -21,6 +21,7 @@ from edge_core.bundle.manifest import (
     GateResult,
     Manifest,
     OutputContract,
+    Privacy,
     Provenance,
     VariantRecord,
 )
@@ -72,6 +73,7 @@ def tiny_bundle(
     model: str = "tiny-motion",
     definition: WindowDefinition = DEFINITION,
     golden: bytes | None = None,
+    privacy: Privacy | None = None,
 ) -> Path:
     """Write the bundle into ``folder``, signed when a statement key is given, and return it.
 
@@ -86,7 +88,7 @@ def tiny_bundle(
     if golden is not None:
         files[manifests.GOLDEN] = golden
     description = "Tells still, shaken and tilted apart."
-    return write(folder, files, model, version, seed, sign_with, CLASSES, description)
+    return write(folder, files, model, version, seed, sign_with, CLASSES, description, privacy)
 
 
 def write(
@@ -98,12 +100,13 @@ def write(
     sign_with: Path | None,
     classes: list[str],
     description: str,
+    privacy: Privacy | None = None,
 ) -> Path:
     """Write a bundle's files and their manifest, signed when a statement key is given."""
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
-    manifest = _manifest(model, version, seed, files, classes, description)
+    manifest = _manifest(model, version, seed, files, classes, description, privacy)
     (folder / manifests.MANIFEST).write_bytes(manifests.serialize(manifest))
     if sign_with is not None:
         from converters.signing import sign_folder
@@ -178,6 +181,7 @@ def _manifest(
     files: dict[str, bytes],
     classes: list[str],
     description: str,
+    privacy: Privacy | None,
 ) -> Manifest:
     entries = [
         FileEntry(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -234,6 +238,7 @@ def _manifest(
         variants=[variant],
         budget=Budget(latency_us=5000.0, memory_bytes=64 * 1024 * 1024, size_bytes=1024 * 1024),
         metrics={"accuracy": 1.0, "accuracy/side=left": 1.0, "accuracy/side=right": 1.0},
+        privacy=privacy,
         gates=[GateResult(gate="numeric_error", outcome="passed", target=TARGET, value=0.0)],
         files=entries,
     )

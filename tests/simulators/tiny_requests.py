@@ -14,6 +14,7 @@ from edge_core import baseline, outputs
 from edge_core.bundle import golden as goldens
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle.golden import Golden
+from edge_core.bundle.manifest import Privacy
 from edge_core.features import definition as definitions
 from edge_core.features import logs
 from edge_core.features.carried import Zone
@@ -133,6 +134,7 @@ def tiny_requests(
     model: str = "tiny-parcels",
     definition: RequestDefinition = DEFINITION,
     golden: bytes | None = None,
+    privacy: Privacy | None = None,
 ) -> Path:
     """Write the bundle into ``folder``; arguments as for :func:`tiny_bundle.tiny_bundle`."""
     rng = np.random.default_rng(seed)
@@ -143,7 +145,9 @@ def tiny_requests(
     if golden is not None:
         files[manifests.GOLDEN] = golden
     description = "Tells how a place will be."
-    return tiny_bundle.write(folder, files, model, version, seed, sign_with, CLASSES, description)
+    return tiny_bundle.write(
+        folder, files, model, version, seed, sign_with, CLASSES, description, privacy
+    )
 
 
 def golden_of(definition: RequestDefinition, model_file: bytes, seed: int) -> Golden:

@@ -22,7 +22,8 @@ from converters.data.snapshot_record import SNAPSHOT
 from converters.data.snapshot_store import PARTIAL, Store, Stored
 from converters.data.taking import TakeData, ToTake
 from edge_core.bundle.digest import sha256_bytes
-from edge_core.errors import InvalidInput
+from edge_core.bundle.manifest import Privacy
+from edge_core.errors import InvalidConfiguration, InvalidInput
 from edge_core.features.definition import of_windows
 from edge_core.features.sensors import SensorInput
 from tests.converters import shop
@@ -378,3 +379,12 @@ def test_a_snapshot_is_used_from_where_nobody_may_write(folder: Path, tmp_path: 
             taken(folder, tmp_path)
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_privacy_of_what_the_features_have_not_stops_the_build_at_once(tmp_path: Path) -> None:
+    made = taken(WATCH, tmp_path)
+    chosen = msgspec.structs.replace(
+        recipes.load(WATCH, None), privacy=Privacy(redacted=["ax", "pulse"])
+    )
+    with pytest.raises(InvalidConfiguration, match="privacy redacts pulse; the features are of ax"):
+        Cut().run(ToCut(folder=WATCH, recipe=chosen, stored=made))

@@ -13,7 +13,7 @@ from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.window_memory import MAX_STREAMS
 from edge_core import outputs
 from edge_core.errors import InvalidInput, Overloaded, Unavailable
-from edge_core.messages.telemetry import StatsWindow
+from edge_core.messages.telemetry import TAG_BYTES, StatsWindow
 from edge_core.stats.histogram import Histogram
 from tests.simulators.failing_session import FailingSession
 from tests.simulators.tiny_bundle import CLASSES, DEFINITION, tiny_rows
@@ -209,7 +209,7 @@ async def test_the_baseline_answers_when_the_model_fails(
     assert windows["incumbent"].errors == 6
     assert windows["incumbent"].rows == 6
     assert windows["fallback"].rows == 6
-    assert sum(np.frombuffer(windows["fallback"].right, "<u4")) == 1
+    assert sum(np.frombuffer(windows["fallback"].right, "<i8")) == 1
 
 
 async def test_a_defect_gives_an_error_and_the_next_request_is_served(
@@ -236,7 +236,7 @@ async def test_statistics_count_every_answered_row_once(
     expected = Histogram(release.layout)
     expected.update(samples, features, outputs.probabilities(release.logits(samples, features)))
     assert window.counts == expected.to_bytes()
-    assert window.rows == 150 == sum(np.frombuffer(window.latency, "<u4"))
+    assert window.rows == 150 == sum(np.frombuffer(window.latency, "<i8"))
     assert (window.rollout, window.slices) == ("r1", {"side": "left"})
 
 
@@ -257,7 +257,7 @@ async def test_labels_count_once_under_the_release_that_answered(
             engine.feedback(answers[0].id, "dance")
     (window,) = monitor.close(7000)
     assert (window.release, window.arm) == (release.ref, "incumbent")
-    assert sum(np.frombuffer(window.right, "<u4")) == 3
+    assert sum(np.frombuffer(window.right, "<i8")) == 3
 
 
 async def test_the_shadow_answers_the_same_rows_unseen(
@@ -270,7 +270,10 @@ async def test_the_shadow_answers_the_same_rows_unseen(
         assert {answer.version for answer in answers} == {"1.0.0"}
         windows = await until_shadowed(monitor, 30)
         shadow = windows["shadow"]
-        assert (shadow.release, shadow.paired_with) == (other.ref, release.ref)
+        assert (shadow.release, shadow.paired_with) == (
+            other.ref,
+            release.ref.digest[: 2 * TAG_BYTES],
+        )
         assert shadow.paired is not None
         assert shadow.paired.agree + shadow.paired.disagree == 30
         for answer, label in zip(answers, labels, strict=True):
@@ -300,7 +303,7 @@ async def test_a_failing_shadow_is_counted_and_hurts_nobody(
                 await asyncio.sleep(0.01)
                 windows |= by_arm(monitor.close(6000))
         assert (windows["shadow"].errors, windows["shadow"].rows) == (5, 0)
-        assert windows["shadow"].paired_with == release.ref
+        assert windows["shadow"].paired_with == release.ref.digest[: 2 * TAG_BYTES]
         assert len(await engine.predict(tiny_rows(5)[0])) == 5
 
 

@@ -107,7 +107,7 @@ def test_several_raw_inputs_follow_one_another() -> None:
         ),
         ({}, [{"name": "label", "parameters": {"binary_data": True}}], {"label"}),
     ],
-    ids=str,
+    ids=["none", "all", "one of all", "all but one", "one"],
 )
 def test_each_output_is_binary_where_it_is_wanted(
     parameters: dict[str, Any], outputs: list[Any], expected: set[str]

@@ -257,3 +257,31 @@ def test_a_detector_goes_on_from_its_stored_state() -> None:
         assert again == finding
     assert stored == state
     assert state.since is not None
+
+
+def test_noise_that_grows_with_the_fleet_is_no_drift() -> None:
+    """Many more windows for the same rows: noise alone, which the detector is told of."""
+    channel = [WatchedChannel(name="ax", kind="input", size=BINS)]
+    rng = np.random.default_rng(4)
+    rows, one = 2000, 5.0
+    findings = []
+    for told in (True, False):
+        state = DriftState()
+        found = None
+        for number in range(40):
+            windows = 10 if number < 20 else 1500
+            spread = one * np.sqrt(windows)
+            counts = rng.multinomial(rows, np.full(BINS, 1 / BINS)) + rng.normal(0, spread, BINS)
+            blur = BINS * spread * np.sqrt(2 / np.pi * 3) / (2 * 3 * rows)
+            state, finding = observe(
+                state,
+                channel,
+                arms_of(np.round(counts).astype(np.int64), rows),
+                number,
+                SETTINGS,
+                [blur] if told else [],
+            )
+            found = found or finding
+        findings.append(found)
+    assert findings[0] is None
+    assert findings[1] is not None

@@ -327,3 +327,31 @@ def test_a_verdict_is_the_same_from_stored_inputs_in_any_order() -> None:
             baselines=rng.sample(seen.baselines, len(seen.baselines)),
         )
         assert msgspec.json.encode(judge(stage, PLAN, mixed)) == verdict
+
+
+def test_noisy_outcomes_promote_nothing_and_blame_nobody() -> None:
+    """What would promote, or roll back, were the counts exact."""
+    worse = [cell for place in range(8) for cell in shadowed(place, 90, 90, 5, 15)]
+    for cells in (BETTER, worse):
+        exact = judge(SHADOW, PLAN, evidence(cells, PEOPLE))
+        assert exact.decision != "hold"
+        noisy = judge(SHADOW, PLAN, evidence(cells, PEOPLE, noisy=True))
+        assert noisy.decision == "hold"
+        assert "labels carry noise for privacy" in noisy.reason
+        assert [f.metric for f in noisy.evidence] == ["errors"]
+
+
+def test_noisy_outcomes_do_not_hide_errors() -> None:
+    cells = [
+        *(serving(place, "candidate", 500, 200, errors=300) for place in range(4)),
+        *(serving(place, "control", 670, 330) for place in range(4, 8)),
+    ]
+    verdict = judge(CANARY, PLAN, evidence(cells, CONTROLS, baselines=BEFORE, noisy=True))
+    assert verdict.decision == "rollback"
+    assert verdict.reason.startswith("errors is worse")
+
+
+def test_noisy_outcomes_with_negative_counts_are_judged_without_a_crash() -> None:
+    cells = [serving(0, "candidate", -30, 50), serving(4, "control", 10, -70)]
+    verdict = judge(CANARY, PLAN, evidence(cells, CONTROLS, baselines=BEFORE, noisy=True))
+    assert verdict.decision == "hold"

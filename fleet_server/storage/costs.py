@@ -1,0 +1,100 @@
+"""Queries on what answers cost and who asked for them."""
+
+from typing import NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from edge_core.messages.telemetry import OTHER_CONSUMERS
+from fleet_server.storage.tables import consumers, costs
+
+MOST_CONSUMERS = 256
+"""Names that are kept of each model; more are added up under :data:`OTHER_CONSUMERS`."""
+
+
+class CostCounts(msgspec.Struct, kw_only=True):
+    """Sums over windows."""
+
+    predictions: int = 0
+    cached: int = 0
+    fallbacks: int = 0
+    shadowed: int = 0
+    cpu_us: int = 0
+    shadow_cpu_us: int = 0
+    sent_bytes: int = 0
+    span_ms: int = 0
+
+    def merge(self, other: "CostCounts") -> None:
+        """Add another's sums."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class ReleaseCost(NamedTuple):
+    """Sums of one release over all devices that sent some."""
+
+    digest: str
+    devices: int
+    counts: CostCounts
+
+
+class Consumer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asked a model, and how much."""
+
+    model: str
+    consumer: str
+    rows: int
+    first_ms: int
+    last_ms: int
+
+
+FIELDS = CostCounts.__struct_fields__
+
+
+def add(connection: sa.Connection, digest: str, device: str, counts: CostCounts) -> None:
+    """Add to what is kept of a device and release."""
+    values = msgspec.structs.asdict(counts)
+    more = {name: costs.c[name] + value for name, value in values.items()}
+    connection.execute(
+        insert(costs)
+        .values(digest=digest, device=device, **values)
+        .on_conflict_do_update(index_elements=["digest", "device"], set_=more)
+    )
+
+
+def by_release(connection: sa.Connection) -> list[ReleaseCost]:
+    """Sums of every release."""
+    sums = [sa.func.sum(costs.c[name]).label(name) for name in FIELDS]
+    query = sa.select(costs.c.digest, sa.func.count().label("devices"), *sums)
+    rows = connection.execute(query.group_by(costs.c.digest)).mappings()
+    return [
+        ReleaseCost(
+            row["digest"], row["devices"], CostCounts(**{name: int(row[name]) for name in FIELDS})
+        )
+        for row in rows
+    ]
+
+
+def add_consumer(
+    connection: sa.Connection, model: str, consumer: str, rows: int, now_ms: int
+) -> None:
+    """Count rows that somebody asked for."""
+    named = sa.select(consumers.c.consumer).where(consumers.c.model == model)
+    known = set(connection.execute(named).scalars())
+    if consumer not in known and len(known) >= MOST_CONSUMERS:
+        consumer = OTHER_CONSUMERS
+    connection.execute(
+        insert(consumers)
+        .values(model=model, consumer=consumer, rows=rows, first_ms=now_ms, last_ms=now_ms)
+        .on_conflict_do_update(
+            index_elements=["model", "consumer"],
+            set_={"rows": consumers.c.rows + rows, "last_ms": now_ms},
+        )
+    )
+
+
+def every_consumer(connection: sa.Connection) -> list[Consumer]:
+    """All consumers of all models, those that ask most first."""
+    query = sa.select(consumers).order_by(consumers.c.model, consumers.c.rows.desc())
+    return [Consumer(**row) for row in connection.execute(query).mappings()]
