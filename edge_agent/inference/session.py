@@ -65,13 +65,13 @@ class OpenModel(Protocol):
 
 
 def open_session(path: Path, variant: VariantRecord) -> Session:
-    """Load a model file; the runtime is imported only now, since imports cost start-up time.
+    """Load a model file.
 
     Raises:
         Unavailable: the runtime is not installed, or its hardware is not there.
         InvalidBundle: the runtime does not accept the file.
     """
-    session = _opener(variant)(path, wanted(variant))
+    session = load_runtime(variant)(path, wanted(variant))
     complaint = placed(session, variant).complaint
     if complaint:
         log.warning("target %s: %s", variant.target, complaint)
@@ -88,7 +88,12 @@ def placed(session: Session, variant: VariantRecord) -> Placed:
     return judged(session.placement, wanted(variant), session.absent)
 
 
-def _opener(variant: VariantRecord) -> OpenModel:
+def load_runtime(variant: VariantRecord) -> OpenModel:
+    """Import the runtime that a variant needs; only now, since imports cost start-up time.
+
+    Raises:
+        Unavailable: the runtime is not installed.
+    """
     name = MODULES.get(variant.runtime)
     if name is None:
         return _plugged_in(variant)

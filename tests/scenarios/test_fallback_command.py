@@ -51,8 +51,8 @@ def device(server: FleetServer, tmp_path_factory: pytest.TempPathFactory) -> Dev
 def agent(device: Device, server: FleetServer) -> Iterator[Process]:
     """The agent as a process, connected and serving its model."""
     with device.agent() as process:
-        wait_for(device.settled, seconds=20, what="the release")
-        wait_for(lambda: bool(device.status().get("connected")), seconds=20, what="the broker")
+        wait_for(device.settled, seconds=40, what="the release")
+        wait_for(lambda: bool(device.status().get("connected")), seconds=40, what="the broker")
         yield process
 
 
@@ -62,7 +62,7 @@ def ended(server: FleetServer, device: Device, agent: Process) -> Iterator[None]
     yield
     if answer(device)[0] == "fallback":
         server.client.fallback_off([NAME])
-        wait_for(lambda: answer(device)[0] == "model", seconds=10, what="the end of the order")
+        wait_for(lambda: answer(device)[0] == "model", seconds=40, what="the end of the order")
 
 
 def answer(device: Device) -> tuple[str, str]:
@@ -94,7 +94,7 @@ def test_one_order_lets_the_baseline_answer_over_restarts_until_it_is_ended(
     assert answer(device) == ("model", "")
     [ordered] = server.client.fallback_on([NAME], reason="the season turned")
     assert (ordered["device"], ordered["model"], ordered["outcome"]) == (NAME, MODEL, None)
-    wait_for(lambda: outcome(server, ordered["command"]) == "done", seconds=10, what="the outcome")
+    wait_for(lambda: outcome(server, ordered["command"]) == "done", seconds=40, what="the outcome")
     assert answer(device) == ("fallback", "command"), "the very next answer"
     [mode] = server.client.device(NAME)["reported"]["fallbacks"]
     assert (mode["model"], mode["cause"]) == (MODEL, "command")
@@ -102,22 +102,22 @@ def test_one_order_lets_the_baseline_answer_over_restarts_until_it_is_ended(
     assert device.status()["answers"] == "fallback by command"
     agent.kill()
     agent.start()
-    wait_for(lambda: bool(device.status()), seconds=20, what="the agent")
-    wait_for(lambda: device.status().get("active") is not None, seconds=20, what="the release")
+    wait_for(lambda: bool(device.status()), seconds=40, what="the agent")
+    wait_for(lambda: device.status().get("active") is not None, seconds=40, what="the release")
     assert answer(device) == ("fallback", "command"), "kept over kill -9"
     wait_for(
-        lambda: fallback_causes(server)["command"] == 1, seconds=10, what="statistics by cause"
+        lambda: fallback_causes(server)["command"] == 1, seconds=40, what="statistics by cause"
     )
     [ended] = server.client.fallback_off([NAME])
-    wait_for(lambda: outcome(server, ended["command"]) == "done", seconds=10, what="the outcome")
+    wait_for(lambda: outcome(server, ended["command"]) == "done", seconds=40, what="the outcome")
     assert answer(device) == ("model", "")
     assert server.client.device(NAME)["reported"]["fallbacks"] == []
 
 
 def test_one_message_is_enough(server: FleetServer, device: Device, agent: Process) -> None:
     [ordered] = server.client.fallback_on([NAME], for_seconds=3600)
-    wait_for(lambda: answer(device)[0] == "fallback", seconds=10, what="the baseline")
-    wait_for(lambda: outcome(server, ordered["command"]) == "done", seconds=10, what="the outcome")
+    wait_for(lambda: answer(device)[0] == "fallback", seconds=40, what="the baseline")
+    wait_for(lambda: outcome(server, ordered["command"]) == "done", seconds=40, what="the outcome")
     taken = [line for line in agent.text().splitlines() if ordered["command"] in line]
     assert taken == [f"command {ordered['command']}: done"], "carried out once"
     assert device.status()["fallback_until_ms"] == ordered["until_ms"]
@@ -130,7 +130,7 @@ def test_an_order_waits_for_a_device_that_is_away(
     [ordered] = server.client.fallback_on([NAME])
     assert outcome(server, ordered["command"]) is None
     agent.start()
-    wait_for(lambda: outcome(server, ordered["command"]) == "done", seconds=20, what="the outcome")
+    wait_for(lambda: outcome(server, ordered["command"]) == "done", seconds=40, what="the outcome")
     assert answer(device) == ("fallback", "command")
 
 
@@ -142,7 +142,7 @@ def test_what_is_no_command_is_counted_and_changes_nothing(
     for payload in (b"", b"noise", b"\x81\xa1v\x02", bytes(60_000)):
         publish.single(topic, payload, qos=1, hostname="127.0.0.1", port=server.mqtt_port)
     wait_for(
-        lambda: device.status()["messages_refused"] == before + 4, seconds=10, what="four refusals"
+        lambda: device.status()["messages_refused"] == before + 4, seconds=40, what="four refusals"
     )
     assert answer(device) == ("model", "")
 
@@ -158,7 +158,7 @@ def test_missing_inputs_are_answered_by_the_baseline_and_counted(
     assert found == [("model", ""), ("fallback", "missing"), ("model", "")]
     wait_for(
         lambda: fallback_causes(server)["missing"] == before + 1,
-        seconds=10,
+        seconds=40,
         what="the row in the statistics",
     )
 
@@ -171,17 +171,17 @@ def test_people_order_by_the_command_line_and_see_it_on_the_page(
     done = runner.invoke(app, [*base, "fallback", "on", NAME, "--reason", "storm", "--for", "2h"])
     assert done.exit_code == 0, done.output
     assert re.search(rf"{NAME} .*fallback on .*{MODEL} .*storm", done.output)
-    wait_for(lambda: answer(device)[0] == "fallback", seconds=10, what="the baseline")
+    wait_for(lambda: answer(device)[0] == "fallback", seconds=40, what="the baseline")
     listed = runner.invoke(app, [*base, "fallback", "log", NAME])
     assert "storm" in listed.output
     wait_for(
         lambda: "the baseline answers" in page_of(server, f"/devices/{NAME}"),
-        seconds=10,
+        seconds=40,
         what="the device's report on its page",
     )
     assert "storm" in page_of(server, f"/devices/{NAME}")
     assert runner.invoke(app, [*base, "fallback", "off", NAME]).exit_code == 0
-    wait_for(lambda: answer(device)[0] == "model", seconds=10, what="the model")
+    wait_for(lambda: answer(device)[0] == "model", seconds=40, what="the model")
 
 
 def page_of(server: FleetServer, path: str) -> str:

@@ -9,10 +9,12 @@ import pytest
 
 from edge_agent.inference.session import Float32
 from edge_agent.monitor import Monitor
+from edge_agent.serving import standing
 from edge_agent.serving.breaker import Limits
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.policy import MAX_BREAKERS, Missing, Order, Policy
 from edge_agent.serving.release import LoadedRelease
+from edge_agent.serving.work import Terms
 from edge_core import outputs
 from edge_core.errors import InvalidInput
 from edge_core.messages.telemetry import FallbackCounts, StatsWindow
@@ -48,12 +50,20 @@ def policy(clock: Clock, missing: Missing = "fallback") -> Policy:
     return Policy(LIMITS, now_us=clock.now_us, monotonic=clock.monotonic, missing=missing)
 
 
-def engine_of(monitor: Monitor, release: LoadedRelease, clock: Clock, **settings: Any) -> Engine:
+def engine_of(
+    monitor: Monitor,
+    release: LoadedRelease,
+    clock: Clock,
+    *,
+    cache_rows: int = 0,
+    **settings: Any,
+) -> Engine:
     engine = Engine(
         monitor,
         slices={},
         max_queue_rows=4096,
         now_us=clock.now_us,
+        cache_rows=cache_rows,
         policy=policy(clock, **settings),
     )
     engine.set_active(release, "incumbent", None)
@@ -92,6 +102,47 @@ async def test_an_order_is_followed_by_the_very_next_answer_and_ends_by_itself(
     assert found["fallback"].fallbacks == FallbackCounts(command=4)
     assert (found["incumbent"].rows, found["incumbent"].errors) == (8, 0)
     assert engine.totals.errors == 0, "an order is not the model's fault"
+
+
+async def test_of_several_models_only_the_ordered_one_falls_back(
+    monitor: Monitor, release: LoadedRelease, parcels: LoadedRelease, clock: Clock
+) -> None:
+    engine = engine_of(monitor, release, clock)
+    engine.add_lane().set_active(parcels, "incumbent", None)
+    engine.policy.order([Order(model=parcels.ref.model, reason="storm", since_ms=1)])
+    [window] = await engine.predict(tiny_rows(1)[0], terms=Terms(model=release.ref.model))
+    fields = {"place": ["a"], "size": [1.0]}
+    [request] = await engine.ask(fields, terms=Terms(model=parcels.ref.model))
+    assert (window.served_by, request.served_by) == ("model", "fallback")
+    assert [mode.model for mode in standing.modes(engine)] == [parcels.ref.model]
+    await engine.close()
+
+
+async def test_the_cache_neither_outlasts_an_order_nor_speaks_for_the_model(
+    monitor: Monitor, release: LoadedRelease, clock: Clock
+) -> None:
+    engine = engine_of(monitor, release, clock, cache_rows=64)
+    session = FailingSession(release.session)
+    release.session = session
+    known, new = tiny_rows(1)[0], tiny_rows(2, seed=5)[0][1:]
+
+    async def asked(rows: Any) -> tuple[str, str]:
+        [answer] = await engine.predict(rows)
+        return answer.served_by, answer.cause
+
+    assert [await asked(known) for _ in range(2)] == [("model", ""), ("cache", "")]
+    engine.policy.order([Order(model=release.ref.model, reason="", since_ms=1)])
+    assert await asked(known) == ("fallback", "command")
+    engine.policy.order([])
+    session.mode = "refuses"
+    for _ in range(3):
+        assert await asked(new) == ("fallback", "error")
+    assert await asked(known) == ("fallback", "breaker")
+    clock.seconds += 10
+    assert await asked(known) == ("cache", ""), "the model was not asked, so it is still on trial"
+    assert await asked(new) == ("fallback", "error")
+    assert await asked(new) == ("fallback", "breaker")
+    await engine.close()
 
 
 async def test_an_order_for_another_model_changes_nothing(
