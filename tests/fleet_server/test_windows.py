@@ -104,7 +104,9 @@ def test_causes_and_dropped_rows_have_to_be_possible(
 ) -> None:
     schema = release_of(fleet, ref).window_schema
     payload = codec.encode(messages.pack(window(ref, fleet, **changes), schema))
-    fleet.services.ingest.take([Inbound(topics.up("d1", "stats"), payload)])
+    fleet.services.ingest.take(
+        [Inbound(topic=topics.up("d1", "stats"), payload=payload, retained=False)]
+    )
     assert set(rejections(fleet)) == {"impossible counts"}
     assert totals(fleet, ref).rows == 0
 
