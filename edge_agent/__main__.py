@@ -95,7 +95,7 @@ def _run(path: Path) -> None:
         raise InvalidConfiguration(f"{path}: 'run' needs [repository] and [mqtt]")
 
     async def serve() -> None:
-        await Agent(config).run(_stop_on_signals())
+        await Agent(config, configs.supervision()).run(_stop_on_signals())
 
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
     with only_one(config.state_dir):

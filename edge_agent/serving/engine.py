@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy.typing as npt
 
+from edge_agent.heartbeat import Heartbeat
 from edge_agent.monitor import Monitor, Role
 from edge_agent.serving import admission
 from edge_agent.serving.admission import Admitted
@@ -77,6 +78,8 @@ class Engine:
         # None ends the thread. Lists of jobs, since a wake-up costs more than a job.
         self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self.totals = Totals()
+        self.heartbeat = Heartbeat("the inference thread")
+        """Busy while the model answers or scores as a shadow, for a watchdog."""
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
         self._thread.start()
 
@@ -332,6 +335,7 @@ class Engine:
     def _serve(self) -> None:
         """Run the inference thread: answers first, then statistics, then the shadow."""
         while (jobs := self._drain()) is not None:
+            self.heartbeat.busy()
             if jobs:
                 answers = self._answerer.answer(jobs)
                 try:
@@ -344,6 +348,7 @@ class Engine:
                 self._more_shadow = idle and self._answerer.shadow(self._shadow, self._active)
             except Exception as error:
                 log.error("statistics failed: %s: %s", type(error).__name__, error)
+            self.heartbeat.idle()
 
     def _drain(self) -> list[Job] | None:
         """Everything that waits; none at the end. Waits itself only if no shadow work is left."""

@@ -12,7 +12,8 @@ from edge_core.release import ReleaseRef
 
 STATS_VERSION = 1
 SAMPLE_VERSION = 2
-STATE_VERSION = 1
+STATE_VERSION = 2
+"""Version 2 tells of the trial of a new release."""
 ONLINE_VERSION = 1
 
 Arm = Literal["incumbent", "candidate", "control", "shadow", "fallback"]
@@ -145,6 +146,17 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     at_ms: int
 
 
+class Probation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new release's trial, as far as its device judges it."""
+
+    passed: bool
+    """The device's own verdict; where the server has to confirm it, the device waits for that."""
+    rows: Count = 0
+    errors: Count = 0
+    restarts: Count = 0
+    verdict: Text = ""
+
+
 class ReportedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The device's own account of itself (retained)."""
 
@@ -165,6 +177,31 @@ class ReportedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Why the last update failed or recovered; empty when it did not."""
     refusals: list[Refusal] = []
     """The latest few, newest last."""
+    probation: Probation | None = None
+    """Only while ``update`` is ``probation``."""
+
+
+class ReportedState1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A reported state as version 1 sent it: without the trial."""
+
+    v: int = 1
+    device: Name
+    at_ms: int
+    target: Name
+    runtime: Text
+    slices: dict[Name, Name] = {}
+    desired_revision: Count = 0
+    active: ReleaseRef | None = None
+    previous: ReleaseRef | None = None
+    shadow: ReleaseRef | None = None
+    update: UpdateState = "idle"
+    reason: Text = ""
+    refusals: list[Refusal] = []
+
+    def brought_up(self) -> ReportedState:
+        """As the current version has it; the version stays, to tell what the device can read."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        return ReportedState(**fields)
 
 
 class Online(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

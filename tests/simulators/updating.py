@@ -98,6 +98,7 @@ async def device(
             url=repository.url, trusted_root=repository.root, folder=state / "tuf"
         ),
         server=engine,
+        behaviour=monitor,
         target=TARGET,
         settings=msgspec.convert({**QUICK, **settings}, Update),
         clock=clock,
