@@ -27,11 +27,11 @@ USER_AGENT = "serinus-agent"
 class Answer:
     """A response whose status and headers are known, and whose body was not read yet."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, failure: Callable[[object], str]):
+    def __init__(self, response: urllib3.BaseHTTPResponse, limits: "_Limits") -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self._response = response
-        self._failure = failure
+        self._limits = limits
 
     def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
         """The body as it comes, in pieces of at most ``size`` bytes.
@@ -44,7 +44,31 @@ class Answer:
             while chunk := self._response.read1(size, decode_content=False):
                 yield chunk
         except (HTTPError, OSError, ValueError) as error:
-            raise Unavailable(self._failure(error)) from error
+            raise Unavailable(self._limits.explain(error)) from error
+        self._limits.check()
+
+
+class _Limits:
+    """Why one request was ended, if it was: a connection that is shut down just looks finished."""
+
+    def __init__(self, seconds: float, cancelled: threading.Event) -> None:
+        self._seconds = seconds
+        self._cancelled = cancelled
+        self.late = threading.Event()
+
+    def check(self) -> None:
+        """Raise ``Unavailable`` where the request was ended from here."""
+        if self._cancelled.is_set() or self.late.is_set():
+            raise Unavailable(self.explain(Exception()))
+
+    def explain(self, error: BaseException) -> str:
+        """What to say of an error, in one line."""
+        if self._cancelled.is_set():
+            return "the download was ended"
+        if self.late.is_set():
+            return f"the server is too slow: not done after {self._seconds:.0f} s"
+        reason = getattr(error, "reason", None) or error
+        return quoted(reason if isinstance(reason, BaseException) else Exception(reason))
 
 
 class TimedHttp:
@@ -73,27 +97,21 @@ class TimedHttp:
         Raises:
             Unavailable: no connection, no whole header, or too late.
         """
-        late = threading.Event()
+        limits = _Limits(seconds, self._cancelled)
 
         def end() -> None:
-            late.set()
+            limits.late.set()
             self._shut_down()
-
-        def failure(error: object) -> str:
-            if self._cancelled.is_set():
-                return "the download was ended"
-            if late.is_set():
-                return f"the server is too slow: not done after {seconds:.0f} s"
-            reason = getattr(error, "reason", None) or error
-            return quoted(reason if isinstance(reason, BaseException) else Exception(reason))
 
         timer = threading.Timer(seconds, end)
         timer.daemon = True
         timer.start()
         try:
-            response = self._request(url, headers, failure)
+            limits.check()
+            response = self._request(url, headers, limits)
             try:
-                yield Answer(response, failure)
+                limits.check()
+                yield Answer(response, limits)
             finally:
                 response.close()
         finally:
@@ -101,10 +119,8 @@ class TimedHttp:
             self._forget()
 
     def _request(
-        self, url: str, headers: Mapping[str, str], failure: Callable[[object], str]
+        self, url: str, headers: Mapping[str, str], limits: _Limits
     ) -> urllib3.BaseHTTPResponse:
-        if self._cancelled.is_set():
-            raise Unavailable("the download was ended")
         try:
             return self._manager(url).request(
                 "GET",
@@ -121,7 +137,7 @@ class TimedHttp:
                 timeout=urllib3.Timeout(self._stall_seconds),
             )
         except (HTTPError, OSError, ValueError) as error:
-            raise Unavailable(failure(error)) from error
+            raise Unavailable(limits.explain(error)) from error
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         """Go through a proxy where the system has one; that is told by the usual variables."""
