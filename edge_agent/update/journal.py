@@ -28,7 +28,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     refusals: list[Refusal] = []
     unhealthy_starts: int = 0
-    """Starts of the process, in whichever states, since it last ran for a healthy while."""
+    """Starts of the process since it last ran for a healthy while, in states that try nothing."""
     suspect: str | None = None
     """Digest of the release that ended the process too often, while it is being left."""
     without_model: str | None = None

@@ -9,11 +9,16 @@ from edge_agent.update.journal import Entry, Journal
 
 
 class Starts:
-    """Keeps the journal's two counts: starts in this state, and starts without a healthy while."""
+    """Keeps the journal's two counts.
+
+    Where something new is tried, each state counts its own starts, and that is what is to blame. In
+    all other states starts without a healthy while in between speak against what serves.
+    """
 
     def __init__(self, journal: Journal, max_starts: int) -> None:
         self._journal = journal
         self._max_starts = max_starts
+        self._counted = self._unhealthy = 0
 
     def count(self, entry: Entry) -> Entry:
         """Write down that the process starts, before anything can end it again."""
@@ -21,10 +26,11 @@ class Starts:
         counted = transitions.counts(entry.state) and not (entry.state == "committed" and alone)
         if entry.state not in transitions.ON_RESTART:
             return entry  # what nobody knows is not written over before it is left
+        self._counted, self._unhealthy = int(counted), int(not counted)
         entry = msgspec.structs.replace(
             entry,
-            starts=entry.starts + counted,
-            unhealthy_starts=entry.unhealthy_starts + 1,
+            starts=entry.starts + self._counted,
+            unhealthy_starts=entry.unhealthy_starts + self._unhealthy,
         )
         self._write(entry)
         return entry
@@ -50,8 +56,8 @@ class Starts:
         self._write(
             msgspec.structs.replace(
                 entry,
-                starts=max(0, entry.starts - 1),
-                unhealthy_starts=max(0, entry.unhealthy_starts - 1),
+                starts=max(0, entry.starts - self._counted),
+                unhealthy_starts=max(0, entry.unhealthy_starts - self._unhealthy),
             )
         )
 

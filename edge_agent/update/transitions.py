@@ -27,7 +27,7 @@ class Event(StrEnum):
     GIVE_UP = "give_up"
     """The process started too often in this state, or nobody knows the state."""
     CRASHING = "crashing"
-    """The process started too often, in whichever states, and never ran for a healthy while."""
+    """The process started too often where nothing new was tried, and never ran for a while."""
 
 
 class Action(StrEnum):
