@@ -88,7 +88,7 @@ class Update(_Section, frozen=True, kw_only=True):
     """Longest silence of a server."""
     max_latency_factor: Annotated[float, msgspec.Meta(ge=1)] = 4.0
     """How much slower than the release before a new one may be, where it is over its budget."""
-    max_divergence: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.4
+    max_divergence: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     """How far a new release's answers may be from earlier ones and from its reference, 0 to 1."""
     hang_seconds: Positive = 60.0
     """The process is ended where answering one batch, or opening a model, takes longer."""
