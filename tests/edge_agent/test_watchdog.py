@@ -66,9 +66,7 @@ def supervised(tmp_path: Path) -> socket.socket:
     return listener
 
 
-def test_a_supervisor_is_told_over_a_real_socket(
-    tmp_path: Path, supervised: socket.socket
-) -> None:
+def test_a_supervisor_is_told_over_a_real_socket(tmp_path: Path, supervised: socket.socket) -> None:
     with supervised:
         told = Supervisor(Supervision(address=str(tmp_path / "notify"), watchdog_seconds=30.0))
         assert told.pause_seconds == 10.0

@@ -53,7 +53,14 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
 @needs_systemd
 def test_the_unit_is_hardened() -> None:
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=30", "--no-pager", str(UNIT)],
+        [
+            "systemd-analyze",
+            "security",
+            "--offline=true",
+            "--threshold=30",
+            "--no-pager",
+            str(UNIT),
+        ],
         capture_output=True,
         text=True,
     )

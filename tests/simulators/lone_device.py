@@ -92,9 +92,7 @@ class Device:
     def faulty(self) -> Process:
         """An agent with a runtime that fails as the file ``fault`` says."""
         module = [sys.executable, "-m", "tests.simulators.faulty_runtime", str(self.fault)]
-        return Process(
-            [*module, "run", "--config", str(self.config)], self.folder / "agent.log"
-        )
+        return Process([*module, "run", "--config", str(self.config)], self.folder / "agent.log")
 
     @property
     def fault(self) -> Path:

@@ -100,9 +100,7 @@ def test_a_constant_answer_is_not_taken_for_a_model() -> None:
     assert why.startswith("100% of the answers are shake: they differ from the previous release's")
     assert "allowed is 0.5" in why
     own = np.array([0, 1000, 0])  # that of a model which was built to say nothing else
-    verdict, _ = health.probation(
-        trial(scores([0, 200, 0], expected_predicted=own), USUAL), LIMITS
-    )
+    verdict, _ = health.probation(trial(scores([0, 200, 0], expected_predicted=own), USUAL), LIMITS)
     assert verdict == "unhealthy"
     # In the night everything is still, and the release before said so, too.
     assert health.probation(trial(scores([200, 0, 0]), scores([198, 1, 1])), LIMITS)[0] == "healthy"
