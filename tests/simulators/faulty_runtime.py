@@ -1,8 +1,8 @@
 """A model runtime whose native code fails: the real one, until a file says otherwise.
 
-``python -m tests.simulators.faulty_runtime FAULT ARGUMENTS...`` runs the agent's command with it, as
-a device maker's runtime would stand behind the same port. ``FAULT`` is a file; while it exists it
-holds a release's digest and a mode:
+``python -m tests.simulators.faulty_runtime FAULT ARGUMENTS...`` runs the agent's command with it,
+as a device maker's runtime would stand behind the same port. ``FAULT`` is a file; while it exists
+it holds a release's digest and a mode:
 
 - ``open``: opening that release's model reads address 0 (SIGSEGV);
 - ``run``: answering does;

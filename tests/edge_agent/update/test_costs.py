@@ -60,7 +60,7 @@ def test_a_model_over_its_budget_of_memory_is_refused_with_both_numbers(tmp_path
     release = LoadedRelease.open(with_budget(tmp_path, budget), TARGET)
     self_test.self_test(release, memory_bytes=1000)
     self_test.self_test(release, memory_bytes=None)
-    with pytest.raises(SerinusError, match="took 1001 bytes of memory .* allows 1000"):
+    with pytest.raises(SerinusError, match=r"took 1001 bytes of memory .* allows 1000"):
         self_test.self_test(release, memory_bytes=1001)
 
 
