@@ -18,12 +18,17 @@ TRIES = 3
 """The quietest counts: other work on the device makes a model look slower, never faster."""
 
 
-def self_test(release: LoadedRelease, memory_bytes: int | None = None) -> None:
+def self_test(
+    release: LoadedRelease,
+    memory_bytes: int | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> None:
     """Compare what this device computes, and what that costs, with what the bundle declares.
 
     Args:
         release: opened, and not serving yet.
         memory_bytes: what the process grew by when it was opened; none where nobody looked.
+        alive: called between its parts, each of which should be short.
 
     Raises:
         SerinusError: answers differ, or the release is over its budget here.
@@ -31,7 +36,9 @@ def self_test(release: LoadedRelease, memory_bytes: int | None = None) -> None:
     golden = release.golden()
     features = goldens.served(release.definition, golden.raw)
     samples = goldens.samples(release.definition, golden.raw)
+    alive()
     logits = release.logits(samples, features)
+    alive()
     expected, tolerance = golden.expected[release.target], release.variant.tolerance
     problem = health.golden_problem(golden.features, expected, features, logits, tolerance)
     if not problem:

@@ -322,7 +322,7 @@ class Updater:
 
     def _try(self, release: LoadedRelease) -> None:
         with self.opening:
-            self_test(release, self._roles.memory(release.ref))
+            self_test(release, self._roles.memory(release.ref), self.opening.beat)
 
     async def _load_shadow(self) -> Event:
         desired = self._desired
