@@ -23,6 +23,7 @@ from edge_agent.outbox import SAMPLES, STATS, Outbox
 from edge_agent.repository import TufRepository
 from edge_agent.serving import rest, socket
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.supervisor import Supervisor
 from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
@@ -83,6 +84,8 @@ class Agent:
             slices=config.slices,
             max_queue_rows=config.serving.max_queue_rows,
             now_us=self._clock.now_us,
+            cache_rows=config.serving.cache_rows,
+            prediction_log=_prediction_log(config),
         )
         self._keeper = MemoryKeeper(
             MemoryFile(
@@ -110,7 +113,7 @@ class Agent:
                     stall_seconds=config.update.stall_seconds,
                 ),
             ),
-            server=self._engine,
+            server=self._engine.lanes[0],
             behaviour=self._monitor,
             target=config.target,
             settings=config.update,
@@ -119,14 +122,19 @@ class Agent:
         )
         self._supervisor = Supervisor(supervision or Supervision())
         self._watchdog = Watchdog(
-            (self._engine.heartbeat, self._updater.opening), config.update.hang_seconds
+            (self._engine.thread.heartbeat, self._updater.opening), config.update.hang_seconds
         )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and follow the fleet until ``stop`` is set; then send what is left, shortly."""
         port = self._config.serving.rest_port
         listener = rest.listen(port) if port else None
-        server = await socket.listen(self._config.serving.socket, self._engine, self.status)
+        server = await socket.listen(
+            self._config.serving.socket,
+            self._engine,
+            self.status,
+            mode=int(self._config.serving.socket_mode, 8),
+        )
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
         tasks += [self._keeper.run(), self._show_life()]
         if listener is not None:
@@ -175,6 +183,9 @@ class Agent:
             "connected": self._connected,
             "rows": self._engine.totals.rows,
             "errors": self._engine.totals.errors,
+            "cached": self._engine.totals.cached,
+            "refused_requests": self._engine.refusals.total,
+            "undeclared_consumers": ", ".join(self._undeclared()),
             "features": active.kind if active else None,
             "memory": self._engine.remembering.beginning,
             "memory_stored": self._keeper.stored,
@@ -190,6 +201,11 @@ class Agent:
         while True:
             self._supervisor.alive(self._said)
             await asyncio.sleep(self._supervisor.pause_seconds)
+
+    def _undeclared(self) -> list[str]:
+        """Who asked and is not known to; nobody where the settings name nobody."""
+        declared = self._config.serving.consumers
+        return sorted(self._engine.consumers - set(declared)) if declared else []
 
     def _unsent(self) -> int | None:
         try:
@@ -342,6 +358,11 @@ def _stamped(window: StatsWindow, epoch: str, sequence: int) -> bytes:
 
 def _unstamped(sample: Sample, epoch: str, sequence: int) -> bytes:
     return codec.encode(sample)
+
+
+def _prediction_log(config: AgentConfig) -> PredictionLog | None:
+    limit = config.serving.prediction_log_bytes
+    return PredictionLog(config.state_dir, max_bytes=limit) if limit else None
 
 
 def _read_root(path: Path) -> bytes:
