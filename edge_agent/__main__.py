@@ -75,7 +75,7 @@ def _run(path: Path) -> int:
     writer = log_lines.install(config.log, configs.environment().journal_stream)
 
     async def serve() -> None:
-        agent = Agent(config)
+        agent = Agent(config, configs.supervision())
         writer.fields = agent.log_fields
         await agent.run(_stop_on_signals())
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.commands import Commands
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, Supervision
+from edge_agent.download import Pace
 from edge_agent.memory_file import MemoryFile
 from edge_agent.memory_keeper import MemoryKeeper
 from edge_agent.meters import Meters
@@ -26,9 +27,11 @@ from edge_agent.serving.breaker import Limits
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.policy import Policy
 from edge_agent.serving.prediction_log import PredictionLog
+from edge_agent.supervisor import Supervisor
 from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
+from edge_agent.watchdog import Watchdog
 from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
 from edge_core.messages import codec, topics, windows
 from edge_core.messages.deployment import DesiredState
@@ -63,7 +66,7 @@ class SystemClock:
 class Agent:
     """One device in a fleet."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, supervision: Supervision | None = None) -> None:
         assert config.repository is not None, "the fleet mode needs a repository"
         assert config.mqtt is not None, "the fleet mode needs a broker"
         self._config = config
@@ -115,12 +118,22 @@ class Agent:
                 url=config.repository.url,
                 trusted_root=_read_root(config.repository.trusted_root),
                 folder=config.state_dir / "tuf",
+                pace=Pace(
+                    most=config.update.max_bytes_per_second,
+                    least=config.update.min_bytes_per_second,
+                    stall_seconds=config.update.stall_seconds,
+                ),
             ),
             server=self._engine.lanes[0],
+            behaviour=self._monitor,
             target=config.target,
             settings=config.update,
             clock=self._clock,
             changed=self._state_dirty.set,
+        )
+        self._supervisor = Supervisor(supervision or Supervision())
+        self._watchdog = Watchdog(
+            (self._engine.thread.heartbeat, self._updater.opening), config.update.hang_seconds
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -138,13 +151,15 @@ class Agent:
             mode=int(self._config.serving.socket_mode, 8),
         )
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
-        tasks.append(self._keeper.run())
+        tasks += [self._keeper.run(), self._show_life()]
         tasks += [serve() for serve in open_servers]
         await self._keeper.recall()
         self._link.start()
         self._state_dirty.set()
         running = [asyncio.create_task(task) for task in tasks]
         log.info("%s serves on %s", self._config.device, self._config.serving.socket)
+        self._watchdog.start()
+        self._supervisor.ready()
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -152,12 +167,14 @@ class Agent:
                 if task.done():
                     task.result()  # none of them ends by itself: raise what ended it
         finally:
+            self._supervisor.stopping()
             for task in running:
                 task.cancel()
             stopping.cancel()
             await asyncio.gather(*running, stopping, return_exceptions=True)
             server.close()
             await self._engine.close()
+            self._watchdog.stop()
             await self._keeper.finish()
             await self._flush()
             await self._link.stop()
@@ -203,6 +220,12 @@ class Agent:
             "release": active.ref.name if active else None,
             "update": self._updater.entry.state,
         }
+
+    async def _show_life(self) -> None:
+        """Tell the supervisor that the event loop runs, and what a person would ask for."""
+        while True:
+            self._supervisor.alive(self._said)
+            await asyncio.sleep(self._supervisor.pause_seconds)
 
     def _undeclared(self) -> list[str]:
         """Who asked and is not known to; nobody where the settings name nobody."""
@@ -369,6 +392,7 @@ class Agent:
             commands=self._commands.outcomes,
             placement=standing.placement(active) if active else None,
             shadow_dropped=self._engine.shadow_dropped,
+            probation=self._updater.probation,
         )
 
 

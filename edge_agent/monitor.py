@@ -7,7 +7,7 @@ keeps the open cells whole.
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edge_agent import closing
 from edge_agent.closing import Frame
+from edge_agent.conduct import Conduct, Conducts
 from edge_agent.inference.session import Float32
 from edge_agent.meters import Meters, Readings, Spent, shared
 from edge_agent.sampling import Sampled, Sampling
@@ -136,6 +137,17 @@ class _Cell:
         self.paired[field] = self.paired.get(field, 0) + rows
 
 
+_Cells = dict[tuple[Role, ReleaseRef | None, tuple[tuple[str, str], ...]], _Cell]
+
+
+def _conducts(cells: _Cells) -> Iterator[tuple[str, Conduct]]:
+    """What the cells tell of models that answered, by digest; every cell is folded."""
+    for (role, _, _), cell in cells.items():
+        cell.fold()
+        if cell.histogram is not None and role.arm not in ("shadow", "fallback"):
+            yield role.release.digest, Conduct.of(cell.rows, cell.latency.counts, cell.histogram)
+
+
 class Monitor:
     """Open statistics of this device."""
 
@@ -162,11 +174,12 @@ class Monitor:
         """Belongs to the inference thread."""
         self._opened_ms = now_ms
         self._lock = threading.Lock()
-        self._cells: dict[tuple[Role, ReleaseRef | None, tuple[tuple[str, str], ...]], _Cell] = {}
+        self._cells: _Cells = {}
         self._schemas: dict[str, WindowSchema] = {}
         self._readings = Readings(meters or Meters())
         self._rng = rng or np.random.default_rng(int.from_bytes(os.urandom(32)))
         self._samples: deque[Sample] = deque(maxlen=MAX_WAITING_SAMPLES)
+        self._conducts = Conducts()
         self.dropped_cells = 0
         self.unsendable_samples = 0
         """Samples that no message can hold."""
@@ -262,6 +275,8 @@ class Monitor:
             cells, self._cells = self._cells, {}
             opened, self._opened_ms = self._opened_ms, now_ms
             schemas = dict(self._schemas)
+            for digest, conduct in _conducts(cells):
+                self._conducts.add(digest, conduct)
         found = [(key, cell) for key, cell in cells.items() if key[0].release.digest in schemas]
         self.dropped_cells += len(cells) - len(found)
         if not found:
@@ -295,6 +310,16 @@ class Monitor:
         times = shared(spent.cpu_us, [cell.rows + cell.errors for cell in cells])
         first = Spent(cpu_us=times[0], sent_bytes=spent.sent_bytes, span_ms=spent.span_ms)
         return [first, *(Spent(cpu_us=cpu, sent_bytes=0, span_ms=0) for cpu in times[1:])]
+
+    def conduct(self, release: ReleaseRef, *, lately: bool = False) -> Conduct:
+        """How a release's model answered applications since the process began, or lately only."""
+        with self._lock:
+            kept = self._conducts
+            found = kept.lately(release.digest) if lately else kept.total(release.digest)
+            for digest, conduct in _conducts(self._cells):
+                if digest == release.digest:
+                    found = found.plus(conduct)
+        return found
 
     def take_samples(self) -> list[Sample]:
         """Return the waiting samples; the oldest were dropped when there were too many."""

@@ -25,7 +25,6 @@ from edge_agent.serving.lane import Lane
 from edge_agent.serving.policy import Policy
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Prediction, Recent
-from edge_agent.serving.pulse import Pulse
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.remembering import Remembering
 from edge_agent.serving.tally import Tally
@@ -48,8 +47,6 @@ from edge_core.messages.telemetry import Arm
 __all__ = ["Engine", "Totals"]
 
 MAX_RECENT = 20_000
-HANG_SECONDS = 10.0
-"""A turn that takes longer hangs, as far as ``/healthz`` is concerned."""
 
 log = logging.getLogger(__name__)
 
@@ -117,9 +114,7 @@ class Engine:
             policy=self.policy,
             shadow_cpu_share=shadow_cpu_share,
         )
-        self.thread = InferenceThread(
-            self._answerer, Pulse(time.monotonic, limit_seconds=HANG_SECONDS)
-        )
+        self.thread = InferenceThread(self._answerer)
         self.thread.at_turn_end(self._hand_back)
         self.thread.start()
 

@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from edge_agent.inference.absent import AbsentModel
 from edge_agent.inference.session import Float32, Session, open_session, placed
 from edge_agent.serving.memory import Memory
 from edge_agent.serving.request_memory import RequestMemory
@@ -93,6 +94,22 @@ class LoadedRelease:
             target=target,
             folder=folder,
             session=open_session(folder / variant.path, variant),
+        )
+
+    @classmethod
+    def open_without_model(cls, folder: Path, target: str) -> Self:
+        """Load everything but the model and its runtime: the fallback answers every row.
+
+        Raises:
+            InvalidBundle: a file is missing or malformed.
+        """
+        manifest = folders.read(folder)
+        return cls(
+            ref=folders.ref(folder),
+            manifest=manifest,
+            target=target,
+            folder=folder,
+            session=AbsentModel(len(manifest.output.classes)),
         )
 
     def _check(self) -> None:

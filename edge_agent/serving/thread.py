@@ -12,12 +12,16 @@ import select
 import threading
 from collections.abc import Callable, Iterable
 
+from edge_agent.heartbeat import Heartbeat
 from edge_agent.serving.answering import Answerer
-from edge_agent.serving.pulse import Pulse
 from edge_agent.serving.work import Answer, Job
+from edge_core.errors import Unavailable
 
 Handler = Callable[[int], None]
 Errand = Callable[[], None]
+
+HANG_SECONDS = 10.0
+"""A turn that takes longer hangs, as far as ``/healthz`` is concerned."""
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +29,8 @@ log = logging.getLogger(__name__)
 class InferenceThread:
     """To be started, posted to and stopped by other threads; the rest is the thread's own."""
 
-    def __init__(self, answerer: Answerer, pulse: Pulse) -> None:
+    def __init__(self, answerer: Answerer) -> None:
         self._answerer = answerer
-        self._pulse = pulse
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wake, select.EPOLLIN)
@@ -39,6 +42,8 @@ class InferenceThread:
         self._stopping = False
         self._pause: float | None = None
         """Seconds until there is something to do though nobody asks; none where there is not."""
+        self.heartbeat = Heartbeat("the inference thread")
+        """Busy while models answer or score as shadows, for a watchdog."""
         self.rows = 0
         """Rows that were taken in this turn."""
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
@@ -87,7 +92,14 @@ class InferenceThread:
 
     def check_alive(self) -> None:
         """Raise :class:`Unavailable` where the thread is dead or hangs. From any thread."""
-        self._pulse.check(self._thread)
+        if not self._thread.is_alive():
+            raise Unavailable("the inference thread has ended; restart the agent")
+        busy = self.heartbeat.stuck_seconds()
+        if busy > HANG_SECONDS:
+            raise Unavailable(
+                f"the inference thread has been at one batch for {busy:.0f} s; the limit is "
+                f"{HANG_SECONDS:g} s: the runtime hangs, restart the agent"
+            )
 
     def _serve(self) -> None:
         while not self._stopping:
@@ -99,7 +111,7 @@ class InferenceThread:
     def _turn(self) -> None:
         """Read, answer, count; explain and shadow where nobody asked."""
         ready = self._poll.poll(self._pause)
-        self._pulse.begin()
+        self.heartbeat.busy()
         for descriptor, events in ready:
             handler = self._handlers.get(descriptor)
             if handler is not None:  # none where an earlier one of this turn closed it
@@ -116,7 +128,7 @@ class InferenceThread:
         if not jobs and not explanations:
             _tried(self._answerer.shadow)
         self._pause = 0 if explanations else self._answerer.shadowing.pause()
-        self._pulse.end()
+        self.heartbeat.idle()
 
     def _deliver(self, answers: Iterable[tuple[Job, Answer]]) -> None:
         for job, answer in answers:

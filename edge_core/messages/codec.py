@@ -4,7 +4,7 @@ The current version is written; it and, where a message moved, the one before ar
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -40,26 +40,12 @@ class _Versioned(msgspec.Struct):
 _version = msgspec.msgpack.Decoder(_Versioned)
 _decoders = {kind: msgspec.msgpack.Decoder(kind) for kind in CURRENT}
 _sample1 = msgspec.msgpack.Decoder(telemetry.Sample1)
-
-
-def _grown(kind: type[M], *added: str) -> Callable[[bytes], M]:
-    """Read the version before of a message that only got new fields, which it must not have."""
-
-    def read(payload: bytes) -> M:
-        fields: dict[str, Any] = msgspec.msgpack.decode(payload, type=dict[str, Any])
-        unknown = [name for name in added if name in fields]
-        if unknown:
-            raise ValueError(f"version {CURRENT[kind] - 1} has no field {unknown[0]}")
-        return msgspec.convert(fields | {"v": CURRENT[kind]}, kind)
-
-    return read
-
-
+_state1 = msgspec.msgpack.Decoder(telemetry.ReportedState1)
+_desired1 = msgspec.msgpack.Decoder(deployment.DesiredState1)
 _before: dict[type[msgspec.Struct], Callable[[bytes], Message]] = {
     telemetry.Sample: lambda payload: _sample1.decode(payload).brought_up(),
-    telemetry.ReportedState: _grown(
-        telemetry.ReportedState, "fallbacks", "commands", "placement", "shadow_dropped"
-    ),
+    telemetry.ReportedState: lambda payload: _state1.decode(payload).brought_up(),
+    deployment.DesiredState: lambda payload: _desired1.decode(payload).brought_up(),
 }
 _window1 = msgspec.msgpack.Decoder(telemetry.StatsWindow1)
 _moved = {*_before, telemetry.PackedWindow}
@@ -67,8 +53,11 @@ _moved = {*_before, telemetry.PackedWindow}
 _encoder = msgspec.msgpack.Encoder()
 
 
-def encode(message: Message) -> bytes:
-    """Pack a message; raise :class:`InvalidMessage` when it is larger than the limit."""
+def encode(message: Message | deployment.DesiredState1) -> bytes:
+    """Pack a message; raise :class:`InvalidMessage` when it is larger than the limit.
+
+    A desired state is packed in the version before for devices that read no other.
+    """
     payload = _encoder.encode(message)
     if len(payload) > MAX_MESSAGE_BYTES:
         raise InvalidMessage(

@@ -62,6 +62,14 @@ commands = Table(
     sa.Index("commands_unanswered", "outcome", "expires_ms"),
 )
 """What operators ordered of devices; ``outcome`` is what the device made of it."""
+confirmations = Table(
+    "confirmations",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+"""The desired state of each device whose trial the server confirmed last."""
 
 releases = Table(
     "releases",

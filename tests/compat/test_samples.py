@@ -36,7 +36,7 @@ from edge_core.features.window_definition import WindowDefinition
 from edge_core.features.windowing import FeatureStream
 from edge_core.messages import codec, windows
 from edge_core.messages.command import Command, FallbackOn
-from edge_core.messages.deployment import DesiredState
+from edge_core.messages.deployment import DesiredState, DesiredState1
 from edge_core.messages.telemetry import (
     CommandOutcome,
     Cost,
@@ -46,6 +46,7 @@ from edge_core.messages.telemetry import (
     PackedWindow,
     PairedCounts,
     Placement,
+    Probation,
     Refusal,
     ReportedState,
     Sample,
@@ -211,11 +212,15 @@ SECOND_STATE = msgspec.structs.replace(
         fell_back=7,
     ),
     shadow_dropped=31,
+    probation=Probation(passed=True, rows=120, errors=1, restarts=2, verdict="120 rows"),
 )
 
 
 def message_bytes(name: str) -> bytes:
     return (V1 / "messages" / f"{name}.msgpack").read_bytes()
+
+
+SECOND_DESIRED = msgspec.structs.replace(DESIRED, confirm_seconds=900.0, confirmed=True)
 
 
 def test_every_kind_of_message_has_a_sample() -> None:
@@ -225,9 +230,11 @@ def test_every_kind_of_message_has_a_sample() -> None:
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_message_means_what_it_meant(name: str) -> None:
-    data = message_bytes(name)
+    expected, data = MESSAGES[name], message_bytes(name)
+    if isinstance(expected, ReportedState):
+        expected = msgspec.structs.replace(expected, v=1)  # tells what the device can read
     found = codec.decode_window(data) if name == "stats" else codec.decode(KINDS[name], data)
-    assert found == MESSAGES[name]
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -256,7 +263,7 @@ def test_a_state_of_the_second_version_means_what_it_meant() -> None:
 
 def test_a_state_of_the_first_version_has_no_fields_of_the_second() -> None:
     document = msgspec.msgpack.decode(message_bytes("state")) | {"shadow_dropped": 3}
-    with pytest.raises(InvalidMessage, match="version 1 has no field shadow_dropped"):
+    with pytest.raises(InvalidMessage, match="unknown field `shadow_dropped`"):
         codec.decode(ReportedState, msgspec.msgpack.encode(document))
 
 
@@ -281,6 +288,20 @@ def test_a_window_of_the_second_version_means_what_it_meant() -> None:
     assert isinstance(packed, PackedWindow)
     assert windows.unpack(windows.head(packed), SCHEMA, "watch-01") == SECOND_WINDOW
     assert codec.encode(windows.pack(SECOND_WINDOW, SCHEMA)) == kept
+
+
+def test_a_confirmation_means_what_it_meant() -> None:
+    kept = (V2 / "messages" / "desired.msgpack").read_bytes()
+    assert codec.decode(DesiredState, kept) == SECOND_DESIRED
+    assert codec.encode(SECOND_DESIRED) == kept
+
+
+def test_a_device_of_before_can_be_told_what_it_reads() -> None:
+    told = codec.encode(DesiredState1.of(SECOND_DESIRED))
+    assert msgspec.msgpack.decode(told, type=DesiredState1).revision == SECOND_DESIRED.revision
+    assert "confirm_seconds" not in msgspec.msgpack.decode(told)
+    back = codec.decode(DesiredState, told)
+    assert (back.v, back.confirm_seconds, back.confirmed) == (2, None, False)
 
 
 def test_what_features_remember_is_read_as_it_was(tmp_path: Path) -> None:
@@ -577,8 +598,9 @@ def state_folder(tmp_path: Path) -> Path:
 
 
 def test_the_journal_says_what_it_said(tmp_path: Path) -> None:
+    desired = msgspec.structs.replace(DESIRED, v=1)
     assert Journal(state_folder(tmp_path)).read() == Entry(
-        state="probation", desired=DESIRED, starts=2, reason="", refusals=[REFUSED]
+        state="probation", desired=desired, starts=2, reason="", refusals=[REFUSED]
     )
 
 
@@ -612,7 +634,7 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         ("edge_core/features/windowing.py", "SNAPSHOT_VERSION"): 1,
         ("edge_agent/commands.py", "COMMANDS_VERSION"): 1,
         ("edge_core/messages/command.py", "COMMAND_VERSION"): 1,
-        ("edge_core/messages/deployment.py", "DESIRED_VERSION"): 1,
+        ("edge_core/messages/deployment.py", "DESIRED_VERSION"): 2,
         ("edge_core/messages/telemetry.py", "ONLINE_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "SAMPLE_VERSION"): 2,
         ("edge_core/messages/telemetry.py", "STATE_VERSION"): 2,

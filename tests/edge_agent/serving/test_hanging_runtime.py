@@ -6,46 +6,12 @@ import pytest
 
 from edge_agent.inference.session import Float32, Session
 from edge_agent.monitor import Monitor
-from edge_agent.serving import engine as engines
-from edge_agent.serving import rest
+from edge_agent.serving import rest, thread
 from edge_agent.serving.engine import Engine
-from edge_agent.serving.pulse import Pulse
 from edge_agent.serving.release import LoadedRelease
-from edge_core.errors import Unavailable
 from tests.simulators.tiny_bundle import tiny_rows
 
 pytestmark = pytest.mark.anyio
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_work_may_take_its_time_but_not_for_ever() -> None:
-    clock, pulse, thread = Clock(), None, threading.current_thread()
-    pulse = Pulse(clock, limit_seconds=10)
-    clock.now += 1000
-    pulse.check(thread)  # idle for long
-    pulse.begin()
-    clock.now += 10
-    pulse.check(thread)
-    clock.now += 1
-    with pytest.raises(Unavailable, match="at one batch for 11 s; the limit is 10 s"):
-        pulse.check(thread)
-    pulse.end()
-    pulse.check(thread)
-
-
-def test_a_thread_that_ended_is_dead() -> None:
-    thread = threading.Thread(target=lambda: None)
-    thread.start()
-    thread.join()
-    with pytest.raises(Unavailable, match="has ended; restart"):
-        Pulse(Clock(), limit_seconds=10).check(thread)
 
 
 class HangingSession:
@@ -54,6 +20,7 @@ class HangingSession:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.runtime, self.placement = session.runtime, session.placement
+        self.absent: list[str] = []
         self.reached, self.let_go = threading.Event(), threading.Event()
 
     def run(self, features: Float32) -> Float32:
@@ -65,7 +32,7 @@ class HangingSession:
 async def test_a_runtime_that_hangs_shows_while_the_loop_goes_on(
     monitor: Monitor, release: LoadedRelease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "HANG_SECONDS", 0.0)  # else the test would wait for it
+    monkeypatch.setattr(thread, "HANG_SECONDS", 0.0)  # else the test would wait for it
     engine = Engine(monitor, slices={}, max_queue_rows=64, now_us=lambda: 0)
     engine.set_active(release, "incumbent", None)
     listener = rest.listen(0)
