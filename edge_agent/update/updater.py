@@ -164,6 +164,8 @@ class Updater:
             row = transitions.after(self.state, Event.REFUSED)
         if row is None:
             self._journal.write(self.entry)
+            self._clean_up()  # the process may have ended in the middle of it
+            self._changed()  # what serves is known only now
             return
         await self._follow(row)
 

@@ -1,0 +1,5 @@
+"""Every case, in the order in which they run."""
+
+from tests.faults import kills
+
+CASES = [*kills.CASES]
