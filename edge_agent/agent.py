@@ -93,6 +93,7 @@ class Agent:
             complain=self._complain,
         )
         self._outbox = Outbox(config.state_dir, max_bytes=config.telemetry.outbox_bytes)
+        self._troubles = self._outbox.troubles
         self._link = Link(config.mqtt, config.device)
         self._updater = Updater(
             journal=Journal(config.state_dir),
@@ -164,15 +165,10 @@ class Agent:
             "memory_refused": self._engine.remembering.refused,
             "clock_held": self._engine.remembering.clock_held,
             "samples_too_big": self._monitor.unsendable_samples,
-            "unsent_bytes": self._unsent(),
+            "unsent_bytes": self._outbox.size,
             "dropped_messages": self._outbox.dropped,
+            "troubles": "; ".join(self._outbox.troubles),
         }
-
-    def _unsent(self) -> int | None:
-        try:
-            return self._outbox.size
-        except SerinusError:
-            return None
 
     async def _follow_link(self) -> None:
         while True:
@@ -265,6 +261,13 @@ class Agent:
             self._outbox.add(SAMPLES, topics.up(device, "samples"), self._fitting(samples))
         except SerinusError as error:
             log.error("statistics of one window are lost: %s", error)
+        self._tell_troubles()
+
+    def _tell_troubles(self) -> None:
+        """Report what is wrong with the outbox when it changes."""
+        if self._outbox.troubles != self._troubles:
+            self._troubles = self._outbox.troubles
+            self._state_dirty.set()
 
     def _fitting(self, messages: Sequence[Encode]) -> list[Encode]:
         """Leave out what no message can hold: one transaction stores the others, or none."""
@@ -309,6 +312,7 @@ class Agent:
             update=self._updater.state,
             reason=self._updater.reason,
             refusals=entry.refusals,
+            troubles=self._outbox.troubles,
         )
 
 
@@ -338,7 +342,7 @@ def only_one(state_dir: Path) -> Iterator[None]:
     """
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = _opened(state_dir / "lock")
     except OSError as error:
         raise InvalidConfiguration(
             f"cannot write the state folder {state_dir}: {error.strerror}"
@@ -352,3 +356,18 @@ def only_one(state_dir: Path) -> Iterator[None]:
         ) from error
     finally:
         os.close(descriptor)
+
+
+def _opened(lock: Path) -> int:
+    """Open the lock; one that is there also where nothing can be written, to serve on all the same.
+
+    Raises:
+        OSError: it is not there and cannot be made.
+    """
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        try:
+            return os.open(lock, os.O_RDONLY)
+        except OSError:
+            raise error from None

@@ -39,9 +39,18 @@ _version = msgspec.msgpack.Decoder(_Versioned)
 _decoders = {kind: msgspec.msgpack.Decoder(kind) for kind in CURRENT}
 _sample1 = msgspec.msgpack.Decoder(telemetry.Sample1)
 _before: dict[type[msgspec.Struct], Callable[[bytes], Message]] = {
-    telemetry.Sample: lambda payload: _sample1.decode(payload).brought_up()
+    telemetry.Sample: lambda payload: _sample1.decode(payload).brought_up(),
+    telemetry.ReportedState: lambda payload: _state1(payload),
 }
 _encoder = msgspec.msgpack.Encoder()
+
+
+def _state1(payload: bytes) -> telemetry.ReportedState:
+    """Version 1 was the same without ``troubles``."""
+    state = _decoders[telemetry.ReportedState].decode(payload)
+    return msgspec.structs.replace(
+        cast(telemetry.ReportedState, state), v=telemetry.STATE_VERSION, troubles=[]
+    )
 
 
 def encode(message: Message) -> bytes:

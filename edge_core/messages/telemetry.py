@@ -12,7 +12,7 @@ from edge_core.release import ReleaseRef
 
 STATS_VERSION = 1
 SAMPLE_VERSION = 2
-STATE_VERSION = 1
+STATE_VERSION = 2
 ONLINE_VERSION = 1
 
 Arm = Literal["incumbent", "candidate", "control", "shadow", "fallback"]
@@ -33,6 +33,7 @@ Text = Annotated[str, msgspec.Meta(max_length=512)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
+MAX_TROUBLES = 16
 MAX_EVIDENCE_BYTES = 1024 * 1024
 """What a sample's ``memory`` may unpack to."""
 
@@ -165,6 +166,8 @@ class ReportedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Why the last update failed or recovered; empty when it did not."""
     refusals: list[Refusal] = []
     """The latest few, newest last."""
+    troubles: Annotated[list[Text], msgspec.Meta(max_length=MAX_TROUBLES)] = []
+    """What stands wrong with the device itself now, its disk first of all; since version 2."""
 
 
 class Online(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -140,6 +140,11 @@ SECOND_SAMPLE = msgspec.structs.replace(
 )
 
 
+SECOND_STATE = msgspec.structs.replace(
+    MESSAGES["state"], troubles=["the outbox was damaged and began anew"]
+)
+
+
 def message_bytes(name: str) -> bytes:
     return (V1 / "messages" / f"{name}.msgpack").read_bytes()
 
@@ -170,6 +175,12 @@ def test_a_sample_of_the_second_version_means_what_it_meant() -> None:
     kept = (V2 / "messages" / "samples.msgpack").read_bytes()
     assert codec.decode(Sample, kept) == SECOND_SAMPLE
     assert codec.encode(SECOND_SAMPLE) == kept
+
+
+def test_a_reported_state_of_the_second_version_means_what_it_meant() -> None:
+    kept = (V2 / "messages" / "state.msgpack").read_bytes()
+    assert codec.decode(ReportedState, kept) == SECOND_STATE
+    assert codec.encode(SECOND_STATE) == kept
 
 
 def test_what_features_remember_is_read_as_it_was(tmp_path: Path) -> None:
@@ -493,7 +504,7 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         ("edge_core/messages/deployment.py", "DESIRED_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "ONLINE_VERSION"): 1,
         ("edge_core/messages/telemetry.py", "SAMPLE_VERSION"): 2,
-        ("edge_core/messages/telemetry.py", "STATE_VERSION"): 1,
+        ("edge_core/messages/telemetry.py", "STATE_VERSION"): 2,
         ("edge_core/messages/telemetry.py", "STATS_VERSION"): 1,
         ("edge_core/stats/histogram.py", "REFERENCE_VERSION"): 1,
     }, "a format was added or moved: add its samples beside v1, and never make v1 again"

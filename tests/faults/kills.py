@@ -60,9 +60,7 @@ def _run(site: Site, point: str) -> None:
         with site.device(before="one") as device:
             device.want(stage.new)
             agent = device.start(lambda: die_at(int(point), device.state))
-            device.fleet.pump(
-                until=lambda: not agent.running() or _committed(device), most=20.0
-            )
+            device.fleet.pump(until=lambda: not agent.running() or _committed(device), most=20.0)
             if agent.running():
                 continue  # the order of its threads was another one; again
             if not agent.killed:
