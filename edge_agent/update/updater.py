@@ -141,10 +141,15 @@ class Updater:
                 self._trouble = ""
                 return
             except OSError as error:
-                self._trouble = f"the state folder cannot be written: {error.strerror}"
-                self._changed()
+                self._hold_up(f"the state folder cannot be written: {error.strerror}")
             step = self._begin if await self._pause(attempt) else self._resume
             attempt += 1
+
+    def _hold_up(self, trouble: str) -> None:
+        """Say what is in the way, while it is tried again."""
+        if trouble[:500] != self._trouble:
+            self._trouble = trouble[:500]
+            self._changed()
 
     async def _resume(self) -> None:
         """Go on from the entry's state, as after a start of the process."""
@@ -255,16 +260,20 @@ class Updater:
         for attempt in range(self._settings.max_attempts):
             try:
                 await asyncio.to_thread(self._fetcher.fetch, ref)
+                self._trouble = ""
                 return Event.DONE
             except Unavailable as error:
                 failure = error
+                self._hold_up(str(error))
             except OSError:
                 raise
             except Exception as error:  # nothing that a repository sends may end the agent
                 self._slots.discard(ref.digest)
                 return self._refuse(ref, _explained(ref, error))
             if await self._pause(attempt):
+                self._trouble = ""
                 return Event.DESIRED
+        self._trouble = ""
         return self._refuse(
             ref, Unavailable(f"{failure} (gave up after {self._settings.max_attempts} attempts)")
         )

@@ -1,4 +1,4 @@
-"""``python -m tests.faults``: let every fault happen at every point, and count what was survived."""
+"""``python -m tests.faults``: every fault at every point, and what was survived."""
 
 import argparse
 import json

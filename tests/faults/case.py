@@ -12,20 +12,21 @@ from tests.faults.stage import Stage
 class Site:
     """Where one worker lets faults happen."""
 
-    def __init__(self, stage: Stage, folder: Path, *, quick: bool) -> None:
+    def __init__(self, stage: Stage, folder: Path, label: str, *, quick: bool) -> None:
         self.stage = stage
+        self._label = label
         self.folder = folder
         self.quick = quick
         """Whether only a part of the points is wished."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.fleet = Fleet(stage.mqtt_port, f"fleet-{folder.name}")
+        self.fleet = Fleet(stage.mqtt_port, f"fleet-{label}")
         self._devices = 0
 
     def device(self, *, before: str = "", url: str = "", **settings: float) -> Device:
         """A device; ``before`` names a state folder of the stage to begin with."""
         self._devices += 1
-        name = f"{self.folder.name}-{self._devices}"
-        folder = self.folder / name
+        name = f"{self._label}-{self._devices}"
+        folder = self.folder / str(self._devices)  # short: a socket's path has 107 bytes
         device = Device(self.stage, self.fleet, folder, name, url=url, **settings)  # type: ignore[arg-type]
         if before:
             copied(self.stage.folder / before, device.state)

@@ -1,5 +1,5 @@
 """Every case, in the order in which they run."""
 
-from tests.faults import kills
+from tests.faults import disk, kills
 
-CASES = [*kills.CASES]
+CASES = [*kills.CASES, *disk.CASES]

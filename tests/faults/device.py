@@ -47,6 +47,7 @@ keys = ["{key}"]
 probation_seconds = {probation}
 probation_rows = 0
 retry_seconds = 0.05
+max_attempts = 5
 """
 SECONDS = 20.0
 """How long anything may take before it counts as never."""
@@ -200,6 +201,26 @@ class Device:
             return said is not None and said.update == "committed" and said.active == ref
 
         self.until(reached, f"{ref.version} committed")
+
+    def holds(self, ref: ReleaseRef) -> bool:
+        """Whether it says that it committed to this release, or will by itself."""
+        self.until(lambda: self.reported() is not None, "a report")
+        said = self.reported()
+        assert said is not None
+        return said.update not in RESTING or (said.update == "committed" and said.active == ref)
+
+    def rests_or_gives_up(self, ref: ReleaseRef) -> None:
+        """Wait until the newest wish was fulfilled by this release, or given up with a reason."""
+
+        def ended() -> bool:
+            said = self.reported()
+            if said is None or said.desired_revision != self.revision:
+                return False
+            if said.update == "failed" and not said.reason:
+                raise Fault("it failed and gives no reason")
+            return said.update == "failed" or (said.update == "committed" and said.active == ref)
+
+        self.until(ended, "an end of the update")
 
     def rests(self) -> None:
         """Wait until it says that nothing is under way."""

@@ -2,10 +2,11 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 from tests.faults.case import Case, Site
-from tests.faults.device import Fault
+from tests.faults.device import Device, Fault
 from tests.faults.operations import Operation, watch
 
 JOURNAL = ("journal.json", "active.json")
@@ -59,11 +60,11 @@ def _run(site: Site, point: str) -> None:
     for _ in range(3):
         with site.device(before="one") as device:
             device.want(stage.new)
-            agent = device.start(lambda: die_at(int(point), device.state))
-            device.fleet.pump(until=lambda: not agent.running() or _committed(device), most=20.0)
-            if agent.running():
+            device.start(partial(die_at, int(point), device.state))
+            device.fleet.pump(until=partial(_over, device))
+            if device.agent.running():
                 continue  # the order of its threads was another one; again
-            if not agent.killed:
+            if not device.agent.killed:
                 raise Fault(f"the agent ended by itself: {device.log.read_text()[-500:]}")
             device.start()
             device.served_by([stage.old, stage.new])
@@ -74,9 +75,10 @@ def _run(site: Site, point: str) -> None:
     raise Fault("the update was over before this operation, three times")
 
 
-def _committed(device) -> bool:  # type: ignore[no-untyped-def]
+def _over(device: Device) -> bool:
     said = device.reported()
-    return said is not None and said.update == "committed" and said.active == device.stage.new
+    done = said is not None and said.update == "committed" and said.active == device.stage.new
+    return done or not device.agent.running()
 
 
 CASES = [

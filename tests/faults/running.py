@@ -68,7 +68,7 @@ def _run_case(
         outcome.survived += not why
         if why:
             outcome.failures.append((point, why))
-            print(f"\n{case.name} at {point}: {why}", flush=True)
+            print(f"\n{case.name} at {point}: {why[:300]}", flush=True)
         line = f"{case.name}: {outcome.points} of {len(points)} points, {outcome.survived} survived"
         print(f"\r{line}" if sys.stdout.isatty() else "", end="", flush=True)
     outcome.seconds = time.monotonic() - begun
@@ -89,7 +89,7 @@ def _in_fork(
     answer = folder / "answer.json"
 
     def work() -> None:
-        site = Site(stage, folder / f"{folder.parent.name[:20]}-{folder.name}", quick=quick)
+        site = Site(stage, folder, f"{case.name if case else 'stage'}-0", quick=quick)
         result: dict[str, object] = {}
         try:
             if case is None:
@@ -124,7 +124,7 @@ def _results(
         children = [
             Fork(
                 lambda number=number: _work(  # type: ignore[misc]
-                    stage, case, work / f"{case.name[:20]}-w{number}", quick, tasks, answers_in
+                    stage, case, work / f"w{number}", quick, tasks, answers_in
                 ),
                 _folder(work) / f"worker-{number}.log",
             )
@@ -166,7 +166,7 @@ def _folder(path: Path) -> Path:
 
 
 def _work(stage: Stage, case: Case, folder: Path, quick: bool, tasks: int, answers: int) -> None:
-    site = Site(stage, folder, quick=quick)
+    site = Site(stage, folder, f"{case.name}-{folder.name}", quick=quick)
     while task := os.read(tasks, 64):
         point = task.decode().strip()
         why = ""
