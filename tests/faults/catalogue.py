@@ -1,5 +1,5 @@
 """Every case, in the order in which they run."""
 
-from tests.faults import disk, kills
+from tests.faults import clocks, disk, kills, power_loss
 
-CASES = [*kills.CASES, *disk.CASES]
+CASES = [*kills.CASES, *disk.CASES, *power_loss.CASES, *clocks.CASES]
