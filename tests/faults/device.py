@@ -47,7 +47,7 @@ keys = ["{key}"]
 probation_seconds = {probation}
 probation_rows = 0
 retry_seconds = 0.05
-max_attempts = 5
+max_attempts = {attempts}
 """
 SECONDS = 20.0
 """How long anything may take before it counts as never."""
@@ -71,7 +71,7 @@ class Device:
         url: str = "",
         probation: float = 0.05,
         window: float = 3600.0,
-        settings: str = "",
+        attempts: int = 5,
     ) -> None:
         self.stage = stage
         self.fleet = fleet
@@ -92,8 +92,9 @@ class Device:
             probation=probation,
             window=window,
             key=stage.key,
+            attempts=attempts,
         )
-        self.config.write_text(text + settings)
+        self.config.write_text(text)
         fleet.follow(name)
         self._agent: Fork | None = None
         self.revision = 0
