@@ -209,7 +209,7 @@ class Agent:
         """Publish reported state when it changed, and stored messages as they are accepted."""
         while True:
             await asyncio.sleep(SEND_SECONDS)
-            if self._state_dirty.is_set():
+            if self._state_dirty.is_set() and self._updater.known:
                 state = self._reported()
                 self._say(state)
                 if self._connected:

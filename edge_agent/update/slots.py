@@ -69,7 +69,9 @@ class Slots:
         return sorted(f.name for f in self._folder.iterdir() if not f.name.endswith(".partial"))
 
     def pointer(self) -> Pointer | None:
-        """Read the pointer; a missing one names nothing, a corrupt or foreign one is none.
+        """Read the pointer; a corrupt or foreign one is none, and so is one that was lost.
+
+        Where there is no slot either, it was never written and names nothing.
 
         Raises:
             OSError: it cannot be read now, so nobody may conclude that it names nothing.
@@ -77,7 +79,7 @@ class Slots:
         try:
             pointer = msgspec.json.decode(self._pointer.read_bytes(), type=Pointer)
         except FileNotFoundError:
-            return Pointer()
+            return None if self.digests() else Pointer()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         return pointer if pointer.v == POINTER_VERSION else None

@@ -93,6 +93,11 @@ class Updater:
         return self._wanted is not None or self._following
 
     @property
+    def known(self) -> bool:
+        """Whether it is settled what this start serves, or why nothing does yet."""
+        return self._restored or bool(self._trouble)
+
+    @property
     def previous(self) -> ReleaseRef | None:
         """The release in the other slot, as far as the disk tells now."""
         return self._roles.previous()

@@ -144,6 +144,15 @@ class Device:
         _, hard = resource.prlimit(self.agent.pid, resource.RLIMIT_AS)
         resource.prlimit(self.agent.pid, resource.RLIMIT_AS, (now + more, hard))
 
+    def patient(self, probation: float) -> None:
+        """From the next start on, releases are on trial for so long."""
+        lines = self.config.read_text().splitlines()
+        changed = [
+            f"probation_seconds = {probation}" if line.startswith("probation_seconds") else line
+            for line in lines
+        ]
+        self.config.write_text("\n".join(changed) + "\n")
+
     # What it is told.
 
     def want(self, ref: ReleaseRef | None, shadow: ReleaseRef | None = None) -> DesiredState:

@@ -17,6 +17,8 @@ from tests.faults.device import Fault
 from tests.faults.forks import Fork
 from tests.faults.stage import Stage
 
+TASK_BYTES = 256
+
 
 @dataclass
 class Outcome:
@@ -136,12 +138,12 @@ def _results(
         os.close(tasks)
         waiting, given, got, rest = list(points), set(points), 0, b""
         os.set_blocking(tasks_in, False)
-        written = b"".join(f"{point:>63}\n".encode() for point in waiting)
+        written = b"".join(f"{point:>{TASK_BYTES - 1}}\n".encode() for point in waiting)
         while got < len(points):
             if written:
                 with contextlib.suppress(BlockingIOError):
-                    # One task is 64 bytes, less than what a pipe takes or gives at once.
-                    sent = os.write(tasks_in, written[: 64 * 32])
+                    # One task is less than what a pipe takes and gives at once.
+                    sent = os.write(tasks_in, written[: TASK_BYTES * 8])
                     written = written[sent:]
                 if not written:
                     os.close(tasks_in)
@@ -167,7 +169,7 @@ def _folder(path: Path) -> Path:
 
 def _work(stage: Stage, case: Case, folder: Path, quick: bool, tasks: int, answers: int) -> None:
     site = Site(stage, folder, f"{case.name}-{folder.name}", quick=quick)
-    while task := os.read(tasks, 64):
+    while task := os.read(tasks, TASK_BYTES):
         point = task.decode().strip()
         why = ""
         try:
