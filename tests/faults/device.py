@@ -292,6 +292,15 @@ class Device:
 
         self.until(lambda: not left(), "a tidy state folder")
 
+    def holds_only(self, *refs: ReleaseRef) -> None:
+        """No other slot, and nothing half fetched, is left; of these not more than two."""
+
+        def there() -> list[str]:
+            return sorted(path.name for path in (self.state / "slots").iterdir())
+
+        known = {ref.digest for ref in refs}
+        self.until(lambda: set(there()) <= known and len(there()) <= 2, f"few slots: {there()}")
+
     def _account(self) -> str:
         log = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         said = self.fleet.reported.get(self.name)
