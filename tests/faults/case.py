@@ -9,6 +9,10 @@ from tests.faults.fleet import Fleet
 from tests.faults.stage import Stage
 
 
+class NotHere(Exception):
+    """This machine does not allow what the case needs; the text says what."""
+
+
 class Site:
     """Where one worker lets faults happen."""
 

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.case import Case, Site, prepare
+from tests.faults.case import Case, NotHere, Site, prepare
 from tests.faults.device import Fault
 from tests.faults.forks import Fork
 from tests.faults.stage import Stage
 
 TASK_BYTES = 256
+TOLD_EVERY = 50
 
 
 @dataclass
@@ -30,10 +31,6 @@ class Outcome:
     seconds: float = 0.0
     remark: str = ""
     failures: list[tuple[str, str]] = field(default_factory=list)
-
-
-class NotHere(Exception):
-    """This machine does not allow what the case needs; the text says what."""
 
 
 def run_all(
@@ -72,7 +69,10 @@ def _run_case(
             outcome.failures.append((point, why))
             print(f"\n{case.name} at {point}: {why[:300]}", flush=True)
         line = f"{case.name}: {outcome.points} of {len(points)} points, {outcome.survived} survived"
-        print(f"\r{line}" if sys.stdout.isatty() else "", end="", flush=True)
+        if sys.stdout.isatty():
+            print(f"\r{line}", end="", flush=True)
+        elif outcome.points % TOLD_EVERY == 0:
+            print(line, flush=True)
     outcome.seconds = time.monotonic() - begun
     print(
         f"\r{case.name}: {outcome.survived} of {outcome.points} points survived "
