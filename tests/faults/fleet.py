@@ -1,5 +1,6 @@
 """The server's side of the broker: says what is wanted, hears what devices report. No thread."""
 
+import select
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_core.messages import codec, topics
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import ReportedState, StatsWindow
+
+READ_AT_ONCE = 500
 
 
 class Fleet:
@@ -52,12 +55,21 @@ class Fleet:
         deadline = time.monotonic() + (most if until else seconds)
         while True:
             self._client.loop(timeout=0.005)
+            self._drain()
             if until is not None and until():
                 return
             if time.monotonic() >= deadline:
                 if until is not None:
                     raise TimeoutError("the broker does not answer")
                 return
+
+    def _drain(self) -> None:
+        """Read what came together with the first message."""
+        for _ in range(READ_AT_ONCE):
+            socket = self._client.socket()
+            if socket is None or not select.select([socket], [], [], 0)[0]:
+                return
+            self._client.loop_read()
 
     def _hear(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
         device, kind = topics.parse_up(message.topic)

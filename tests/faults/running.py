@@ -180,4 +180,7 @@ def _work(stage: Stage, case: Case, folder: Path, quick: bool, tasks: int, answe
             why = f"{type(error).__name__}: {error}; {traceback.format_exc()[-600:]}"
         os.write(answers, json.dumps([point, why[:3000]]).encode() + b"\n")
         for left in folder.iterdir():
-            shutil.rmtree(left, ignore_errors=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from converters.signing import PUBLIC_KEY
 from edge_core.release import ReleaseRef
 from fleet_server.broker import PLACES
 from tests.faults.forks import Fork
-from tests.simulators.processes import free_port
+from tests.simulators.processes import free_port, wait_for
 from tests.simulators.repository import RepositorySimulator
 
 MOSQUITTO = """\
@@ -82,7 +83,13 @@ class Stage:
         text = MOSQUITTO.format(port=self.mqtt_port, user=user)
         settings.write_text(text if user else text.replace("user \n", ""))
         with (self.folder / "mosquitto.log").open("ab") as log:
-            return subprocess.Popen([program, "-c", str(settings)], stdout=log, stderr=log)
+            broker = subprocess.Popen([program, "-c", str(settings)], stdout=log, stderr=log)
+        wait_for(self._broker_listens, seconds=20, what="the broker")
+        return broker
+
+    def _broker_listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.mqtt_port)) == 0
 
     def close(self) -> None:
         """End what was started."""
