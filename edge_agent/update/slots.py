@@ -6,10 +6,13 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.update.sealing import seal, unseal
 from edge_core import durable
 
 POINTER = "active.json"
-POINTER_VERSION = 1
+POINTER_VERSION = 2
+UNSEALED_VERSION = 1
+"""Without a digest; otherwise the same."""
 
 
 class Pointer(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,13 +80,16 @@ class Slots:
             OSError: it cannot be read now, so nobody may conclude that it names nothing.
         """
         try:
-            pointer = msgspec.json.decode(self._pointer.read_bytes(), type=Pointer)
+            body, sealed = unseal(self._pointer.read_bytes())
+            pointer = msgspec.json.decode(body, type=Pointer)
         except FileNotFoundError:
             return None if self.digests() else Pointer()
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
-        return pointer if pointer.v == POINTER_VERSION else None
+        if pointer.v != (POINTER_VERSION if sealed else UNSEALED_VERSION):
+            return None
+        return msgspec.structs.replace(pointer, v=POINTER_VERSION)
 
     def switch(self, pointer: Pointer) -> None:
         """Name another active release, atomically and durably."""
-        durable.write_bytes(self._pointer, msgspec.json.encode(pointer))
+        durable.write_bytes(self._pointer, seal(msgspec.json.encode(pointer)))

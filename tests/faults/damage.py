@@ -9,6 +9,9 @@ from tests.faults.device import Device, Fault
 
 SAMPLES = 40
 FLIP = 0xFF
+"""All bits of a byte: no text has such bytes, so that it is noticed."""
+BIT = 0x01
+"""One bit: what it gives may well be another digit or letter."""
 Places = Callable[[Site], list[Path]]
 """Which files of the state folder ``two`` are damaged, relative to it."""
 
@@ -25,7 +28,7 @@ def _points(places: Places, samples: int, quick: int) -> Callable[[Site], list[s
         found = []
         for place in places(site):
             size = (site.stage.folder / "two" / place).stat().st_size
-            for kind in ("cut", "flip"):
+            for kind in ("cut", "flip", "bit"):
                 found += [f"{place}:{kind}:{at}" for at in _spread(size, samples)]
             found.append(f"{place}:gone:0")
         return site.some(found, quick)
@@ -40,8 +43,8 @@ def _damaged(state: Path, point: str) -> None:
     match kind:
         case "cut":
             path.write_bytes(data[:position])
-        case "flip":
-            changed = bytes([data[position] ^ FLIP])
+        case "flip" | "bit":
+            changed = bytes([data[position] ^ (FLIP if kind == "flip" else BIT)])
             path.write_bytes(data[:position] + changed + data[position + 1 :])
         case _:
             path.unlink()

@@ -9,6 +9,7 @@ from tests.faults.device import Device, Fault
 from tests.faults.kills import recorded
 from tests.faults.operations import Operation, watch
 
+
 def fail_at(number: int, error: int, state: Path, mended: Path | None) -> None:
     """Let the numbered operation of this process fail; those after it too, until it is mended."""
     met = 0

@@ -113,9 +113,7 @@ def _statements(site: Site) -> list[str]:
     folder = site.folder / "whole"
     folder.mkdir()
     count = site.folder / "count"
-    Fork(
-        lambda: _go_through(folder, site.folder / "done", 0, count), site.folder / "log"
-    ).join(30)
+    Fork(lambda: _go_through(folder, site.folder / "done", 0, count), site.folder / "log").join(30)
     return site.some([str(n) for n in range(1, int(count.read_text()) + 1)], 12)
 
 
@@ -199,7 +197,9 @@ def _memory_points(site: Site) -> list[str]:
     folder, count = site.folder / "state", site.folder / "count"
     folder.mkdir()
     Fork(lambda: _store_memory(folder, 0, count), site.folder / "log").join(30)
-    return [f"{first}-{n}" for first in ("old", "none") for n in range(1, int(count.read_text()) + 1)]
+    return [
+        f"{first}-{n}" for first in ("old", "none") for n in range(1, int(count.read_text()) + 1)
+    ]
 
 
 def _memory_kill(site: Site, point: str) -> None:

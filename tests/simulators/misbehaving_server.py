@@ -16,7 +16,7 @@ SLOW_SECONDS = 0.005
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: "Misbehaving"
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answer, or do what the server was told."""
         kind = self.server.kind_of_next()
         if kind.startswith("range:"):  # only where a part is asked for
