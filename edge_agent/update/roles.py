@@ -97,7 +97,8 @@ class Roles:
         wished = {ref.digest for ref in (desired.active, desired.shadow) if ref} if desired else ()
         # Only these states say that the wished release passed its self-test.
         tested = desired is not None and entry.state in ("probation", "committed")
-        known = (entry.proven, desired.active.digest if tested and desired.active else None)
+        last = desired.active if desired is not None and tested else None
+        known = (entry.proven, last.digest if last else None)
         active = next((digest for digest in known if self._there(digest)), None)
         others = [d for d in self._slots.digests() if d != active and d not in wished]
         # Of a release that is neither wished nor proven only the previous one is kept.

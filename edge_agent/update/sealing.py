@@ -1,4 +1,4 @@
-"""Text files that tell when a single bit of them changed: a second line holds the first's digest."""
+"""Text files that tell when one bit of them changed: the second line is the digest of the first."""
 
 from edge_core.bundle.digest import sha256_bytes
 

@@ -1,4 +1,4 @@
-"""The outbox and the memory of features: killed at every step, torn, and a week without a broker."""
+"""The outbox and features' memory: killed at every step, torn, and a week without a broker."""
 
 import asyncio
 import os

@@ -89,7 +89,7 @@ def _soaked(device: Device, updates: int, predictions: int) -> Iterator[Held]:
                 assert len(answers) == BATCH
                 assert answers[0].version == ref.version
                 done += BATCH
-        if number == warm or (number > warm and number % every == 0) or number == updates:
+        if number in (warm, updates) or (number > warm and number % every == 0):
             yield held(device, number, done)
     device.truthful()
 
