@@ -1,4 +1,4 @@
-# make demo, make test, make check, make bench: each sets up everything that it needs.
+# make demo, make test, make check, make bench, make faults, make soak: each sets up everything that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,14 +6,18 @@ STAMP := $(VENV)/.installed
 BENCH ?=
 KEEP ?=
 PYTEST_ARGS ?=
+FAULTS ?=
+SOAK ?=
 BENCHMARKS := $(if $(BENCH),benchmarks/$(BENCH).py,$(sort $(wildcard benchmarks/*.py)))
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench faults soak clean
 help:
 	@echo "make demo    the whole line on real data: build, sign, roll out, roll back (KEEP=1 leaves the server up)"
 	@echo "make test    every test (PYTEST_ARGS='-k name' for some)"
 	@echo "make check   lint, format, types, import directions"
 	@echo "make bench   every benchmark, or one: BENCH=serving"
+	@echo "make faults  every fault at every point (FAULTS='--case NAME --point N' for one); build/faults.json"
+	@echo "make soak    1,000 updates and 10,000,000 predictions in one process; build/soak.json"
 	@echo "make clean   remove the environment and everything built"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -57,6 +61,12 @@ $(PEERS)/%/.installed: benchmarks/serving_peers/%.txt
 
 bench: $(VENV)/.peers $(if $(filter-out serving,$(BENCH)),,$(PEER_STAMPS))
 	@for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
+
+faults: $(STAMP)
+	@$(BIN)/python -m tests.faults $(FAULTS)
+
+soak: $(STAMP)
+	@$(BIN)/python -m tests.faults.soak $(SOAK)
 
 clean:
 	rm -rf $(VENV) $(PEERS) build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -111,6 +111,7 @@ class Agent:
             complain=self._complain,
         )
         self._outbox = Outbox(config.state_dir, max_bytes=config.telemetry.outbox_bytes)
+        self._troubles = self._outbox.troubles
         self._updater = Updater(
             journal=Journal(config.state_dir),
             slots=Slots(config.state_dir),
@@ -208,8 +209,9 @@ class Agent:
             "commands_unreadable": self._commands.unreadable,
             "messages_refused": self._refused_messages,
             "samples_too_big": self._monitor.unsendable_samples,
-            "unsent_bytes": self._unsent(),
+            "unsent_bytes": self._outbox.size,
             "dropped_messages": self._outbox.dropped,
+            "troubles": "; ".join(self._outbox.troubles),
         }
 
     def log_fields(self) -> dict[str, str | None]:
@@ -231,12 +233,6 @@ class Agent:
         """Who asked and is not known to; nobody where the settings name nobody."""
         declared = self._config.serving.consumers
         return sorted(self._engine.consumers - set(declared)) if declared else []
-
-    def _unsent(self) -> int | None:
-        try:
-            return self._outbox.size
-        except SerinusError:
-            return None
 
     async def _follow_link(self) -> None:
         while True:
@@ -284,7 +280,7 @@ class Agent:
         while True:
             await asyncio.sleep(SEND_SECONDS)
             self._note_modes()
-            if self._state_dirty.is_set():
+            if self._state_dirty.is_set() and self._updater.known:
                 state = self._reported()
                 self._say(state)
                 if self._connected:
@@ -344,6 +340,13 @@ class Agent:
             self._outbox.add(SAMPLES, topics.up(device, "samples"), self._fitting(samples))
         except SerinusError as error:
             log.error("statistics of one window are lost: %s", error)
+        self._tell_troubles()
+
+    def _tell_troubles(self) -> None:
+        """Report what is wrong with the outbox when it changes."""
+        if self._outbox.troubles != self._troubles:
+            self._troubles = self._outbox.troubles
+            self._state_dirty.set()
 
     def _fitting(self, messages: Sequence[Encode]) -> list[Encode]:
         """Leave out what no message can hold: one transaction stores the others, or none."""
@@ -393,6 +396,7 @@ class Agent:
             placement=standing.placement(active) if active else None,
             shadow_dropped=self._engine.shadow_dropped,
             probation=self._updater.probation,
+            troubles=self._outbox.troubles,
         )
 
 
@@ -433,7 +437,7 @@ def only_one(state_dir: Path) -> Iterator[None]:
     """
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = _opened(state_dir / "lock")
     except OSError as error:
         raise InvalidConfiguration(
             f"cannot write the state folder {state_dir}: {error.strerror}"
@@ -447,3 +451,18 @@ def only_one(state_dir: Path) -> Iterator[None]:
         ) from error
     finally:
         os.close(descriptor)
+
+
+def _opened(lock: Path) -> int:
+    """Open the lock; one that is there also where nothing can be written, to serve on all the same.
+
+    Raises:
+        OSError: it is not there and cannot be made.
+    """
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        try:
+            return os.open(lock, os.O_RDONLY)
+        except OSError:
+            raise error from None

@@ -6,6 +6,7 @@ get their name.
 """
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,7 +188,10 @@ def _translated(what: str) -> Iterator[None]:
     except tuf_errors.UnsignedMetadataError as error:
         raise UntrustedBundle(f"{what} is signed by a foreign key: {error}") from error
     except tuf_errors.ExpiredMetadataError as error:
-        raise UntrustedBundle(f"{what} has expired: {error}") from error
+        # Nothing new is trusted, but it is the clock's or the list's fault and may pass: the
+        # release is not refused for it.
+        today = time.strftime("%Y-%m-%d", time.gmtime(time.time()))
+        raise Unavailable(f"{what} has expired on {today}, by this clock: {error}") from error
     except tuf_errors.RepositoryError as error:
         raise UntrustedBundle(f"{what} cannot be trusted: {error}") from error
     except tuf_errors.DownloadError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 
 from edge_agent.update.fetching import Fetcher
 from edge_agent.update.patience import Patience, pause_seconds
@@ -21,8 +22,12 @@ class Downloads:
         self._attempts = attempts
         self._first_pause = first_pause
 
-    async def fetch(self, ref: ReleaseRef) -> bool:
+    async def fetch(self, ref: ReleaseRef, held_up: Callable[[str], None]) -> bool:
         """Bring one release here; false where a newer wish came meanwhile.
+
+        Args:
+            ref: the release.
+            held_up: told what is in the way, while it is tried again.
 
         Raises:
             Unavailable: it gave up, and says why and after how many attempts.
@@ -41,6 +46,7 @@ class Downloads:
                     raise Unavailable(
                         f"{error} (gave up after {patience.failed} attempts)"
                     ) from error
+                held_up(str(error))
             if await self.pause(patience.failed - 1):
                 return False
 

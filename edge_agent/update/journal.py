@@ -4,12 +4,15 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.update.sealing import seal, unseal
 from edge_core import durable
 from edge_core.errors import quoted
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import Refusal
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
+UNSEALED_VERSION = 1
+"""Without a digest; otherwise the same."""
 MAX_JOURNAL_BYTES = 256 * 1024
 MAX_REFUSALS = 8
 FILE = "journal.json"
@@ -57,13 +60,14 @@ class Journal:
         if len(data) > MAX_JOURNAL_BYTES:
             return Entry(state="unreadable", reason="journal is too large")
         try:
-            entry = msgspec.json.decode(data, type=Entry)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            body, sealed = unseal(data)
+            entry = msgspec.json.decode(body, type=Entry)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             return Entry(state="unreadable", reason=f"journal is corrupt: {quoted(error)}")
-        if entry.v != JOURNAL_VERSION:
+        if entry.v != (JOURNAL_VERSION if sealed else UNSEALED_VERSION):
             return Entry(state="unreadable", reason=f"journal has version {entry.v}")
-        return entry
+        return msgspec.structs.replace(entry, v=JOURNAL_VERSION)
 
     def write(self, entry: Entry) -> None:
         """Persist the entry before anything is done that it announces."""
-        durable.write_bytes(self._path, msgspec.json.encode(entry))
+        durable.write_bytes(self._path, seal(msgspec.json.encode(entry)))

@@ -4,6 +4,7 @@ Reads the journal's entry and never writes it.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 
 import msgspec
@@ -116,13 +117,27 @@ class Roles:
         return digest is not None and self._slots.has(digest) and digest not in self._broken
 
     def _pointer(self, entry: Entry) -> Pointer:
-        """What the pointer names, or, where it is corrupt, what the journal knows."""
+        """What the pointer names, or, where it is lost, what the journal and the slots tell."""
         pointer = self._slots.pointer()
         if pointer is not None:
             return pointer
-        wished = entry.desired.active.digest if entry.desired and entry.desired.active else None
-        known = (digest for digest in (entry.proven, wished) if self._there(digest))
-        return Pointer(active=next(known, None))
+        desired = entry.desired
+        wished = {ref.digest for ref in (desired.active, desired.shadow) if ref} if desired else ()
+        # Only these states say that the wished release passed its self-test.
+        tested = desired is not None and entry.state in ("probation", "committed")
+        last = desired.active if desired is not None and tested else None
+        known = (entry.proven, last.digest if last else None)
+        active = next((digest for digest in known if self._there(digest)), None)
+        others = [d for d in self._slots.digests() if d != active and d not in wished]
+        # Of a release that is neither wished nor proven only the previous one is kept.
+        return Pointer(active=active, previous=others[0] if len(others) == 1 else None)
+
+    def _mend_pointer(self, pointer: Pointer, active: str) -> None:
+        """Write a lost pointer again, as far as the disk allows."""
+        with contextlib.suppress(OSError):
+            if self._slots.pointer() is None:
+                previous = pointer.previous if pointer.previous != active else None
+                self._slots.switch(Pointer(active=active, previous=previous))
 
     def activate(self, entry: Entry) -> bool:
         """Name the wished release and let it serve; false where it was named already."""
@@ -243,6 +258,7 @@ class Roles:
                 if desired and desired.active and desired.active.digest == digest:
                     lost = error
                 continue
+            self._mend_pointer(pointer, digest)
             self._server.set_shadow(None)
             if desired is not None and desired.active == release.ref:
                 self._server.set_active(release, desired.arm, desired.rollout)

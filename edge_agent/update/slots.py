@@ -6,10 +6,13 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.update.sealing import seal, unseal
 from edge_core import durable
 
 POINTER = "active.json"
-POINTER_VERSION = 1
+POINTER_VERSION = 2
+UNSEALED_VERSION = 1
+"""Without a digest; otherwise the same."""
 
 
 class Pointer(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,19 +72,24 @@ class Slots:
         return sorted(f.name for f in self._folder.iterdir() if not f.name.endswith(".partial"))
 
     def pointer(self) -> Pointer | None:
-        """Read the pointer; a missing one names nothing, a corrupt or foreign one is none.
+        """Read the pointer; a corrupt or foreign one is none, and so is one that was lost.
+
+        Where there is no slot either, it was never written and names nothing.
 
         Raises:
             OSError: it cannot be read now, so nobody may conclude that it names nothing.
         """
         try:
-            pointer = msgspec.json.decode(self._pointer.read_bytes(), type=Pointer)
+            body, sealed = unseal(self._pointer.read_bytes())
+            pointer = msgspec.json.decode(body, type=Pointer)
         except FileNotFoundError:
-            return Pointer()
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None if self.digests() else Pointer()
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
-        return pointer if pointer.v == POINTER_VERSION else None
+        if pointer.v != (POINTER_VERSION if sealed else UNSEALED_VERSION):
+            return None
+        return msgspec.structs.replace(pointer, v=POINTER_VERSION)
 
     def switch(self, pointer: Pointer) -> None:
         """Name another active release, atomically and durably."""
-        durable.write_bytes(self._pointer, msgspec.json.encode(pointer))
+        durable.write_bytes(self._pointer, seal(msgspec.json.encode(pointer)))

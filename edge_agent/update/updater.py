@@ -114,6 +114,11 @@ class Updater:
         return self._trial.reported if self._trial is not None else None
 
     @property
+    def known(self) -> bool:
+        """Whether it is settled what this start serves, or why nothing does yet."""
+        return self._restored or bool(self._trouble)
+
+    @property
     def previous(self) -> ReleaseRef | None:
         """The release in the other slot, as far as the disk tells now."""
         return self._roles.previous()
@@ -149,10 +154,15 @@ class Updater:
                 self._trouble = ""
                 return
             except OSError as error:
-                self._trouble = f"the state folder cannot be written: {error.strerror}"
-                self._changed()
+                self._hold_up(f"the state folder cannot be written: {error.strerror}")
             step = self._begin if await self._downloads.pause(attempt) else self._resume
             attempt += 1
+
+    def _hold_up(self, trouble: str) -> None:
+        """Say what is in the way, while it is tried again."""
+        if trouble[:500] != self._trouble:
+            self._trouble = trouble[:500]
+            self._changed()
 
     async def _resume(self) -> None:
         """Go on from the entry's state, as after a start of the process."""
@@ -175,6 +185,8 @@ class Updater:
             row = transitions.after(self.state, Event.REFUSED)
         if row is None:
             self._journal.write(self.entry)
+            self._clean_up()  # the process may have ended in the middle of it
+            self._changed()  # what serves is known only now
             return
         await self._follow(row)
 
@@ -284,7 +296,7 @@ class Updater:
             if self._roles.holds(ref):
                 continue
             try:
-                if not await self._downloads.fetch(ref):
+                if not await self._downloads.fetch(ref, self._hold_up):
                     return Event.DESIRED
             except Unavailable as error:
                 return self._refuse(ref, error)
@@ -293,6 +305,8 @@ class Updater:
             except Exception as error:  # nothing that a repository sends may end the agent
                 self._slots.discard(ref.digest)
                 return self._refuse(ref, _explained(ref, error))
+            finally:
+                self._trouble = ""
         return Event.DONE
 
     async def _verify(self) -> Event:

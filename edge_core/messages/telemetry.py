@@ -15,7 +15,7 @@ from edge_core.release import ReleaseRef
 STATS_VERSION = 2
 SAMPLE_VERSION = 2
 STATE_VERSION = 2
-"""Version 2 tells of trials, fallbacks, commands, placement and rows that shadows dropped."""
+"""Version 2 tells of trials, fallbacks, commands, placement, dropped shadow rows and troubles."""
 ONLINE_VERSION = 1
 
 Arm = Literal["incumbent", "candidate", "control", "shadow", "fallback"]
@@ -48,6 +48,7 @@ TAG_BYTES = 6
 """Of a release's digest: enough to find it among those that a server approved."""
 MAX_CONSUMERS = 16
 OTHER_CONSUMERS = "(others)"
+MAX_TROUBLES = 16
 MAX_EVIDENCE_BYTES = 1024 * 1024
 """What a sample's ``memory`` may unpack to."""
 
@@ -317,6 +318,8 @@ class ReportedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Rows that no shadow answered for want of time, since the process began."""
     probation: Probation | None = None
     """Only while ``update`` is ``probation``."""
+    troubles: Annotated[list[Text], msgspec.Meta(max_length=MAX_TROUBLES)] = []
+    """What stands wrong with the device itself now, its disk first of all."""
 
 
 class ReportedState1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ from edge_agent.memory_file import MemoryFile
 from edge_agent.serving.policy import Order
 from edge_agent.serving.remembering import Stored
 from edge_agent.update.journal import FILE, Entry, Journal
+from edge_agent.update.sealing import seal
 from edge_agent.update.slots import Pointer, Slots
 from edge_core import baseline
 from edge_core.bundle import folder as folders
@@ -213,6 +214,7 @@ SECOND_STATE = msgspec.structs.replace(
     ),
     shadow_dropped=31,
     probation=Probation(passed=True, rows=120, errors=1, restarts=2, verdict="120 rows"),
+    troubles=["the outbox was damaged and began anew"],
 )
 
 
@@ -592,9 +594,15 @@ def test_the_next_version_of_a_signature_is_refused_by_name() -> None:
 
 
 def state_folder(tmp_path: Path) -> Path:
+    return copied(V1, tmp_path)
+
+
+def copied(samples: Path, folder: Path) -> Path:
+    """A state folder with the journal and the pointer of these samples."""
+    folder.mkdir(exist_ok=True)
     for name in (FILE, "active.json"):
-        shutil.copy(V1 / name, tmp_path / name)
-    return tmp_path
+        shutil.copy(samples / name, folder / name)
+    return folder
 
 
 def test_the_journal_says_what_it_said(tmp_path: Path) -> None:
@@ -606,9 +614,36 @@ def test_the_journal_says_what_it_said(tmp_path: Path) -> None:
 
 def test_the_next_version_of_a_journal_asks_for_recovery_by_name(tmp_path: Path) -> None:
     path = state_folder(tmp_path) / FILE
-    path.write_bytes(path.read_bytes().replace(b'{"v":1,"state"', b'{"v":2,"state"'))
-    entry = Journal(tmp_path).read()
-    assert (entry.state, entry.reason) == ("unreadable", "journal has version 2")
+    later = path.read_bytes().replace(b'{"v":1,"state"', b'{"v":3,"state"')
+    for data in (later, seal(later)):
+        path.write_bytes(data)
+        entry = Journal(tmp_path).read()
+        assert (entry.state, entry.reason) == ("unreadable", "journal has version 3")
+
+
+def test_the_second_version_of_journal_and_pointer_is_sealed_and_means_the_same(
+    tmp_path: Path,
+) -> None:
+    before = state_folder(tmp_path / "v1")
+    assert Journal(V2).read() == Journal(before).read()
+    assert Slots(copied(V2, tmp_path / "v2")).pointer() == Slots(before).pointer()
+    for name in (FILE, "active.json"):
+        first, second = (V1 / name).read_bytes(), (V2 / name).read_bytes()
+        assert second == seal(first.replace(b'{"v":1,', b'{"v":2,', 1))
+
+
+@pytest.mark.parametrize("name", [FILE, "active.json"])
+def test_a_sealed_file_with_any_bit_changed_is_not_believed(tmp_path: Path, name: str) -> None:
+    state = copied(V2, tmp_path)
+    data = (V2 / name).read_bytes()
+    for position in range(len(data)):
+        changed = bytearray(data)
+        changed[position] ^= 1
+        (state / name).write_bytes(changed)
+        if name == FILE:
+            assert Journal(state).read().state == "unreadable"
+        else:
+            assert Slots(state).pointer() is None
 
 
 def test_the_pointer_names_what_it_named(tmp_path: Path) -> None:
@@ -625,8 +660,10 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
     }
     assert found == {
         ("edge_agent/memory_file.py", "MEMORY_VERSION"): 1,
-        ("edge_agent/update/journal.py", "JOURNAL_VERSION"): 1,
-        ("edge_agent/update/slots.py", "POINTER_VERSION"): 1,
+        ("edge_agent/update/journal.py", "JOURNAL_VERSION"): 2,
+        ("edge_agent/update/slots.py", "POINTER_VERSION"): 2,
+        ("edge_agent/update/journal.py", "UNSEALED_VERSION"): 1,
+        ("edge_agent/update/slots.py", "UNSEALED_VERSION"): 1,
         ("edge_core/baseline.py", "BASELINE_VERSION"): 1,
         ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 3,
         ("edge_core/features/definition.py", "DEFINITION_VERSION"): 2,

@@ -86,7 +86,11 @@ def test_an_outbox_that_cannot_be_read_ends_neither_service_nor_status(tmp_path:
             other.execute("drop table messages")
             other.commit()
         agent._publish_stored()
-        assert agent.status()["unsent_bytes"] is None
+        assert agent.status()["active"] is None
+        agent._monitor = Windows(window(4))
+        agent._store()
+        assert [m.id for m in agent._outbox.oldest(10)] == [1]
+        assert "began anew" in agent._reported().troubles[0]
         await agent._engine.close()
         agent._outbox.close()
 

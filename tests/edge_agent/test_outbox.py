@@ -142,20 +142,27 @@ def test_a_damaged_page_is_found_when_the_file_is_opened(tmp_path: Path) -> None
     box = Outbox(tmp_path, max_bytes=10**6)
     assert box.oldest(10) == []
     assert box.size == 0
+    assert "began anew" in box.troubles[0]
     assert (tmp_path / "outbox.corrupt").exists()
     box.close()
 
 
-def test_damage_while_it_is_open_is_said_in_our_words(tmp_path: Path) -> None:
-    Outbox(tmp_path, max_bytes=10**6).close()
+def test_damage_while_it_is_open_is_said_and_a_fresh_file_goes_on(tmp_path: Path) -> None:
     box = Outbox(tmp_path, max_bytes=10**6)
+    box.add(STATS, "t", [numbered, numbered])
+    epoch = box.epoch
     with closing(sqlite3.connect(tmp_path / "outbox.db")) as other:
         other.execute("drop table messages")
         other.commit()
     with pytest.raises(Unavailable, match="cannot be read"):
         box.oldest(10)
-    with pytest.raises(Unavailable, match="cannot be read"):
-        _ = box.size
+    box.add(STATS, "t", [numbered])
+    assert box.epoch != epoch
+    # Who asks for what comes after the last one it sent still sees it.
+    assert [(m.id, m.payload) for m in box.oldest(10, after=2)] == [(3, f"{box.epoch}:1".encode())]
+    assert box.size == len(f"{box.epoch}:1")
+    assert "began anew" in box.troubles[0]
+    assert (tmp_path / "outbox.corrupt").exists()
     box.close()
 
 
@@ -174,19 +181,45 @@ def damage(folder: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-def test_an_outbox_that_cannot_be_opened_now_is_left_as_it_is(tmp_path: Path) -> None:
-    box = Outbox(tmp_path, max_bytes=1000)
+def test_where_no_file_can_be_opened_memory_serves_and_the_file_is_left_as_it_is(
+    tmp_path: Path,
+) -> None:
+    box = Outbox(tmp_path, max_bytes=10**6)
     box.add(STATS, "t", [numbered])
     box.close()
     (tmp_path / "outbox.db").rename(tmp_path / "aside")
     (tmp_path / "outbox.db").mkdir()
-    with pytest.raises(Unavailable, match=r"outbox\.db"):
-        Outbox(tmp_path, max_bytes=1000)
+    lost = Outbox(tmp_path, max_bytes=10**9)
+    assert "memory only" in lost.troubles[0]
+    lost.add(STATS, "t", [partial(filled, 1_000_000)] * 6)
+    assert len(lost.oldest(10)) == 4, "memory holds less than a disk"
+    lost.close()
     (tmp_path / "outbox.db").rmdir()
     (tmp_path / "aside").rename(tmp_path / "outbox.db")
     again = Outbox(tmp_path, max_bytes=1000)
-    assert len(again.oldest(10)) == 1
+    assert again.troubles == []
+    assert [stored.payload for stored in again.oldest(10)] == [f"{again.epoch}:1".encode()]
     assert not (tmp_path / "outbox.corrupt").exists()
+    again.close()
+
+
+def test_the_size_is_that_of_what_waits(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, max_bytes=1000)
+    box.add(STATS, "t", [partial(filled, 300)] * 5)
+    assert (box.size, box.dropped) == (900, 2)
+    box.sent(box.oldest(1)[0].id)
+    box.sent(10**9)
+    assert box.size == 600
+
+    def failing(epoch: str, sequence: int) -> bytes:
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        box.add(STATS, "t", [partial(filled, 300), failing])
+    assert box.size == 600
+    box.close()
+    again = Outbox(tmp_path, max_bytes=1000)
+    assert again.size == 600
     again.close()
 
 

@@ -319,7 +319,7 @@ def test_a_corrupt_pointer_is_replaced_by_what_the_journal_knows(
             assert await one.serves() == "1.1.0"
             one.want(second)
             await one.settled("committed")
-            assert one.slots.digests() == [second.digest]
+            assert one.slots.digests() == sorted([first.digest, second.digest])
 
     run(story)
 
