@@ -1,4 +1,4 @@
-# make demo, make test, make check, make bench: each sets up everything that it needs.
+# make demo, make test, make check, make bench, make fuzz: each sets up everything that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,12 +8,17 @@ KEEP ?=
 PYTEST_ARGS ?=
 BENCHMARKS := $(if $(BENCH),benchmarks/$(BENCH).py,$(sort $(wildcard benchmarks/*.py)))
 
-.PHONY: help demo test check bench clean
+SECONDS ?= 60
+SURFACE ?=
+REPLAY ?=
+
+.PHONY: help demo test check bench fuzz clean
 help:
 	@echo "make demo    the whole line on real data: build, sign, roll out, roll back (KEEP=1 leaves the server up)"
 	@echo "make test    every test (PYTEST_ARGS='-k name' for some)"
 	@echo "make check   lint, format, types, import directions"
 	@echo "make bench   every benchmark, or one: BENCH=serving"
+	@echo "make fuzz    bad input for every surface: SECONDS=60 each, SURFACE=socket for one, REPLAY=file"
 	@echo "make clean   remove the environment and everything built"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -46,6 +51,9 @@ $(VENV)/.peers: $(STAMP)
 
 bench: $(VENV)/.peers
 	@for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
+
+fuzz: $(STAMP)
+	@$(BIN)/python -m tests.fuzz $(if $(REPLAY),--replay $(REPLAY),--seconds $(SECONDS) $(foreach name,$(SURFACE),--surface $(name)))
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.config import AgentConfig
+from edge_agent.inbox import Inbox
 from edge_agent.memory_file import MemoryFile
 from edge_agent.memory_keeper import MemoryKeeper
 from edge_agent.monitor import Monitor
@@ -28,7 +29,6 @@ from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
 from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
 from edge_core.messages import codec, topics
-from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
 
 log = logging.getLogger(__name__)
@@ -111,6 +111,7 @@ class Agent:
             clock=self._clock,
             changed=self._state_dirty.set,
         )
+        self._inbox = Inbox(config.device, self._updater.want)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and follow the fleet until ``stop`` is set; then send what is left, shortly."""
@@ -177,6 +178,7 @@ class Agent:
             "samples_too_big": self._monitor.unsendable_samples,
             "unsent_bytes": self._unsent(),
             "dropped_messages": self._outbox.dropped,
+            "refused_messages": self._inbox.refused,
         }
 
     def _undeclared(self) -> list[str]:
@@ -211,19 +213,13 @@ class Agent:
                 if message is not None:
                     self._forget(message)
             case Received(topic, payload):
-                self._receive(topic, payload)
+                self._inbox.take(topic, payload)
 
     def _forget(self, message: int) -> None:
         try:
             self._outbox.sent(message)
         except SerinusError as error:
             log.error("%s", error)
-
-    def _receive(self, topic: str, payload: bytes) -> None:
-        try:
-            self._updater.want(codec.decode(DesiredState, payload))
-        except InvalidMessage as error:
-            log.warning("dropped a message on %s: %s", topic, error)
 
     async def _send(self) -> None:
         """Publish reported state when it changed, and stored messages as they are accepted."""

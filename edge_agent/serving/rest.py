@@ -36,14 +36,14 @@ def create_app(engine: Engine, version: str) -> Starlette:
     routes = _Routes(engine, version)
     return Starlette(
         routes=[
-            Route("/v2", _translated(routes.server)),
-            Route("/v2/health/live", _translated(routes.live)),
-            Route("/v2/health/ready", _translated(routes.ready)),
-            Route("/v2/models/{model}", _translated(routes.model)),
-            Route("/v2/models/{model}/ready", _translated(routes.model_ready)),
-            Route("/v2/models/{model}/infer", _translated(routes.infer), methods=["POST"]),
+            Route("/v2", _translated(engine, routes.server)),
+            Route("/v2/health/live", _translated(engine, routes.live)),
+            Route("/v2/health/ready", _translated(engine, routes.ready)),
+            Route("/v2/models/{model}", _translated(engine, routes.model)),
+            Route("/v2/models/{model}/ready", _translated(engine, routes.model_ready)),
+            Route("/v2/models/{model}/infer", _translated(engine, routes.infer), methods=["POST"]),
             Route(
-                "/v2/models/{model}/events/{stream}", _translated(routes.events), methods=["POST"]
+                "/v2/models/{model}/events/{stream}", _translated(engine, routes.events), methods=["POST"]
             ),
         ]
     )
@@ -139,13 +139,14 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _translated(handler: Handler) -> Handler:
-    """Turn our errors into status codes; every other error is a bug and stays one."""
+def _translated(engine: Engine, handler: Handler) -> Handler:
+    """Turn our errors into status codes and count them; every other error is a bug."""
 
     async def handle(request: Request) -> Response:
         try:
             return await handler(request)
         except SerinusError as error:
+            engine.refusals.count(error)
             return _json({"error": str(error)}, _status(error))
 
     return handle

@@ -1,13 +1,14 @@
 """What an update has to remember over a power cut; written before each step."""
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from edge_core import durable
 from edge_core.errors import quoted
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import Refusal
+from edge_core.messages.telemetry import Refusal, Sha256, Text
 
 JOURNAL_VERSION = 1
 MAX_JOURNAL_BYTES = 256 * 1024
@@ -21,11 +22,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     v: int = JOURNAL_VERSION
     state: str = "idle"
     desired: DesiredState | None = None
-    starts: int = 0
+    starts: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Starts of the process since the state was entered; kept while a restart begins again."""
-    proven: str | None = None
+    proven: Sha256 | None = None
     """Digest of the release that passed its probation last."""
-    reason: str = ""
+    reason: Text = ""
     refusals: list[Refusal] = []
 
     def refused(self, refusal: Refusal) -> "Entry":

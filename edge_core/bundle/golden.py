@@ -59,7 +59,8 @@ def unpack(data: bytes) -> Golden:
     except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds over bad bytes
         raise InvalidBundle(f"golden vectors are not readable: {quoted(error)}") from error
     numbers = [features, *expected.values(), *([] if isinstance(raw, Log) else [raw])]
-    if any(array.dtype != np.float32 for array in numbers):
+    # A member of the zip file that is no array comes as its bytes.
+    if any(not isinstance(a, np.ndarray) or a.dtype != np.float32 for a in numbers):
         raise InvalidBundle("golden vectors are not float32")
     return Golden(raw, features, expected)
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from edge_core.messages.telemetry import Arm, Count
+from edge_core.messages.telemetry import Arm, Count, Name
 from edge_core.release import ReleaseRef
 
 DESIRED_VERSION = 1
@@ -22,4 +22,4 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     shadow: ReleaseRef | None = None
     arm: Arm = "incumbent"
     """Label for the rows that ``active`` answers."""
-    rollout: str | None = None
+    rollout: Name | None = None
