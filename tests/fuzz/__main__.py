@@ -87,6 +87,7 @@ def run(name: str, seed: int, seconds: float) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         surface = SURFACES[name](Path(folder))
         try:
+            running.welcome(surface)
             running.run(surface, seed, goes_on)
             growth = running.resident() - (settled or running.resident())
             if growth > MOST_GROWTH:

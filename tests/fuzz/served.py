@@ -45,7 +45,7 @@ class Served:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Do it on the loop and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(50)
 
     def close(self) -> None:
         """Stop the engine, then the loop."""

@@ -15,7 +15,7 @@ class Surface(ABC):
     name: ClassVar[str]
     forms: ClassVar[Sequence[Form]]
     """Of the parts of each input."""
-    short: ClassVar[int] = 400
+    short: ClassVar[int] = 160
     """Inputs of the short run."""
     seeds: Sequence[Case]
     """Good inputs; each of them is accepted."""

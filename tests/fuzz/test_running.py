@@ -80,7 +80,7 @@ def test_a_good_input_that_is_refused_is_found(tmp_path: Path) -> None:
 
     bad._act = refuse
     with pytest.raises(Found, match="a good input is refused"):
-        running.run(bad, 1, lambda tally: tally.inputs < 10)
+        running.welcome(bad)
 
 
 def test_an_input_is_stored_and_read_again(tmp_path: Path) -> None:

@@ -20,6 +20,11 @@ SEED = 20_260_101
 MOST_GROWTH = 1024 * 1024
 """Bytes that the second of two equal runs may add; what an agent keeps of answers is bounded."""
 
+
+def _keyed(pairs: list[list[object]]) -> Pairs:
+    return Pairs([str(key)[:40], value] for key, value in pairs)
+
+
 TREES = st.recursive(
     st.none()
     | st.booleans()
@@ -35,10 +40,6 @@ TREES = st.recursive(
 )
 
 
-def _keyed(pairs: list[list[object]]) -> Pairs:
-    return Pairs([str(key)[:40], value] for key, value in pairs)
-
-
 @pytest.fixture(params=SURFACES)
 def surface(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Surface]:
     opened = SURFACES[request.param](tmp_path)
@@ -47,6 +48,7 @@ def surface(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Surface]
 
 
 def test_bad_inputs_are_refused_and_leave_nothing_behind(surface: Surface) -> None:
+    running.welcome(surface)
     running.run(surface, SEED, lambda tally: tally.inputs < surface.short // 4)  # fills caches
     files = running.descriptors()
     tracemalloc.start()
@@ -79,7 +81,7 @@ def test_whatever_has_the_form_is_refused_or_taken(surface: Surface) -> None:
         derandomize=True,
         database=None,
         deadline=None,
-        max_examples=30,
+        max_examples=15,
         suppress_health_check=list(HealthCheck),
     )
     @given(seed=st.sampled_from(surface.seeds), end=parts)

@@ -85,7 +85,7 @@ def write_json(tree: Any) -> bytes:
         case Extension():
             return b"{}"
         case int() if not isinstance(tree, bool):
-            return f"{tree:d}".encode() if abs(tree) < 10**4000 else b"1" + b"0" * 5000
+            return f"{tree:d}".encode() if tree.bit_length() < 13_000 else b"1" + b"0" * 5000
         case _:
             return json.dumps(tree, ensure_ascii=False).encode("utf-8", "surrogatepass")
 

@@ -33,7 +33,7 @@ class _Parser(Surface):
 
     file = ""
     forms = (JSON,)
-    short = 1000
+    short = 240
 
     def __init__(self, folder: Path) -> None:
         bundles = (tiny_bundle(folder / "one"), tiny_requests(folder / "two"))
@@ -115,7 +115,7 @@ class Goldens(_Parser):
     name = "goldens"
     file = manifest.GOLDEN
     forms = (ZIP,)
-    short = 300
+    short = 120
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -177,7 +177,7 @@ class Releases(Surface):
     name = "releases"
     files = (manifest.FEATURES, manifest.REFERENCE, manifest.FALLBACK, manifest.GOLDEN)
     forms = (JSON, MSGPACK, JSON, ZIP)
-    short = 150
+    short = 60
 
     def __init__(self, folder: Path) -> None:
         self._bundles = (tiny_bundle(folder / "one"), tiny_requests(folder / "two"))
@@ -214,7 +214,7 @@ class Archives(Surface):
 
     name = "archives"
     forms = (TAR,)
-    short = 150
+    short = 60
 
     def __init__(self, folder: Path) -> None:
         self._inside = folder / "inside"

@@ -82,7 +82,7 @@ class Decoding(Surface):
 
     name = "decoding"
     forms = (MSGPACK,)
-    short = 3000
+    short = 800
 
     def __init__(self, folder: Path) -> None:
         everything = [*REQUESTS, *ALONE, *ANSWERS]
@@ -215,7 +215,7 @@ def _frames(stream: bytes) -> int:
 def connected(served: Served) -> socket.socket:
     """A connection to the engine."""
     peer = socket.socket(socket.AF_UNIX)
-    peer.settimeout(8)
+    peer.settimeout(50)
     peer.connect(str(served.path))
     return peer
 

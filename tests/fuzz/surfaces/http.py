@@ -47,7 +47,7 @@ class _Http(Surface):
 
     forms = (BYTES, BYTES, JSON)
     model = ""
-    short = 300
+    short = 120
 
     def __init__(self, folder: Path) -> None:
         self._served = Served(folder, self.model)

@@ -34,7 +34,7 @@ class Codec(Surface):
 
     name = "messages"
     forms = (MSGPACK,)
-    short = 2000
+    short = 400
 
     def __init__(self, folder: Path) -> None:
         self.seeds = [(codec.encode(message),) for message in (*MESSAGES.values(), DESIRED)]
@@ -62,7 +62,7 @@ class Topics(Surface):
 
     name = "topics"
     forms = (BYTES,)
-    short = 2000
+    short = 400
 
     def __init__(self, folder: Path) -> None:
         self.seeds = [(f"serinus/v1/up/d-1/{kind}".encode(),) for kind in ("state", "stats")]
@@ -82,7 +82,7 @@ class Desired(Surface):
 
     name = "mqtt-down"
     forms = (BYTES, MSGPACK)
-    short = 1000
+    short = 120
 
     def __init__(self, folder: Path) -> None:
         self._wanted: list[DesiredState] = []
@@ -115,7 +115,7 @@ class Reports(Surface):
 
     name = "mqtt-up"
     forms = (BYTES, MSGPACK)
-    short = 300
+    short = 60
 
     def __init__(self, folder: Path) -> None:
         ref = _published(folder)

@@ -57,7 +57,7 @@ class Journals(Surface):
 
     name = "journals"
     forms = (JSON,)
-    short = 600
+    short = 120
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / journal.FILE
@@ -93,7 +93,7 @@ class Pointers(Surface):
 
     name = "pointers"
     forms = (JSON,)
-    short = 600
+    short = 120
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / POINTER
@@ -123,7 +123,7 @@ class Memories(Surface):
 
     name = "memories"
     forms = (MEMORY,)
-    short = 300
+    short = 120
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / MEMORY_FILE
@@ -167,7 +167,7 @@ class PredictionLogs(Surface):
 
     name = "prediction-log"
     forms = (LINES, BYTES)
-    short = 600
+    short = 120
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -203,7 +203,7 @@ class Settings(Surface):
 
     name = "settings"
     forms = (LINES,)
-    short = 600
+    short = 120
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "agent.toml"

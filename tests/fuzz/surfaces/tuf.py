@@ -23,7 +23,7 @@ class Trust(Surface):
     """
 
     forms = (BYTES, JSON)
-    short = 60
+    short = 24
     role = ""
 
     def __init__(self, folder: Path) -> None:
