@@ -15,12 +15,13 @@ from edge_agent.update.journal import FILE, Entry, Journal
 from edge_agent.update.slots import POINTER, Slots
 from edge_core import baseline
 from edge_core.bundle import golden
-from edge_core.errors import MAX_TEXT, InvalidBundle, InvalidInput, InvalidMessage
+from edge_core.errors import MAX_TEXT, InvalidBundle, InvalidInput, InvalidMessage, SerinusError
 from edge_core.features import columns
 from edge_core.features.requests import Number
 from edge_core.messages import codec
 from edge_core.messages.deployment import DesiredState
 from edge_core.stats.histogram import Channel
+from tests.simulators.tiny_requests import BEGIN, DEFINITION
 
 
 def test_foreign_names_in_a_refusal_neither_steer_a_terminal_nor_fill_it() -> None:
@@ -107,3 +108,26 @@ def test_a_baseline_answers_finite_logits_for_the_largest_features() -> None:
     )
     rows = np.array([[3e38], [-3e38]], np.float32)
     assert np.isfinite(largest.logits(rows, ["a"])).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"events": {"parcels": {"times_us": [2**63]}}},
+        {"request": {}},
+        {"request": {"at": ["x"]}},
+        {"request": {"at": [2**63]}},
+        {"events": {"parcels": {"sequence": []}}},
+    ],
+)
+def test_a_golden_log_that_does_not_fit_its_features_is_refused(change: dict[str, Any]) -> None:
+    stamps = {"times_us": [BEGIN], "sequence": [1], "arrived_us": [BEGIN]}
+    event = stamps | {"fields": {"place": ["p"], "kind": [None], "weight": [1.0]}}
+    plain: dict[str, Any] = {"at": [BEGIN], "place": ["p"], "size": [1.0]}
+    event |= change.get("events", {}).get("parcels", {})
+    content = {"events": {"parcels": event}, "request": change.get("request", plain)}
+    arrays = {"log": np.frombuffer(msgspec.msgpack.encode(content), np.uint8)}
+    data = io.BytesIO()
+    np.savez(data, allow_pickle=False, features=np.zeros((1, 7), np.float32), **arrays)
+    with pytest.raises(SerinusError, match="golden"):
+        golden.served(DEFINITION, golden.unpack(data.getvalue()).raw)
