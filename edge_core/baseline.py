@@ -44,7 +44,9 @@ class LogisticBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError("every row of weights needs one entry per class")
         numbers = np.abs([*self.mean, *self.scale, *self.bias, *chain(*self.weights)])
         if not (numbers <= LARGEST).all():  # NaN is not, either
-            raise ValueError(f"mean, scale, weights and bias have to be finite, at most {LARGEST:g}")
+            raise ValueError(
+                f"mean, scale, weights and bias have to be finite, at most {LARGEST:g}"
+            )
         if not all(value >= SMALLEST_SCALE for value in self.scale):
             raise ValueError(f"scale has to be positive, at least {SMALLEST_SCALE:g}")
 

@@ -43,7 +43,9 @@ def create_app(engine: Engine, version: str) -> Starlette:
             Route("/v2/models/{model}/ready", _translated(engine, routes.model_ready)),
             Route("/v2/models/{model}/infer", _translated(engine, routes.infer), methods=["POST"]),
             Route(
-                "/v2/models/{model}/events/{stream}", _translated(engine, routes.events), methods=["POST"]
+                "/v2/models/{model}/events/{stream}",
+                _translated(engine, routes.events),
+                methods=["POST"],
             ),
         ]
     )

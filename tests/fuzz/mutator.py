@@ -18,13 +18,15 @@ MANY = 3000
 MOST_BYTES = 4 * 1024 * 1024
 INTEGERS = [
     0, 1, -1, 2, 7, 127, 128, 255, 256, 2**15, 2**16, 2**31 - 1, 2**31, 2**32, 2**40, 2**40 + 1,
-    2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, 10**400, -(2**31), -(2**63), -(10**30),
+    2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, 10**400,
+    -(2**31), -(2**63), -(10**30),
 ]  # fmt: skip
 FLOATS = [0.0, -0.0, 0.5, -1.5, 1e-320, 3.5e38, 1e300, 1.8e308, float("nan"), float("inf")]
 TEXTS = [
-    "", " ", "\0", "\n", "a\nb", "\u2028", "\x1b[31m", "é", "日本語", "😀", "\ud800", "../../x", "/etc/passwd",
+    "", " ", "\0", "\n", "a\nb", "\u2028", "\x1b[31m", "é", "日本語", "😀", "\ud800",
+    "../../x", "/etc/passwd",
     "NaN", "1e999", "true", "null", "x" * 65, "x" * 513, "x" * 70_000, "\x01" * 60_000, "%s%n{}{0}",
-    "[[" , "١", "a" * 64, "0" * 64,
+    "[[", "\u0661", "a" * 64, "0" * 64,
 ]  # fmt: skip
 RAW_JSON = [
     b"NaN", b"-Infinity", b"1e999", b"1e-999", b"00", b"+1", b"'a'", b"{", b"]", b'"\xff\xfe"', b"",
@@ -33,11 +35,16 @@ RAW_JSON = [
 ]  # fmt: skip
 RAW_MSGPACK = [
     b"\xc1", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff",
-    b"\xdb\xff\xff\xff\xff", b"\xc9\xff\xff\xff\xff\x01", b"\xd6\xff\0\0\0\0", b"\xd7\xff" + b"\xff" * 8,
-    b"\xc7\x0c\xff" + b"\xff" * 12, b"\xa2\xff\xfe", b"\x91" * DEEP + b"\xc0", b"\x81\xa1a" * DEEP + b"\xc0",
+    b"\xdb\xff\xff\xff\xff", b"\xc9\xff\xff\xff\xff\x01", b"\xd6\xff\0\0\0\0",
+    b"\xd7\xff" + b"\xff" * 8,
+    b"\xc7\x0c\xff" + b"\xff" * 12, b"\xa2\xff\xfe", b"\x91" * DEEP + b"\xc0",
+    b"\x81\xa1a" * DEEP + b"\xc0",
     b"\xca\x7f\xc0\0\0", b"\x82\xa1a\x01\xa1a\x02", b"\x81\x01\x02", b"\x81\x90\x02", b"",
 ]  # fmt: skip
-MARKS = [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\x80\0", *RAW_MSGPACK[:6]]  # fmt: skip
+MARKS = [
+    b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\x80\0",
+    *RAW_MSGPACK[:6],
+]  # fmt: skip
 
 
 class Mutator:

@@ -35,5 +35,5 @@ class Surface(ABC):
         """Refusals that the program counted so far; none where it keeps no count."""
         return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # most hold nothing
         """Let go of everything."""

@@ -98,7 +98,7 @@ def test_a_signalling_nan_is_a_missing_value() -> None:
 def test_a_baseline_whose_logits_overflow_is_refused(change: dict[str, Any]) -> None:
     plain = {"features": ["a"], "mean": [0.0], "scale": [1.0], "weights": [[1.0]], "bias": [0.0]}
     data = msgspec.json.encode({"v": 1} | plain | change)
-    with pytest.raises(InvalidBundle, match="at (most|least)"):
+    with pytest.raises(InvalidBundle, match=r"at (most|least)"):
         baseline.parse(data)
 
 

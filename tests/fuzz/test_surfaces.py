@@ -33,9 +33,7 @@ TREES = st.recursive(
     | st.text()
     | st.binary()
     | st.builds(Extension, st.integers(-128, 127), st.binary()),
-    lambda inner: (
-        st.lists(inner) | st.lists(st.lists(inner, min_size=2, max_size=2)).map(_keyed)
-    ),
+    lambda inner: st.lists(inner) | st.lists(st.lists(inner, min_size=2, max_size=2)).map(_keyed),
     max_leaves=12,
 )
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-
 MOST_PLACES = 2000
 
 

@@ -281,5 +281,3 @@ def _hostile(change: Callable[[tarfile.TarInfo], None]) -> bytes:
         opened.addfile(member)
         end = content.tell()
     return content.getvalue()[:end]
-
-

@@ -50,7 +50,11 @@ REQUESTS: list[Request] = [
         stream="parcels",
         times_us=(EVENTS + NOW - 9).tobytes(),
         sequence=EVENTS.tobytes(),
-        fields={"place": ["p1", "p2", "p1"], "kind": ["box", None, "bag"], "weight": [1.5, None, 2]},
+        fields={
+            "place": ["p1", "p2", "p1"],
+            "kind": ["box", None, "bag"],
+            "weight": [1.5, None, 2],
+        },
         arrived_us=(EVENTS + NOW - 5).tobytes(),
         model=PARCELS,
     ),
@@ -91,8 +95,7 @@ class Decoding(Surface):
     def feed(self, case: Case) -> int:
         (body,) = case
         assert isinstance(frames.request_id(body), int)
-        refused = self._read(body, request=True) and self._read(body, request=False)
-        return refused
+        return self._read(body, request=True) and self._read(body, request=False)
 
     def _read(self, body: bytes, *, request: bool) -> int:
         try:

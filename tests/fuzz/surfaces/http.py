@@ -13,14 +13,14 @@ from tests.fuzz.served import NOW, PARCELS, WINDOWS, Served
 from tests.fuzz.surface import Surface
 from tests.fuzz.surfaces.frames import SAMPLES
 
+FLAT = SAMPLES.ravel().tolist()
+ROWS = {"name": "samples", "shape": [2, 8, 2], "datatype": "FP32"}
 MODELS = {
     WINDOWS: [
-        ("POST", "/infer", {"id": "x", "inputs": [
-            {"name": "samples", "shape": [2, 8, 2], "datatype": "FP32", "data": SAMPLES.tolist()}
-        ]}),
-        ("POST", "/infer", {"parameters": {"slices": {"side": "left"}}, "inputs": [
-            {"name": "samples", "shape": [2, 8, 2], "datatype": "FP32", "data": SAMPLES.ravel().tolist()}
-        ]}),
+        ("POST", "/infer", {"id": "x", "inputs": [ROWS | {"data": SAMPLES.tolist()}]}),
+        ("POST", "/infer", {
+            "parameters": {"slices": {"side": "left"}}, "inputs": [ROWS | {"data": FLAT}],
+        }),
         ("GET", "", None),
         ("GET", "/ready", None),
     ],

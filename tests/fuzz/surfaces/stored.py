@@ -7,12 +7,12 @@ import msgspec
 from edge_agent import config
 from edge_agent.memory_file import FILE as MEMORY_FILE
 from edge_agent.memory_file import MemoryFile
+from edge_agent.sampling import Sampling
 from edge_agent.serving import prediction_log
 from edge_agent.serving.asking import NewEvents, SensorSamples
 from edge_agent.serving.prediction_log import Line
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.work import Remembered
-from edge_agent.sampling import Sampling
 from edge_agent.update import journal, transitions
 from edge_agent.update.journal import Entry, Journal
 from edge_agent.update.slots import POINTER, Pointer, Slots
@@ -64,7 +64,9 @@ class Journals(Surface):
         self._journal = Journal(folder)
         entries = [
             Entry(),
-            Entry(state="probation", desired=DESIRED, starts=2, proven="a" * 64, refusals=[REFUSED]),
+            Entry(
+                state="probation", desired=DESIRED, starts=2, proven="a" * 64, refusals=[REFUSED]
+            ),
         ]
         self.seeds = [(msgspec.json.encode(entry),) for entry in entries]
 
@@ -150,7 +152,9 @@ class Memories(Surface):
             try:
                 memory = release.restore(stored.parts)
                 memory.snapshot()
-                memory.take(_samples() if release.kind == "windows" else _events(), NOW_US, Sampling(100))
+                memory.take(
+                    _samples() if release.kind == "windows" else _events(), NOW_US, Sampling(100)
+                )
             except SerinusError as error:
                 refused.append(error)
         if len(refused) == len(self._releases):
@@ -228,5 +232,3 @@ def _samples() -> SensorSamples:
 def _events() -> NewEvents:
     told = story(60).events
     return NewEvents("parcels", told.times_us, told.sequence, told.fields, None)
-
-
