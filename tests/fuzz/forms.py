@@ -43,7 +43,7 @@ def _read_zip(data: bytes) -> Any:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as opened:
             return Pairs([name, opened.read(name)] for name in opened.namelist())
-    except (zipfile.BadZipFile, OSError, zlib.error, RuntimeError, NotImplementedError) as error:
+    except (EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError("not a zip file") from error
 
 

@@ -109,7 +109,9 @@ class Mutator:
             case 7 if isinstance(value, list) and 0 < len(value) < MANY:
                 again = draw.choice(value)
                 again = list(again) if isinstance(value, Pairs) else again
-                value.extend([again] * draw.choice((1, 1, 2, 10, MANY)))
+                # Many of what holds others would be many times many after a few changes.
+                large = isinstance(again, list) and not isinstance(value, Pairs)
+                value.extend([again] * draw.choice((1, 1, 2) if large else (1, 1, 2, 10, MANY)))
             case 8 if isinstance(value, Pairs):
                 value.append([draw.choice(["v", "extra", "", *TEXTS[:8]]), self._any(form)])
             case 9 if not (isinstance(held, Pairs) or (len(held) == 2 and index == 0)):

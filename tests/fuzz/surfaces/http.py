@@ -26,6 +26,10 @@ MODELS = {
     ],
     PARCELS: [
         ("POST", "/infer", {"inputs": [
+            {"name": "place", "shape": [2], "datatype": "BYTES", "data": ["p1", "p2"]},
+            {"name": "size", "shape": [2], "datatype": "FP32", "data": [1.5, None]},
+        ]}),
+        ("POST", "/infer", {"inputs": [
             {"name": "at", "shape": [2], "datatype": "INT64", "data": [NOW, NOW]},
             {"name": "place", "shape": [2], "datatype": "BYTES", "data": ["p1", "p2"]},
             {"name": "size", "shape": [2], "datatype": "FP32", "data": [1.5, None]},
