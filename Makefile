@@ -1,4 +1,4 @@
-# make demo, make test, make check, make bench, make faults, make soak: each sets up everything that it needs.
+# make demo, test, check, bench, faults, fuzz, soak: each sets up everything that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,11 @@ FAULTS ?=
 SOAK ?=
 BENCHMARKS := $(if $(BENCH),benchmarks/$(BENCH).py,$(sort $(wildcard benchmarks/*.py)))
 
-.PHONY: help demo test check bench faults soak clean
+SECONDS ?= 60
+SURFACE ?=
+REPLAY ?=
+
+.PHONY: help demo test check bench faults fuzz soak clean
 help:
 	@echo "make demo    the whole line on real data: build, sign, roll out, roll back (KEEP=1 leaves the server up)"
 	@echo "make test    every test (PYTEST_ARGS='-k name' for some)"
@@ -18,6 +22,7 @@ help:
 	@echo "make bench   every benchmark, or one: BENCH=serving"
 	@echo "make faults  every fault at every point (FAULTS='--case NAME --point N' for one); build/faults.json"
 	@echo "make soak    1,000 updates and 10,000,000 predictions in one process; build/soak.json"
+	@echo "make fuzz    bad input for every surface: SECONDS=60 each, SURFACE=socket for one, REPLAY=file"
 	@echo "make clean   remove the environment and everything built"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -67,6 +72,9 @@ faults: $(STAMP)
 
 soak: $(STAMP)
 	@$(BIN)/python -m tests.faults.soak $(SOAK)
+
+fuzz: $(STAMP)
+	@$(BIN)/python -m tests.fuzz $(if $(REPLAY),--replay $(REPLAY),--seconds $(SECONDS) $(foreach name,$(SURFACE),--surface $(name)))
 
 clean:
 	rm -rf $(VENV) $(PEERS) build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -15,6 +15,7 @@ import msgspec
 from edge_agent.commands import Commands
 from edge_agent.config import AgentConfig, Supervision
 from edge_agent.download import Pace
+from edge_agent.inbox import Inbox
 from edge_agent.memory_file import MemoryFile
 from edge_agent.memory_keeper import MemoryKeeper
 from edge_agent.meters import Meters
@@ -34,7 +35,6 @@ from edge_agent.update.updater import Updater
 from edge_agent.watchdog import Watchdog
 from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
 from edge_core.messages import codec, topics, windows
-from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import FallbackMode, Online, ReportedState, Sample
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,6 @@ class Agent:
         self._complained = ""
         self._waiting: dict[int, int] = {}
         self._last_sent = 0
-        self._refused_messages = 0
         self._link = Link(config.mqtt, config.device)
         self._monitor = Monitor(
             device=config.device,
@@ -136,6 +135,7 @@ class Agent:
         self._watchdog = Watchdog(
             (self._engine.thread.heartbeat, self._updater.opening), config.update.hang_seconds
         )
+        self._inbox = Inbox(config.device, want=self._updater.want, command=self._follow)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and follow the fleet until ``stop`` is set; then send what is left, shortly."""
@@ -207,11 +207,11 @@ class Agent:
             "clock_held": self._engine.remembering.clock_held,
             **standing.described(self._engine),
             "commands_unreadable": self._commands.unreadable,
-            "messages_refused": self._refused_messages,
             "samples_too_big": self._monitor.unsendable_samples,
             "unsent_bytes": self._outbox.size,
             "dropped_messages": self._outbox.dropped,
             "troubles": "; ".join(self._outbox.troubles),
+            "refused_messages": self._inbox.refused,
         }
 
     def log_fields(self) -> dict[str, str | None]:
@@ -255,7 +255,7 @@ class Agent:
                 if message is not None:
                     self._forget(message)
             case Received(topic, payload):
-                self._receive(topic, payload)
+                self._inbox.take(topic, payload)
 
     def _forget(self, message: int) -> None:
         try:
@@ -263,17 +263,9 @@ class Agent:
         except SerinusError as error:
             log.error("%s", error)
 
-    def _receive(self, topic: str, payload: bytes) -> None:
-        try:
-            match topics.parse_down(topic, self._config.device):
-                case "desired":
-                    self._updater.want(codec.decode(DesiredState, payload))
-                case "command":
-                    self._commands.take(payload)
-                    self._state_dirty.set()
-        except InvalidMessage as error:
-            self._refused_messages += 1
-            log.warning("dropped a message on %s: %s", topic, error)
+    def _follow(self, command: bytes) -> None:
+        self._commands.take(command)
+        self._state_dirty.set()
 
     async def _send(self) -> None:
         """Publish reported state when it changed, and stored messages as they are accepted."""

@@ -143,4 +143,8 @@ class Link:
         self._enqueue(Acknowledged(mid))
 
     def _on_message(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
-        self._enqueue(Received(message.topic, bytes(message.payload)))
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # raised here, it would end paho's thread
+            topic = "(not UTF-8)"
+        self._enqueue(Received(topic, bytes(message.payload)))

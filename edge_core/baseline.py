@@ -16,6 +16,10 @@ from edge_core.errors import InvalidBundle, quoted
 BASELINE_VERSION = 1
 MAX_BASELINE_BYTES = 1024 * 1024
 
+LARGEST = 1e30
+"""Of its numbers and logits: float32 holds it, and float64 holds what is computed of it."""
+SMALLEST_SCALE = 1e-30
+
 Float32 = npt.NDArray[np.float32]
 
 
@@ -38,10 +42,13 @@ class LogisticBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError("mean, scale and weights need one entry per feature")
         if any(len(row) != columns for row in self.weights):
             raise ValueError("every row of weights needs one entry per class")
-        if not np.isfinite([*self.mean, *self.scale, *self.bias, *chain(*self.weights)]).all():
-            raise ValueError("mean, scale, weights and bias have to be finite")
-        if not all(value > 0 for value in self.scale):
-            raise ValueError("scale has to be positive")
+        numbers = np.abs([*self.mean, *self.scale, *self.bias, *chain(*self.weights)])
+        if not (numbers <= LARGEST).all():  # NaN is not, either
+            raise ValueError(
+                f"mean, scale, weights and bias have to be finite, at most {LARGEST:g}"
+            )
+        if not all(value >= SMALLEST_SCALE for value in self.scale):
+            raise ValueError(f"scale has to be positive, at least {SMALLEST_SCALE:g}")
 
     def logits(self, features: Float32, names: list[str]) -> Float32:
         """Float32 [batch, features] in the order of ``names`` -> float32 [batch, classes].
@@ -52,8 +59,10 @@ class LogisticBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         chosen = features[:, columns].astype(np.float64)
         scaled = (chosen - np.array(self.mean)) / np.array(self.scale)
         scaled[np.isnan(scaled)] = 0.0
-        logits: Float32 = (scaled @ np.array(self.weights) + np.array(self.bias)).astype(np.float32)
-        return logits
+        logits = scaled @ np.array(self.weights) + np.array(self.bias)
+        # Infinite logits would make no probabilities, and the baseline has to answer always.
+        held: Float32 = np.clip(logits, -LARGEST, LARGEST).astype(np.float32)
+        return held
 
 
 class _Versioned(msgspec.Struct):

@@ -8,8 +8,20 @@ MAX_QUOTED = 300
 """Characters that a refusal repeats of what another program said about foreign bytes."""
 
 
+MAX_TEXT = 2000
+"""Characters of an error's text; what is longer repeats foreign bytes."""
+
+
 class SerinusError(Exception):
-    """Everything that Serinus refuses on purpose; its text is meant for a person."""
+    """Everything that Serinus refuses on purpose; its text is meant for a person.
+
+    The text is one printable line, whatever foreign names and values it repeats: it goes to
+    terminals, logs and other programs.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return printable(text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 4]} ...")
 
 
 class InvalidConfiguration(SerinusError):
@@ -54,5 +66,11 @@ class DeadlineExceeded(SerinusError):
 
 def quoted(error: BaseException) -> str:
     """The text of an error that may repeat foreign bytes: short, and one printable line."""
-    text = str(error)[:MAX_QUOTED]
+    return printable(str(error)[:MAX_QUOTED])
+
+
+def printable(text: str) -> str:
+    """The text in one line, without what a terminal or log would not show as it is."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -162,7 +162,7 @@ class MqttGateway:
     def _on_message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         received = _Received(
             Inbound(
-                topic=message.topic,
+                topic=_topic(message),
                 payload=bytes(message.payload),
                 retained=bool(message.retain),
             ),
@@ -271,3 +271,14 @@ class MqttGateway:
                     return False
             else:
                 return True
+
+
+def _topic(message: mqtt.MQTTMessage) -> str:
+    """The message's topic; a text that no topic is where its bytes are no text.
+
+    Paho reads it only here: an error would end the thread that receives.
+    """
+    try:
+        return message.topic
+    except UnicodeDecodeError:
+        return "(not UTF-8)"

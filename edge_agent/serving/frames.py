@@ -263,7 +263,7 @@ def request_id(body: bytes | memoryview) -> int:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return 0
     if isinstance(content, list) and len(content) > 1 and type(content[1]) is int:
-        return content[1] if 0 <= content[1] < 2**63 else 0
+        return content[1]
     return 0
 
 

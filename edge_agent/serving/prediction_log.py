@@ -143,13 +143,13 @@ def find(folder: Path, prediction_id: str) -> Line | None:
 
 
 def _lines(path: Path) -> Iterator[Line]:
-    """Whole lines; one that a power cut tore is left out."""
+    """Whole lines; one that a power cut tore, or a disk damaged, is left out."""
     try:
         with path.open("rb") as file:
             for data in file:
                 try:
                     yield _decoder.decode(data)
-                except msgspec.MsgspecError:
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                     continue
     except FileNotFoundError:
         return

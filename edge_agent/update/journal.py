@@ -1,6 +1,7 @@
 """What an update has to remember over a power cut; written before each step."""
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -8,7 +9,7 @@ from edge_agent.update.sealing import seal, unseal
 from edge_core import durable
 from edge_core.errors import quoted
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import Refusal
+from edge_core.messages.telemetry import Refusal, Sha256, Text
 
 JOURNAL_VERSION = 2
 UNSEALED_VERSION = 1
@@ -24,17 +25,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     v: int = JOURNAL_VERSION
     state: str = "idle"
     desired: DesiredState | None = None
-    starts: int = 0
+    starts: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Starts of the process since the state was entered; kept while a restart begins again."""
-    proven: str | None = None
+    proven: Sha256 | None = None
     """Digest of the release that passed its probation last."""
-    reason: str = ""
+    reason: Text = ""
     refusals: list[Refusal] = []
-    unhealthy_starts: int = 0
+    unhealthy_starts: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Starts of the process since it last ran for a healthy while, in states that try nothing."""
-    suspect: str | None = None
+    suspect: Sha256 | None = None
     """Digest of the release that ended the process too often, while it is being left."""
-    without_model: str | None = None
+    without_model: Sha256 | None = None
     """Digest of a release whose model is not opened any more; its fallback answers alone."""
 
     def refused(self, refusal: Refusal) -> "Entry":

@@ -8,6 +8,7 @@ import msgspec
 
 from edge_agent.update.sealing import seal, unseal
 from edge_core import durable
+from edge_core.messages.telemetry import Sha256
 
 POINTER = "active.json"
 POINTER_VERSION = 2
@@ -19,8 +20,8 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     """Digests of the active release and of the one to go back to."""
 
     v: int = POINTER_VERSION
-    active: str | None = None
-    previous: str | None = None
+    active: Sha256 | None = None
+    previous: Sha256 | None = None
 
 
 class Slots:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_core.errors import InvalidBundle, quoted
+from edge_core.errors import InvalidBundle, InvalidInput, quoted
 from edge_core.features import logs, playback
 from edge_core.features.definition import FeatureDefinition, of_requests, of_windows
 from edge_core.features.evaluation import Evaluator
@@ -59,7 +59,8 @@ def unpack(data: bytes) -> Golden:
     except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds over bad bytes
         raise InvalidBundle(f"golden vectors are not readable: {quoted(error)}") from error
     numbers = [features, *expected.values(), *([] if isinstance(raw, Log) else [raw])]
-    if any(array.dtype != np.float32 for array in numbers):
+    # A member of the zip file that is no array comes as its bytes.
+    if any(not isinstance(a, np.ndarray) or a.dtype != np.float32 for a in numbers):
         raise InvalidBundle("golden vectors are not float32")
     return Golden(raw, features, expected)
 
@@ -88,12 +89,18 @@ def served(definition: FeatureDefinition, raw: Float32 | Log) -> Float32:
     """As :func:`features`, by the way that serving takes, so that it is checked, too.
 
     A log is observed and asked in order of arrival, and the evaluator is restored in the middle.
+
+    Raises: as :func:`features`.
     """
     if not isinstance(raw, Log):
         return features(definition, raw)
     requests = of_requests(definition)
-    rows = len(np.asarray(raw.request[requests.request.time]))
-    rows += sum(len(np.asarray(events.times_us)) for events in raw.events.values())
-    return playback.play(
-        requests, raw, restart_after=max(1, rows // 2), opened=RequestEvaluator
-    ).features
+    try:
+        rows = len(np.asarray(raw.request[requests.request.time]))
+        rows += sum(len(np.asarray(events.times_us)) for events in raw.events.values())
+        return playback.play(
+            requests, raw, restart_after=max(1, rows // 2), opened=RequestEvaluator
+        ).features
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        # Playing puts the log in order before it is looked at.
+        raise InvalidInput(f"the golden log does not fit the features: {quoted(error)}") from error

@@ -79,15 +79,16 @@ def _numbers(field: Number, given: npt.ArrayLike | Sequence[object]) -> Checked:
             raise TypeError("moments and spans are no numbers")
         if isinstance(listed, np.ndarray) and listed.dtype.kind in "iu":
             listed = listed.astype(np.float64)  # as a list's whole numbers are taken
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN is one, too
             values = np.asarray(listed, dtype=np.float32)
+            wide = values.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(f"{field.name} is no column of numbers") from error
     _flat(field.name, values)
     if np.isinf(values).any():
         raise InvalidInput(f"{field.name} is infinite, or too large for float32")
     missing = np.isnan(values)
-    steps = np.where(missing, 0.0, values.astype(np.float64)) / field.lsb
+    steps = np.where(missing, 0.0, wide) / field.lsb
     low, high = round(field.low / field.lsb), round(field.high / field.lsb)
     whole = np.clip(np.rint(steps), low, high).astype(np.int64)
     return Checked(np.where(missing, 0, whole), [], missing)

@@ -1,7 +1,7 @@
 """Logs of events and requests, and their bytes: golden rows and samples carry them."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -41,10 +41,13 @@ class Log(NamedTuple):
     request: Given
 
 
+Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class _Events(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    times_us: list[int]
-    sequence: list[int]
-    arrived_us: list[int]
+    times_us: list[Whole]
+    sequence: list[Whole]
+    arrived_us: list[Whole]
     fields: dict[str, list[Any]]
 
 

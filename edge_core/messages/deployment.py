@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from edge_core.messages.telemetry import Arm, Count, Moment
+from edge_core.messages.telemetry import Arm, Count, Moment, Name
 from edge_core.release import ReleaseRef
 
 DESIRED_VERSION = 2
@@ -27,7 +27,7 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     shadow: ReleaseRef | None = None
     arm: Arm = "incumbent"
     """Label for the rows that ``active`` answers."""
-    rollout: str | None = None
+    rollout: Name | None = None
     confirm_seconds: Seconds | None = None
     """How long a device that let ``active`` pass its trial waits for ``confirmed``, and then goes
     back. None: the device's own verdict is enough."""
@@ -44,7 +44,7 @@ class DesiredState1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     active: ReleaseRef | None
     shadow: ReleaseRef | None = None
     arm: Arm = "incumbent"
-    rollout: str | None = None
+    rollout: Name | None = None
 
     @classmethod
     def of(cls, state: DesiredState) -> "DesiredState1":

@@ -121,7 +121,7 @@ class StatsWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     release: ReleaseRef
     target: Name
     arm: Arm
-    rollout: str | None = None
+    rollout: Name | None = None
     slices: dict[Name, Name] = {}
     rows: Count = 0
     errors: Count = 0

@@ -45,7 +45,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def __post_init__(self) -> None:
         edges = np.array(self.edges)
-        if not (np.diff(edges) > 0).all() or np.abs(edges).max() > LARGEST_EDGE:
+        if not (np.abs(edges) <= LARGEST_EDGE).all() or not (np.diff(edges) > 0).all():
             raise ValueError(f"channel {self.name}: edges do not rise within float32")
         if len(self.counts) != self.size:
             raise ValueError(f"channel {self.name}: {len(self.counts)} counts for {self.size}")

@@ -19,7 +19,7 @@ TWO = LogisticBaseline(
     weights=[[1.0, 0.0, -1.0], [0.0, 3.0, 0.25]],
     bias=[0.5, 0.0, -0.5],
 )
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
+FINITE = st.floats(-baseline.LARGEST, baseline.LARGEST)
 MODERATE = st.floats(-1e6, 1e6)
 
 

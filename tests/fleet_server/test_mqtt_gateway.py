@@ -1,5 +1,6 @@
 """The gateway on a real broker: what is not stored is not acknowledged."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -305,3 +306,34 @@ def test_no_broker_is_one_clear_line(database: Database, catalog: Catalog, clock
     gateway = MqttGateway(config, ingest, DesiredStates(database, clock, 15))
     with pytest.raises(Unavailable, match="no MQTT broker answers"):
         gateway.start()
+
+
+def test_a_topic_that_is_no_text_ends_nothing(
+    mqtt_config: MqttConfig,
+    broker: Broker,
+    device: mqtt.Client,
+    database: Database,
+    catalog: Catalog,
+    clock: Any,
+    release: ReleaseRef,
+) -> None:
+    ingest = Ingest(database, catalog, clock, drift_period_seconds=10, future_seconds=600)
+    gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15))
+    gateway.start()
+    try:
+        odd = mqtt.MQTTMessage(topic=b"serinus/v1/up/\xff/state")
+        gateway._on_message(gateway._client, None, odd)
+        with socket.create_connection(("127.0.0.1", mqtt_config.port)) as raw:
+            raw.sendall(b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x3c\x00\x03raw")  # CONNECT
+            raw.settimeout(10)
+            assert raw.recv(4)[:2] == b"\x20\x02"
+            topic = b"serinus/v1/up/\xff/state"
+            body = len(topic).to_bytes(2, "big") + topic + b"junk"
+            raw.sendall(b"\x30" + bytes([len(body)]) + body)  # PUBLISH
+            send_windows(device, release, clock)
+        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
+    finally:
+        gateway.stop()
+    with database.read() as connection:
+        (row,) = journal.rejections(connection, 10)
+    assert (row.reason, row.device) == ("unreadable message", "?")

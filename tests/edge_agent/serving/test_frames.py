@@ -122,7 +122,7 @@ def test_random_bytes_are_refused_or_read(data: bytes) -> None:
     for decode in (frames.decode_request, frames.decode_response):
         with contextlib.suppress(InvalidMessage):
             decode(data)
-    assert frames.request_id(data) >= 0
+    assert isinstance(frames.request_id(data), int)
 
 
 @given(
@@ -136,7 +136,7 @@ def test_any_msgpack_is_refused_or_read(content: object) -> None:
     data = msgspec.msgpack.encode(content)
     with contextlib.suppress(InvalidMessage):
         frames.decode_request(data)
-    assert frames.request_id(data) >= 0
+    assert isinstance(frames.request_id(data), int)
 
 
 def test_events_and_requests_are_laid_out_as_documented() -> None:
