@@ -13,8 +13,6 @@ from edge_core.errors import InvalidInput
 
 HTTP_HEADER = b"x-serinus-consumer"
 GRPC_METADATA = "serinus-consumer"
-UNKNOWN = ""
-"""The consumer of requests that name none."""
 MAX_LENGTH = 64
 PEER = struct.Struct("3i")
 _INTERPRETER = re.compile(r"^(python|node|ruby|perl|bash|sh)[\d.]*$")
@@ -53,14 +51,14 @@ def _base(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def named(value: str | bytes | None) -> str:
-    """The name that a client gave; :data:`UNKNOWN` where it gave none.
+def named(value: str | bytes | None, otherwise: str) -> str:
+    """The name that a client gave, or ``otherwise`` where it gave none.
 
     Raises:
         InvalidInput: it is too long, or has characters that logs and statistics do not keep.
     """
     if value is None:
-        return UNKNOWN
+        return otherwise
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     if not _NAME.fullmatch(text):
         raise InvalidInput(

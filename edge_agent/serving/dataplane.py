@@ -4,6 +4,8 @@ It knows neither status codes nor bytes on the wire; both shells translate its v
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,22 +17,15 @@ from edge_agent.serving.predictions import Prediction
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.tensors import Asked, Described, Tensor
 from edge_agent.serving.work import Answer, Terms
-from edge_core.errors import SerinusError, UnknownModel
+from edge_core.errors import SerinusError, Unavailable, UnknownModel
 from edge_core.features.columns import Given
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import Observed
 
+log = logging.getLogger(__name__)
+
 NAME = "serinus"
 EXTENSIONS = ["binary_tensor_data", "serinus_events", "serinus_explain", "serinus_feedback"]
-
-
-class Caller(NamedTuple):
-    """Who asks."""
-
-    consumer: str = ""
-    """See :mod:`~edge_agent.serving.consumers`."""
-    deadline: float | None = None
-    """``time.perf_counter()`` until which an answer is worth having."""
 
 
 class Metadata(NamedTuple):
@@ -63,7 +58,7 @@ class Dataplane:
 
     @property
     def ready(self) -> bool:
-        """Whether a release serves."""
+        """Whether a release serves, of whichever model."""
         return any(lane.active is not None for lane in self._engine.lanes)
 
     def release_of(self, model: str, version: str = "") -> LoadedRelease:
@@ -75,12 +70,14 @@ class Dataplane:
 
         Raises:
             Unavailable: no release is active.
-            UnknownModel: the device serves another model or version.
+            UnknownModel: the device does not serve it.
         """
+        if not model:
+            raise UnknownModel("the request names no model")
         release = self._engine.serving(model).release
         if version and version != release.ref.version:
             raise UnknownModel(
-                f"this device serves {release.ref.model} {release.ref.version}, no other version; "
+                f"{release.ref.model} has version {release.ref.version} here, no other; "
                 "leave the version out to ask whichever serves"
             )
         return release
@@ -101,7 +98,7 @@ class Dataplane:
         model: str,
         version: str,
         asked: Asked,
-        caller: Caller,
+        consumer: str,
         done: Callable[[Inferred | SerinusError], None],
     ) -> None:
         """Ask the engine; ``done`` gets the answer, or an error, on the event loop.
@@ -112,29 +109,35 @@ class Dataplane:
             model: its name.
             version: the release's; empty for whichever serves.
             asked: the request.
-            caller: who asks, and until when an answer is worth having.
+            consumer: who asks; see :mod:`~edge_agent.serving.consumers`.
             done: gets the answer.
 
         Raises: as :meth:`release_of` and the engine.
         """
         release = self.release_of(model, version)
         tensors.check_outputs(release, asked.outputs)
+        terms = _terms(model, asked, consumer)
 
         def answered(answer: Answer) -> None:
             if isinstance(answer, SerinusError):
                 done(answer)
                 return
-            assert isinstance(answer, list)
-            done(_inferred(release, asked, answer))
+            try:
+                assert isinstance(answer, list)
+                found = _inferred(release, asked, answer)
+            except Exception as error:  # a defect of ours: the client has to hear of it
+                log.error("answering failed: %s: %s", type(error).__name__, error)
+                done(Unavailable(f"the agent could not answer ({type(error).__name__}: {error})"))
+                return
+            done(found)
 
-        terms = Terms(model=model, consumer=caller.consumer, deadline=caller.deadline)
         if isinstance(release.definition, RequestDefinition):
             fields = tensors.fields_of(release.definition, asked)
             self._engine.submit_requests(fields, asked.slices, answered, terms)
         else:
             self._engine.submit(tensors.samples_of(asked), asked.slices, answered, terms)
 
-    async def infer(self, model: str, version: str, asked: Asked, caller: Caller) -> Inferred:
+    async def infer(self, model: str, version: str, asked: Asked, consumer: str) -> Inferred:
         """As :meth:`submit`, for who awaits the answer."""
         future: asyncio.Future[Inferred] = asyncio.get_running_loop().create_future()
 
@@ -146,16 +149,19 @@ class Dataplane:
             else:
                 future.set_result(found)
 
-        self.submit(model, version, asked, caller, done)
+        self.submit(model, version, asked, consumer, done)
         return await future
 
-    async def explain(self, model: str, version: str, asked: Asked, how: Occlusion) -> Explanation:
+    async def explain(
+        self, model: str, version: str, asked: Asked, how: Occlusion, consumer: str
+    ) -> Explanation:
         """Say what each input did to the answers; raises as :meth:`infer`."""
         release = self.release_of(model, version)
+        terms = _terms(model, asked, consumer)
         if isinstance(release.definition, RequestDefinition):
             fields = tensors.fields_of(release.definition, asked)
-            return await self._engine.explain_requests(fields, how, Terms(model=model))
-        return await self._engine.explain(tensors.samples_of(asked), how, Terms(model=model))
+            return await self._engine.explain_requests(fields, how, terms)
+        return await self._engine.explain(tensors.samples_of(asked), how, terms)
 
     async def observe(
         self,
@@ -178,6 +184,11 @@ class Dataplane:
         """Join a label with its prediction; false when it is unknown, too old or labelled."""
         self.release_of(model, version)
         return self._engine.feedback(prediction_id, label)
+
+
+def _terms(model: str, asked: Asked, consumer: str) -> Terms:
+    deadline = time.perf_counter() + asked.timeout_us / 1e6 if asked.timeout_us else None
+    return Terms(model=model, deadline=deadline, consumer=consumer)
 
 
 def _inferred(release: LoadedRelease, asked: Asked, found: list[Prediction]) -> Inferred:

@@ -3,7 +3,6 @@
 A thin shell over the dataplane: it translates messages and errors.
 """
 
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, get_args
 
@@ -12,12 +11,14 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from edge_agent.serving import consumers, grpc_messages, raw_tensors
-from edge_agent.serving.dataplane import EXTENSIONS, NAME, Caller, Dataplane
+from edge_agent.serving.dataplane import EXTENSIONS, NAME, Dataplane
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.http_bodies import timeout_of
 from edge_agent.serving.tensors import (
     MAX_AXES,
     MAX_ID,
     MAX_INPUTS,
+    MAX_TIMEOUT_US,
     OUTPUTS,
     Asked,
     Datatype,
@@ -42,6 +43,7 @@ MAX_CALLS = 1024
 STOP_SECONDS = 1.0
 SLICE = "slice."
 """Begins the name of a parameter that holds one of the request's slices."""
+TIMEOUT = "timeout"
 
 _CONTENTS: dict[Datatype, str] = {
     "FP32": "fp32_contents",
@@ -89,13 +91,12 @@ class _Calls:
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         metadata = dict(context.invocation_metadata() or ())
-        left = context.time_remaining()
-        caller = Caller(
-            consumer=consumers.named(metadata.get(consumers.GRPC_METADATA)),
-            deadline=None if left is None else time.perf_counter() + left,
-        )
+        consumer = consumers.named(metadata.get(consumers.GRPC_METADATA), "grpc")
         found = await self._plane.infer(
-            request.model_name, request.model_version, asked(request), caller
+            request.model_name,
+            request.model_version,
+            _in_time(asked(request), context.time_remaining()),
+            consumer,
         )
         raw = bool(request.raw_input_contents)
         answer = _new(
@@ -148,7 +149,19 @@ def asked(request: Any) -> Asked:
         for name, value in request.parameters.items()
         if name.startswith(SLICE)
     }
-    return Asked(request.id, tensors, slices, [wanted.name for wanted in request.outputs])
+    timeout_us = 0
+    if TIMEOUT in request.parameters:  # reading a map of protobuf would put it there
+        timeout_us = timeout_of(request.parameters[TIMEOUT].int64_param)
+    wanted = [output.name for output in request.outputs]
+    return Asked(request.id, tensors, slices, wanted, timeout_us)
+
+
+def _in_time(asked: Asked, left: float | None) -> Asked:
+    """The call's own deadline, too, where it comes first; ``left`` are seconds."""
+    if left is None or left > MAX_TIMEOUT_US / 1e6:
+        return asked
+    left_us = max(1, int(left * 1e6))
+    return asked._replace(timeout_us=min(asked.timeout_us or left_us, left_us))
 
 
 def _tensor(sent: Any, raw: bytes | None) -> Tensor:

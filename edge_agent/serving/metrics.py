@@ -118,7 +118,7 @@ class _Ours(Collector):
         )
         yield _counter(
             "serinus_consumer_predictions",
-            "Rows answered over HTTP and gRPC, by the name that their client gave itself.",
+            "Rows that were answered, by who asked.",
             ["consumer", "model"],
             tally.consumers,
         )
@@ -131,13 +131,14 @@ class _Ours(Collector):
     def _release(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(
             "serinus_release_info",
-            "The release that serves, and the shadow behind it.",
+            "Releases that serve, and shadows behind them.",
             labels=["role", *_RELEASE, "target", "runtime"],
         )
-        for role, release in (("active", self._engine.active), ("shadow", self._engine.shadow)):
-            if release is not None:
-                ref, runtime = release.ref, release.session.runtime
-                info.add_metric([role, ref.model, ref.version, release.target, runtime], 1)
+        for lane in self._engine.lanes:
+            for role, release in (("active", lane.active), ("shadow", lane.shadow)):
+                if release is not None:
+                    ref, runtime = release.ref, release.session.runtime
+                    info.add_metric([role, ref.model, ref.version, release.target, runtime], 1)
         yield info
         agent = GaugeMetricFamily("serinus_agent_info", "This agent.", labels=["version"])
         agent.add_metric([self._version], 1)

@@ -7,8 +7,7 @@ in ``docs/serving.md``.
 import asyncio
 import logging
 import socket
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,7 +15,7 @@ import msgspec
 
 from edge_agent.serving import consumers, http_bodies, http_protocol, standing
 from edge_agent.serving.asking import Occlusion
-from edge_agent.serving.dataplane import EXTENSIONS, NAME, Caller, Dataplane, Inferred
+from edge_agent.serving.dataplane import EXTENSIONS, NAME, Dataplane, Inferred
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.explanation import By
 from edge_agent.serving.http_protocol import (
@@ -41,9 +40,7 @@ from edge_core.errors import (
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_HEADER = b"x-serinus-timeout-ms"
-
-_Handler: TypeAlias = Callable[["App", "_Asked"], Awaitable[Response]]
+_Handler: TypeAlias = Callable[["App", "_Asked", Respond], None]
 
 
 class _Asked(NamedTuple):
@@ -78,20 +75,15 @@ class App:
             model, version, stream, path = _parsed(request.path)
             methods = _ROUTES.get(path)
             if methods is None:
-                raise _NoSuchPath(f"no path {request.path[:64]!r}; docs/serving.md lists them")
+                raise NoSuchPath(f"no path {request.path[:64]!r}; docs/serving.md lists them")
             method = "GET" if request.method == "HEAD" else request.method
             handler = methods.get(method)
             if handler is None:
-                raise _NoSuchMethod(f"{request.method} is not for this path; use {min(methods)}")
+                raise NoSuchMethod(f"{request.method} is not for this path; use {min(methods)}")
             if request.header(b"content-encoding") not in (None, b"identity"):
-                raise _Encoded("the body is compressed, which is not read here; send it as it is")
+                raise Compressed("the body is compressed, which is not read here; send it as it is")
             asked = _Asked(model, version, stream, request)
-            if handler is App._infer:  # by callbacks: a task would cost as much as parsing
-                self._submit(asked, respond)
-                return
-            task = asyncio.get_running_loop().create_task(self._run(handler, asked, respond))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            handler(self, asked, respond)
         except SerinusError as error:
             respond(self.refused(error))
         except Exception as error:  # a defect of ours: this request gets an error, others go on
@@ -99,30 +91,34 @@ class App:
 
     def refused(self, error: SerinusError) -> Response:
         """Turn one of our errors into a response, and count it."""
-        self._engine.tally.refused("rest", type(error).__name__.lstrip("_"))
+        self._engine.tally.refused("http", type(error).__name__)
         return _json({"error": str(error)}, _status(error))
 
     def _defect(self, error: Exception) -> Response:
         log.error("answering over HTTP failed: %s: %s", type(error).__name__, error)
-        self._engine.tally.refused("rest", "defect")
         reason = f"the agent could not answer ({type(error).__name__}: {error})"
+        self._engine.tally.refused("http", Unavailable.__name__)
         return _json({"error": reason}, 500)
 
-    async def _run(self, handler: _Handler, asked: _Asked, respond: Respond) -> None:
+    def start(self, coroutine: Coroutine[Any, Any, Response], respond: Respond) -> None:
+        """Answer when the coroutine has."""
+        task = asyncio.get_running_loop().create_task(self._run(coroutine, respond))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(self, coroutine: Coroutine[Any, Any, Response], respond: Respond) -> None:
         try:
-            response = await handler(self, asked)
+            response = await coroutine
         except SerinusError as error:
             response = self.refused(error)
         except Exception as error:  # as above
             response = self._defect(error)
         respond(response)
 
-    def _submit(self, asked: _Asked, respond: Respond) -> None:
+    def _infer(self, asked: _Asked, respond: Respond) -> None:
+        """By callbacks: a task for each would cost as much as parsing."""
         request = asked.request
-        caller = Caller(
-            consumer=consumers.named(request.header(consumers.HTTP_HEADER)),
-            deadline=_deadline(request),
-        )
+        consumer = _consumer(request)
         read = http_bodies.inference(request.body, _header_length(request))
 
         def done(found: Inferred | SerinusError) -> None:
@@ -135,10 +131,7 @@ class App:
             except Exception as error:  # as above
                 respond(self._defect(error))
 
-        self._plane.submit(asked.model, asked.version, read.asked, caller, done)
-
-    async def _infer(self, asked: _Asked) -> Response:
-        raise AssertionError("answered by callbacks")
+        self._plane.submit(asked.model, asked.version, read.asked, consumer, done)
 
     async def _server(self, _: _Asked) -> Response:
         return _json({"name": NAME, "version": self._plane.version, "extensions": EXTENSIONS})
@@ -174,7 +167,11 @@ class App:
         request = asked.request
         read = http_bodies.inference(request.body, _header_length(request))
         found = await self._plane.explain(
-            asked.model, asked.version, read.asked, _occlusion(read.parameters)
+            asked.model,
+            asked.version,
+            read.asked,
+            _occlusion(read.parameters),
+            _consumer(request),
         )
         content = msgspec.structs.asdict(found)
         named = {"model_name": content.pop("model"), "model_version": content.pop("version")}
@@ -215,20 +212,25 @@ class App:
         return _json({"joined": joined})
 
 
+def _later(method: Callable[[App, _Asked], Coroutine[Any, Any, Response]]) -> _Handler:
+    """The handler that awaits a method's response."""
+    return lambda app, asked, respond: app.start(method(app, asked), respond)
+
+
 _MODEL = ("v2", "models", "*")
 _ROUTES: dict[tuple[str, ...], dict[str, _Handler]] = {
-    ("healthz",): {"GET": App._live},
-    ("readyz",): {"GET": App._ready},
-    ("metrics",): {"GET": App._metrics_text},
-    ("v2",): {"GET": App._server},
-    ("v2", "health", "live"): {"GET": App._live},
-    ("v2", "health", "ready"): {"GET": App._ready},
-    _MODEL: {"GET": App._model},
-    (*_MODEL, "ready"): {"GET": App._model_ready},
+    ("healthz",): {"GET": _later(App._live)},
+    ("readyz",): {"GET": _later(App._ready)},
+    ("metrics",): {"GET": _later(App._metrics_text)},
+    ("v2",): {"GET": _later(App._server)},
+    ("v2", "health", "live"): {"GET": _later(App._live)},
+    ("v2", "health", "ready"): {"GET": _later(App._ready)},
+    _MODEL: {"GET": _later(App._model)},
+    (*_MODEL, "ready"): {"GET": _later(App._model_ready)},
     (*_MODEL, "infer"): {"POST": App._infer},
-    (*_MODEL, "explain"): {"POST": App._explain},
-    (*_MODEL, "feedback"): {"POST": App._feedback},
-    (*_MODEL, "events", "*"): {"POST": App._events},
+    (*_MODEL, "explain"): {"POST": _later(App._explain)},
+    (*_MODEL, "feedback"): {"POST": _later(App._feedback)},
+    (*_MODEL, "events", "*"): {"POST": _later(App._events)},
 }
 
 
@@ -247,15 +249,15 @@ def _parsed(path: str) -> tuple[str, str, str, tuple[str, ...]]:
     return model, version, stream, tuple(parts)
 
 
-class _NoSuchPath(SerinusError):
+class NoSuchPath(SerinusError):
     """No interface is there."""
 
 
-class _NoSuchMethod(SerinusError):
+class NoSuchMethod(SerinusError):
     """The path is there for another method."""
 
 
-class _Encoded(InvalidMessage):
+class Compressed(InvalidMessage):
     """The body is compressed."""
 
 
@@ -274,6 +276,10 @@ def _inferred(found: Inferred, binary: frozenset[str]) -> Response:
     return Response(body, media_type=b"application/octet-stream", more=more)
 
 
+def _consumer(request: Request) -> str:
+    return consumers.named(request.header(consumers.HTTP_HEADER), "http")
+
+
 def _header_length(request: Request) -> int | None:
     value = request.header(b"inference-header-content-length")
     if value is None:
@@ -282,17 +288,6 @@ def _header_length(request: Request) -> int | None:
         text = quoted(InvalidMessage(value[:32].decode("latin-1")))
         raise InvalidMessage(f"Inference-Header-Content-Length is {text!r}, not a number of bytes")
     return int(value)
-
-
-def _deadline(request: Request) -> float | None:
-    """Until when an answer is worth having, on ``time.perf_counter()``; none for ever."""
-    value = request.header(TIMEOUT_HEADER)
-    if value is None:
-        return None
-    if not (value.isdigit() and len(value) < 12):
-        text = quoted(InvalidMessage(value[:32].decode("latin-1")))
-        raise InvalidMessage(f"X-Serinus-Timeout-Ms is {text!r}, not a number of milliseconds")
-    return time.perf_counter() + int(value) / 1000
 
 
 class _How(msgspec.Struct, frozen=True):
@@ -316,16 +311,16 @@ def _status(error: SerinusError) -> int:
             return 408
         case TooLong():
             return 431
-        case _Encoded():
+        case Compressed():
             return 415
-        case UnknownModel() | _NoSuchPath():
+        case DeadlineExceeded():
+            return 504
+        case UnknownModel() | NoSuchPath():
             return 404
-        case _NoSuchMethod():
+        case NoSuchMethod():
             return 405
         case Overloaded():
             return 429
-        case DeadlineExceeded():
-            return 504
         case Unavailable():
             return 503
         case _:

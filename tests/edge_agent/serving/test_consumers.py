@@ -35,12 +35,12 @@ def test_the_kernel_says_who_is_at_the_other_end() -> None:
 
 @pytest.mark.parametrize("name", ["a", "line-7/press", "team:x@site_1.2", "x" * 64])
 def test_a_name_is_taken_as_it_is(name: str) -> None:
-    assert consumers.named(name) == name
-    assert consumers.named(name.encode()) == name
+    assert consumers.named(name, "http") == name
+    assert consumers.named(name.encode(), "http") == name
 
 
-def test_no_name_is_no_consumer() -> None:
-    assert consumers.named(None) == consumers.UNKNOWN
+def test_who_gives_no_name_is_known_by_the_interface() -> None:
+    assert consumers.named(None, "http") == "http"
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_no_name_is_no_consumer() -> None:
 )
 def test_other_names_are_refused(name: str | bytes) -> None:
     with pytest.raises(InvalidInput, match="1 to 64 letters"):
-        consumers.named(name)
+        consumers.named(name, "http")

@@ -1,5 +1,6 @@
 """The public ``tritonclient`` drives a real agent, over HTTP and gRPC."""
 
+import asyncio
 import http.client
 import json
 import struct
@@ -18,8 +19,9 @@ import tritonclient.http as over_http
 from tritonclient.utils import InferenceServerException
 
 from edge_agent.client import AgentClient
-from edge_agent.serving import grpc_messages
+from edge_agent.serving import grpc_messages, grpc_server
 from edge_agent.serving.http_protocol import MAX_BODY_BYTES
+from edge_core.errors import InvalidConfiguration
 from tests.simulators.open_agent import OpenAgent, open_agent
 from tests.simulators.processes import wait_for
 from tests.simulators.tiny_bundle import CLASSES, TARGET, tiny_bundle, tiny_rows
@@ -231,6 +233,20 @@ def test_slices_and_consumers_come_along(agent: OpenAgent) -> None:
 
 
 @PROTOCOLS
+def test_a_timeout_is_a_deadline(triton: Modules, agent: OpenAgent) -> None:
+    inputs = [tensor(triton, "samples", tiny_rows(1)[0])]
+    with client_of(triton, agent) as client:
+        assert client.infer(MODEL, inputs, timeout=10_000_000).as_numpy("scores").shape == (1, 3)
+        with pytest.raises(InferenceServerException, match="the deadline passed"):
+            client.infer(MODEL, inputs, timeout=1)
+    if triton is over_http:
+        body = {"inputs": [], "parameters": {"timeout": -1}}
+        body["inputs"] = [{"name": "x", "shape": [1], "datatype": "FP32", "data": [0]}]
+        status, answer = posted(agent, f"/v2/models/{MODEL}/infer", body)
+        assert (status, "whole number of microseconds" in answer["error"]) == (400, True)
+
+
+@PROTOCOLS
 def test_what_is_not_there_is_named(triton: Modules, agent: OpenAgent) -> None:
     inputs = [tensor(triton, "samples", tiny_rows(1)[0])]
     with client_of(triton, agent) as client:
@@ -238,7 +254,7 @@ def test_what_is_not_there_is_named(triton: Modules, agent: OpenAgent) -> None:
         assert not client.is_model_ready(MODEL, "9.9.9")
         with pytest.raises(InferenceServerException, match="served: tiny-motion"):
             client.infer("other", inputs)
-        with pytest.raises(InferenceServerException, match="no other version"):
+        with pytest.raises(InferenceServerException, match=r"has version 1\.0\.0 here, no other"):
             client.infer(MODEL, inputs, model_version="9.9.9")
         with pytest.raises(InferenceServerException, match="unknown output 'logits'"):
             client.infer(MODEL, inputs, outputs=[triton.InferRequestedOutput("logits")])
@@ -355,8 +371,8 @@ def test_other_bodies_are_refused_by_what_they_are(agent: OpenAgent) -> None:
     assert posted(agent, "/v2/models/x/y/z", b"{}")[0] == 404
     assert posted(agent, "/v2/health/live", b"{}")[0] == 405
     counted = metrics_of(agent)
-    for kind in ("Encoded", "TooLarge", "NoSuchPath", "NoSuchMethod", "InvalidMessage"):
-        key = f'serinus_requests_refused_total{{interface="rest",kind="{kind}"}}'
+    for kind in ("Compressed", "TooLarge", "NoSuchPath", "NoSuchMethod", "InvalidMessage"):
+        key = f'serinus_requests_refused_total{{interface="http",kind="{kind}"}}'
         assert counted[key] >= 1
 
 
@@ -506,6 +522,14 @@ except InvalidConfiguration as error:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.startswith("[serving] grpc_port needs gRPC (grpc is missing)")
     assert "'serinus[grpc]'" in done.stdout
+
+
+def test_a_busy_port_of_grpc_is_named(agent: OpenAgent) -> None:
+    async def story() -> None:
+        with pytest.raises(InvalidConfiguration, match=f"port {agent.grpc} .*grpc_port"):
+            grpc_server.listen(agent.grpc, None, "0.1.0")  # type: ignore[arg-type]  # never asked
+
+    asyncio.run(story())
 
 
 def test_what_no_settings_ask_for_is_not_loaded() -> None:

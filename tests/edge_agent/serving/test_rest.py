@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from edge_agent.monitor import Monitor
-from edge_agent.serving import rest
+from edge_agent.serving import rest, tensors
 from edge_agent.serving.breaker import Limits
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.http_protocol import MAX_BODY_BYTES
@@ -30,12 +30,17 @@ END = BEGIN + 300 * SECOND
 
 @asynccontextmanager
 async def served(
-    monitor: Monitor, release: LoadedRelease | None, *, missing: Missing = "refuse"
+    monitor: Monitor,
+    release: LoadedRelease | None,
+    *others: LoadedRelease,
+    missing: Missing = "refuse",
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A real HTTP server on loopback and a client to it."""
     policy = Policy(Limits(), now_us=lambda: END, monotonic=time.monotonic, missing=missing)
     engine = Engine(monitor, slices={}, max_queue_rows=2048, now_us=lambda: END, policy=policy)
     engine.set_active(release, "incumbent", None)
+    for other in others:
+        engine.add_lane().set_active(other, "incumbent", None)
     port = free_port()
     task = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), rest.listen(port)))
     try:
@@ -267,6 +272,44 @@ async def test_bad_events_get_one_line(
         assert unknown.status_code == 404
 
 
+async def test_several_models_answer_by_name(
+    monitor: Monitor, release: LoadedRelease, parcels: LoadedRelease
+) -> None:
+    async with served(monitor, release, parcels) as client:
+        motion = await client.post(INFER, json={"inputs": [tensor(1)]})
+        place = await client.post(f"{PARCELS}/infer", json={"inputs": inputs()})
+        noted = await client.post(f"{PARCELS}/events/parcels", json=EVENTS)
+        unknown = await client.post("/v2/models/other/infer", json={"inputs": [tensor(1)]})
+        nameless = await client.post("/v2/models//infer", json={"inputs": [tensor(1)]})
+        metrics = (await client.get("/metrics")).text
+    answers = [motion.json(), place.json(), noted.json()]
+    assert [one["model_name"] for one in answers] == ["tiny-motion", "tiny-parcels", "tiny-parcels"]
+    assert (unknown.status_code, nameless.status_code) == (404, 404)
+    assert "served: tiny-motion, tiny-parcels" in unknown.json()["error"]
+    assert metrics.count('serinus_release_info{model="tiny-') == 2
+
+
+async def test_a_defect_of_ours_costs_one_request(
+    monitor: Monitor, release: LoadedRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with served(monitor, release) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(tensors, "samples_of", broken)
+            patched.setattr(tensors, "outputs_of", broken)
+            asked = await client.post(INFER, json={"inputs": [tensor(1)]})
+            told = await client.get("/v2/models/tiny-motion")
+            patched.undo()
+            patched.setattr(tensors, "answered", broken)
+            answered = await client.post(INFER, json={"inputs": [tensor(1)]})
+        for answer, status in ((asked, 500), (told, 500), (answered, 503)):
+            assert (answer.status_code, set(answer.json())) == (status, {"error"})
+            assert "RuntimeError: a defect" in answer.json()["error"]
+        assert (await client.post(INFER, json={"inputs": [tensor(1)]})).status_code == 200
+
+
 def test_a_busy_port_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -281,9 +324,9 @@ async def test_a_request_that_is_too_late_is_a_504(
 ) -> None:
     async with served(monitor, release) as client:
         body = {"inputs": [tensor(1)]}
-        late = await client.post(INFER, json=body, headers={"X-Serinus-Timeout-Ms": "0"})
-        in_time = await client.post(INFER, json=body, headers={"X-Serinus-Timeout-Ms": "60000"})
-        wrong = await client.post(INFER, json=body, headers={"X-Serinus-Timeout-Ms": "-1"})
+        late = await client.post(INFER, json=body | {"parameters": {"timeout": 1}})
+        in_time = await client.post(INFER, json=body | {"parameters": {"timeout": 60_000_000}})
+        wrong = await client.post(INFER, json=body | {"parameters": {"timeout": -1}})
     assert (late.status_code, in_time.status_code, wrong.status_code) == (504, 200, 400)
     assert "deadline passed" in late.json()["error"]
-    assert "not a number of milliseconds" in wrong.json()["error"]
+    assert "whole number of microseconds" in wrong.json()["error"]
