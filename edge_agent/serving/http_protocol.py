@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: bytes | bytearray = b""
-        self._head_bytes = 0
+        self._head_bytes = self._message_bytes = self._number = 0
         self._in_head = True
 
     # Of asyncio.
@@ -140,16 +140,14 @@ class Connection(asyncio.Protocol):
         if self._skipped >= 0:
             self._skip(len(data))
             return
-        in_head = self._receiving and self._in_head
+        number = self._number
         try:
             self._parse(data)
-            if in_head and self._in_head:  # the parser tells of a header once it is whole
-                self._head(len(data))
-        except TooLong as error:
-            self._refusal = error
         except httptools.HttpParserError as error:
             # Ours, raised in a callback below, or the parser's.
             self._refusal = self._refusal or InvalidMessage(f"not HTTP: {error}")
+        if self._receiving and number == self._number:
+            self._more(len(data))
         if self._refusal is not None and not self.busy:
             self._refuse(self._refusal)
 
@@ -250,15 +248,22 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> None:
         self._url = self._body = b""
         self._headers = []
-        self._head_bytes = 0
+        self._head_bytes = self._message_bytes = 0
+        self._number += 1
         self._in_head = True
+
+    def _more(self, count: int) -> None:
+        """Refuse what grows within the parser, which tells of a header only once it is whole."""
+        self._message_bytes += count
+        if self._in_head and self._message_bytes > MAX_HEAD_BYTES:
+            self._refusal = _too_long()
+        elif self._message_bytes > 2 * MAX_BODY_BYTES:  # with the frames of its chunks
+            self._refusal = _too_large()
 
     def _head(self, count: int) -> None:
         self._head_bytes += count
         if self._head_bytes > MAX_HEAD_BYTES or len(self._headers) > MAX_HEADERS:
-            raise self._refused(
-                TooLong(f"head of more than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers")
-            )
+            raise self._refused(_too_long())
 
     def _path(self) -> str:
         target = self._url.partition(b"?")[0]
@@ -326,6 +331,10 @@ class Connection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+
+def _too_long() -> TooLong:
+    return TooLong(f"head of more than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers")
 
 
 def _too_large() -> TooLarge:

@@ -105,6 +105,17 @@ async def test_bytes_may_come_one_by_one_and_chunked() -> None:
     assert app.seen[0].body == b"abcdefgh"
 
 
+async def test_a_long_head_may_come_in_pieces() -> None:
+    head = b"GET /h HTTP/1.1\r\n" + b"".join(b"a%d: %b\r\n" % (n, b"x" * 300) for n in range(45))
+    async with serving(Echo()) as port, connected(port) as (reader, writer):
+        for place in range(0, len(head), 500):
+            writer.write(head[place : place + 500])
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.write(b"\r\n")
+        assert (await answer(reader))[2] == b"GET /h 0"
+
+
 async def test_pipelined_requests_are_answered_in_order() -> None:
     app = Echo()
     async with serving(app) as port, connected(port) as (reader, writer):
@@ -190,6 +201,11 @@ async def test_head_gets_no_body_and_continue_is_said() -> None:
         (b"GET /" + b"x" * 20_000, "TooLong", "head of more than 16384 bytes"),
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 66, "TooLong", "or 64 headers"),
         (b"GET / HTTP/1.1\r\na: " + b"b" * 600_000, "TooLong", "head of more than"),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: " + b"b" * 20_000_000,
+            "TooLarge",
+            "send fewer rows",
+        ),
         (post("/", b"a", "Connection: Upgrade", "Upgrade: h2c"), "InvalidMessage", "ask without"),
         (b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", "TooLarge", "send fewer rows"),
         (
