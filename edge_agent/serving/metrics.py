@@ -120,7 +120,7 @@ class _Ours(Collector):
             "serinus_consumer_predictions",
             "Rows answered over HTTP and gRPC, by the name that their client gave itself.",
             ["consumer", "model"],
-            tally.consumers,
+            {(name or "(unnamed)", model): rows for (name, model), rows in tally.consumers.items()},
         )
 
     def _queue(self) -> Iterator[Metric]:

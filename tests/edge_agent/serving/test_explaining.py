@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -237,6 +238,13 @@ async def test_what_cannot_be_explained_is_refused(
     await engine.close()
     with pytest.raises(Unavailable):
         await engine.explain(tiny_rows(1)[0], Occlusion())
+
+
+def test_a_model_of_raw_windows_has_no_features_to_explain_by(release: LoadedRelease) -> None:
+    release.manifest = msgspec.structs.replace(release.manifest, input="samples")
+    assert explaining.occluded(release, None) == ("inputs", ["ax", "ay"])
+    with pytest.raises(InvalidInput, match="takes raw windows; explain them by inputs"):
+        explaining.occluded(release, "features")
 
 
 async def test_a_failing_model_explains_nothing(monitor: Monitor, release: LoadedRelease) -> None:

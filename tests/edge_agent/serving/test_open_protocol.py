@@ -1,5 +1,6 @@
 """The public ``tritonclient`` drives a real agent, over HTTP and gRPC."""
 
+import asyncio
 import http.client
 import json
 import struct
@@ -18,8 +19,9 @@ import tritonclient.http as over_http
 from tritonclient.utils import InferenceServerException
 
 from edge_agent.client import AgentClient
-from edge_agent.serving import grpc_messages
+from edge_agent.serving import grpc_messages, grpc_server
 from edge_agent.serving.http_protocol import MAX_BODY_BYTES
+from edge_core.errors import InvalidConfiguration
 from tests.simulators.open_agent import OpenAgent, open_agent
 from tests.simulators.tiny_bundle import CLASSES, TARGET, tiny_bundle, tiny_rows
 from tests.simulators.tiny_requests import CLASSES as PARCEL_CLASSES
@@ -223,8 +225,10 @@ def test_slices_and_consumers_come_along(agent: OpenAgent) -> None:
         client.infer(MODEL, inputs, headers={"X-Serinus-Consumer": "line-7/press"})
         with pytest.raises(InferenceServerException, match="consumer's name"):
             client.infer(MODEL, inputs, headers={"X-Serinus-Consumer": "x" * 65})
-    key = f'serinus_consumer_predictions_total{{consumer="line-7/press",model="{MODEL}"}}'
-    assert metrics_of(agent)[key] == 2
+        client.infer(MODEL, inputs)
+    key = f'serinus_consumer_predictions_total{{consumer="%s",model="{MODEL}"}}'
+    assert metrics_of(agent)[key % "line-7/press"] == 2
+    assert metrics_of(agent)[key % "(unnamed)"] >= 1
 
 
 @PROTOCOLS
@@ -504,6 +508,14 @@ except InvalidConfiguration as error:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.startswith("[serving] grpc_port needs gRPC (grpc is missing)")
     assert "'serinus[grpc]'" in done.stdout
+
+
+def test_a_busy_port_of_grpc_is_named(agent: OpenAgent) -> None:
+    async def story() -> None:
+        with pytest.raises(InvalidConfiguration, match=f"port {agent.grpc} .*grpc_port"):
+            grpc_server.listen(agent.grpc, None, "0.1.0")  # type: ignore[arg-type]  # never asked
+
+    asyncio.run(story())
 
 
 def test_what_no_settings_ask_for_is_not_loaded() -> None:
