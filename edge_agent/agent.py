@@ -21,6 +21,7 @@ from edge_agent.outbox import SAMPLES, STATS, Outbox
 from edge_agent.repository import TufRepository
 from edge_agent.serving import open_protocol, socket
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
@@ -79,6 +80,8 @@ class Agent:
             slices=config.slices,
             max_queue_rows=config.serving.max_queue_rows,
             now_us=self._clock.now_us,
+            cache_rows=config.serving.cache_rows,
+            prediction_log=_prediction_log(config),
         )
         self._keeper = MemoryKeeper(
             MemoryFile(
@@ -101,7 +104,7 @@ class Agent:
                 trusted_root=_read_root(config.repository.trusted_root),
                 folder=config.state_dir / "tuf",
             ),
-            server=self._engine,
+            server=self._engine.lanes[0],
             target=config.target,
             settings=config.update,
             clock=self._clock,
@@ -111,7 +114,12 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and follow the fleet until ``stop`` is set; then send what is left, shortly."""
         open_servers = open_protocol.servers(self._config.serving, self._engine, self.status)
-        server = await socket.listen(self._config.serving.socket, self._engine, self.status)
+        server = await socket.listen(
+            self._config.serving.socket,
+            self._engine,
+            self.status,
+            mode=int(self._config.serving.socket_mode, 8),
+        )
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
         tasks.append(self._keeper.run())
         tasks += [serve() for serve in open_servers]
@@ -154,6 +162,9 @@ class Agent:
             "connected": self._connected,
             "rows": self._engine.totals.rows,
             "errors": self._engine.totals.errors,
+            "cached": self._engine.totals.cached,
+            "refused_requests": self._engine.refusals.total,
+            "undeclared_consumers": ", ".join(self._undeclared()),
             "features": active.kind if active else None,
             "memory": self._engine.remembering.beginning,
             "memory_stored": self._keeper.stored,
@@ -163,6 +174,11 @@ class Agent:
             "unsent_bytes": self._unsent(),
             "dropped_messages": self._outbox.dropped,
         }
+
+    def _undeclared(self) -> list[str]:
+        """Who asked and is not known to; nobody where the settings name nobody."""
+        declared = self._config.serving.consumers
+        return sorted(self._engine.consumers - set(declared)) if declared else []
 
     def _unsent(self) -> int | None:
         try:
@@ -314,6 +330,11 @@ def _stamped(window: StatsWindow, epoch: str, sequence: int) -> bytes:
 
 def _unstamped(sample: Sample, epoch: str, sequence: int) -> bytes:
     return codec.encode(sample)
+
+
+def _prediction_log(config: AgentConfig) -> PredictionLog | None:
+    limit = config.serving.prediction_log_bytes
+    return PredictionLog(config.state_dir, max_bytes=limit) if limit else None
 
 
 def _read_root(path: Path) -> bytes:

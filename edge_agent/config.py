@@ -47,6 +47,14 @@ class Serving(_Section, frozen=True, kw_only=True):
     grpc_port: Port = 0
     """Port of the same over gRPC, which needs the extra ``grpc``; 0 leaves it off."""
     max_queue_rows: Annotated[int, msgspec.Meta(ge=1)] = 4096
+    socket_mode: Annotated[str, msgspec.Meta(pattern=r"^0?[0-7]{3}\Z")] = "0600"
+    """Who may open the socket, as chmod has it."""
+    cache_rows: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    """Answers that each model keeps for rows that come again; 0 for none."""
+    prediction_log_bytes: Annotated[int, msgspec.Meta(ge=0)] = 8 * 1024 * 1024
+    """Of ``predictions.log`` and the older one together; 0 for none."""
+    consumers: list[Name] = []
+    """Who is known to ask, such as ``uid:1000/camera.py``; ``status`` names others."""
 
 
 class Telemetry(_Section, frozen=True, kw_only=True):

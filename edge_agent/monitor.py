@@ -6,7 +6,7 @@ keeps the open cells whole.
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -53,6 +53,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     slices: dict[str, str]
     sampled: Sequence[Sampled] = ()
     """Rows to be sampled."""
+    consumers: Mapping[str, int] = {}
+    """Rows by who asked for them."""
+    cached: int = 0
+    """Rows that were answered from the cache."""
 
 
 def joined(parts: list[Float32]) -> Float32:

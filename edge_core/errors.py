@@ -20,7 +20,7 @@ class InvalidInput(SerinusError):
     """An application sent rows that the feature definition does not accept."""
 
 
-class UnknownModel(SerinusError):
+class UnknownModel(InvalidInput):
     """The device serves no model, or no version of it, of the name that was asked for."""
 
 
@@ -46,6 +46,10 @@ class Unavailable(SerinusError):
 
 class Overloaded(SerinusError):
     """A bounded queue is full; the caller should slow down."""
+
+
+class DeadlineExceeded(SerinusError):
+    """The answer would have come after the caller's deadline, so it was not computed."""
 
 
 def quoted(error: BaseException) -> str:

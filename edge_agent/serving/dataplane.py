@@ -4,6 +4,7 @@ It knows neither status codes nor bytes on the wire; both shells translate its v
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.predictions import Prediction
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.tensors import Asked, Described, Tensor
-from edge_agent.serving.work import Answer
-from edge_core.errors import SerinusError, Unavailable, UnknownModel
+from edge_agent.serving.work import Answer, Terms
+from edge_core.errors import SerinusError, UnknownModel
 from edge_core.features.columns import Given
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import Observed
@@ -54,8 +55,8 @@ class Dataplane:
 
     @property
     def ready(self) -> bool:
-        """Whether a release serves."""
-        return self._engine.active is not None
+        """Whether a release serves, of whichever model."""
+        return any(lane.active is not None for lane in self._engine.lanes)
 
     def release_of(self, model: str, version: str = "") -> LoadedRelease:
         """The release that answers for a model.
@@ -66,16 +67,12 @@ class Dataplane:
 
         Raises:
             Unavailable: no release is active.
-            UnknownModel: the device serves another model or version.
+            UnknownModel: the device does not serve it.
         """
-        release = self._engine.active
-        if release is None:
-            raise Unavailable("no release is active on this device yet; wait for its rollout")
-        if model != release.ref.model:
-            raise UnknownModel(f"this device serves {release.ref.model}, no other model")
+        release = self._engine.serving(model).release
         if version and version != release.ref.version:
             raise UnknownModel(
-                f"this device serves {release.ref.model} {release.ref.version}, no other version; "
+                f"{release.ref.model} has version {release.ref.version} here, no other; "
                 "leave the version out to ask whichever serves"
             )
         return release
@@ -107,27 +104,27 @@ class Dataplane:
             model: its name.
             version: the release's; empty for whichever serves.
             asked: the request.
-            consumer: who asks; see :mod:`~edge_agent.serving.consumers`.
+            consumer: who asks; see :mod:`~edge_agent.serving.declared_consumer`.
             done: gets the answer.
 
         Raises: as :meth:`release_of` and the engine.
         """
         release = self.release_of(model, version)
         tensors.check_outputs(release, asked.outputs)
+        terms = _terms(model, asked, consumer)
 
         def answered(answer: Answer) -> None:
             if isinstance(answer, SerinusError):
                 done(answer)
                 return
             assert isinstance(answer, list)
-            self._engine.tally.consumed(consumer, release.ref.model, len(answer))
             done(_inferred(release, asked, answer))
 
         if isinstance(release.definition, RequestDefinition):
             fields = tensors.fields_of(release.definition, asked)
-            self._engine.submit_requests(fields, asked.slices, answered)
+            self._engine.submit_requests(fields, asked.slices, answered, terms)
         else:
-            self._engine.submit(tensors.samples_of(asked), asked.slices, answered)
+            self._engine.submit(tensors.samples_of(asked), asked.slices, answered, terms)
 
     async def infer(self, model: str, version: str, asked: Asked, consumer: str) -> Inferred:
         """As :meth:`submit`, for who awaits the answer."""
@@ -144,13 +141,16 @@ class Dataplane:
         self.submit(model, version, asked, consumer, done)
         return await future
 
-    async def explain(self, model: str, version: str, asked: Asked, how: Occlusion) -> Explanation:
+    async def explain(
+        self, model: str, version: str, asked: Asked, how: Occlusion, consumer: str
+    ) -> Explanation:
         """Say what each input did to the answers; raises as :meth:`infer`."""
         release = self.release_of(model, version)
+        terms = _terms(model, asked, consumer)
         if isinstance(release.definition, RequestDefinition):
             fields = tensors.fields_of(release.definition, asked)
-            return await self._engine.explain_requests(fields, how)
-        return await self._engine.explain(tensors.samples_of(asked), how)
+            return await self._engine.explain_requests(fields, how, terms)
+        return await self._engine.explain(tensors.samples_of(asked), how, terms)
 
     async def observe(
         self,
@@ -164,7 +164,9 @@ class Dataplane:
     ) -> tuple[LoadedRelease, Observed]:
         """Remember events of a stream; raises as :meth:`infer`."""
         release = self.release_of(model, version)
-        observed = await self._engine.observe(stream, times_us, sequence, fields, arrived_us)
+        observed = await self._engine.observe(
+            stream, times_us, sequence, fields, arrived_us, Terms(model=model)
+        )
         return release, observed
 
     def feedback(self, model: str, version: str, prediction_id: str, label: str) -> bool:
@@ -173,12 +175,17 @@ class Dataplane:
         return self._engine.feedback(prediction_id, label)
 
 
+def _terms(model: str, asked: Asked, consumer: str) -> Terms:
+    deadline = time.perf_counter() + asked.timeout_us / 1e6 if asked.timeout_us else None
+    return Terms(model=model, deadline=deadline, consumer=consumer)
+
+
 def _inferred(release: LoadedRelease, asked: Asked, found: list[Prediction]) -> Inferred:
     first = found[0]
     return Inferred(
         first.model,
         first.version,
         asked.id,
-        {"release": first.digest, "target": first.target},
+        {"release": first.digest, "target": first.target, "runtime": first.runtime},
         tensors.answered(release, asked.outputs, found),
     )

@@ -12,7 +12,7 @@ from edge_agent.serving.asking import Explain
 from edge_agent.serving.explaining import Effects
 from edge_agent.serving.memory import Rows
 from edge_agent.serving.work import Answer, Job
-from edge_core.errors import Overloaded, SerinusError, Unavailable
+from edge_core.errors import DeadlineExceeded, Overloaded, SerinusError, Unavailable
 
 PART_ROWS = 64
 """Rows that the model answers before live requests are looked for again."""
@@ -40,6 +40,11 @@ class Explanations:
         """How many wait."""
         return len(self._waiting)
 
+    @property
+    def rows(self) -> int:
+        """Rows that the model has to answer for them."""
+        return sum(begun.job.rows for begun in self._waiting)
+
     def add(self, job: Job, work: Explain, rows: Rows) -> None:
         """Let rows wait to be explained."""
         self._waiting.append(_Begun(job, work, rows, []))
@@ -49,9 +54,8 @@ class Explanations:
         if not self._waiting:
             return []
         done: list[tuple[Job, Answer]] = []
-        oldest = time.perf_counter() - MAX_WAIT_SECONDS
-        while self._waiting and self._waiting[0].job.started < oldest:
-            late = Overloaded("live requests left no time to explain; try again when fewer come")
+        now = time.perf_counter()
+        while self._waiting and (late := _late(self._waiting[0].job, now)):
             done.append((self._waiting.popleft().job, late))
         if idle and self._waiting:
             begun = self._waiting[0]
@@ -65,6 +69,15 @@ class Explanations:
         """Refuse all that wait: the agent stops."""
         waiting, self._waiting = self._waiting, deque()
         return [(begun.job, Unavailable("the agent is stopping; try again")) for begun in waiting]
+
+
+def _late(job: Job, now: float) -> SerinusError | None:
+    """Why it is too late to explain."""
+    if job.deadline is not None and job.deadline < now:
+        return DeadlineExceeded("the deadline passed before the model was free to explain")
+    if job.started < now - MAX_WAIT_SECONDS:
+        return Overloaded("live requests left no time to explain; try again when fewer come")
+    return None
 
 
 def _continued(begun: _Begun) -> Answer | None:

@@ -10,9 +10,10 @@ import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from edge_agent.serving import consumers, grpc_messages, raw_tensors
+from edge_agent.serving import declared_consumer, grpc_messages, raw_tensors
 from edge_agent.serving.dataplane import EXTENSIONS, NAME, Dataplane
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.http_bodies import timeout_of
 from edge_agent.serving.tensors import (
     MAX_AXES,
     MAX_ID,
@@ -24,6 +25,7 @@ from edge_agent.serving.tensors import (
     Tensor,
 )
 from edge_core.errors import (
+    DeadlineExceeded,
     InvalidConfiguration,
     InvalidInput,
     InvalidMessage,
@@ -41,6 +43,8 @@ STOP_SECONDS = 1.0
 SLICE = "slice."
 """Begins the name of a parameter that holds one of the request's slices."""
 
+TIMEOUT = "timeout"
+
 _CONTENTS: dict[Datatype, str] = {
     "FP32": "fp32_contents",
     "INT64": "int64_contents",
@@ -57,7 +61,7 @@ class _Calls:
         self._plane = Dataplane(engine, version)
 
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802  # the protocol's
-        self._engine.check_alive()
+        self._engine.thread.check_alive()
         return _new("ServerLiveResponse", live=True)
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -87,7 +91,7 @@ class _Calls:
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         metadata = dict(context.invocation_metadata() or ())
-        consumer = consumers.named(metadata.get(consumers.GRPC_METADATA))
+        consumer = declared_consumer.named(metadata.get(declared_consumer.GRPC_METADATA), "grpc")
         found = await self._plane.infer(
             request.model_name, request.model_version, asked(request), consumer
         )
@@ -142,7 +146,11 @@ def asked(request: Any) -> Asked:
         for name, value in request.parameters.items()
         if name.startswith(SLICE)
     }
-    return Asked(request.id, tensors, slices, [wanted.name for wanted in request.outputs])
+    timeout_us = 0
+    if TIMEOUT in request.parameters:  # reading a map of protobuf would put it there
+        timeout_us = timeout_of(request.parameters[TIMEOUT].int64_param)
+    wanted = [output.name for output in request.outputs]
+    return Asked(request.id, tensors, slices, wanted, timeout_us)
 
 
 def _tensor(sent: Any, raw: bytes | None) -> Tensor:
@@ -183,7 +191,7 @@ def _handler(engine: Engine, name: str, call: _Call) -> Any:
             answer: bytes = (await call(request, context)).SerializeToString()
             return answer
         except SerinusError as error:
-            engine.tally.refused("grpc", type(error).__name__)
+            engine.refusals.count(error, "grpc")
             await context.abort(_code(error), str(error))
             raise AssertionError("abort always raises") from error
 
@@ -192,6 +200,8 @@ def _handler(engine: Engine, name: str, call: _Call) -> Any:
 
 def _code(error: SerinusError) -> Any:
     match error:
+        case DeadlineExceeded():
+            return grpc.StatusCode.DEADLINE_EXCEEDED
         case UnknownModel():
             return grpc.StatusCode.NOT_FOUND
         case Overloaded():

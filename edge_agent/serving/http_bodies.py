@@ -17,6 +17,7 @@ from edge_agent.serving.tensors import (
     MAX_AXES,
     MAX_ID,
     MAX_INPUTS,
+    MAX_TIMEOUT_US,
     OUTPUTS,
     Asked,
     Datatype,
@@ -133,6 +134,7 @@ def inference(body: bytes, header_length: int | None = None) -> Read:
         _tensors(sent.inputs, raw),
         _slices(sent.parameters),
         [wanted.name for wanted in sent.outputs],
+        timeout_of(sent.parameters.get("timeout", 0)),
     )
     return Read(asked, _binary(sent), sent.parameters)
 
@@ -238,6 +240,13 @@ def _slices(parameters: dict[str, Any]) -> dict[str, str]:
     if not isinstance(found, dict):
         raise InvalidInput("parameters.slices has to be an object of names and values")
     return {str(key): str(value) for key, value in found.items()}
+
+
+def timeout_of(value: object) -> int:
+    """Microseconds of the parameter ``timeout``; raise :class:`InvalidInput`."""
+    if type(value) is int and 0 <= value <= MAX_TIMEOUT_US:
+        return value
+    raise InvalidInput("parameters.timeout is a whole number of microseconds")
 
 
 def _no_shared_memory(name: str) -> InvalidInput:

@@ -5,6 +5,7 @@ other parts count, and are asked when somebody looks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -21,6 +22,7 @@ from edge_agent.update.transitions import STATES
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 StatusSource = Callable[[], Mapping[str, str | int | float | bool | None]]
 
+_Key = TypeVar("_Key", bound=tuple[str, ...])
 _RELEASE = ["model", "version"]
 _SERVED = [*_RELEASE, "served_by"]
 _GAUGES = {
@@ -86,7 +88,7 @@ class _Ours(Collector):
         )
         for served, count in tally.rows.items():
             rows.add_metric(served, count)
-            if served.served_by == "fallback":
+            if served[2] == "fallback":
                 fallbacks.add_metric(served[:2], count)
         yield rows
         yield fallbacks
@@ -102,7 +104,7 @@ class _Ours(Collector):
         latency = HistogramMetricFamily(
             "serinus_prediction_latency_seconds",
             "Time from a row's arrival to its answer.",
-            labels=_SERVED,
+            labels=_RELEASE,
         )
         for served, (counts, sum_us) in tally.latency.items():
             latency.add_metric(served, _buckets(counts), sum_us / 1e6)
@@ -114,13 +116,13 @@ class _Ours(Collector):
             "serinus_requests_refused",
             "Requests that were refused, by the kind of error.",
             ["interface", "kind"],
-            tally.refusals,
+            self._engine.refusals.by_interface,
         )
         yield _counter(
             "serinus_consumer_predictions",
-            "Rows answered over HTTP and gRPC, by the name that their client gave itself.",
+            "Rows that were answered, by who asked.",
             ["consumer", "model"],
-            {(name or "(unnamed)", model): rows for (name, model), rows in tally.consumers.items()},
+            tally.consumers,
         )
 
     def _queue(self) -> Iterator[Metric]:
@@ -131,13 +133,14 @@ class _Ours(Collector):
     def _release(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(
             "serinus_release_info",
-            "The release that serves, and the shadow behind it.",
+            "Releases that serve, and shadows behind them.",
             labels=["role", *_RELEASE, "target", "runtime"],
         )
-        for role, release in (("active", self._engine.active), ("shadow", self._engine.shadow)):
-            if release is not None:
-                ref, runtime = release.ref, release.session.runtime
-                info.add_metric([role, ref.model, ref.version, release.target, runtime], 1)
+        for lane in self._engine.lanes:
+            for role, release in (("active", lane.active), ("shadow", lane.shadow)):
+                if release is not None:
+                    ref, runtime = release.ref, release.session.runtime
+                    info.add_metric([role, ref.model, ref.version, release.target, runtime], 1)
         yield info
         agent = GaugeMetricFamily("serinus_agent_info", "This agent.", labels=["version"])
         agent.add_metric([self._version], 1)
@@ -171,9 +174,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value)
 
 
-def _counter(
-    name: str, text: str, labels: list[str], counts: Mapping[tuple[str, str], int]
-) -> Metric:
+def _counter(name: str, text: str, labels: list[str], counts: Mapping[_Key, int]) -> Metric:
     family = CounterMetricFamily(name, text, labels=labels)
     for key, count in counts.items():
         family.add_metric(key, count)

@@ -51,6 +51,8 @@ class LoadedRelease:
         self._windows = (
             Evaluator(self.definition) if isinstance(self.definition, WindowDefinition) else None
         )
+        self.window_shape = self.definition.raw_shape if self._windows is not None else None
+        """Samples and inputs of one window; none where the features are those of requests."""
         self.reference = histogram.parse(
             folders.read_limited(folder / manifests.REFERENCE, histogram.MAX_REFERENCE_BYTES)
         )
@@ -183,9 +185,11 @@ class LoadedRelease:
         Returns:
             float32 [batch, classes].
         """
-        if self.manifest.input == "features":
-            return self.session.run(features)
-        return self.session.run(self.evaluator.rounded(raw))
+        return self.session.run(self.given(raw, features))
+
+    def given(self, raw: Float32, features: Float32) -> Float32:
+        """What the model takes of rows: their features, or their rounded raw windows."""
+        return features if self.manifest.input == "features" else self.evaluator.rounded(raw)
 
     def fallback_logits(self, features: Float32) -> Float32:
         """Run the baseline, float32 [batch, features] -> float32 [batch, classes]."""

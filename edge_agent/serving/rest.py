@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from edge_agent.serving import consumers, http_bodies, http_protocol
+from edge_agent.serving import declared_consumer, http_bodies, http_protocol
 from edge_agent.serving.asking import Occlusion
 from edge_agent.serving.dataplane import EXTENSIONS, NAME, Dataplane, Inferred
 from edge_agent.serving.engine import Engine
@@ -28,6 +28,7 @@ from edge_agent.serving.http_protocol import (
 )
 from edge_agent.serving.metrics import CONTENT_TYPE, Metrics, StatusSource
 from edge_core.errors import (
+    DeadlineExceeded,
     InvalidConfiguration,
     InvalidMessage,
     Overloaded,
@@ -74,13 +75,13 @@ class App:
             model, version, stream, path = _parsed(request.path)
             methods = _ROUTES.get(path)
             if methods is None:
-                raise _NoSuchPath(f"no path {request.path[:64]!r}; docs/serving.md lists them")
+                raise NoSuchPath(f"no path {request.path[:64]!r}; docs/serving.md lists them")
             method = "GET" if request.method == "HEAD" else request.method
             handler = methods.get(method)
             if handler is None:
-                raise _NoSuchMethod(f"{request.method} is not for this path; use {min(methods)}")
+                raise NoSuchMethod(f"{request.method} is not for this path; use {min(methods)}")
             if request.header(b"content-encoding") not in (None, b"identity"):
-                raise _Encoded("the body is compressed, which is not read here; send it as it is")
+                raise Compressed("the body is compressed, which is not read here; send it as it is")
             asked = _Asked(model, version, stream, request)
             if handler is App._infer:  # by callbacks: a task would cost as much as parsing
                 self._submit(asked, respond)
@@ -95,13 +96,13 @@ class App:
 
     def refused(self, error: SerinusError) -> Response:
         """Turn one of our errors into a response, and count it."""
-        self._engine.tally.refused("rest", type(error).__name__.lstrip("_"))
+        self._engine.refusals.count(error, "http")
         return _json({"error": str(error)}, _status(error))
 
     def _defect(self, error: Exception) -> Response:
         log.error("answering over HTTP failed: %s: %s", type(error).__name__, error)
-        self._engine.tally.refused("rest", "defect")
         reason = f"the agent could not answer ({type(error).__name__}: {error})"
+        self._engine.refusals.count(Unavailable(reason), "http")
         return _json({"error": reason}, 500)
 
     async def _run(self, handler: _Handler, asked: _Asked, respond: Respond) -> None:
@@ -115,7 +116,7 @@ class App:
 
     def _submit(self, asked: _Asked, respond: Respond) -> None:
         request = asked.request
-        consumer = consumers.named(request.header(consumers.HTTP_HEADER))
+        consumer = _consumer(request)
         read = http_bodies.inference(request.body, _header_length(request))
 
         def done(found: Inferred | SerinusError) -> None:
@@ -137,7 +138,7 @@ class App:
         return _json({"name": NAME, "version": self._plane.version, "extensions": EXTENSIONS})
 
     async def _live(self, _: _Asked) -> Response:
-        self._engine.check_alive()
+        self._engine.thread.check_alive()
         return _json({"live": True})
 
     async def _ready(self, _: _Asked) -> Response:
@@ -165,7 +166,11 @@ class App:
         request = asked.request
         read = http_bodies.inference(request.body, _header_length(request))
         found = await self._plane.explain(
-            asked.model, asked.version, read.asked, _occlusion(read.parameters)
+            asked.model,
+            asked.version,
+            read.asked,
+            _occlusion(read.parameters),
+            _consumer(request),
         )
         content = msgspec.structs.asdict(found)
         named = {"model_name": content.pop("model"), "model_version": content.pop("version")}
@@ -238,15 +243,15 @@ def _parsed(path: str) -> tuple[str, str, str, tuple[str, ...]]:
     return model, version, stream, tuple(parts)
 
 
-class _NoSuchPath(SerinusError):
+class NoSuchPath(SerinusError):
     """No interface is there."""
 
 
-class _NoSuchMethod(SerinusError):
+class NoSuchMethod(SerinusError):
     """The path is there for another method."""
 
 
-class _Encoded(InvalidMessage):
+class Compressed(InvalidMessage):
     """The body is compressed."""
 
 
@@ -263,6 +268,10 @@ def _inferred(found: Inferred, binary: frozenset[str]) -> Response:
         return Response(body)
     more = b"inference-header-content-length: %d\r\n" % header_length
     return Response(body, media_type=b"application/octet-stream", more=more)
+
+
+def _consumer(request: Request) -> str:
+    return declared_consumer.named(request.header(declared_consumer.HTTP_HEADER), "http")
 
 
 def _header_length(request: Request) -> int | None:
@@ -296,11 +305,13 @@ def _status(error: SerinusError) -> int:
             return 408
         case TooLong():
             return 431
-        case _Encoded():
+        case Compressed():
             return 415
-        case UnknownModel() | _NoSuchPath():
+        case DeadlineExceeded():
+            return 504
+        case UnknownModel() | NoSuchPath():
             return 404
-        case _NoSuchMethod():
+        case NoSuchMethod():
             return 405
         case Overloaded():
             return 429

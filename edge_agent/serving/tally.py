@@ -4,11 +4,11 @@ Statistics for the fleet are another thing: they close with each window, per sli
 """
 
 import threading
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.monitor import Batch, Role
 from edge_core.release import ReleaseRef
 from edge_core.stats.latency import LatencyHistogram
 
@@ -17,14 +17,6 @@ FOLD_BATCHES = 64
 MAX_KEYS = 256
 """Different releases, causes or consumers that are told apart; the rest is counted together."""
 OTHERS = "others"
-
-
-class Served(NamedTuple):
-    """By whom rows were answered."""
-
-    model: str
-    version: str
-    served_by: str
 
 
 class Latencies:
@@ -51,89 +43,80 @@ class Latencies:
 
 
 class Tally:
-    """The inference thread and the event loop count, the event loop reads."""
+    """The inference thread counts, any thread reads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._rows: dict[Served, int] = {}
-        self._latency: dict[Served, Latencies] = {}
-        self._errors: dict[tuple[str, str], int] = {}
-        self._late: dict[tuple[str, str], int] = {}
-        self._refused: dict[tuple[str, str], int] = {}
-        self._consumed: dict[tuple[str, str], int] = {}
+        self._rows: dict[tuple[str, ...], int] = {}
+        self._latency: dict[tuple[str, ...], Latencies] = {}
+        self._errors: dict[tuple[str, ...], int] = {}
+        self._late: dict[tuple[str, ...], int] = {}
+        self._consumed: dict[tuple[str, ...], int] = {}
 
-    def answered(self, served: Served, latency_us: npt.NDArray[np.float64]) -> None:
-        """Count a batch of answers with the latency of each row."""
+    def answered(self, role: Role, batch: Batch) -> None:
+        """Count a batch of answers with the latency of each row, and who asked."""
+        release, rows = (role.release.model, role.release.version), len(batch.ids)
         with self._lock:
-            served = served if served in self._rows or len(self._rows) < MAX_KEYS else _OTHERS
-            self._rows[served] = self._rows.get(served, 0) + len(latency_us)
-            latency = self._latency.get(served)
-            if latency is None:
-                latency = self._latency[served] = Latencies()
-            latency.add(latency_us)
+            if role.arm == "fallback":
+                _add(self._rows, (*release, "fallback"), rows)
+            else:
+                _add(self._rows, (*release, "model"), rows - batch.cached)
+            if batch.cached:
+                _add(self._rows, (*release, "cache"), batch.cached)
+            for consumer, count in batch.consumers.items():
+                _add(self._consumed, (consumer, role.release.model), count)
+            if release not in self._latency and len(self._latency) >= MAX_KEYS:
+                release = (OTHERS, OTHERS)
+            self._latency.setdefault(release, Latencies()).add(batch.latency_us)
 
     def failed(self, release: ReleaseRef, rows: int) -> None:
         """Count rows that the model could not answer."""
-        self._add(self._errors, (release.model, release.version), rows)
+        with self._lock:
+            _add(self._errors, (release.model, release.version), rows)
 
     def late(self, release: ReleaseRef, events: int) -> None:
         """Count samples and events that came too late, twice or too early to be taken."""
-        self._add(self._late, (release.model, release.version), events)
-
-    def refused(self, interface: str, kind: str) -> None:
-        """Count a request that was refused, by the name of its error."""
-        self._add(self._refused, (interface, kind), 1)
-
-    def consumed(self, consumer: str, model: str, rows: int) -> None:
-        """Count rows that a consumer of HTTP or gRPC was answered."""
-        self._add(self._consumed, (consumer, model), rows)
-
-    @property
-    def rows(self) -> dict[Served, int]:
-        """Rows by whom they were answered."""
         with self._lock:
-            return dict(self._rows)
+            _add(self._late, (release.model, release.version), events)
 
     @property
-    def latency(self) -> dict[Served, tuple[list[int], float]]:
-        """Counts of each latency bin, and the sum in microseconds."""
+    def rows(self) -> dict[tuple[str, ...], int]:
+        """Rows by model, version and what answered them: ``model``, ``fallback`` or ``cache``."""
+        return self._copy(self._rows)
+
+    @property
+    def latency(self) -> dict[tuple[str, ...], tuple[list[int], float]]:
+        """By model and version the counts of each latency bin, and the sum in microseconds."""
         with self._lock:
             for latency in self._latency.values():
                 latency.fold()
             return {
-                served: (latency.histogram.counts.tolist(), latency.sum_us)
-                for served, latency in self._latency.items()
+                release: (latency.histogram.counts.tolist(), latency.sum_us)
+                for release, latency in self._latency.items()
             }
 
     @property
-    def errors(self) -> dict[tuple[str, str], int]:
+    def errors(self) -> dict[tuple[str, ...], int]:
         """Rows that the model could not answer, by model and version."""
         return self._copy(self._errors)
 
     @property
-    def late_events(self) -> dict[tuple[str, str], int]:
+    def late_events(self) -> dict[tuple[str, ...], int]:
         """Samples and events that were not taken, by model and version."""
         return self._copy(self._late)
 
     @property
-    def refusals(self) -> dict[tuple[str, str], int]:
-        """Refused requests by interface and kind of error."""
-        return self._copy(self._refused)
-
-    @property
-    def consumers(self) -> dict[tuple[str, str], int]:
+    def consumers(self) -> dict[tuple[str, ...], int]:
         """Rows by consumer and model."""
         return self._copy(self._consumed)
 
-    def _add(self, counts: dict[tuple[str, str], int], key: tuple[str, str], count: int) -> None:
-        with self._lock:
-            if key not in counts and len(counts) >= MAX_KEYS:
-                key = (OTHERS, OTHERS)  # names may come from outside: what is kept is bounded
-            counts[key] = counts.get(key, 0) + count
-
-    def _copy(self, counts: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    def _copy(self, counts: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], int]:
         with self._lock:
             return dict(counts)
 
 
-_OTHERS = Served(OTHERS, OTHERS, OTHERS)
+def _add(counts: dict[tuple[str, ...], int], key: tuple[str, ...], count: int) -> None:
+    """Count; names may come from outside, so what is kept is bounded."""
+    if key not in counts and len(counts) >= MAX_KEYS:
+        key = (OTHERS,) * len(key)
+    counts[key] = counts.get(key, 0) + count

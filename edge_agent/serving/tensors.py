@@ -28,6 +28,7 @@ Datatype = Literal["FP32", "INT64", "BYTES"]
 MAX_INPUTS = 64
 """As many as a request has fields."""
 MAX_AXES = 3
+MAX_TIMEOUT_US = 2**53
 MAX_ID = 256
 """Characters of a request's id, which comes back with the answer."""
 
@@ -59,6 +60,8 @@ class Asked(NamedTuple):
     slices: dict[str, str]
     outputs: Sequence[str]
     """Names of the wanted ones; empty for all."""
+    timeout_us: int = 0
+    """After which an answer is not worth having; 0 for never."""
 
 
 class _Output(NamedTuple):

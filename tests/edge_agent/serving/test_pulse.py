@@ -6,8 +6,7 @@ import pytest
 
 from edge_agent.inference.session import Float32, Session
 from edge_agent.monitor import Monitor
-from edge_agent.serving import engine as engines
-from edge_agent.serving import rest
+from edge_agent.serving import rest, thread
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.pulse import Pulse
 from edge_agent.serving.release import LoadedRelease
@@ -26,26 +25,26 @@ class Clock:
 
 
 def test_work_may_take_its_time_but_not_for_ever() -> None:
-    clock, pulse, thread = Clock(), None, threading.current_thread()
+    clock, running = Clock(), threading.current_thread()
     pulse = Pulse(clock, limit_seconds=10)
     clock.now += 1000
-    pulse.check(thread)  # idle for long
+    pulse.check(running)  # idle for long
     pulse.begin()
     clock.now += 10
-    pulse.check(thread)
+    pulse.check(running)
     clock.now += 1
     with pytest.raises(Unavailable, match="at one batch for 11 s; the limit is 10 s"):
-        pulse.check(thread)
+        pulse.check(running)
     pulse.end()
-    pulse.check(thread)
+    pulse.check(running)
 
 
 def test_a_thread_that_ended_is_dead() -> None:
-    thread = threading.Thread(target=lambda: None)
-    thread.start()
-    thread.join()
+    ended = threading.Thread(target=lambda: None)
+    ended.start()
+    ended.join()
     with pytest.raises(Unavailable, match="has ended; restart"):
-        Pulse(Clock(), limit_seconds=10).check(thread)
+        Pulse(Clock(), limit_seconds=10).check(ended)
 
 
 class HangingSession:
@@ -65,7 +64,7 @@ class HangingSession:
 async def test_a_runtime_that_hangs_shows_while_the_loop_goes_on(
     monitor: Monitor, release: LoadedRelease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "HANG_SECONDS", 0.0)  # else the test would wait for it
+    monkeypatch.setattr(thread, "HANG_SECONDS", 0.0)  # else the test would wait for it
     engine = Engine(monitor, slices={}, max_queue_rows=64, now_us=lambda: 0)
     engine.set_active(release, "incumbent", None)
     listener = rest.listen(0)

@@ -73,7 +73,11 @@ async def test_an_inference_answers_as_the_protocol_says(
         "1.0.0",
         "x1",
     )
-    assert content["parameters"] == {"release": release.ref.digest, "target": release.target}
+    assert content["parameters"] == {
+        "release": release.ref.digest,
+        "target": release.target,
+        "runtime": release.session.runtime,
+    }
     scores, label, ids, served_by = content["outputs"]
     assert (scores["datatype"], scores["shape"], len(scores["data"])) == ("FP32", [4, 3], 12)
     assert label["data"] == [CLASSES[index] for index in labels]

@@ -1,68 +1,96 @@
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_agent.monitor import Monitor
+from edge_agent.monitor import Batch, Monitor, Role
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.metrics import Metrics
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.serving.tally import FOLD_BATCHES, MAX_KEYS, Served, Tally
+from edge_agent.serving.tally import FOLD_BATCHES, MAX_KEYS, Tally
+from edge_core.messages.telemetry import Arm
 from edge_core.release import ReleaseRef
 from tests.simulators.failing_session import FailingSession
 from tests.simulators.tiny_bundle import tiny_rows
 
-SERVED = Served("m", "1.0.0", "model")
+RELEASE = ReleaseRef(model="m", version="1.0.0", digest="1" * 64)
+KEY = ("m", "1.0.0")
+
+
+def role(version: str = "1.0.0", arm: Arm = "incumbent") -> Role:
+    release = ReleaseRef(model="m", version=version, digest="1" * 64)
+    return Role(release=release, target="t", arm=arm, rollout=None)
+
+
+def batch(*latency_us: float, **changes: Any) -> Batch:
+    rows = len(latency_us)
+    some = np.zeros((rows, 1), np.float32)
+    plain: dict[str, Any] = {
+        "ids": [""] * rows,
+        "raw": some[:, :, None],
+        "features": some,
+        "probabilities": some,
+        "latency_us": np.array(latency_us),
+        "slices": {},
+    }
+    return Batch(**(plain | changes))
 
 
 @pytest.mark.parametrize("batches", [1, FOLD_BATCHES - 1, FOLD_BATCHES, 3 * FOLD_BATCHES + 1])
 def test_every_row_is_counted_with_its_latency(batches: int) -> None:
     tally = Tally()
     for _ in range(batches):
-        tally.answered(SERVED, np.array([3.0, 100.0]))
-    counts, total = tally.latency[SERVED]
-    assert tally.rows == {SERVED: 2 * batches}
+        tally.answered(role(), batch(3.0, 100.0))
+    counts, total = tally.latency[KEY]
+    assert tally.rows == {(*KEY, "model"): 2 * batches}
     assert (counts[1], counts[6], sum(counts)) == (batches, batches, 2 * batches)
     assert total == 103 * batches
-    tally.answered(SERVED, np.array([3.0]))
-    assert sum(tally.latency[SERVED][0]) == 2 * batches + 1
+    tally.answered(role(), batch(3.0))
+    assert sum(tally.latency[KEY][0]) == 2 * batches + 1
+
+
+def test_who_answered_and_who_asked_is_told_apart() -> None:
+    tally = Tally()
+    tally.answered(role(), batch(1.0, 1.0, 1.0, cached=2, consumers={"a": 1, "b": 2}))
+    tally.answered(role(arm="fallback"), batch(1.0, consumers={"a": 1}))
+    assert tally.rows == {(*KEY, "model"): 1, (*KEY, "cache"): 2, (*KEY, "fallback"): 1}
+    assert tally.consumers == {("a", "m"): 2, ("b", "m"): 2}
 
 
 def test_names_from_outside_are_bounded() -> None:
     tally = Tally()
     for number in range(MAX_KEYS + 50):
-        tally.consumed(f"c{number}", "m", 2)
-        tally.answered(Served("m", f"1.0.{number}", "model"), np.ones(1))
+        asked = batch(1.0, 1.0, consumers={f"c{number}": 2})
+        tally.answered(role(f"1.0.{number}"), asked)
     assert len(tally.consumers) == MAX_KEYS + 1
     assert sum(tally.consumers.values()) == 2 * (MAX_KEYS + 50)
     assert tally.consumers["others", "others"] == 100
-    assert len(tally.rows) == MAX_KEYS + 1
-    assert sum(tally.rows.values()) == MAX_KEYS + 50
+    assert (len(tally.rows), len(tally.latency)) == (MAX_KEYS + 1, MAX_KEYS + 1)
+    assert sum(tally.rows.values()) == 2 * (MAX_KEYS + 50)
 
 
 def test_two_threads_lose_nothing() -> None:
-    tally = Tally()
+    tally, one = Tally(), batch(1.0)
 
     def count() -> None:
         for _ in range(2000):
-            tally.answered(SERVED, np.ones(1))
-            tally.refused("rest", "InvalidInput")
+            tally.answered(role(), one)
 
     threads = [threading.Thread(target=count) for _ in range(3)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         assert sum(count for counts, _ in tally.latency.values() for count in counts) <= 6000
-    assert tally.rows == {SERVED: 6000}
-    assert sum(tally.latency[SERVED][0]) == 6000
-    assert tally.refusals == {("rest", "InvalidInput"): 6000}
+    assert tally.rows == {(*KEY, "model"): 6000}
+    assert sum(tally.latency[KEY][0]) == 6000
 
 
 def test_errors_and_late_events_are_told_apart_by_release() -> None:
     tally = Tally()
-    tally.failed(ReleaseRef(model="m", version="1.0.0", digest="1" * 64), 3)
+    tally.failed(RELEASE, 3)
     tally.failed(ReleaseRef(model="m", version="1.1.0", digest="2" * 64), 1)
-    tally.late(ReleaseRef(model="m", version="1.0.0", digest="1" * 64), 2)
+    tally.late(RELEASE, 2)
     assert tally.errors == {("m", "1.0.0"): 3, ("m", "1.1.0"): 1}
     assert tally.late_events == {("m", "1.0.0"): 2}
 
