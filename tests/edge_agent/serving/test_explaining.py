@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -6,14 +7,16 @@ import numpy as np
 import pytest
 
 from edge_agent.monitor import Monitor
-from edge_agent.serving import explaining, explanations
-from edge_agent.serving.asking import Occlusion
+from edge_agent.serving import admission, explaining, explanations
+from edge_agent.serving.asking import Explain, Occlusion
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.explaining import Effects
+from edge_agent.serving.explanation import Explanation
+from edge_agent.serving.memory import Rows
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.serving.work import Answer
+from edge_agent.serving.work import PLAIN, Answer, Terms
 from edge_core import outputs
-from edge_core.errors import InvalidInput, Overloaded, Unavailable
+from edge_core.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
 from edge_core.stats.histogram import Channel, Float32
 from tests.simulators.failing_session import FailingSession
 from tests.simulators.tiny_bundle import CLASSES, DEFINITION, tiny_rows
@@ -194,7 +197,7 @@ async def test_an_explanation_that_never_gets_its_turn_is_refused(
     await engine.close()
 
 
-async def test_what_waits_at_the_end_is_refused(monitor: Monitor, release: LoadedRelease) -> None:
+async def test_everybody_is_answered_at_the_end(monitor: Monitor, release: LoadedRelease) -> None:
     engine = Engine(monitor, slices={}, max_queue_rows=4096, now_us=lambda: END)
     engine.set_active(release, "incumbent", None)
     answers: list[Answer] = []
@@ -202,8 +205,35 @@ async def test_what_waits_at_the_end_is_refused(monitor: Monitor, release: Loade
         engine.submit_explanation(tiny_rows(300)[0], Occlusion(), answers.append)
     await engine.close()
     assert len(answers) == 3
-    assert isinstance(answers[-1], Unavailable)
+    assert all(isinstance(answer, Explanation | Unavailable) for answer in answers)
     assert engine.waiting_rows == 0
+
+
+async def test_what_waits_yields_and_is_refused_at_the_end(
+    monitor: Monitor, release: LoadedRelease
+) -> None:
+    engine = Engine(monitor, slices={}, max_queue_rows=4096, now_us=lambda: END)
+    engine.set_active(release, "incumbent", None)
+    active, samples = engine.serving("tiny-motion"), tiny_rows(30)[0]
+    work = admission.explanation(release, admission.windows(release, samples), Occlusion())
+    assert isinstance(work.work, Explain)
+    late = Terms(deadline=time.perf_counter() - 1)
+    job, expired = (engine.admit(active, work, {}, print, terms, 0) for terms in (PLAIN, late))
+    waiting = explanations.Explanations()
+    for one in (expired, job, job):
+        waiting.add(one, work.work, Rows(samples, None))
+    assert (len(waiting), waiting.rows) == (3, 270)
+    ((refused, reason),) = waiting.step(idle=False)
+    assert (refused, type(reason)) == (expired, DeadlineExceeded)
+    assert waiting.step(idle=False) == []
+    assert waiting.step(idle=True) == []  # 21 of 30 windows
+    ((first, answer),) = waiting.step(idle=True)
+    assert isinstance(answer, Explanation)
+    assert (first, len(answer.labels), waiting.rows) == (job, 30, 90)
+    ((_, stopping),) = waiting.abandon()
+    assert isinstance(stopping, Unavailable)
+    assert (len(waiting), waiting.rows) == (0, 0)
+    await engine.close()
 
 
 async def test_rows_count_against_the_queue(monitor: Monitor, release: LoadedRelease) -> None:
