@@ -4,6 +4,7 @@ It knows neither status codes nor bytes on the wire; both shells translate its v
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,10 +17,12 @@ from edge_agent.serving.predictions import Prediction
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.tensors import Asked, Described, Tensor
 from edge_agent.serving.work import Answer, Terms
-from edge_core.errors import SerinusError, UnknownModel
+from edge_core.errors import SerinusError, Unavailable, UnknownModel
 from edge_core.features.columns import Given
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import Observed
+
+log = logging.getLogger(__name__)
 
 NAME = "serinus"
 EXTENSIONS = ["binary_tensor_data", "serinus_events", "serinus_explain", "serinus_feedback"]
@@ -69,6 +72,8 @@ class Dataplane:
             Unavailable: no release is active.
             UnknownModel: the device does not serve it.
         """
+        if not model:
+            raise UnknownModel("the request names no model")
         release = self._engine.serving(model).release
         if version and version != release.ref.version:
             raise UnknownModel(
@@ -117,8 +122,14 @@ class Dataplane:
             if isinstance(answer, SerinusError):
                 done(answer)
                 return
-            assert isinstance(answer, list)
-            done(_inferred(release, asked, answer))
+            try:
+                assert isinstance(answer, list)
+                found = _inferred(release, asked, answer)
+            except Exception as error:  # a defect of ours: the client has to hear of it
+                log.error("answering failed: %s: %s", type(error).__name__, error)
+                done(Unavailable(f"the agent could not answer ({type(error).__name__}: {error})"))
+                return
+            done(found)
 
         if isinstance(release.definition, RequestDefinition):
             fields = tensors.fields_of(release.definition, asked)

@@ -7,7 +7,7 @@ in ``docs/serving.md``.
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -40,7 +40,7 @@ from edge_core.errors import (
 
 log = logging.getLogger(__name__)
 
-_Handler: TypeAlias = Callable[["App", "_Asked"], Awaitable[Response]]
+_Handler: TypeAlias = Callable[["App", "_Asked", Respond], None]
 
 
 class _Asked(NamedTuple):
@@ -83,12 +83,7 @@ class App:
             if request.header(b"content-encoding") not in (None, b"identity"):
                 raise Compressed("the body is compressed, which is not read here; send it as it is")
             asked = _Asked(model, version, stream, request)
-            if handler is App._infer:  # by callbacks: a task would cost as much as parsing
-                self._submit(asked, respond)
-                return
-            task = asyncio.get_running_loop().create_task(self._run(handler, asked, respond))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            handler(self, asked, respond)
         except SerinusError as error:
             respond(self.refused(error))
         except Exception as error:  # a defect of ours: this request gets an error, others go on
@@ -105,16 +100,23 @@ class App:
         self._engine.refusals.count(Unavailable(reason), "http")
         return _json({"error": reason}, 500)
 
-    async def _run(self, handler: _Handler, asked: _Asked, respond: Respond) -> None:
+    def start(self, coroutine: Coroutine[Any, Any, Response], respond: Respond) -> None:
+        """Answer when the coroutine has."""
+        task = asyncio.get_running_loop().create_task(self._run(coroutine, respond))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(self, coroutine: Coroutine[Any, Any, Response], respond: Respond) -> None:
         try:
-            response = await handler(self, asked)
+            response = await coroutine
         except SerinusError as error:
             response = self.refused(error)
         except Exception as error:  # as above
             response = self._defect(error)
         respond(response)
 
-    def _submit(self, asked: _Asked, respond: Respond) -> None:
+    def _infer(self, asked: _Asked, respond: Respond) -> None:
+        """By callbacks: a task for each would cost as much as parsing."""
         request = asked.request
         consumer = _consumer(request)
         read = http_bodies.inference(request.body, _header_length(request))
@@ -130,9 +132,6 @@ class App:
                 respond(self._defect(error))
 
         self._plane.submit(asked.model, asked.version, read.asked, consumer, done)
-
-    async def _infer(self, asked: _Asked) -> Response:
-        raise AssertionError("answered by callbacks")
 
     async def _server(self, _: _Asked) -> Response:
         return _json({"name": NAME, "version": self._plane.version, "extensions": EXTENSIONS})
@@ -211,20 +210,25 @@ class App:
         return _json({"joined": joined})
 
 
+def _later(method: Callable[[App, _Asked], Coroutine[Any, Any, Response]]) -> _Handler:
+    """The handler that awaits a method's response."""
+    return lambda app, asked, respond: app.start(method(app, asked), respond)
+
+
 _MODEL = ("v2", "models", "*")
 _ROUTES: dict[tuple[str, ...], dict[str, _Handler]] = {
-    ("healthz",): {"GET": App._live},
-    ("readyz",): {"GET": App._ready},
-    ("metrics",): {"GET": App._metrics_text},
-    ("v2",): {"GET": App._server},
-    ("v2", "health", "live"): {"GET": App._live},
-    ("v2", "health", "ready"): {"GET": App._ready},
-    _MODEL: {"GET": App._model},
-    (*_MODEL, "ready"): {"GET": App._model_ready},
+    ("healthz",): {"GET": _later(App._live)},
+    ("readyz",): {"GET": _later(App._ready)},
+    ("metrics",): {"GET": _later(App._metrics_text)},
+    ("v2",): {"GET": _later(App._server)},
+    ("v2", "health", "live"): {"GET": _later(App._live)},
+    ("v2", "health", "ready"): {"GET": _later(App._ready)},
+    _MODEL: {"GET": _later(App._model)},
+    (*_MODEL, "ready"): {"GET": _later(App._model_ready)},
     (*_MODEL, "infer"): {"POST": App._infer},
-    (*_MODEL, "explain"): {"POST": App._explain},
-    (*_MODEL, "feedback"): {"POST": App._feedback},
-    (*_MODEL, "events", "*"): {"POST": App._events},
+    (*_MODEL, "explain"): {"POST": _later(App._explain)},
+    (*_MODEL, "feedback"): {"POST": _later(App._feedback)},
+    (*_MODEL, "events", "*"): {"POST": _later(App._events)},
 }
 
 

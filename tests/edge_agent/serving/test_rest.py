@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from edge_agent.monitor import Monitor
-from edge_agent.serving import rest
+from edge_agent.serving import rest, tensors
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.http_protocol import MAX_BODY_BYTES
 from edge_agent.serving.release import LoadedRelease
@@ -27,11 +27,13 @@ END = BEGIN + 300 * SECOND
 
 @asynccontextmanager
 async def served(
-    monitor: Monitor, release: LoadedRelease | None
+    monitor: Monitor, release: LoadedRelease | None, *others: LoadedRelease
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A real HTTP server on loopback and a client to it."""
     engine = Engine(monitor, slices={}, max_queue_rows=2048, now_us=lambda: END)
     engine.set_active(release, "incumbent", None)
+    for other in others:
+        engine.add_lane().set_active(other, "incumbent", None)
     port = free_port()
     task = asyncio.create_task(rest.serve(rest.create_app(engine, "0.1.0"), rest.listen(port)))
     try:
@@ -248,6 +250,44 @@ async def test_bad_events_get_one_line(
         assert "unknown stream letters" in other.json()["error"]
         unknown = await client.post("/v2/models/other/events/parcels", json=EVENTS)
         assert unknown.status_code == 404
+
+
+async def test_several_models_answer_by_name(
+    monitor: Monitor, release: LoadedRelease, parcels: LoadedRelease
+) -> None:
+    async with served(monitor, release, parcels) as client:
+        motion = await client.post(INFER, json={"inputs": [tensor(1)]})
+        place = await client.post(f"{PARCELS}/infer", json={"inputs": inputs()})
+        noted = await client.post(f"{PARCELS}/events/parcels", json=EVENTS)
+        unknown = await client.post("/v2/models/other/infer", json={"inputs": [tensor(1)]})
+        nameless = await client.post("/v2/models//infer", json={"inputs": [tensor(1)]})
+        metrics = (await client.get("/metrics")).text
+    answers = [motion.json(), place.json(), noted.json()]
+    assert [one["model_name"] for one in answers] == ["tiny-motion", "tiny-parcels", "tiny-parcels"]
+    assert (unknown.status_code, nameless.status_code) == (404, 404)
+    assert "served: tiny-motion, tiny-parcels" in unknown.json()["error"]
+    assert metrics.count('serinus_release_info{model="tiny-') == 2
+
+
+async def test_a_defect_of_ours_costs_one_request(
+    monitor: Monitor, release: LoadedRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with served(monitor, release) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(tensors, "samples_of", broken)
+            patched.setattr(tensors, "outputs_of", broken)
+            asked = await client.post(INFER, json={"inputs": [tensor(1)]})
+            told = await client.get("/v2/models/tiny-motion")
+            patched.undo()
+            patched.setattr(tensors, "answered", broken)
+            answered = await client.post(INFER, json={"inputs": [tensor(1)]})
+        for answer, status in ((asked, 500), (told, 500), (answered, 503)):
+            assert (answer.status_code, set(answer.json())) == (status, {"error"})
+            assert "RuntimeError: a defect" in answer.json()["error"]
+        assert (await client.post(INFER, json={"inputs": [tensor(1)]})).status_code == 200
 
 
 def test_a_busy_port_is_named() -> None:
