@@ -15,19 +15,23 @@ class Downloads:
     """Downloads in a thread of their own, which end early where nobody wants them any more."""
 
     def __init__(
-        self, fetcher: Fetcher, wishes: Wishes, *, attempts: int, first_pause: float
+        self,
+        fetcher: Fetcher,
+        wishes: Wishes,
+        *,
+        attempts: int,
+        first_pause: float,
+        held_up: Callable[[str], None] = lambda trouble: None,
     ) -> None:
         self._fetcher = fetcher
         self._wishes = wishes
         self._attempts = attempts
         self._first_pause = first_pause
+        self._held_up = held_up
+        """Told what is in the way while it is tried again."""
 
-    async def fetch(self, ref: ReleaseRef, held_up: Callable[[str], None]) -> bool:
+    async def fetch(self, ref: ReleaseRef) -> bool:
         """Bring one release here; false where a newer wish came meanwhile.
-
-        Args:
-            ref: the release.
-            held_up: told what is in the way, while it is tried again.
 
         Raises:
             Unavailable: it gave up, and says why and after how many attempts.
@@ -46,7 +50,7 @@ class Downloads:
                     raise Unavailable(
                         f"{error} (gave up after {patience.failed} attempts)"
                     ) from error
-                held_up(str(error))
+                self._held_up(str(error))
             if await self.pause(patience.failed - 1):
                 return False
 

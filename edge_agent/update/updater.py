@@ -69,6 +69,7 @@ class Updater:
             self._wishes,
             attempts=settings.max_attempts,
             first_pause=settings.retry_seconds,
+            held_up=self._hold_up,
         )
         self._starts = Starts(journal, settings.max_starts)
         self._trial: TrialWatch | None = None
@@ -296,17 +297,18 @@ class Updater:
             if self._roles.holds(ref):
                 continue
             try:
-                if not await self._downloads.fetch(ref, self._hold_up):
+                fetched = await self._downloads.fetch(ref)
+                self._trouble = ""
+                if not fetched:
                     return Event.DESIRED
             except Unavailable as error:
+                self._trouble = ""
                 return self._refuse(ref, error)
             except OSError:
                 raise
             except Exception as error:  # nothing that a repository sends may end the agent
                 self._slots.discard(ref.digest)
                 return self._refuse(ref, _explained(ref, error))
-            finally:
-                self._trouble = ""
         return Event.DONE
 
     async def _verify(self) -> Event:
