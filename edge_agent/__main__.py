@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from edge_agent.allocator import keep_freed_memory
 from edge_core.errors import SerinusError
 
 EXAMPLES = """examples:
@@ -50,8 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, required=True, help="settings file (TOML)")
         if name == "install":
             command.add_argument("bundle", type=Path, help="bundle folder or archive")
-    serve = commands.add_parser("serve", help="serve one bundle without a fleet")
-    serve.add_argument("bundle", type=Path, help="bundle folder")
+    serve = commands.add_parser("serve", help="serve bundles without a fleet")
+    serve.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="bundle folder")
     serve.add_argument("--socket", type=Path, required=True, help="Unix socket to serve on")
     serve.add_argument("--target", default="cpu-x86_64-ort", help="variant (default: %(default)s)")
     return parser
@@ -60,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = build_parser().parse_args(arguments)
+    if options.command in ("run", "serve"):
+        keep_freed_memory()
     try:
         match options.command:
             case "run":
@@ -71,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "install":
                 _install(options.bundle, options.config)
             case _:
-                _serve(options.bundle, options.target, options.socket)
+                _serve(options.bundles, options.target, options.socket)
     except SerinusError as error:
         print(f"serinus-agent: {error}", file=sys.stderr)
         return 2
@@ -95,7 +98,7 @@ def _run(path: Path) -> None:
         raise InvalidConfiguration(f"{path}: 'run' needs [repository] and [mqtt]")
 
     async def serve() -> None:
-        await Agent(config).run(_stop_on_signals())
+        await Agent(config, configs.supervision()).run(_stop_on_signals())
 
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
     with only_one(config.state_dir):
@@ -130,12 +133,12 @@ def _install(bundle: Path, path: Path) -> None:
     print(f"installed {ref.name} ({ref.digest[:12]}); start the agent to serve it")
 
 
-def _serve(bundle: Path, target: str, socket: Path) -> None:
+def _serve(bundles: list[Path], target: str, socket: Path) -> None:
     from edge_agent.serving import standalone
 
     async def serve() -> None:
         now_ms = time.time_ns() // 1_000_000
-        await standalone.serve(bundle, target, socket, now_ms, _stop_on_signals())
+        await standalone.serve(bundles, target, socket, now_ms, _stop_on_signals())
 
     asyncio.run(serve())
 

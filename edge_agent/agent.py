@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, Supervision
+from edge_agent.download import Pace
 from edge_agent.memory_file import MemoryFile
 from edge_agent.memory_keeper import MemoryKeeper
 from edge_agent.monitor import Monitor
@@ -22,9 +23,12 @@ from edge_agent.outbox import SAMPLES, STATS, Outbox
 from edge_agent.repository import TufRepository
 from edge_agent.serving import rest, socket
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.prediction_log import PredictionLog
+from edge_agent.supervisor import Supervisor
 from edge_agent.update.journal import Journal
 from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
+from edge_agent.watchdog import Watchdog
 from edge_core.errors import InvalidConfiguration, InvalidMessage, SerinusError
 from edge_core.messages import codec, topics
 from edge_core.messages.deployment import DesiredState
@@ -59,7 +63,7 @@ class SystemClock:
 class Agent:
     """One device in a fleet."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, supervision: Supervision | None = None) -> None:
         assert config.repository is not None, "the fleet mode needs a repository"
         assert config.mqtt is not None, "the fleet mode needs a broker"
         self._config = config
@@ -80,6 +84,8 @@ class Agent:
             slices=config.slices,
             max_queue_rows=config.serving.max_queue_rows,
             now_us=self._clock.now_us,
+            cache_rows=config.serving.cache_rows,
+            prediction_log=_prediction_log(config),
         )
         self._keeper = MemoryKeeper(
             MemoryFile(
@@ -102,21 +108,36 @@ class Agent:
                 url=config.repository.url,
                 trusted_root=_read_root(config.repository.trusted_root),
                 folder=config.state_dir / "tuf",
+                pace=Pace(
+                    most=config.update.max_bytes_per_second,
+                    least=config.update.min_bytes_per_second,
+                    stall_seconds=config.update.stall_seconds,
+                ),
             ),
-            server=self._engine,
+            server=self._engine.lanes[0],
+            behaviour=self._monitor,
             target=config.target,
             settings=config.update,
             clock=self._clock,
             changed=self._state_dirty.set,
+        )
+        self._supervisor = Supervisor(supervision or Supervision())
+        self._watchdog = Watchdog(
+            (self._engine.thread.heartbeat, self._updater.opening), config.update.hang_seconds
         )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and follow the fleet until ``stop`` is set; then send what is left, shortly."""
         port = self._config.serving.rest_port
         listener = rest.listen(port) if port else None
-        server = await socket.listen(self._config.serving.socket, self._engine, self.status)
+        server = await socket.listen(
+            self._config.serving.socket,
+            self._engine,
+            self.status,
+            mode=int(self._config.serving.socket_mode, 8),
+        )
         tasks = [self._updater.run(), self._follow_link(), self._send(), self._fold()]
-        tasks.append(self._keeper.run())
+        tasks += [self._keeper.run(), self._show_life()]
         if listener is not None:
             app = rest.create_app(self._engine, version("serinus"))
             tasks.append(rest.serve(app, listener))
@@ -125,6 +146,8 @@ class Agent:
         self._state_dirty.set()
         running = [asyncio.create_task(task) for task in tasks]
         log.info("%s serves on %s", self._config.device, self._config.serving.socket)
+        self._watchdog.start()
+        self._supervisor.ready()
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -132,12 +155,14 @@ class Agent:
                 if task.done():
                     task.result()  # none of them ends by itself: raise what ended it
         finally:
+            self._supervisor.stopping()
             for task in running:
                 task.cancel()
             stopping.cancel()
             await asyncio.gather(*running, stopping, return_exceptions=True)
             server.close()
             await self._engine.close()
+            self._watchdog.stop()
             await self._keeper.finish()
             await self._flush()
             await self._link.stop()
@@ -159,6 +184,9 @@ class Agent:
             "connected": self._connected,
             "rows": self._engine.totals.rows,
             "errors": self._engine.totals.errors,
+            "cached": self._engine.totals.cached,
+            "refused_requests": self._engine.refusals.total,
+            "undeclared_consumers": ", ".join(self._undeclared()),
             "features": active.kind if active else None,
             "memory": self._engine.remembering.beginning,
             "memory_stored": self._keeper.stored,
@@ -169,6 +197,17 @@ class Agent:
             "dropped_messages": self._outbox.dropped,
             "troubles": "; ".join(self._outbox.troubles),
         }
+
+    async def _show_life(self) -> None:
+        """Tell the supervisor that the event loop runs, and what a person would ask for."""
+        while True:
+            self._supervisor.alive(self._said)
+            await asyncio.sleep(self._supervisor.pause_seconds)
+
+    def _undeclared(self) -> list[str]:
+        """Who asked and is not known to; nobody where the settings name nobody."""
+        declared = self._config.serving.consumers
+        return sorted(self._engine.consumers - set(declared)) if declared else []
 
     async def _follow_link(self) -> None:
         while True:
@@ -313,6 +352,7 @@ class Agent:
             reason=self._updater.reason,
             refusals=entry.refusals,
             troubles=self._outbox.troubles,
+            probation=self._updater.probation,
         )
 
 
@@ -322,6 +362,11 @@ def _stamped(window: StatsWindow, epoch: str, sequence: int) -> bytes:
 
 def _unstamped(sample: Sample, epoch: str, sequence: int) -> bytes:
     return codec.encode(sample)
+
+
+def _prediction_log(config: AgentConfig) -> PredictionLog | None:
+    limit = config.serving.prediction_log_bytes
+    return PredictionLog(config.state_dir, max_bytes=limit) if limit else None
 
 
 def _read_root(path: Path) -> bytes:

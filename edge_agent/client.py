@@ -3,9 +3,13 @@
 import asyncio
 import itertools
 import socket
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,29 +19,55 @@ from edge_agent.serving.fields import encoded
 from edge_agent.serving.frames import (
     Answers,
     Ask,
+    Attach,
+    Detach,
     Failure,
     Feedback,
     Joined,
     Noted,
     Observe,
     Predict,
+    PredictShared,
     Push,
     Status,
     StatusAnswer,
 )
 from edge_agent.serving.predictions import Prediction
+from edge_agent.shared_windows import SharedWindows
 from edge_core import errors
 from edge_core.errors import InvalidInput, InvalidMessage, SerinusError, Unavailable
 from edge_core.features.columns import Given
 
 
-def _predict(request_id: int, samples: npt.ArrayLike, slices: dict[str, str] | None) -> Predict:
+class _Terms(NamedTuple):
+    """What goes with each request: which model, and until when an answer is worth having."""
+
+    model: str
+    timeout: float
+
+    def fields(self) -> dict[str, Any]:
+        """Fields of a request that is sent now.
+
+        The deadline is the moment at which the client stops waiting: the agent does no work for
+        nobody.
+        """
+        now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        return {"model": self.model, "deadline_us": now_us + int(self.timeout * 1e6)}
+
+
+def _predict(
+    request_id: int, samples: npt.ArrayLike, slices: dict[str, str] | None, terms: _Terms
+) -> Predict:
     array = np.ascontiguousarray(samples, dtype="<f4")
     if array.ndim != 3:
         raise InvalidInput(f"samples have shape {list(array.shape)}; needed are three axes")
     batch, count, inputs = array.shape
     return Predict(
-        id=request_id, shape=(batch, count, inputs), samples=array.tobytes(), slices=slices or {}
+        id=request_id,
+        shape=(batch, count, inputs),
+        samples=array.tobytes(),
+        slices=slices or {},
+        **terms.fields(),
     )
 
 
@@ -47,6 +77,7 @@ def _push(
     times_us: npt.ArrayLike,
     samples: npt.ArrayLike,
     slices: dict[str, str] | None,
+    terms: _Terms,
 ) -> Push:
     return Push(
         id=request_id,
@@ -54,6 +85,7 @@ def _push(
         times_us=np.ascontiguousarray(times_us, dtype="<i8").tobytes(),
         samples=np.ascontiguousarray(samples, dtype="<f4").tobytes(),
         slices=slices or {},
+        **terms.fields(),
     )
 
 
@@ -64,6 +96,7 @@ def _observe(
     sequence: npt.ArrayLike,
     fields: Given,
     arrived_us: npt.ArrayLike | None,
+    terms: _Terms,
 ) -> Observe:
     return Observe(
         id=request_id,
@@ -72,11 +105,12 @@ def _observe(
         sequence=_moments("sequence numbers", sequence),
         fields=encoded(fields),
         arrived_us=None if arrived_us is None else _moments("arrivals", arrived_us),
+        **terms.fields(),
     )
 
 
-def _ask(request_id: int, fields: Given, slices: dict[str, str] | None) -> Ask:
-    return Ask(id=request_id, fields=encoded(fields), slices=slices or {})
+def _ask(request_id: int, fields: Given, slices: dict[str, str] | None, terms: _Terms) -> Ask:
+    return Ask(id=request_id, fields=encoded(fields), slices=slices or {}, **terms.fields())
 
 
 def _moments(what: str, values: npt.ArrayLike) -> bytes:
@@ -140,11 +174,19 @@ def _status(response: frames.Response) -> dict[str, str | int | float | bool | N
 
 
 class AgentClient:
-    """Blocking client; one request at a time. Not for several threads."""
+    """Blocking client; one request at a time, or a pipeline of them. Not for several threads."""
 
-    def __init__(self, path: str | Path, *, timeout: float = 10.0) -> None:
+    def __init__(self, path: str | Path, *, timeout: float = 10.0, model: str = "") -> None:
+        """Connect.
+
+        Args:
+            path: the agent's socket.
+            timeout: seconds until an answer is no longer waited for, nor computed.
+            model: its name, where the agent serves several.
+        """
         self._path = Path(path)
         self._timeout = timeout
+        self._terms = _Terms(model, timeout)
         self._ids = itertools.count(1)
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
@@ -158,7 +200,68 @@ class AgentClient:
         self, samples: npt.ArrayLike, slices: dict[str, str] | None = None
     ) -> list[Prediction]:
         """Answer whole raw windows, float32 [batch, samples, inputs]."""
-        return _predictions(self._ask(_predict(next(self._ids), samples, slices)))
+        return _predictions(self._ask(_predict(next(self._ids), samples, slices, self._terms)))
+
+    def predict_each(
+        self,
+        batches: Iterable[npt.ArrayLike],
+        slices: dict[str, str] | None = None,
+        *,
+        in_flight: int = 32,
+    ) -> Iterator[list[Prediction]]:
+        """Answer many batches of windows in their order, sending some ahead.
+
+        Args:
+            batches: float32 [batch, samples, inputs] each.
+            slices: of all of them.
+            in_flight: requests that wait for their answers at most.
+        """
+        asked: deque[int] = deque()
+        answers: dict[int, frames.Response] = {}
+        for samples in batches:
+            request = _predict(next(self._ids), samples, slices, self._terms)
+            self._send(request)
+            asked.append(request.id)
+            if len(asked) >= in_flight:
+                yield _predictions(self._answer_to(asked.popleft(), answers))
+        while asked:
+            yield _predictions(self._answer_to(asked.popleft(), answers))
+
+    def share(self, shape: tuple[int, int, int]) -> SharedWindows:
+        """Share memory for windows, float32 [batch, samples, inputs], with the agent.
+
+        Worth it for large ones: what is written there is not sent.
+        """
+        windows = SharedWindows(next(self._ids), shape)
+        try:
+            request = Attach(id=next(self._ids), region=windows.region, size=windows.array.nbytes)
+            socket.send_fds(self._socket, [frames.encode(request)], [windows.descriptor])
+            _checked(self._receive_response())
+        except (OSError, SerinusError) as error:
+            windows.close()
+            if isinstance(error, OSError):
+                raise _unavailable(self._path, error) from error
+            raise
+        return windows
+
+    def predict_shared(
+        self, windows: SharedWindows, slices: dict[str, str] | None = None
+    ) -> list[Prediction]:
+        """Answer the windows that stand in shared memory now."""
+        request = PredictShared(
+            id=next(self._ids),
+            region=windows.region,
+            offset=0,
+            shape=windows.shape,
+            slices=slices or {},
+            **self._terms.fields(),
+        )
+        return _predictions(self._ask(request))
+
+    def unshare(self, windows: SharedWindows) -> None:
+        """Let go of shared memory on both sides."""
+        windows.close()
+        _checked(self._ask(Detach(id=next(self._ids), region=windows.region)))
 
     def push(
         self,
@@ -168,7 +271,8 @@ class AgentClient:
         slices: dict[str, str] | None = None,
     ) -> list[Prediction]:
         """Feed a sensor stream: times int64 [n] in microseconds, samples float32 [n, inputs]."""
-        return _predictions(self._ask(_push(next(self._ids), stream, times_us, samples, slices)))
+        request = _push(next(self._ids), stream, times_us, samples, slices, self._terms)
+        return _predictions(self._ask(request))
 
     def observe(
         self,
@@ -187,12 +291,14 @@ class AgentClient:
             fields: a column for each of the stream's fields.
             arrived_us: when they came, int64 [n]; left out for now.
         """
-        request = _observe(next(self._ids), stream, times_us, sequence, fields, arrived_us)
+        request = _observe(
+            next(self._ids), stream, times_us, sequence, fields, arrived_us, self._terms
+        )
         return _noted(self._ask(request))
 
     def ask(self, fields: Given, slices: dict[str, str] | None = None) -> list[Prediction]:
         """Answer requests, a column for each field; without the one of their time, of now."""
-        return _predictions(self._ask(_ask(next(self._ids), fields, slices)))
+        return _predictions(self._ask(_ask(next(self._ids), fields, slices, self._terms)))
 
     def feedback(self, prediction_id: str, label: str) -> bool:
         """Report the true class of a prediction; false when the agent no longer knows it."""
@@ -208,11 +314,38 @@ class AgentClient:
         self._socket.close()
 
     def _ask(self, request: frames.Request) -> frames.Response:
+        self._send(request)
+        response = self._receive_response()
+        if response.id != request.id and not isinstance(response, Failure):
+            self.close()
+            raise InvalidMessage(
+                f"the answer to request {response.id} came for {request.id}; connect again"
+            )
+        return response
+
+    def _send(self, request: frames.Request) -> None:
         data = frames.encode(request)
-        try:
+        with self._translated():
             self._socket.sendall(data)
+
+    def _receive_response(self) -> frames.Response:
+        with self._translated():
             header = self._receive(frames.HEADER.size)
-            response = frames.decode_response(self._receive(frames.frame_length(header)))
+            return frames.decode_response(self._receive(frames.frame_length(header)))
+
+    def _answer_to(self, request_id: int, answers: dict[int, frames.Response]) -> frames.Response:
+        """The answer to one of several requests; others that come first are kept."""
+        while request_id not in answers:
+            response = self._receive_response()
+            if response.id == 0:
+                return response  # a failure that is not about one request
+            answers[response.id] = response
+        return answers.pop(request_id)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except TimeoutError as error:
             # A late answer would be taken for the answer to the next request.
             self.close()
@@ -220,12 +353,6 @@ class AgentClient:
         except OSError as error:
             self.close()
             raise _unavailable(self._path, error) from error
-        if response.id != request.id and not isinstance(response, Failure):
-            self.close()
-            raise InvalidMessage(
-                f"the answer to request {response.id} came for {request.id}; connect again"
-            )
-        return response
 
     def _receive(self, count: int) -> bytes:
         data = bytearray()
@@ -253,9 +380,11 @@ class AgentClient:
 class AsyncAgentClient:
     """Client for asyncio. Requests may overlap; answers find theirs by id."""
 
-    def __init__(self, path: str | Path, *, timeout: float = 10.0) -> None:
+    def __init__(self, path: str | Path, *, timeout: float = 10.0, model: str = "") -> None:
+        """Take where to connect; see :class:`AgentClient`."""
         self._path = Path(path)
         self._timeout = timeout
+        self._terms = _Terms(model, timeout)
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[frames.Response]] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -274,7 +403,9 @@ class AsyncAgentClient:
         self, samples: npt.ArrayLike, slices: dict[str, str] | None = None
     ) -> list[Prediction]:
         """Answer whole raw windows, float32 [batch, samples, inputs]."""
-        return _predictions(await self._ask(_predict(next(self._ids), samples, slices)))
+        return _predictions(
+            await self._ask(_predict(next(self._ids), samples, slices, self._terms))
+        )
 
     async def push(
         self,
@@ -284,7 +415,7 @@ class AsyncAgentClient:
         slices: dict[str, str] | None = None,
     ) -> list[Prediction]:
         """Feed a sensor stream: times int64 [n] in microseconds, samples float32 [n, inputs]."""
-        request = _push(next(self._ids), stream, times_us, samples, slices)
+        request = _push(next(self._ids), stream, times_us, samples, slices, self._terms)
         return _predictions(await self._ask(request))
 
     async def observe(
@@ -304,12 +435,14 @@ class AsyncAgentClient:
             fields: a column for each of the stream's fields.
             arrived_us: when they came, int64 [n]; left out for now.
         """
-        request = _observe(next(self._ids), stream, times_us, sequence, fields, arrived_us)
+        request = _observe(
+            next(self._ids), stream, times_us, sequence, fields, arrived_us, self._terms
+        )
         return _noted(await self._ask(request))
 
     async def ask(self, fields: Given, slices: dict[str, str] | None = None) -> list[Prediction]:
         """Answer requests, a column for each field; without the one of their time, of now."""
-        return _predictions(await self._ask(_ask(next(self._ids), fields, slices)))
+        return _predictions(await self._ask(_ask(next(self._ids), fields, slices, self._terms)))
 
     async def feedback(self, prediction_id: str, label: str) -> bool:
         """Report the true class of a prediction; false when the agent no longer knows it."""

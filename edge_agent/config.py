@@ -1,5 +1,6 @@
 """The agent's settings: the only reader of files and the only place for defaults."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -45,6 +46,14 @@ class Serving(_Section, frozen=True, kw_only=True):
     rest_port: Port = 0
     """Port of the Open Inference Protocol on 127.0.0.1; 0 leaves it off."""
     max_queue_rows: Annotated[int, msgspec.Meta(ge=1)] = 4096
+    socket_mode: Annotated[str, msgspec.Meta(pattern=r"^0?[0-7]{3}\Z")] = "0600"
+    """Who may open the socket, as chmod has it."""
+    cache_rows: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    """Answers that each model keeps for rows that come again; 0 for none."""
+    prediction_log_bytes: Annotated[int, msgspec.Meta(ge=0)] = 8 * 1024 * 1024
+    """Of ``predictions.log`` and the older one together; 0 for none."""
+    consumers: list[Name] = []
+    """Who is known to ask, such as ``uid:1000/camera.py``; ``status`` names others."""
 
 
 class Telemetry(_Section, frozen=True, kw_only=True):
@@ -74,8 +83,23 @@ class Update(_Section, frozen=True, kw_only=True):
     max_starts: Annotated[int, msgspec.Meta(ge=1)] = 3
     """Starts in one state of an update after which its release is taken for one that crashes."""
     max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 10
+    """Downloads in a row that brought nothing, after which the update fails and says why."""
     retry_seconds: Positive = 1.0
     """First pause after a failed download; doubled each time, with jitter, up to a minute."""
+    quota_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """What releases may take on this device's disk; without it, as much as is free."""
+    max_bytes_per_second: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Limit of a download; without it, as fast as it goes."""
+    min_bytes_per_second: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    """A download that is slower on average is ended, and tried again."""
+    stall_seconds: Positive = 20.0
+    """Longest silence of a server."""
+    max_latency_factor: Annotated[float, msgspec.Meta(ge=1)] = 4.0
+    """How much slower than the release before a new one may be, where it is over its budget."""
+    max_divergence: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+    """How far a new release's answers may be from earlier ones and from its reference, 0 to 1."""
+    hang_seconds: Positive = 60.0
+    """The process is ended where answering one batch, or opening a model, takes longer."""
 
 
 class Sideload(_Section, frozen=True, kw_only=True):
@@ -104,6 +128,27 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
             raise ValueError(f"device {self.device!r} does not match {DEVICE_PATTERN.pattern}")
         if (self.repository is None) != (self.mqtt is None):
             raise ValueError("[repository] and [mqtt] go together: a fleet needs both")
+
+
+class Supervision(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor that started this process expects, such as systemd."""
+
+    address: str | None = None
+    """Its socket: a path, or ``@`` and an abstract name; none without a supervisor."""
+    watchdog_seconds: float | None = None
+    """It ends the process where that is silent for longer; none where it does not watch."""
+
+
+def supervision() -> Supervision:
+    """Read what sd_notify(3) and sd_watchdog_enabled(3) pass on; odd values count as none."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    watched = for_us and microseconds.isascii() and microseconds.isdigit() and int(microseconds)
+    return Supervision(
+        address=address if address[:1] in ("/", "@") else None,
+        watchdog_seconds=int(microseconds) / 1e6 if watched else None,
+    )
 
 
 def load(path: Path) -> AgentConfig:

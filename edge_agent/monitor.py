@@ -6,12 +6,13 @@ keeps the open cells whole.
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.conduct import Conduct, Conducts
 from edge_agent.inference.session import Float32
 from edge_agent.sampling import Sampled, Sampling
 from edge_agent.serving.predictions import Given
@@ -53,6 +54,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     slices: dict[str, str]
     sampled: Sequence[Sampled] = ()
     """Rows to be sampled."""
+    consumers: Mapping[str, int] = {}
+    """Rows by who asked for them."""
+    cached: int = 0
+    """Rows that were answered from the cache."""
 
 
 def joined(parts: list[Float32]) -> Float32:
@@ -104,6 +109,17 @@ class _Cell:
         self.paired[field] = self.paired.get(field, 0) + rows
 
 
+_Cells = dict[tuple[Role, ReleaseRef | None, tuple[tuple[str, str], ...]], _Cell]
+
+
+def _conducts(cells: _Cells) -> Iterator[tuple[str, Conduct]]:
+    """What the cells tell of models that answered, by digest; every cell is folded."""
+    for (role, _, _), cell in cells.items():
+        cell.fold()
+        if cell.histogram is not None and role.arm not in ("shadow", "fallback"):
+            yield role.release.digest, Conduct.of(cell.rows, cell.latency.counts, cell.histogram)
+
+
 class Monitor:
     """Open statistics of this device."""
 
@@ -113,8 +129,9 @@ class Monitor:
         """Belongs to the inference thread."""
         self._opened_ms = now_ms
         self._lock = threading.Lock()
-        self._cells: dict[tuple[Role, ReleaseRef | None, tuple[tuple[str, str], ...]], _Cell] = {}
+        self._cells: _Cells = {}
         self._samples: deque[Sample] = deque(maxlen=MAX_WAITING_SAMPLES)
+        self._conducts = Conducts()
         self.dropped_cells = 0
         self.unsendable_samples = 0
         """Samples that no message can hold."""
@@ -183,8 +200,8 @@ class Monitor:
         with self._lock:
             cells, self._cells = self._cells, {}
             opened, self._opened_ms = self._opened_ms, now_ms
-        for cell in cells.values():
-            cell.fold()
+        for digest, conduct in _conducts(cells):
+            self._conducts.add(digest, conduct)
         return [
             StatsWindow(
                 device=self._device,
@@ -209,6 +226,16 @@ class Monitor:
             )
             for (role, paired_with, slices), cell in cells.items()
         ]
+
+    def conduct(self, release: ReleaseRef, *, lately: bool = False) -> Conduct:
+        """How a release's model answered applications since the process began, or lately only."""
+        with self._lock:
+            kept = self._conducts
+            found = kept.lately(release.digest) if lately else kept.total(release.digest)
+            for digest, conduct in _conducts(self._cells):
+                if digest == release.digest:
+                    found = found.plus(conduct)
+        return found
 
     def take_samples(self) -> list[Sample]:
         """Return the waiting samples; the oldest were dropped when there were too many."""

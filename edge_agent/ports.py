@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
+from edge_agent.conduct import Conduct
 from edge_agent.serving.engine import Totals
 from edge_agent.serving.release import LoadedRelease
 from edge_core.bundle.manifest import FileEntry
@@ -39,8 +40,20 @@ class ApprovedReleases(Protocol):
         """Fetch one file of the release; raises as :meth:`manifest`, or ``InvalidBundle``."""
         ...
 
+    def cancel(self) -> None:
+        """End what is being fetched, from another thread; it raises ``Unavailable`` there."""
+        ...
+
     def clean(self) -> None:
         """Remove what was fetched and not taken."""
+        ...
+
+
+class Behaviour(Protocol):
+    """What the releases of this process did so far."""
+
+    def conduct(self, release: ReleaseRef, *, lately: bool = False) -> Conduct:
+        """How a release's model answered since the process began, or lately only."""
         ...
 
 

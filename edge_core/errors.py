@@ -44,6 +44,10 @@ class Overloaded(SerinusError):
     """A bounded queue is full; the caller should slow down."""
 
 
+class DeadlineExceeded(SerinusError):
+    """The answer would have come after the caller's deadline, so it was not computed."""
+
+
 def quoted(error: BaseException) -> str:
     """The text of an error that may repeat foreign bytes: short, and one printable line."""
     text = str(error)[:MAX_QUOTED]

@@ -53,6 +53,9 @@ class DevicesConfig(_Section, frozen=True, kw_only=True):
 
     republish_seconds: Annotated[float, msgspec.Meta(ge=0.5)] = 15.0
     """The desired state is sent again this long after it was ignored."""
+    confirm_seconds: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] | None = 900.0
+    """A device goes back from a candidate that passed its trial where the server does not hear it
+    within this time. It has to be longer than a device's statistics window."""
 
 
 class RepositoryConfig(_Section, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -36,12 +37,11 @@ class Session(Protocol):
         ...
 
 
-def open_session(path: Path, variant: VariantRecord) -> Session:
-    """Load a model file; the runtime is imported only now, since imports cost start-up time.
+def load_runtime(variant: VariantRecord) -> ModuleType:
+    """Import the runtime that a variant needs; only now, since imports cost start-up time.
 
     Raises:
         Unavailable: the runtime is not installed.
-        InvalidBundle: the runtime does not accept the file.
     """
     try:
         name = MODULES[variant.runtime]
@@ -51,11 +51,20 @@ def open_session(path: Path, variant: VariantRecord) -> Session:
             f"serves {', '.join(MODULES)}: set another target in the agent's settings"
         ) from None
     try:
-        module = importlib.import_module(name)
+        return importlib.import_module(name)
     except ImportError as error:
         raise Unavailable(
             f"target {variant.target} needs the runtime {variant.runtime}, which is not "
             f"installed ({error}); install serinus[agent]"
         ) from error
-    session: Session = module.open_model(path)
+
+
+def open_session(path: Path, variant: VariantRecord) -> Session:
+    """Load a model file.
+
+    Raises:
+        Unavailable: the runtime is not installed.
+        InvalidBundle: the runtime does not accept the file.
+    """
+    session: Session = load_runtime(variant).open_model(path)
     return session

@@ -41,13 +41,13 @@ class Admitted(NamedTuple):
 
 def windows(release: LoadedRelease, samples: npt.ArrayLike) -> Admitted:
     """Whole windows; raise :class:`InvalidInput`."""
-    definition = _of_windows(release)
     raw = _floats(samples)
-    window, inputs = definition.window.samples, definition.input_names
-    if raw.ndim != 3 or raw.shape[1:] != (window, len(inputs)):
+    if raw.shape[1:] != release.window_shape or raw.ndim != 3:
+        definition = _of_windows(release)
+        inputs = definition.input_names
         raise InvalidInput(
-            f"samples have shape {list(raw.shape)}; needed is [batch, {window}, "
-            f"{len(inputs)}] with the inputs {', '.join(inputs)}"
+            f"samples have shape {list(raw.shape)}; needed is [batch, "
+            f"{definition.window.samples}, {len(inputs)}] with the inputs {', '.join(inputs)}"
         )
     _few(len(raw), "windows")
     return Admitted(WholeWindows(raw), len(raw))

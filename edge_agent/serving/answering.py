@@ -6,26 +6,30 @@ together. A job with bad rows is refused alone.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from edge_agent.inference.session import Float32
 from edge_agent.monitor import Batch, Monitor, Role, joined
 from edge_agent.sampling import Sampled
 from edge_agent.serving.asking import Remember
 from edge_agent.serving.memory import Rows
+from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Opinion, Prediction, Recent
-from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.shadowing import Answered, Shadowing, opinion_of
 from edge_agent.serving.work import Active, Answer, Job, Remembered
 from edge_core import outputs
-from edge_core.errors import InvalidInput, SerinusError, Unavailable
+from edge_core.errors import DeadlineExceeded, InvalidInput, SerinusError, Unavailable
 from edge_core.features.request_evaluation import Observed
 
+Bool = npt.NDArray[np.bool_]
+
 MAX_BATCH_ROWS = 64
+MAX_CONSUMERS = 256
 
 log = logging.getLogger(__name__)
 
@@ -40,46 +44,69 @@ class _Made(NamedTuple):
 class Answerer:
     """Computes answers; everything but construction happens on the inference thread."""
 
-    def __init__(self, monitor: Monitor, recent: Recent, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        recent: Recent,
+        now_us: Callable[[], int],
+        prediction_log: PredictionLog | None = None,
+    ) -> None:
         self._monitor = monitor
         self._recent = recent
         self._now_us = now_us
+        self._log = prediction_log
         self._uncounted: list[Answered] = []
+        self.consumers: frozenset[str] = frozenset()
+        """Who asked so far; any thread may look."""
         self._shadowing = Shadowing(monitor)
 
     def answer(self, jobs: list[Job]) -> list[tuple[Job, Answer]]:
         """Answer jobs in the order in which they came; statistics follow in :meth:`count`."""
         answers: list[tuple[Job, Answer]] = []
-        groups: dict[tuple[int, tuple[tuple[str, str], ...]], list[_Made]] = {}
+        groups: dict[tuple[int, tuple[tuple[str, str], ...] | None], list[_Made]] = {}
+        now = time.perf_counter()
         for job in jobs:
-            rows = self._take(job)
+            rows = _expired(job) if job.deadline and job.deadline < now else self._take(job)
             if not isinstance(rows, Rows):
                 answers.append((job, rows))
             elif not len(rows.raw):
                 answers.append((job, []))
             else:
-                key = (id(job.active), tuple(job.slices.items()))
-                groups.setdefault(key, []).append(_Made(job, rows))
+                active, slices = job.active, job.slices
+                own = None if slices is active.slices else tuple(slices.items())
+                groups.setdefault((id(active), own), []).append(_Made(job, rows))
         for group in groups.values():
             for part in _parts(group):
                 answers += self._answer_together(part)
         return answers
 
-    def count(self, *, shadowed: bool) -> None:
+    def count(self) -> None:
         """Count what was answered; applications have their answers already.
 
-        With a shadow, the batches are kept for :meth:`shadow`, the oldest being dropped first.
+        Where a shadow runs, the batches are kept for :meth:`shadow`; the oldest are dropped first.
         """
         uncounted, self._uncounted = self._uncounted, []
         for answered in uncounted:
-            active, role, batch, _ = answered
-            if shadowed and role.arm != "fallback":
+            active, role, batch, remembered = answered
+            at_us = self._now_us()
+            if active.shadow is not None and role.arm != "fallback":
                 self._shadowing.add(answered)
-            self._monitor.answered(role, active.release, batch, self._now_us() // 1000)
+            self._monitor.answered(role, active.release, batch, at_us // 1000)
+            if not self.consumers.issuperset(batch.consumers):
+                self._meet(batch.consumers)
+            if self._log is not None:
+                self._log.note(at_us, role, active.release.session.runtime, remembered, batch)
+        if self._log is not None:
+            self._log.flush()
 
-    def shadow(self, shadow: LoadedRelease | None, active: Active | None) -> bool:
-        """Let the shadow answer one batch of the past; false when none is left."""
-        return self._shadowing.score_one(shadow, active)
+    def _meet(self, consumers: Mapping[str, int]) -> None:
+        for name in consumers:
+            if len(self.consumers) < MAX_CONSUMERS:
+                self.consumers |= {name}
+
+    def shadow(self) -> bool:
+        """Let a shadow answer one batch of the past; false when none is left."""
+        return self._shadowing.score_one()
 
     def _take(self, job: Job) -> Rows | Answer:
         """What the job's memory makes of it."""
@@ -100,6 +127,7 @@ class Answerer:
         return made
 
     def _answer_together(self, group: list[_Made]) -> list[tuple[Job, Answer]]:
+        """Rows of one release and slice as one batch."""
         try:
             raw = joined([made.rows.raw for made in group])
             features = _features(group, raw)
@@ -120,38 +148,47 @@ class Answerer:
     ) -> list[tuple[Job, Answer]]:
         active, slices = group[0].job.active, group[0].job.slices
         release = active.release
-        role, logits = self._logits(active, raw, features, slices)
+        role, logits, cached = self._logits(active, raw, features, slices)
         probabilities = outputs.probabilities(logits)
         opinion = opinion_of(release, probabilities)
         remembered = self._recent.remember(
-            opinion, arm=role.arm, rollout=role.rollout, slices=slices
+            opinion, arm=role.arm, rollout=role.rollout, slices=slices, target=release.target
         )
         ids = self._recent.ids(remembered)
         ended = time.perf_counter()
         latency = np.array([ended - made.job.started for made in group]) * 1e6
+        if len(raw) > len(group):
+            latency = np.repeat(latency, [len(made.rows.raw) for made in group])
         batch = Batch(
             ids=ids,
             raw=raw,
             features=features,
             probabilities=probabilities,
-            latency_us=np.repeat(latency, [len(made.rows.raw) for made in group]),
+            latency_us=latency,
             slices=slices,
             sampled=_sampled(group),
+            consumers=_consumers(group),
+            cached=0 if cached is None else int(cached.sum()),
         )
         self._uncounted.append(Answered(active, role, batch, remembered))
-        predictions = _predictions(role, opinion, batch, _times(group))
+        predictions = _predictions(active, role, opinion, batch, cached, _times(group))
         return _split(predictions, group)
 
     def _logits(
         self, active: Active, raw: Float32, features: Float32, slices: dict[str, str]
-    ) -> tuple[Role, Float32]:
-        """Logits of the model, or of the baseline when the model fails."""
+    ) -> tuple[Role, Float32, Bool | None]:
+        """Logits of the model, or of the baseline when the model fails; which were cached."""
         release, rows = active.release, len(features)
         try:
-            logits = release.logits(raw, features)
+            given = release.given(raw, features)
+            if active.cache is None:
+                logits, cached = release.session.run(given), None
+            else:
+                logits, cached = active.cache.answer(given, release.session.run)
+                active.totals.cached += int(cached.sum())
             if np.isfinite(logits).all():
                 active.totals.rows += rows
-                return active.role, logits
+                return active.role, logits, cached
             reason = "scores are not finite"
         except Unavailable as error:
             reason = str(error)
@@ -161,7 +198,23 @@ class Answerer:
         active.totals.fallbacks += rows
         self._monitor.failed(active.role, slices, rows, release.layout.confidence_size)
         role = msgspec.structs.replace(active.role, arm="fallback")
-        return role, release.fallback_logits(features)
+        return role, release.fallback_logits(features), None
+
+
+def _expired(job: Job) -> DeadlineExceeded:
+    late = (time.perf_counter() - (job.deadline or 0.0)) * 1e3
+    return DeadlineExceeded(
+        f"the deadline passed {late:.1f} ms before the model was free; nothing was computed"
+    )
+
+
+def _consumers(group: list[_Made]) -> dict[str, int]:
+    """Rows by who asked for them."""
+    found: dict[str, int] = {}
+    for job, rows in group:
+        if job.consumer:
+            found[job.consumer] = found.get(job.consumer, 0) + len(rows.raw)
+    return found
 
 
 def _refused(observed: Observed) -> int:
@@ -222,11 +275,19 @@ def _times(group: list[_Made]) -> tuple[list[int], list[int]] | None:
 
 
 def _predictions(
-    role: Role, opinion: Opinion, batch: Batch, times: tuple[list[int], list[int]] | None
+    active: Active,
+    role: Role,
+    opinion: Opinion,
+    batch: Batch,
+    cached: Bool | None,
+    times: tuple[list[int], list[int]] | None,
 ) -> list[Prediction]:
-    release, target = role.release, role.target
+    release, target, runtime = role.release, role.target, active.release.session.runtime
     model, version, digest = release.model, release.version, release.digest
-    served_by = "fallback" if role.arm == "fallback" else "model"
+    classes = opinion.classes
+    served_by = ["fallback" if role.arm == "fallback" else "model"] * len(batch.ids)
+    if cached is not None:
+        served_by = ["cache" if known else "model" for known in cached.tolist()]
     first, last = times or ([0] * len(batch.ids), [0] * len(batch.ids))
     return [
         Prediction(
@@ -235,15 +296,17 @@ def _predictions(
             version=version,
             digest=digest,
             target=target,
-            served_by=served_by,
-            label=opinion.classes[index],
+            served_by=by,
+            label=classes[index],
             confidence=scores[index],
             scores=scores,
             first_us=first_us,
             last_us=last_us,
+            runtime=runtime,
         )
-        for prediction_id, index, scores, first_us, last_us in zip(
+        for prediction_id, by, index, scores, first_us, last_us in zip(
             batch.ids,
+            served_by,
             opinion.predicted.tolist(),
             batch.probabilities.tolist(),
             first,

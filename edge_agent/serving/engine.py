@@ -1,28 +1,40 @@
-"""Takes requests, drains them as one batch whenever the runtime is free, answers all of them.
+"""Serves models: takes requests, lets the inference thread answer all that came as one batch.
 
-The event loop checks and queues; one inference thread computes. There is no batching timer: a
-batch is whatever came while the last one ran. Shadow scoring happens after the answers, only
-while nobody waits, and is dropped first.
+Applications on the socket are read by the inference thread itself; everything else asks here, on
+the event loop.
 """
 
 import asyncio
+import contextlib
 import logging
-import queue
 import secrets
-import threading
 from collections.abc import Callable
+from functools import partial
 
 import numpy.typing as npt
 
-from edge_agent.monitor import Monitor, Role
+from edge_agent.monitor import Monitor
 from edge_agent.serving import admission
 from edge_agent.serving.admission import Admitted
 from edge_agent.serving.answering import Answerer
 from edge_agent.serving.asking import Remember
+from edge_agent.serving.lane import Lane
+from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Prediction, Recent
+from edge_agent.serving.refusals import Refusals
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.remembering import Remembering
-from edge_agent.serving.work import Active, Answer, Done, Job, Remembered, Totals
+from edge_agent.serving.thread import InferenceThread
+from edge_agent.serving.work import (
+    PLAIN,
+    Active,
+    Answer,
+    Done,
+    Job,
+    Remembered,
+    Terms,
+    Totals,
+)
 from edge_core.errors import InvalidInput, Overloaded, SerinusError, Unavailable
 from edge_core.features.columns import Given
 from edge_core.features.request_evaluation import Observed
@@ -36,9 +48,11 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Serves one model: an active release, perhaps a shadow, and the baseline behind both.
+    """Serves models, each with an active release, perhaps a shadow, and a baseline behind both.
 
-    To be made and called on the event loop; only the inference thread computes.
+    To be made and called on the event loop, but for :meth:`admit`, :meth:`serving` and
+    :meth:`feedback`, which the inference thread calls as well. What does not name a model speaks
+    of the first one.
     """
 
     def __init__(
@@ -49,6 +63,8 @@ class Engine:
         max_queue_rows: int,
         now_us: Callable[[], int],
         token: str | None = None,
+        cache_rows: int = 0,
+        prediction_log: PredictionLog | None = None,
     ) -> None:
         """Start the inference thread.
 
@@ -58,72 +74,93 @@ class Engine:
             max_queue_rows: rows that may wait; more are refused as ``Overloaded``.
             now_us: UTC clock in microseconds.
             token: makes prediction ids unique among the device's processes; drawn if none.
+            cache_rows: answers that each model keeps for rows that come again; 0 for none.
+            prediction_log: notes which release gave which answer.
         """
         self._monitor = monitor
         self._slices = slices
         self._max_queue_rows = max_queue_rows
+        self._cache_rows = cache_rows
         self._loop = asyncio.get_running_loop()
-        self._active: Active | None = None
-        self._shadow: LoadedRelease | None = None
         self._recent = Recent(MAX_RECENT, token or secrets.token_hex(4))
         self._now_us = now_us
-        self._answerer = Answerer(monitor, self._recent, now_us)
-        self.remembering = Remembering()
-        """What the features remember, and where they began."""
+        self._lanes = [self._new_lane()]
+        self._serving: dict[str, Active] = {}
+        """By name; under the empty one, what answers requests that name no model."""
+        self.refusals = Refusals()
+        """Requests that were refused, whichever way they came."""
         self._admitted: list[Job] = []
+        self._answered: list[tuple[int, Done, Answer]] = []
         self._waiting_rows = 0
         self._closed = False
-        self._more_shadow = False
-        # None ends the thread. Lists of jobs, since a wake-up costs more than a job.
-        self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
-        self.totals = Totals()
-        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
-        self._thread.start()
+        self._prediction_log = prediction_log
+        self._answerer = Answerer(monitor, self._recent, now_us, prediction_log)
+        self.thread = InferenceThread(self._answerer)
+        self.thread.at_turn_end(self._hand_back)
+        self.thread.start()
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Every model, the first one first."""
+        return list(self._lanes)
+
+    @property
+    def consumers(self) -> frozenset[str]:
+        """Who asked so far, as far as they are known."""
+        return self._answerer.consumers
+
+    def add_lane(self) -> Lane:
+        """Make room for one more model."""
+        lane = self._new_lane()
+        self._lanes.append(lane)
+        return lane
+
+    def _new_lane(self) -> Lane:
+        return Lane(self._slices, cache_rows=self._cache_rows, changed=self._lanes_changed)
+
+    def _lanes_changed(self) -> None:
+        current = [lane.current for lane in self._lanes if lane.current is not None]
+        serving = {active.release.ref.model: active for active in current}
+        if len(current) == 1:
+            serving[""] = current[0]
+        self._serving = serving  # in one step: the inference thread looks into it
 
     @property
     def active(self) -> LoadedRelease | None:
         """The release that answers now."""
-        return self._active.release if self._active else None
+        return self._lanes[0].active
 
     @property
     def shadow(self) -> LoadedRelease | None:
         """The release that scores the same rows unseen."""
-        return self._shadow
+        return self._lanes[0].shadow
+
+    @property
+    def totals(self) -> Totals:
+        """What the active release did since it was activated."""
+        return self._lanes[0].totals
+
+    @property
+    def remembering(self) -> Remembering:
+        """What the features remember, and where they began."""
+        return self._lanes[0].remembering
 
     def set_active(self, release: LoadedRelease | None, arm: Arm, rollout: str | None) -> None:
-        """Let this release answer from the next request on.
-
-        What its features remember goes on where the definition is the same as before.
-        """
-        if release is None:
-            self._active = None
-            return
-        role = Role(release=release.ref, target=release.target, arm=arm, rollout=rollout)
-        declared = release.manifest.slices
-        own = {
-            name: value for name, value in self._slices.items() if value in declared.get(name, [])
-        }
-        memory = self.remembering.memory_of(release)
-        self._active = Active(release, role, own, memory, self._active)
-        self.totals = self._active.totals
+        """See :meth:`Lane.set_active`."""
+        self._lanes[0].set_active(release, arm, rollout)
 
     def set_shadow(self, release: LoadedRelease | None) -> None:
-        """Score the same rows with this release, too, unseen by applications.
-
-        Raises:
-            InvalidInput: nothing gives its features of the active release's rows.
-        """
-        if release and self._active:
-            problem = self._active.release.shadow_problem(release)
-            if problem:
-                raise InvalidInput(f"{problem}; it cannot run as its shadow")
-        self._shadow = release
+        """See :meth:`Lane.set_shadow`."""
+        self._lanes[0].set_shadow(release)
 
     async def predict(
-        self, samples: npt.ArrayLike, slices: dict[str, str] | None = None
+        self,
+        samples: npt.ArrayLike,
+        slices: dict[str, str] | None = None,
+        terms: Terms = PLAIN,
     ) -> list[Prediction]:
         """Answer whole raw windows, float32 [batch, samples, inputs]; see :meth:`submit`."""
-        answer = await self._answer_of(lambda done: self.submit(samples, slices or {}, done))
+        answer = await self._answer_of(lambda done: self.submit(samples, slices or {}, done, terms))
         assert isinstance(answer, list)
         return answer
 
@@ -133,10 +170,11 @@ class Engine:
         times_us: npt.ArrayLike,
         samples: npt.ArrayLike,
         slices: dict[str, str] | None = None,
+        terms: Terms = PLAIN,
     ) -> list[Prediction]:
         """Take sensor samples and answer the windows they complete; see :meth:`submit_push`."""
         answer = await self._answer_of(
-            lambda done: self.submit_push(stream, times_us, samples, slices or {}, done)
+            lambda done: self.submit_push(stream, times_us, samples, slices or {}, done, terms)
         )
         assert isinstance(answer, list)
         return answer
@@ -148,34 +186,47 @@ class Engine:
         sequence: npt.ArrayLike,
         fields: Given,
         arrived_us: npt.ArrayLike | None = None,
+        terms: Terms = PLAIN,
     ) -> Observed:
         """Remember events; see :meth:`submit_events`."""
         answer = await self._answer_of(
-            lambda done: self.submit_events(stream, times_us, sequence, fields, arrived_us, done)
+            lambda done: self.submit_events(
+                stream, times_us, sequence, fields, arrived_us, done, terms
+            )
         )
         assert isinstance(answer, Observed)
         return answer
 
-    async def ask(self, fields: Given, slices: dict[str, str] | None = None) -> list[Prediction]:
+    async def ask(
+        self, fields: Given, slices: dict[str, str] | None = None, terms: Terms = PLAIN
+    ) -> list[Prediction]:
         """Answer requests; see :meth:`submit_requests`."""
         answer = await self._answer_of(
-            lambda done: self.submit_requests(fields, slices or {}, done)
+            lambda done: self.submit_requests(fields, slices or {}, done, terms)
         )
         assert isinstance(answer, list)
         return answer
 
-    async def remembered(self) -> Remembered | None:
+    async def remembered(self, lane: Lane | None = None) -> Remembered | None:
         """What the features remember after all work so far; none where no release is active."""
+        lane = lane or self._lanes[0]
+        active = lane.current
         if self._closed:
-            return self.remembering.last()
-        if self._active is None:
+            return lane.remembering.last()
+        if active is None:
             return None
         job = Admitted(Remember(), 0)
-        answer = await self._answer_of(lambda done: self._admit(job, {}, done))
+        answer = await self._answer_of(lambda done: self._queue(active, job, {}, done))
         assert isinstance(answer, Remembered)
         return answer
 
-    def submit(self, samples: npt.ArrayLike, slices: dict[str, str], done: Done) -> None:
+    def submit(
+        self,
+        samples: npt.ArrayLike,
+        slices: dict[str, str],
+        done: Done,
+        terms: Terms = PLAIN,
+    ) -> None:
         """Queue whole windows; ``done`` gets the answer, or an error, on the event loop.
 
         Values are looked at on the inference thread: NaN or infinity reach ``done`` as
@@ -186,8 +237,10 @@ class Engine:
                 requests.
             Overloaded: too many rows wait already.
             Unavailable: no release is active, or the agent stops.
+            DeadlineExceeded: reaches ``done`` where the answer would come too late.
         """
-        self._admit(admission.windows(self._release(), samples), slices, done)
+        active = self.serving(terms.model)
+        self._queue(active, admission.windows(active.release, samples), slices, done, terms)
 
     def submit_push(
         self,
@@ -196,6 +249,7 @@ class Engine:
         samples: npt.ArrayLike,
         slices: dict[str, str],
         done: Done,
+        terms: Terms = PLAIN,
     ) -> None:
         """Feed a sensor stream; ``done`` gets the answers of the windows that are complete now.
 
@@ -203,8 +257,9 @@ class Engine:
 
         Raises: as :meth:`submit`.
         """
-        work = admission.samples(self._release(), stream, times_us, samples)
-        self._admit(work, slices, done)
+        active = self.serving(terms.model)
+        work = admission.samples(active.release, stream, times_us, samples)
+        self._queue(active, work, slices, done, terms)
 
     def submit_events(
         self,
@@ -214,6 +269,7 @@ class Engine:
         fields: Given,
         arrived_us: npt.ArrayLike | None,
         done: Done,
+        terms: Terms = PLAIN,
     ) -> None:
         """Remember events; ``done`` gets how many were taken, and why others were not.
 
@@ -224,35 +280,96 @@ class Engine:
             fields: a column for each of the stream's fields.
             arrived_us: when they came, int64 [n]; none for now.
             done: gets the answer.
+            terms: the model, and who asks.
 
         Raises: as :meth:`submit`; a refused batch took no event.
         """
-        work = admission.events(self._release(), stream, times_us, sequence, fields, arrived_us)
-        self._admit(work, {}, done)
+        active = self.serving(terms.model)
+        work = admission.events(active.release, stream, times_us, sequence, fields, arrived_us)
+        self._queue(active, work, {}, done, terms)
 
-    def submit_requests(self, fields: Given, slices: dict[str, str], done: Done) -> None:
+    def submit_requests(
+        self, fields: Given, slices: dict[str, str], done: Done, terms: Terms = PLAIN
+    ) -> None:
         """Answer requests, a column for each field; without the one of their time, they are of now.
 
         Raises: as :meth:`submit`.
         """
-        self._admit(admission.requests(self._release(), fields), slices, done)
+        active = self.serving(terms.model)
+        self._queue(active, admission.requests(active.release, fields), slices, done, terms)
 
     def feedback(self, prediction_id: str, label: str) -> bool:
         """Join a label with its prediction; false when it is unknown, too old or labelled.
 
+        From any thread.
+
         Raises:
-            InvalidInput: the active release has no such class.
+            InvalidInput: the release that answered has no such class, or no release has.
             Unavailable: no release is active.
         """
-        active = self._require_active()
-        if label not in active.release.classes:
-            known = ", ".join(active.release.classes)
-            raise InvalidInput(f"label {label[:64]!r} is not one of {known}")
-        given = self._recent.take(prediction_id)
+        serving = self._serving
+        if not serving:
+            raise self._not_serving("")
+        given = self._recent.take(prediction_id, label)
         if given is None:
+            known = dict.fromkeys(
+                name for active in serving.values() for name in active.release.classes
+            )
+            if label not in known:
+                raise InvalidInput(f"label {label[:64]!r} is not one of {', '.join(known)}")
             return False
-        self._monitor.labelled(given, active.release.target, label)
+        self._monitor.labelled(given, given.target, label)
         return True
+
+    def serving(self, model: str) -> Active:
+        """What answers requests for a model now; from any thread.
+
+        Raises:
+            InvalidInput: it is not served here, or several are and none is named.
+            Unavailable: no release is active, or the agent stops.
+        """
+        active = self._serving.get(model)
+        if active is None or self._closed:
+            raise self._not_serving(model)
+        return active
+
+    def admit(
+        self,
+        active: Active,
+        admitted: Admitted,
+        slices: dict[str, str],
+        done: Done,
+        terms: Terms,
+        waiting_rows: int,
+    ) -> Job:
+        """Make a job of work that may be done; from any thread.
+
+        Args:
+            active: has to answer it.
+            admitted: work that fits its definition.
+            slices: the request's own.
+            done: gets the answer on the inference thread.
+            terms: the deadline, and who asks.
+            waiting_rows: rows before it.
+
+        Raises:
+            InvalidInput: a slice is not declared.
+            Overloaded: too many rows wait already.
+        """
+        work, rows = admitted
+        if waiting_rows + rows > self._max_queue_rows:
+            raise Overloaded(
+                f"{waiting_rows} rows wait for the model already; slow down and try again"
+            )
+        return Job(
+            active=active,
+            work=work,
+            rows=rows,
+            slices=_declared(active, slices) if slices else active.slices,
+            done=done,
+            came_us=self._now_us(),
+            terms=terms,
+        )
 
     async def close(self) -> None:
         """Answer and count what waits, then stop; later requests are refused."""
@@ -260,8 +377,9 @@ class Engine:
             return
         self._closed = True
         self._hand_over()
-        self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self.thread.stop)
+        if self._prediction_log is not None:
+            self._prediction_log.close()
         await asyncio.sleep(0)  # the thread's last answers stand in the loop's queue
 
     async def _answer_of(self, submit: Callable[[Done], None]) -> Answer:
@@ -278,40 +396,32 @@ class Engine:
         submit(done)
         return await future
 
-    def _require_active(self) -> Active:
+    def _not_serving(self, model: str) -> SerinusError:
         if self._closed:
-            raise Unavailable("the agent is stopping; try again")
-        if self._active is None:
-            raise Unavailable("no release is active on this device yet; wait for its rollout")
-        return self._active
+            return Unavailable("the agent is stopping; try again")
+        serving = sorted(name for name in self._serving if name)
+        if not serving:
+            return Unavailable("no release is active on this device yet; wait for its rollout")
+        if model:
+            return InvalidInput(f"no model {model[:64]!r} here; served: {', '.join(serving)}")
+        return InvalidInput(f"several models are served; name one of {', '.join(serving)}")
 
-    def _release(self) -> LoadedRelease:
-        return self._require_active().release
-
-    def _declared(self, active: Active, slices: dict[str, str]) -> dict[str, str]:
-        """The device's slices with the request's own, as far as the release declares them."""
-        declared = active.release.manifest.slices
-        for name, value in slices.items():
-            if value not in declared.get(name, []):
-                known = "; ".join(f"{key}={'|'.join(values)}" for key, values in declared.items())
-                raise InvalidInput(
-                    f"slice {name[:64]}={value[:64]} is not declared by {active.release.ref.name}; "
-                    f"declared: {known or 'none'}"
-                )
-        return {**active.slices, **slices} if slices else active.slices
-
-    def _admit(self, admitted: Admitted, slices: dict[str, str], done: Done) -> None:
-        active, (work, rows) = self._require_active(), admitted
-        declared = self._declared(active, slices)
-        if self._waiting_rows + rows > self._max_queue_rows:
-            raise Overloaded(
-                f"{self._waiting_rows} rows wait for the model already; slow down and try again"
-            )
+    def _queue(
+        self,
+        active: Active,
+        admitted: Admitted,
+        slices: dict[str, str],
+        done: Done,
+        terms: Terms = PLAIN,
+    ) -> None:
+        """Hand work of the event loop to the inference thread."""
+        if self._closed:
+            raise self._not_serving("")
+        rows = admitted.rows
+        back = partial(self._note, rows, done)
+        job = self.admit(active, admitted, slices, back, terms, self._waiting_rows)
         self._waiting_rows += rows
-        came_us = self._now_us()
-        self._admitted.append(
-            Job(active=active, work=work, rows=rows, slices=declared, done=done, came_us=came_us)
-        )
+        self._admitted.append(job)
         if len(self._admitted) == 1:
             # After everything that this turn of the loop reads: one wake-up, one batch.
             self._loop.call_soon(self._hand_over)
@@ -319,43 +429,41 @@ class Engine:
     def _hand_over(self) -> None:
         if self._admitted:
             jobs, self._admitted = self._admitted, []
-            self._queue.put(jobs)
+            self.thread.post(partial(self._take, jobs))
 
-    def _deliver(self, answers: list[tuple[Job, Answer]]) -> None:
-        for job, answer in answers:
-            self._waiting_rows -= job.rows
+    def _take(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self.thread.take(job)
+
+    def _note(self, rows: int, done: Done, answer: Answer) -> None:
+        """Keep an answer for the event loop; on the inference thread."""
+        self._answered.append((rows, done, answer))
+
+    def _hand_back(self) -> None:
+        """Give the turn's answers to the event loop; on the inference thread."""
+        if self._answered:
+            answered, self._answered = self._answered, []
+            # Fails where the loop was closed without close(): nobody waits then.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._deliver, answered)
+
+    def _deliver(self, answered: list[tuple[int, Done, Answer]]) -> None:
+        for rows, done, answer in answered:
+            self._waiting_rows -= rows
             try:
-                job.done(answer)
+                done(answer)
             except Exception as error:  # one application's trouble is not the next one's
                 log.error("an answer was not delivered: %s: %s", type(error).__name__, error)
 
-    def _serve(self) -> None:
-        """Run the inference thread: answers first, then statistics, then the shadow."""
-        while (jobs := self._drain()) is not None:
-            if jobs:
-                answers = self._answerer.answer(jobs)
-                try:
-                    self._loop.call_soon_threadsafe(self._deliver, answers)
-                except RuntimeError:  # the loop was closed without close(): nobody waits
-                    return
-            try:
-                self._answerer.count(shadowed=self._shadow is not None)
-                idle = self._queue.empty()
-                self._more_shadow = idle and self._answerer.shadow(self._shadow, self._active)
-            except Exception as error:
-                log.error("statistics failed: %s: %s", type(error).__name__, error)
 
-    def _drain(self) -> list[Job] | None:
-        """Everything that waits; none at the end. Waits itself only if no shadow work is left."""
-        try:
-            first = self._queue.get(block=not self._more_shadow)
-        except queue.Empty:
-            return []
-        jobs = first
-        while jobs is not None and not self._queue.empty():
-            more = self._queue.get()
-            if more is None:
-                self._queue.put(None)
-                break
-            jobs += more
-        return jobs
+def _declared(active: Active, slices: dict[str, str]) -> dict[str, str]:
+    """The device's slices with the request's own, as far as the release declares them."""
+    declared = active.release.manifest.slices
+    for name, value in slices.items():
+        if value not in declared.get(name, []):
+            known = "; ".join(f"{key}={'|'.join(values)}" for key, values in declared.items())
+            raise InvalidInput(
+                f"slice {name[:64]}={value[:64]} is not declared by {active.release.ref.name}; "
+                f"declared: {known or 'none'}"
+            )
+    return {**active.slices, **slices}

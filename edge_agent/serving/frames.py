@@ -38,6 +38,41 @@ class Predict(_Request, frozen=True, kw_only=True, tag="predict"):
     samples: bytes
     """float32, row-major."""
     slices: dict[str, str] = {}
+    model: str = ""
+    """Name of the model; empty where only one is served."""
+    deadline_us: int = 0
+    """CLOCK_MONOTONIC until which an answer is worth having; 0 for ever."""
+
+
+class PredictShared(_Request, frozen=True, kw_only=True, tag="predict_shared"):
+    """Answer whole raw windows that lie in an attached region of shared memory."""
+
+    id: int
+    region: int
+    offset: int
+    """Of the first byte of the windows, float32, row-major."""
+    shape: tuple[int, int, int]
+    """Batch, samples, inputs."""
+    slices: dict[str, str] = {}
+    model: str = ""
+    deadline_us: int = 0
+
+
+class Attach(_Request, frozen=True, kw_only=True, tag="attach"):
+    """Share memory: a sealed memfd comes beside this frame, as ancillary data."""
+
+    id: int
+    region: int
+    """A number that the application chooses."""
+    size: int
+    """Bytes."""
+
+
+class Detach(_Request, frozen=True, kw_only=True, tag="detach"):
+    """Let go of a region."""
+
+    id: int
+    region: int
 
 
 class Push(_Request, frozen=True, kw_only=True, tag="push"):
@@ -50,6 +85,8 @@ class Push(_Request, frozen=True, kw_only=True, tag="push"):
     samples: bytes
     """float32 [n, inputs]."""
     slices: dict[str, str] = {}
+    model: str = ""
+    deadline_us: int = 0
 
 
 class Observe(_Request, frozen=True, kw_only=True, tag="observe"):
@@ -65,6 +102,8 @@ class Observe(_Request, frozen=True, kw_only=True, tag="observe"):
     """A column for each of the stream's fields."""
     arrived_us: bytes | None = None
     """When they came, int64 [n]; none for now."""
+    model: str = ""
+    deadline_us: int = 0
 
 
 class Ask(_Request, frozen=True, kw_only=True, tag="ask"):
@@ -74,6 +113,8 @@ class Ask(_Request, frozen=True, kw_only=True, tag="ask"):
     fields: dict[str, Column]
     """A column for each of the request's fields; the one of its time may be left out for now."""
     slices: dict[str, str] = {}
+    model: str = ""
+    deadline_us: int = 0
 
 
 class Feedback(_Request, frozen=True, kw_only=True, tag="feedback"):
@@ -90,7 +131,7 @@ class Status(_Request, frozen=True, kw_only=True, tag="status"):
     id: int
 
 
-Request = Predict | Push | Observe | Ask | Feedback | Status
+Request = Predict | PredictShared | Attach | Detach | Push | Observe | Ask | Feedback | Status
 
 
 class Answers(_Response, frozen=True, kw_only=True, tag="answers"):
@@ -116,6 +157,13 @@ class Joined(_Response, frozen=True, kw_only=True, tag="joined"):
     joined: bool
 
 
+class Attached(_Response, frozen=True, kw_only=True, tag="attached"):
+    """Regions of shared memory that are attached now."""
+
+    id: int
+    regions: list[int]
+
+
 class StatusAnswer(_Response, frozen=True, kw_only=True, tag="status"):
     """What the agent is doing, in plain names and values."""
 
@@ -131,7 +179,7 @@ class Failure(_Response, frozen=True, kw_only=True, tag="failure"):
     message: str
 
 
-Response = Answers | Noted | Joined | StatusAnswer | Failure
+Response = Answers | Noted | Joined | Attached | StatusAnswer | Failure
 
 _request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _response: msgspec.msgpack.Decoder[Response] = msgspec.msgpack.Decoder(Response)
@@ -194,7 +242,7 @@ def request_id(body: bytes | memoryview) -> int:
 def windows_of(request: Predict) -> Float32:
     """Float32 [batch, samples, inputs] of a request; raise :class:`InvalidInput`."""
     batch, samples, inputs = request.shape
-    if min(request.shape) < 1 or len(request.samples) != 4 * batch * samples * inputs:
+    if len(request.samples) != 4 * batch * samples * inputs or min(request.shape) < 1:
         raise InvalidInput(
             f"{len(request.samples)} bytes of samples do not fill the shape {list(request.shape)}"
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from edge_core.errors import InvalidInput
 from edge_core.messages.telemetry import Arm
 from edge_core.release import ReleaseRef
 from edge_core.stats.histogram import Int64
@@ -22,12 +23,14 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     digest: str
     target: str
     served_by: str
-    """``model`` or ``fallback``."""
+    """``model``, ``fallback`` or ``cache``."""
     label: str
     confidence: float
     scores: list[float]
     first_us: int = 0
     last_us: int = 0
+    runtime: str = ""
+    """Name and version of the runtime, and where it really runs."""
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +40,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     arm: Arm
     rollout: str | None
     slices: dict[str, str]
+    target: str
     predicted: str
     confidence_bin: int
     bins: int
@@ -67,6 +71,7 @@ class Remembered(msgspec.Struct, kw_only=True):
     arm: Arm
     rollout: str | None
     slices: dict[str, str]
+    target: str
     given: Opinion
     shadow: Opinion | None = None
     labelled: set[int] = msgspec.field(default_factory=set)
@@ -99,10 +104,17 @@ class Recent:
         return [f"{prefix}{number:x}" for number in range(first, first + batch.rows)]
 
     def remember(
-        self, given: Opinion, *, arm: Arm, rollout: str | None, slices: dict[str, str]
+        self, given: Opinion, *, arm: Arm, rollout: str | None, slices: dict[str, str], target: str
     ) -> Remembered:
         """Number a batch of answers and keep it."""
-        batch = Remembered(first=self._next, arm=arm, rollout=rollout, slices=slices, given=given)
+        batch = Remembered(
+            first=self._next,
+            arm=arm,
+            rollout=rollout,
+            slices=slices,
+            target=target,
+            given=given,
+        )
         with self._lock:
             self._next += batch.rows
             self._rows += batch.rows
@@ -111,8 +123,12 @@ class Recent:
                 self._forget()
         return batch
 
-    def take(self, prediction_id: str) -> Given | None:
-        """The answer with this id, once: a second label for it finds nothing."""
+    def take(self, prediction_id: str, label: str) -> Given | None:
+        """The answer with this id, once: a second label for it finds nothing.
+
+        Raises:
+            InvalidInput: the release that answered has no such class; the answer waits on.
+        """
         number = self._number(prediction_id)
         with self._lock:
             place = bisect.bisect_right(self._batches, number, key=lambda batch: batch.first) - 1
@@ -120,7 +136,12 @@ class Recent:
                 return None
             batch = self._batches[place]
             row = number - batch.first
-            if row >= batch.rows or row in batch.labelled:
+            if row >= batch.rows:
+                return None
+            if label not in batch.given.classes:
+                known = ", ".join(batch.given.classes)
+                raise InvalidInput(f"label {label[:64]!r} is not one of {known}")
+            if row in batch.labelled:
                 return None
             batch.labelled.add(row)
         return _of_row(batch, row)
@@ -152,6 +173,7 @@ def _of_row(batch: Remembered, row: int) -> Given:
         arm=batch.arm,
         rollout=batch.rollout,
         slices=batch.slices,
+        target=batch.target,
         predicted=mine.classes[mine.predicted[row]],
         confidence_bin=int(mine.confidence_bins[row]),
         bins=mine.bins,

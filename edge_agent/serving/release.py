@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from edge_agent.inference.absent import AbsentModel
 from edge_agent.inference.session import Float32, Session, open_session
 from edge_agent.serving.memory import Memory
 from edge_agent.serving.request_memory import RequestMemory
@@ -51,6 +52,8 @@ class LoadedRelease:
         self._windows = (
             Evaluator(self.definition) if isinstance(self.definition, WindowDefinition) else None
         )
+        self.window_shape = self.definition.raw_shape if self._windows is not None else None
+        """Samples and inputs of one window; none where the features are those of requests."""
         self.reference = histogram.parse(
             folders.read_limited(folder / manifests.REFERENCE, histogram.MAX_REFERENCE_BYTES)
         )
@@ -77,6 +80,22 @@ class LoadedRelease:
             target=target,
             folder=folder,
             session=open_session(folder / variant.path, variant),
+        )
+
+    @classmethod
+    def open_without_model(cls, folder: Path, target: str) -> Self:
+        """Load everything but the model and its runtime: the fallback answers every row.
+
+        Raises:
+            InvalidBundle: a file is missing or malformed.
+        """
+        manifest = folders.read(folder)
+        return cls(
+            ref=folders.ref(folder),
+            manifest=manifest,
+            target=target,
+            folder=folder,
+            session=AbsentModel(len(manifest.output.classes)),
         )
 
     def _check(self) -> None:
@@ -183,9 +202,11 @@ class LoadedRelease:
         Returns:
             float32 [batch, classes].
         """
-        if self.manifest.input == "features":
-            return self.session.run(features)
-        return self.session.run(self.evaluator.rounded(raw))
+        return self.session.run(self.given(raw, features))
+
+    def given(self, raw: Float32, features: Float32) -> Float32:
+        """What the model takes of rows: their features, or their rounded raw windows."""
+        return features if self.manifest.input == "features" else self.evaluator.rounded(raw)
 
     def fallback_logits(self, features: Float32) -> Float32:
         """Run the baseline, float32 [batch, features] -> float32 [batch, classes]."""

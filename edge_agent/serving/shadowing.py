@@ -41,12 +41,13 @@ class Shadowing:
         """Keep a batch for later."""
         self._waiting.append(answered)
 
-    def score_one(self, shadow: LoadedRelease | None, active: Active | None) -> bool:
-        """Let the shadow answer one batch; false when none is left."""
+    def score_one(self) -> bool:
+        """Let its shadow answer one batch; false when none is left."""
         if not self._waiting:
             return False
         answered = self._waiting.popleft()
-        if shadow is not None and answered.active is active:
+        shadow = answered.active.shadow
+        if shadow is not None:
             self._score(shadow, answered)
         return True
 

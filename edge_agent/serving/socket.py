@@ -1,226 +1,240 @@
-"""The fast interface: length-prefixed frames over a Unix socket."""
+"""The fast interface: length-prefixed frames over a Unix socket, read by the inference thread."""
 
 import asyncio
 import contextlib
+import logging
+import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from edge_agent.serving import frames
+from edge_agent.serving import admission, frames
+from edge_agent.serving.admission import Admitted
+from edge_agent.serving.connection import Connection
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.frames import (
     Answers,
     Ask,
+    Attach,
+    Attached,
+    Detach,
     Failure,
     Feedback,
     Joined,
     Noted,
     Observe,
     Predict,
+    PredictShared,
     Push,
     StatusAnswer,
 )
-from edge_agent.serving.work import Answer, Done, Remembered
-from edge_core.errors import InvalidConfiguration, InvalidMessage, Overloaded, SerinusError
+from edge_agent.serving.work import Active, Answer, Remembered, Terms
+from edge_core.errors import InvalidConfiguration, InvalidInput, Overloaded, SerinusError
 from edge_core.features.request_evaluation import Observed
 
 MAX_CONNECTIONS = 1024
-MAX_SKIPPED_BYTES = 64 * 1024 * 1024
-BUFFER_BYTES = 16 * 1024
-HEADER = frames.HEADER.size
+BACKLOG = MAX_CONNECTIONS
+ACCEPTED_TOGETHER = 64
 
 StatusSource = Callable[[], dict[str, str | int | float | bool | None]]
 
+log = logging.getLogger(__name__)
 
-class _Connection(asyncio.BufferedProtocol):
-    """One application. Requests may be pipelined; answers carry their ids.
 
-    Frames are parsed where the kernel put them: in one buffer, as large as the largest frame so
-    far that did not fit, and small again after it.
-    """
+class SocketServer:
+    """Applications on a Unix socket. But for :meth:`close`, the inference thread's own."""
 
-    def __init__(self, engine: Engine, status: StatusSource, open_connections: set[object]) -> None:
+    def __init__(self, listener: socket.socket, engine: Engine, status: StatusSource) -> None:
+        self._listener = listener
         self._engine = engine
+        self._thread = engine.thread
         self._status = status
-        self._open = open_connections
-        self._buffer = bytearray(BUFFER_BYTES)
-        self._filled = 0
-        self._skip = 0
-        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._connections: set[Connection] = set()
+        self._waiting: list[Connection] = []
+        # Given up for a moment where the process has no descriptor left to refuse with.
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._thread.at_turn_end(self._flush)
+        self._thread.at_stop(self._end)
+        self._thread.post(lambda: self._thread.watch(listener.fileno(), self._accept))
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, unless there are too many."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        if len(self._open) >= MAX_CONNECTIONS:
-            self._refuse(0, Overloaded(f"more than {MAX_CONNECTIONS} connections; close some"))
-            transport.close()
+    def close(self) -> None:
+        """Take no further applications; those that are there are answered. From any thread."""
+        self._thread.post(self._stop_listening)
+
+    def _stop_listening(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._thread.forget(self._listener.fileno())
+            self._listener.close()
+
+    def _end(self) -> None:
+        self._stop_listening()
+        for connection in list(self._connections):
+            connection.close()
+        os.close(self._spare)
+
+    def _accept(self, _: int) -> None:
+        for _turn in range(ACCEPTED_TOGETHER):
+            try:
+                peer, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._refuse_without_descriptor(error)
+                return
+            self._take(peer)
+
+    def _take(self, peer: socket.socket) -> None:
+        if len(self._connections) >= MAX_CONNECTIONS:
+            error = Overloaded(f"more than {MAX_CONNECTIONS} connections; close some")
+            self._engine.refusals.count(error)
+            failure = Failure(id=0, kind=type(error).__name__, message=str(error))
+            with contextlib.suppress(OSError), peer:
+                peer.setblocking(False)
+                peer.send(frames.encode(failure))
             return
-        self._open.add(self)
-
-    def connection_lost(self, _: Exception | None) -> None:
-        """Forget the connection; answers under way are dropped."""
-        self._transport = None
-        self._open.discard(self)
-
-    def pause_writing(self) -> None:
-        """Read no more requests while the application does not read its answers."""
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Go on."""
-        if self._transport is not None:
-            self._transport.resume_reading()
-
-    def get_buffer(self, _: int) -> memoryview:
-        """Where the next bytes go."""
-        return memoryview(self._buffer)[self._filled :]
-
-    def buffer_updated(self, count: int) -> None:
-        """Handle every frame that is complete now."""
-        self._filled += count
-        start = 0
-        while self._transport is not None:
-            if self._skip:
-                skipped = min(self._skip, self._filled - start)
-                self._skip -= skipped
-                start += skipped
-            if self._skip or self._filled - start < HEADER:
-                break
-            length = self._length_at(start)
-            end = start + HEADER + length
-            if length > frames.MAX_FRAME_BYTES:
-                self._skip_frame(length)
-            elif end <= self._filled:
-                self._handle(memoryview(self._buffer)[start + HEADER : end])
-                start = end
-            else:
-                break
-        self._keep(start)
-
-    def _length_at(self, start: int) -> int:
-        return int.from_bytes(self._buffer[start : start + HEADER], "little")
-
-    def _skip_frame(self, length: int) -> None:
-        """Refuse a frame by its length alone; its bytes are thrown away as they come."""
-        self._skip = HEADER + length
-        self._refuse(0, frames.too_large(length))
-        if length > MAX_SKIPPED_BYTES and self._transport is not None:
-            # No application of ours sends that: these bytes were no length.
-            self._transport.close()
-
-    def _keep(self, start: int) -> None:
-        """Move what is left to the front of a buffer in which its whole frame has room."""
-        left = self._filled - start
-        needed = BUFFER_BYTES
-        if left >= HEADER:
-            needed += min(self._length_at(start), frames.MAX_FRAME_BYTES)
-        if needed > len(self._buffer) or len(self._buffer) > 4 * needed:
-            # The old one cannot be resized: the event loop still holds a view of it.
-            fresh = bytearray(needed)
-            fresh[:left] = memoryview(self._buffer)[start : self._filled]
-            self._buffer = fresh
-        elif start:
-            self._buffer[:left] = self._buffer[start : self._filled]
-        self._filled = left
-
-    def _handle(self, body: memoryview) -> None:
-        try:
-            request = frames.decode_request(body)
-        except InvalidMessage as error:
-            self._refuse(frames.request_id(body), error)
-            return
-        try:
-            self._dispatch(request)
-        except SerinusError as error:
-            self._refuse(request.id, error)
-
-    def _dispatch(self, request: frames.Request) -> None:
-        match request:
-            case Predict():
-                samples = frames.windows_of(request)
-                self._engine.submit(samples, request.slices, self._answer(request.id))
-            case Push():
-                times, samples = frames.samples_of(request)
-                self._engine.submit_push(
-                    request.stream, times, samples, request.slices, self._answer(request.id)
-                )
-            case Observe():
-                self._observe(request)
-            case Ask():
-                self._engine.submit_requests(
-                    request.fields, request.slices, self._answer(request.id)
-                )
-            case Feedback():
-                joined = self._engine.feedback(request.prediction_id, request.label)
-                self._send(Joined(id=request.id, joined=joined))
-            case _:
-                self._send(StatusAnswer(id=request.id, status=self._status()))
-
-    def _observe(self, request: Observe) -> None:
-        arrived = request.arrived_us
-        self._engine.submit_events(
-            request.stream,
-            frames.moments_of("times", request.times_us),
-            frames.moments_of("sequence numbers", request.sequence),
-            request.fields,
-            None if arrived is None else frames.moments_of("arrivals", arrived),
-            self._answer(request.id),
+        self._connections.add(
+            Connection(
+                peer,
+                self._thread,
+                self._dispatch,
+                self._waiting.append,
+                self._engine.refusals.count,
+                self._connections.discard,
+            )
         )
 
-    def _answer(self, request_id: int) -> Done:
-        def done(answer: Answer) -> None:
-            match answer:
-                case SerinusError():
-                    self._refuse(request_id, answer)
-                case Observed(taken, dropped):
-                    counts = msgspec.structs.asdict(dropped)
-                    self._send(Noted(id=request_id, taken=taken, dropped=counts))
-                case Remembered():
-                    raise TypeError("no application asks for that")
-                case _:
-                    self._send(Answers(id=request_id, predictions=answer))
+    def _refuse_without_descriptor(self, error: OSError) -> None:
+        """End the connection that no descriptor is left for; it would come up again for ever."""
+        log.error("an application was turned away: %s", error.strerror)
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            self._listener.accept()[0].close()
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
-        return done
+    def _flush(self) -> None:
+        for connection in self._waiting:
+            connection.flush()
+        self._waiting.clear()
 
-    def _refuse(self, request_id: int, error: SerinusError) -> None:
-        self._send(Failure(id=request_id, kind=type(error).__name__, message=str(error)))
+    def _dispatch(self, connection: Connection, request: frames.Request) -> None:
+        match request:
+            case Predict():
+                active = self._engine.serving(request.model)
+                work = admission.windows(active.release, frames.windows_of(request))
+                self._admit(connection, request, active, work, request.slices)
+            case PredictShared(region=region, offset=offset, shape=shape):
+                active = self._engine.serving(request.model)
+                samples = connection.regions.windows(region, offset, shape)
+                work = admission.windows(active.release, samples)
+                self._admit(connection, request, active, work, request.slices)
+            case Push():
+                active = self._engine.serving(request.model)
+                times, samples = frames.samples_of(request)
+                work = admission.samples(active.release, request.stream, times, samples)
+                self._admit(connection, request, active, work, request.slices)
+            case Observe():
+                active = self._engine.serving(request.model)
+                self._admit(connection, request, active, _events(active, request), {})
+            case Ask():
+                active = self._engine.serving(request.model)
+                work = admission.requests(active.release, request.fields)
+                self._admit(connection, request, active, work, request.slices)
+            case Feedback():
+                joined = self._engine.feedback(request.prediction_id, request.label)
+                connection.send(Joined(id=request.id, joined=joined))
+            case Attach() | Detach():
+                _share(connection, request)
+                connection.send(Attached(id=request.id, regions=connection.regions.numbers))
+            case _:
+                asked = partial(self._tell_status, connection, request.id)
+                self._loop.call_soon_threadsafe(asked)
 
-    def _send(self, response: frames.Response) -> None:
-        if self._transport is None or self._transport.is_closing():
-            return
-        try:
-            data = frames.encode(response)
-        except InvalidMessage as error:
-            data = frames.encode(
-                Failure(id=response.id, kind=type(error).__name__, message=str(error))
-            )
-        self._transport.write(data)
+    def _admit(
+        self,
+        connection: Connection,
+        request: Predict | PredictShared | Push | Observe | Ask,
+        active: Active,
+        work: Admitted,
+        slices: dict[str, str],
+    ) -> None:
+        deadline = request.deadline_us * 1e-6 if request.deadline_us else None
+        terms = Terms(model=request.model, deadline=deadline, consumer=connection.consumer)
+        done = partial(self._answer, connection, request.id)
+        rows = self._thread.rows
+        self._thread.take(self._engine.admit(active, work, slices, done, terms, rows))
+
+    def _answer(self, connection: Connection, request_id: int, answer: Answer) -> None:
+        match answer:
+            case list():
+                connection.send(Answers(id=request_id, predictions=answer))
+            case SerinusError():
+                connection.refuse(request_id, answer)
+            case Observed(taken, dropped):
+                counts = msgspec.structs.asdict(dropped)
+                connection.send(Noted(id=request_id, taken=taken, dropped=counts))
+            case Remembered():
+                raise TypeError("no application asks for that")
+
+    def _tell_status(self, connection: Connection, request_id: int) -> None:
+        """Ask the agent, on the event loop, which owns what it tells."""
+        answer = StatusAnswer(id=request_id, status=self._status())
+        self._thread.post(partial(connection.send, answer))
 
 
-async def listen(path: Path, engine: Engine, status: StatusSource) -> asyncio.Server:
-    """Serve frames on a Unix socket that only this user may open.
+def _events(active: Active, request: Observe) -> Admitted:
+    arrived = request.arrived_us
+    return admission.events(
+        active.release,
+        request.stream,
+        frames.moments_of("times", request.times_us),
+        frames.moments_of("sequence numbers", request.sequence),
+        request.fields,
+        None if arrived is None else frames.moments_of("arrivals", arrived),
+    )
+
+
+def _share(connection: Connection, request: Attach | Detach) -> None:
+    if isinstance(request, Detach):
+        connection.regions.detach(request.region)
+        return
+    descriptor = connection.take_descriptor()
+    if descriptor is None:
+        raise InvalidInput("no memory came beside this frame; send a memfd as SCM_RIGHTS with it")
+    try:
+        connection.regions.attach(request.region, request.size, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def listen(
+    path: Path, engine: Engine, status: StatusSource, *, mode: int = 0o600
+) -> SocketServer:
+    """Serve frames on a Unix socket that only this user may open, if ``mode`` says no other.
 
     Raises:
         InvalidConfiguration: another process serves there, or the path cannot be used.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
-    connections: set[object] = set()
-    loop = asyncio.get_running_loop()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.setblocking(False)
     try:
-        server = await loop.create_unix_server(
-            lambda: _Connection(engine, status, connections), path=str(path), backlog=256
-        )
-        path.chmod(0o600)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        listener.bind(str(path))
+        path.chmod(mode)
+        listener.listen(BACKLOG)
     except OSError as error:
+        listener.close()
         raise InvalidConfiguration(
             f"cannot serve on {path}: {error.strerror or error}; name another [serving] socket"
         ) from error
-    return server
+    except InvalidConfiguration:
+        listener.close()
+        raise
+    return SocketServer(listener, engine, status)
 
 
 def _remove_stale(path: Path) -> None:

@@ -1,27 +1,49 @@
-"""Serving one bundle without a fleet: for a first look, and for measuring."""
+"""Serving bundles without a fleet: for a first look, and for measuring."""
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from edge_agent.monitor import Monitor
 from edge_agent.serving import socket
 from edge_agent.serving.engine import Engine
+from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.release import LoadedRelease
 from edge_core.bundle import folder as folders
+from edge_core.errors import InvalidConfiguration
 
 WINDOW_SECONDS = 60.0
 SAMPLE_EVERY = 100
 MAX_QUEUE_ROWS = 4096
+LOG_BYTES = 8 * 1024 * 1024
 
 
-async def serve(bundle: Path, target: str, path: Path, now_ms: int, stop: asyncio.Event) -> None:
-    """Serve the bundle's variant on a Unix socket until ``stop``; statistics are kept, not sent.
+async def serve(
+    bundles: Sequence[Path],
+    target: str,
+    path: Path,
+    now_ms: int,
+    stop: asyncio.Event,
+    *,
+    log_folder: Path | None = None,
+) -> None:
+    """Serve the bundles' variants on a Unix socket until ``stop``; statistics are kept, not sent.
+
+    Args:
+        bundles: one of each model.
+        target: of the variants.
+        path: of the socket.
+        now_ms: UTC now.
+        stop: ends it.
+        log_folder: where each prediction's release is noted; nowhere if none.
 
     Raises:
-        InvalidBundle: a file is missing or altered, or the bundle has no such variant.
+        InvalidBundle: a file is missing or altered, or a bundle has no such variant.
+        InvalidConfiguration: two bundles are of the same model.
     """
-    folders.check(bundle, folders.read(bundle))
-    release = LoadedRelease.open(bundle, target)
+    releases = [_opened(bundle, target) for bundle in bundles]
+    _refuse_twins(releases)
     loop = asyncio.get_running_loop()
     started = loop.time()
 
@@ -29,20 +51,16 @@ async def serve(bundle: Path, target: str, path: Path, now_ms: int, stop: asynci
         return now_ms * 1000 + int((loop.time() - started) * 1e6)
 
     monitor = Monitor(device="standalone", sample_every=SAMPLE_EVERY, now_ms=now_ms)
-    engine = Engine(monitor, slices={}, max_queue_rows=MAX_QUEUE_ROWS, now_us=wall_us)
-    engine.set_active(release, "incumbent", None)
-    server = await socket.listen(
-        path,
-        engine,
-        lambda: {
-            "active": release.ref.name,
-            "rows": engine.totals.rows,
-            "target": target,
-            "features": release.kind,
-            "clock_held": engine.remembering.clock_held,
-        },
+    noted = PredictionLog(log_folder, max_bytes=LOG_BYTES) if log_folder else None
+    engine = Engine(
+        monitor, slices={}, max_queue_rows=MAX_QUEUE_ROWS, now_us=wall_us, prediction_log=noted
     )
-    print(f"serving {release.ref.name} on {path} with {release.session.runtime}", flush=True)
+    for number, release in enumerate(releases):
+        lane = engine.add_lane() if number else engine.lanes[0]
+        lane.set_active(release, "incumbent", None)
+    server = await socket.listen(path, engine, partial(_status, engine, target))
+    names = ", ".join(release.ref.name for release in releases)
+    print(f"serving {names} on {path} with {releases[0].session.runtime}", flush=True)
     while not stop.is_set():
         try:
             async with asyncio.timeout(WINDOW_SECONDS):
@@ -53,3 +71,30 @@ async def serve(bundle: Path, target: str, path: Path, now_ms: int, stop: asynci
     server.close()
     await engine.close()
     path.unlink(missing_ok=True)
+
+
+def _opened(bundle: Path, target: str) -> LoadedRelease:
+    folders.check(bundle, folders.read(bundle))
+    return LoadedRelease.open(bundle, target)
+
+
+def _refuse_twins(releases: Sequence[LoadedRelease]) -> None:
+    seen: dict[str, LoadedRelease] = {}
+    for release in releases:
+        twin = seen.setdefault(release.ref.model, release)
+        if twin is not release:
+            raise InvalidConfiguration(
+                f"{twin.ref.name} and {release.ref.name} are the same model; serve one of them"
+            )
+
+
+def _status(engine: Engine, target: str) -> dict[str, str | int | float | bool | None]:
+    lanes = [lane for lane in engine.lanes if lane.active is not None]
+    return {
+        "active": ", ".join(lane.active.ref.name for lane in lanes if lane.active),
+        "rows": sum(lane.totals.rows for lane in lanes),
+        "target": target,
+        "features": ", ".join(lane.active.kind for lane in lanes if lane.active),
+        "refused_requests": engine.refusals.total,
+        "clock_held": sum(lane.remembering.clock_held for lane in lanes),
+    }

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from edge_agent.monitor import Role
+from edge_agent.serving.answer_cache import AnswerCache
 from edge_agent.serving.asking import Remember, Work
 from edge_agent.serving.memory import Memory
 from edge_agent.serving.predictions import Prediction
@@ -33,12 +34,28 @@ class Totals(msgspec.Struct, kw_only=True):
     rows: int = 0
     errors: int = 0
     fallbacks: int = 0
+    cached: int = 0
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller may add to its rows."""
+
+    model: str = ""
+    """Name of the model; empty where only one is served."""
+    deadline: float | None = None
+    """``time.perf_counter()`` until which an answer is worth having; that clock is Linux's
+    CLOCK_MONOTONIC, so that processes of one machine share it."""
+    consumer: str = ""
+    """Who asks, for the statistics."""
+
+
+PLAIN = Terms()
 
 
 class Active:
     """The release that answers, its role, its totals and what its features remember.
 
-    The memory belongs to the inference thread.
+    The memory and the cache belong to the inference thread.
     """
 
     def __init__(
@@ -47,22 +64,35 @@ class Active:
         role: Role,
         slices: dict[str, str],
         memory: Memory,
-        before: "Active | None",
+        *,
+        totals: Totals,
+        cache_rows: int = 0,
     ) -> None:
         self.release = release
         self.role = role
         self.slices = slices
         """The device's slices that the release declares."""
         self.memory = memory
-        self.totals = Totals()
-        if before is not None and before.release.ref == release.ref:
-            self.totals = before.totals
+        self.totals = totals
+        self.shadow: LoadedRelease | None = None
+        """Scores the same rows unseen; none once another release answers."""
+        self.cache = AnswerCache(cache_rows) if cache_rows else None
 
 
 class Job:
     """One admitted piece of work."""
 
-    __slots__ = ("active", "came_us", "done", "rows", "slices", "started", "work")
+    __slots__ = (
+        "active",
+        "came_us",
+        "consumer",
+        "deadline",
+        "done",
+        "rows",
+        "slices",
+        "started",
+        "work",
+    )
 
     def __init__(
         self,
@@ -73,6 +103,7 @@ class Job:
         slices: dict[str, str],
         done: Done,
         came_us: int,
+        terms: Terms = PLAIN,
     ) -> None:
         self.active = active
         self.work = work
@@ -80,6 +111,9 @@ class Job:
         """Rows that it can make at most, or what taking it costs in rows."""
         self.slices = slices
         self.done = done
+        """Called on the inference thread."""
         self.came_us = came_us
         """When it came, UTC microseconds."""
         self.started = time.perf_counter()
+        self.deadline = terms.deadline
+        self.consumer = terms.consumer

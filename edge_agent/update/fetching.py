@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from edge_agent.ports import ApprovedReleases
+from edge_agent.repository import part_of
+from edge_agent.update import room
 from edge_agent.update.slots import Slots
 from edge_core import durable
 from edge_core.bundle import folder as folders
@@ -42,16 +44,25 @@ def check_slot(folder: Path, digest: str, target: str) -> None:
 class Fetcher:
     """Collects a bundle below ``slots/<digest>.partial`` and completes it. Both steps may rerun."""
 
-    def __init__(self, repository: ApprovedReleases, slots: Slots, target: str) -> None:
+    def __init__(
+        self,
+        repository: ApprovedReleases,
+        slots: Slots,
+        target: str,
+        *,
+        quota_bytes: int | None = None,
+    ) -> None:
         self._repository = repository
         self._slots = slots
         self._target = target
+        self._quota_bytes = quota_bytes
 
     def fetch(self, ref: ReleaseRef) -> None:
         """Fetch what is missing; the release has to be approved now even if nothing is missing.
 
         Raises:
-            SerinusError: not approved, altered, for another target, or out of reach.
+            SerinusError: not approved, altered, for another target, too large for this device's
+                disk, or out of reach.
         """
         data = self._repository.manifest(ref)
         if self._slots.has(ref.digest):
@@ -62,11 +73,22 @@ class Fetcher:
         manifest = manifests.parse(data)
         folder = self._slots.partial(ref.digest)
         folder.mkdir(exist_ok=True)
-        for path in needed_files(manifest, self._target):
-            entry = manifest.file(path)
-            if not self._present(folder / path, entry):
-                self._repository.file(ref, entry, folder / path)
+        needed = [manifest.file(path) for path in needed_files(manifest, self._target)]
+        missing = [entry for entry in needed if not self._present(folder / entry.path, entry)]
+        here = sum(_held(part_of(folder / entry.path)) for entry in missing)
+        space = room.measure(folder.parent, self._quota_bytes)
+        room.check(sum(entry.size for entry in missing) - here, space, ref.name)
+        for entry in missing:
+            self._repository.file(ref, entry, folder / entry.path)
         durable.write_bytes(folder / MANIFEST, data)
+
+    def held(self, ref: ReleaseRef) -> int:
+        """Bytes that were collected of a release so far."""
+        return room.size_of(self._slots.partial(ref.digest))
+
+    def cancel(self) -> None:
+        """End what is being fetched, from another thread."""
+        self._repository.cancel()
 
     def _whole(self, digest: str) -> bool:
         try:
@@ -101,3 +123,7 @@ class Fetcher:
     def clean(self) -> None:
         """Remove what was fetched and not taken."""
         self._repository.clean()
+
+
+def _held(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0

@@ -30,6 +30,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the release that passed its probation last."""
     reason: str = ""
     refusals: list[Refusal] = []
+    unhealthy_starts: int = 0
+    """Starts of the process since it last ran for a healthy while, in states that try nothing."""
+    suspect: str | None = None
+    """Digest of the release that ended the process too often, while it is being left."""
+    without_model: str | None = None
+    """Digest of a release whose model is not opened any more; its fallback answers alone."""
 
     def refused(self, refusal: Refusal) -> "Entry":
         """Return the entry with one refusal more; only the latest few are kept."""

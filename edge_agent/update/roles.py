@@ -7,6 +7,11 @@ import asyncio
 import contextlib
 from collections.abc import Collection
 
+import msgspec
+
+from edge_agent import process_memory
+from edge_agent.heartbeat import Heartbeat
+from edge_agent.inference import session as sessions
 from edge_agent.ports import Server
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.update.fetching import check_slot
@@ -21,12 +26,14 @@ from edge_core.release import ReleaseRef
 class Roles:
     """Opens releases from their slots and gives them their roles in the server."""
 
-    def __init__(self, slots: Slots, server: Server, target: str) -> None:
+    def __init__(self, slots: Slots, server: Server, target: str, opening: Heartbeat) -> None:
         self._slots = slots
         self._server = server
         self._target = target
+        self._opening = opening
         self._loaded: dict[str, LoadedRelease] = {}
         self._broken: set[str] = set()
+        self._memory: dict[str, int] = {}
 
     def loaded(self, ref: ReleaseRef | None) -> LoadedRelease | None:
         """The release, if it was opened already."""
@@ -37,7 +44,9 @@ class Roles:
 
         A shadow whose successor was refused goes on in memory after its slot was removed.
         """
-        return self._slots.has(ref.digest) and ref in (
+        # Without its model it is not in memory as a whole.
+        there = self._slots.has(ref.digest) and ref.digest in self._loaded
+        return there and ref in (
             self._server.active.ref if self._server.active else None,
             self._server.shadow.ref if self._server.shadow else None,
         )
@@ -45,6 +54,14 @@ class Roles:
     def keep(self, digests: Collection[str]) -> None:
         """Let go of every other release in memory."""
         self._loaded = {d: r for d, r in self._loaded.items() if d in digests}
+        self._memory = {d: m for d, m in self._memory.items() if d in digests}
+
+    def memory(self, ref: ReleaseRef) -> int | None:
+        """Bytes that the process grew by when the release was opened, its runtime left out.
+
+        None where the kernel does not tell.
+        """
+        return self._memory.get(ref.digest)
 
     async def open(self, digest: str) -> LoadedRelease:
         """Load a release once.
@@ -64,7 +81,8 @@ class Roles:
     def _open(self, digest: str) -> LoadedRelease:
         if digest not in self._loaded:
             try:
-                self._loaded[digest] = LoadedRelease.open(self._slots.path(digest), self._target)
+                with self._opening:
+                    self._loaded[digest] = self._measured(digest)
             except OSError:
                 raise
             except Exception as error:  # a runtime's own errors share no base class
@@ -76,6 +94,16 @@ class Roles:
                     f"{digest[:12]} does not load: {kind}: {quoted(error)}"
                 ) from error
         return self._loaded[digest]
+
+    def _measured(self, digest: str) -> LoadedRelease:
+        folder = self._slots.path(digest)
+        sessions.load_runtime(folders.read(folder).variant(self._target))
+        before = process_memory.held_bytes()
+        release = LoadedRelease.open(folder, self._target)
+        after = process_memory.held_bytes()
+        if before is not None and after is not None:
+            self._memory[digest] = max(0, after - before)
+        return release
 
     def _blame_the_disk(self, digest: str, error: Exception) -> None:
         try:
@@ -133,11 +161,9 @@ class Roles:
         """The release to go back to, as far as the disk tells now."""
         try:
             pointer = self._slots.pointer()
-            if pointer is None or pointer.previous is None:
-                return None
-            return folders.ref(self._slots.path(pointer.previous))
-        except (OSError, SerinusError):
+        except OSError:
             return None
+        return self.ref_of(pointer.previous) if pointer and pointer.previous else None
 
     @staticmethod
     def blamed(entry: Entry) -> ReleaseRef | None:
@@ -150,23 +176,43 @@ class Roles:
             return desired.shadow
         return desired.active
 
+    def ending(self, entry: Entry) -> str | None:
+        """Digest of the release whose model ends the process, if starts in any state count."""
+        active = self._pointer(entry).active
+        return None if active == entry.without_model else active
+
+    def ref_of(self, digest: str) -> ReleaseRef | None:
+        """What a digest is called, as far as the disk tells now."""
+        try:
+            return folders.ref(self._slots.path(digest))
+        except (OSError, SerinusError):
+            return None
+
     def suspect(self, entry: Entry) -> str | None:
         """Digest of the release that has to go where an update is given up."""
+        if entry.suspect is not None:
+            return entry.suspect
         if entry.desired is not None:
             return entry.desired.active.digest if entry.desired.active else None
         # The journal is lost, so nobody knows whether the active release was ever proven.
         pointer = self._pointer(entry)
         return pointer.active if pointer.previous else None
 
-    def go_back(self, entry: Entry) -> str | None:
-        """Name the previous release instead of the suspect; returns what is proven then."""
+    def go_back(self, entry: Entry) -> Entry:
+        """Name the previous release instead of the suspect; returns what holds then.
+
+        A suspect that ended the process, and that nothing can follow, stays without its model.
+        """
         pointer, suspect = self._pointer(entry), self.suspect(entry)
         if suspect is None or pointer.active != suspect:
-            return entry.proven
+            return entry
+        proven = None if suspect == entry.proven else entry.proven
+        if pointer.previous is None and entry.suspect is not None:
+            return msgspec.structs.replace(entry, proven=proven, without_model=suspect)
         if pointer.previous is None and suspect == entry.proven:
-            return entry.proven  # it cannot serve now, but there is nothing else
+            return entry  # it cannot serve now, but there is nothing else
         self._slots.switch(Pointer(active=pointer.previous, previous=None))
-        return None if suspect == entry.proven else entry.proven
+        return msgspec.structs.replace(entry, proven=proven)
 
     async def leave_trial(self, entry: Entry, wanted: DesiredState | None) -> None:
         """Go back to the proven release where a newer wish ends another one's trial.
@@ -186,10 +232,10 @@ class Roles:
         self._server.set_shadow(None)
         self._server.set_active(release, "incumbent", None)
 
-    def stand_down(self) -> None:
-        """Serve nothing: no release here lets the agent live long enough to take a wish."""
-        self._slots.switch(Pointer())
-        self._serve_nothing()
+    def last_resort(self, entry: Entry) -> str | None:
+        """Digest of the release whose fallback answers where no model lets the agent live."""
+        pointer = self._pointer(entry)
+        return pointer.active or pointer.previous
 
     async def restore(self, entry: Entry, *, avoid: str | None) -> tuple[SerinusError | None, str]:
         """Serve what the pointer names, or the previous release where that cannot be loaded.
@@ -200,10 +246,13 @@ class Roles:
         pointer, desired = self._pointer(entry), entry.desired
         lost, reason = None, ""
         for digest in (pointer.active, pointer.previous):
-            if digest is None or digest == avoid:
+            if digest is None or (digest == avoid and digest != entry.without_model):
                 continue
             try:
-                release = await self.open(digest)
+                if digest == entry.without_model:
+                    release = await asyncio.to_thread(self._open_without_model, digest)
+                else:
+                    release = await self.open(digest)
             except SerinusError as error:
                 reason = str(error)
                 if desired and desired.active and desired.active.digest == digest:
@@ -219,6 +268,9 @@ class Roles:
             return lost, reason
         self._serve_nothing()
         return lost, reason
+
+    def _open_without_model(self, digest: str) -> LoadedRelease:
+        return LoadedRelease.open_without_model(self._slots.path(digest), self._target)
 
     async def _restore_shadow(self, entry: Entry) -> str:
         """Load the wished shadow again; without it the active release serves all the same."""

@@ -1,21 +1,82 @@
-"""Replays a bundle's golden vectors on this device, through the real evaluator and runtime."""
+"""Tries a release on this device before it serves: golden rows, and what the model costs here."""
 
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from edge_agent.inference.session import Float32
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.update import health
 from edge_core.bundle import golden as goldens
 from edge_core.errors import SerinusError
 
+WARM_UP_ROWS = 5
+MEASURED_ROWS = 200
+MEASURED_SECONDS = 1.0
+TRIES = 3
+"""The quietest counts: other work on the device makes a model look slower, never faster."""
 
-def self_test(release: LoadedRelease) -> None:
-    """Compare what this device computes with what the bundle recorded.
+
+def self_test(
+    release: LoadedRelease,
+    memory_bytes: int | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> None:
+    """Compare what this device computes, and what that costs, with what the bundle declares.
+
+    Args:
+        release: opened, and not serving yet.
+        memory_bytes: what the process grew by when it was opened; none where nobody looked.
+        alive: called between its parts, each of which should be short.
 
     Raises:
-        SerinusError: they differ.
+        SerinusError: answers differ, or the release is over its budget here.
     """
     golden = release.golden()
     features = goldens.served(release.definition, golden.raw)
-    logits = release.logits(goldens.samples(release.definition, golden.raw), features)
+    samples = goldens.samples(release.definition, golden.raw)
+    alive()
+    logits = release.logits(samples, features)
+    alive()
     expected, tolerance = golden.expected[release.target], release.variant.tolerance
     problem = health.golden_problem(golden.features, expected, features, logits, tolerance)
+    if not problem:
+        budget = release.manifest.budget
+        latency = measured_us(release, samples, features, budget.latency_us)
+        problem = health.budget_problem(latency, memory_bytes, budget)
     if problem:
         raise SerinusError(f"self-test of {release.ref.name} failed: {problem}")
+
+
+def measured_us(
+    release: LoadedRelease,
+    samples: Float32,
+    features: Float32,
+    allowed_us: float,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float | None:
+    """Median time of the model for one golden row, in microseconds; none without rows.
+
+    Measured again, a few times at most, while it is more than ``allowed_us``.
+    """
+    if not len(features):
+        return None
+    rows = np.arange(MEASURED_ROWS) % len(features)
+    for row in rows[:WARM_UP_ROWS]:
+        release.logits(samples[row : row + 1], features[row : row + 1])
+    best = float("inf")
+    for _ in range(TRIES):
+        found: list[float] = []
+        begun = clock()
+        for row in rows:
+            started = clock()
+            release.logits(samples[row : row + 1], features[row : row + 1])
+            found.append(clock() - started)
+            if clock() - begun > MEASURED_SECONDS:
+                break
+        best = min(best, float(np.median(found)) * 1e6)
+        if best <= allowed_us or not allowed_us:
+            break
+    return best

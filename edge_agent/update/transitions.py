@@ -26,6 +26,8 @@ class Event(StrEnum):
     """The process started again in this state."""
     GIVE_UP = "give_up"
     """The process started too often in this state, or nobody knows the state."""
+    CRASHING = "crashing"
+    """The process started too often where nothing new was tried, and never ran for a while."""
 
 
 class Action(StrEnum):
@@ -58,6 +60,7 @@ _RECOVER = Row("recovering", Action.RECOVER)
 
 # Starts are counted wherever a row says how to give up. A download has none: it is cut as often
 # as the power is, and what was fetched stays. A committed release has one for its shadow.
+# Whatever serves and ends the process again and again has to go in every state.
 TABLE: Final[dict[tuple[UpdateState, Event], Row]] = {
     ("idle", Event.DESIRED): _BEGIN,
     ("downloading", Event.DESIRED): _BEGIN,
@@ -99,6 +102,7 @@ TABLE: Final[dict[tuple[UpdateState, Event], Row]] = {
     ("recovering", Event.RESUME): _RECOVER,
     ("recovering", Event.GIVE_UP): Row("failed", Action.STAND_DOWN),
     ("failed", Event.DESIRED): _BEGIN,
+    **{(state, Event.CRASHING): _RECOVER for state in STATES if state != "recovering"},
 }
 
 ON_RESTART: Final[dict[UpdateState, Event | None]] = {
@@ -113,6 +117,11 @@ ON_RESTART: Final[dict[UpdateState, Event | None]] = {
     "recovering": Event.RESUME,
     "failed": None,
 }
+
+
+def known(state: str) -> UpdateState:
+    """A stored state by its name; one that nobody knows is being recovered."""
+    return next((name for name in STATES if name == state), "recovering")
 
 
 def after(state: UpdateState, event: Event) -> Row | None:
@@ -135,15 +144,18 @@ def exhausted(state: str, starts: int, max_starts: int) -> bool:
     return counts(state) and starts > max_starts
 
 
-def restart(state: str, starts: int, max_starts: int) -> Row | None:
+def restart(state: str, starts: int, max_starts: int, *, crashing: bool = False) -> Row | None:
     """How a stored state goes on after a start of the process; none where it rests.
 
-    A state that this version does not know recovers; one with too many starts gives up.
+    A state that this version does not know recovers; one with too many starts gives up. The state's
+    own count goes first: while a release is tried, what serves beside it is not to blame.
     """
     if state not in ON_RESTART:
         return _RECOVER
-    known: UpdateState = next(name for name in STATES if name == state)
-    if exhausted(known, starts, max_starts):
-        return TABLE[known, Event.GIVE_UP]
-    event = ON_RESTART[known]
-    return TABLE[known, event] if event else None
+    stored = known(state)
+    if exhausted(stored, starts, max_starts):
+        return TABLE[stored, Event.GIVE_UP]
+    if crashing and (stored, Event.CRASHING) in TABLE:
+        return TABLE[stored, Event.CRASHING]
+    event = ON_RESTART[stored]
+    return TABLE[stored, event] if event else None

@@ -6,28 +6,34 @@ old or the new release serving, and the next start goes on from the journal.
 
 import asyncio
 import contextlib
-import random
+import logging
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from edge_agent.config import Update
-from edge_agent.ports import ApprovedReleases, Clock, Server
-from edge_agent.update import health, transitions
+from edge_agent.heartbeat import Heartbeat
+from edge_agent.ports import ApprovedReleases, Behaviour, Clock, Server
+from edge_agent.serving.release import LoadedRelease
+from edge_agent.update import transitions
+from edge_agent.update.downloading import Downloads
 from edge_agent.update.fetching import Fetcher
 from edge_agent.update.journal import Entry, Journal
 from edge_agent.update.roles import Roles
 from edge_agent.update.self_test import self_test
 from edge_agent.update.slots import Slots
+from edge_agent.update.starts import Starts
 from edge_agent.update.transitions import Action, Event
+from edge_agent.update.trial import TrialWatch
+from edge_agent.update.wishes import Wishes
 from edge_core.errors import SerinusError, Unavailable, quoted
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import Refusal, UpdateState
+from edge_core.messages.telemetry import Probation, Refusal, UpdateState
 from edge_core.release import ReleaseRef
 
 POLL_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 60.0
-MOST_DOUBLINGS = 16
+
+log = logging.getLogger(__name__)
 
 
 class Updater:
@@ -40,6 +46,7 @@ class Updater:
         slots: Slots,
         repository: ApprovedReleases,
         server: Server,
+        behaviour: Behaviour,
         target: str,
         settings: Update,
         clock: Clock,
@@ -47,14 +54,25 @@ class Updater:
     ) -> None:
         self._journal = journal
         self._slots = slots
-        self._fetcher = Fetcher(repository, slots, target)
+        self._fetcher = Fetcher(repository, slots, target, quota_bytes=settings.quota_bytes)
         self._server = server
-        self._roles = Roles(slots, server, target)
+        self._behaviour = behaviour
+        self.opening = Heartbeat("opening a model")
+        """Busy while a model is being opened or tried, for a watchdog."""
+        self._roles = Roles(slots, server, target, self.opening)
         self._settings = settings
         self._clock = clock
         self._changed = changed
-        self._wanted: DesiredState | None = None
-        self._wake = asyncio.Event()
+        self._wishes = Wishes()
+        self._downloads = Downloads(
+            self._fetcher,
+            self._wishes,
+            attempts=settings.max_attempts,
+            first_pause=settings.retry_seconds,
+            held_up=self._hold_up,
+        )
+        self._starts = Starts(journal, settings.max_starts)
+        self._trial: TrialWatch | None = None
         self._restored = False
         self.entry = Entry()
         self._trouble = ""
@@ -70,17 +88,16 @@ class Updater:
         }
 
     def want(self, desired: DesiredState) -> None:
-        """Take the server's newest wish; an older one under way ends at its next step."""
-        current = self.entry.desired
-        if current is not None and desired.revision == current.revision:
-            return
-        self._wanted = desired
-        self._wake.set()
+        """Take the server's newest wish; an older one under way ends at its next step.
+
+        The same wish again may bring the server's confirmation, and nothing else.
+        """
+        self._wishes.want(desired, self.entry.desired)
 
     @property
     def state(self) -> UpdateState:
         """The state of the update; one that nobody knows is being recovered."""
-        return next((name for name in transitions.STATES if name == self.entry.state), "recovering")
+        return transitions.known(self.entry.state)
 
     @property
     def reason(self) -> str:
@@ -90,7 +107,12 @@ class Updater:
     @property
     def busy(self) -> bool:
         """Whether a wish is waiting or being followed."""
-        return self._wanted is not None or self._following
+        return self._wishes.waiting or self._following
+
+    @property
+    def probation(self) -> Probation | None:
+        """The trial of the active release, while there is one."""
+        return self._trial.reported if self._trial is not None else None
 
     @property
     def known(self) -> bool:
@@ -104,38 +126,25 @@ class Updater:
 
     async def run(self) -> None:
         """Serve what the pointer names, finish what the journal began, then follow wishes."""
-        self.entry = self._journal.read()
-        self._count_start()
-        await self._outlasting_the_disk(self._resume)
-        while True:
-            self._following = False
-            await self._rest()
-            self._wake.clear()
-            self._following = True
-            if self._wanted is not None:
+        self.entry = self._starts.count(self._journal.read())
+        healthy = asyncio.create_task(self._stay_healthy())
+        try:
+            await self._outlasting_the_disk(self._resume)
+            while True:
+                self._following = False
+                await self._wishes.arrival()
+                self._following = True
                 await self._outlasting_the_disk(self._begin)
+        except asyncio.CancelledError:
+            self._starts.stopped()
+            raise
+        finally:
+            healthy.cancel()
 
-    def _count_start(self) -> None:
-        """Write down that the process starts in this state, before anything can end it again."""
-        entry = self.entry
-        alone = entry.desired is None or entry.desired.shadow is None
-        if not transitions.counts(entry.state) or (entry.state == "committed" and alone):
-            return
-        self.entry = msgspec.structs.replace(entry, starts=entry.starts + 1)
-        with contextlib.suppress(OSError):  # a full disk must not keep the device from serving
-            self._journal.write(self.entry)
-
-    async def _rest(self) -> None:
-        """Wait for a wish; a shadow that ran long enough is not one that ends the process."""
-        if self.entry.starts:
-            try:
-                async with asyncio.timeout(self._settings.probation_seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                self.entry = msgspec.structs.replace(self.entry, starts=0)
-                with contextlib.suppress(OSError):  # then the next start counts one too many
-                    self._journal.write(self.entry)
-        await self._wake.wait()
+    async def _stay_healthy(self) -> None:
+        """Once the process ran for a while, nothing that it runs is one that ends it."""
+        await asyncio.sleep(self._settings.probation_seconds)
+        self.entry = self._starts.healthy(self.entry)
 
     async def _outlasting_the_disk(self, step: Callable[[], Awaitable[None]]) -> None:
         """Take a step; where the disk is full or fails, serve on and go on when it works again."""
@@ -147,7 +156,7 @@ class Updater:
                 return
             except OSError as error:
                 self._hold_up(f"the state folder cannot be written: {error.strerror}")
-            step = self._begin if await self._pause(attempt) else self._resume
+            step = self._begin if await self._downloads.pause(attempt) else self._resume
             attempt += 1
 
     def _hold_up(self, trouble: str) -> None:
@@ -159,17 +168,20 @@ class Updater:
     async def _resume(self) -> None:
         """Go on from the entry's state, as after a start of the process."""
         state, most = self.entry.state, self._settings.max_starts
-        row = transitions.restart(state, self.entry.starts, most)
+        crashing = self._crashing()
+        row = transitions.restart(state, self.entry.starts, most, crashing=crashing)
         exhausted = transitions.exhausted(state, self.entry.starts, most)
+        if exhausted and row is not None:
+            error = SerinusError(f"more than {most} starts in {state}")
+            self._blame(row, self._roles.blamed(self.entry), error)
+        elif crashing:
+            self._blame_what_serves(most)
         # Where it gives up, what killed the process before is not opened again.
         standing = (
             msgspec.structs.replace(self.entry, state=row.next) if exhausted and row else None
         )
         lost = await self._restore_once(row, standing or self.entry)
-        if exhausted:
-            error = SerinusError(f"more than {most} starts in {state}")
-            self._refuse(self._roles.blamed(self.entry), error)
-        elif lost is not None and state in ("probation", "committed"):
+        if lost is not None and not exhausted and state in ("probation", "committed"):
             self._refuse(self._desired.active, lost)
             row = transitions.after(self.state, Event.REFUSED)
         if row is None:
@@ -179,6 +191,37 @@ class Updater:
             return
         await self._follow(row)
 
+    def _crashing(self) -> bool:
+        """Whether what serves has to go, since it ends the process in whichever state."""
+        return (
+            self._starts.crashing(self.entry)
+            and transitions.after(self.state, Event.CRASHING) is not None
+            and self._roles.ending(self.entry) is not None
+        )
+
+    def _blame(self, row: transitions.Row, ref: ReleaseRef | None, error: SerinusError) -> None:
+        """Refuse a release that too many starts speak against, and remember to leave it."""
+        self._refuse(ref, error)
+        entry = msgspec.structs.replace(self.entry, unhealthy_starts=0)
+        if row.action is Action.RECOVER:
+            entry = msgspec.structs.replace(entry, suspect=self._roles.suspect(entry))
+        elif row.action is Action.STAND_DOWN:
+            entry = msgspec.structs.replace(entry, without_model=self._roles.last_resort(entry))
+        self.entry = entry
+
+    def _blame_what_serves(self, most: int) -> None:
+        """Refuse the release that serves, however long ago it was proven."""
+        digest = self._roles.ending(self.entry)
+        assert digest is not None, "only a release that serves is blamed"
+        ref = self._roles.ref_of(digest)
+        name = ref.name if ref is not None else digest[:12]
+        error = SerinusError(
+            f"{name} ends the process: more than {most} starts without "
+            f"{self._settings.probation_seconds:g} s of running in between"
+        )
+        self._refuse(ref, error)
+        self.entry = msgspec.structs.replace(self.entry, suspect=digest, unhealthy_starts=0)
+
     async def _restore_once(self, row: transitions.Row | None, entry: Entry) -> SerinusError | None:
         """Serve what can be served before anything else, with this start's first step only.
 
@@ -187,24 +230,24 @@ class Updater:
         """
         if self._restored:
             return None
-        lost = None
-        if row is None or row.action not in (Action.RECOVER, Action.STAND_DOWN):
-            lost = await self._restore(entry, avoid=None)
-        elif row.action is Action.RECOVER:
+        avoid = entry.suspect
+        if avoid is None and row is not None and row.action is Action.RECOVER:
             avoid = None if self.entry.state == "recovering" else self._roles.suspect(entry)
-            await self._restore(entry, avoid=avoid)
+        lost = await self._restore(entry, avoid=avoid)
         self._restored = True
-        return lost
+        return None if row is not None and row.action is Action.RECOVER else lost
 
     async def _begin(self) -> None:
-        self._wake.clear()  # or the next pause would end at once
+        self._wishes.heard()  # or the next pause would end at once
         await self._restore_once(None, self.entry)
-        desired, self._wanted = self._wanted, None
+        desired = self._wishes.take()
         with contextlib.suppress(OSError):  # a full disk only keeps the trial's release serving
             await self._roles.leave_trial(self.entry, desired)
         row = transitions.after(self.state, Event.DESIRED)
         assert row is not None, "every state takes a new wish"
-        self.entry = msgspec.structs.replace(self.entry, desired=desired, reason="", starts=0)
+        self.entry = msgspec.structs.replace(
+            self.entry, desired=desired, reason="", starts=0, suspect=None
+        )
         await self._follow(row)
 
     async def _follow(self, row: transitions.Row) -> None:
@@ -213,12 +256,10 @@ class Updater:
             self._enter(row.next)
             action = self._actions.get(row.action)
             if action is None:
-                if row.action is Action.STAND_DOWN:
-                    self._roles.stand_down()
                 self._clean_up()
                 return
             event = await action()
-            if self._wanted is not None:
+            if self._wishes.waiting:
                 return  # every state takes a new wish; this one need not be finished
             following = transitions.after(row.next, event)
             assert following is not None, f"no row for {event} in {row.next}"
@@ -252,46 +293,23 @@ class Updater:
     # Actions, in the order of the table.
 
     async def _download(self) -> Event:
-        desired = self._desired
-        for ref in _releases(desired):
+        for ref in _releases(self._desired):
             if self._roles.holds(ref):
                 continue
-            event = await self._download_one(ref)
-            if event is not Event.DONE:
-                return event
-        return Event.DONE
-
-    async def _download_one(self, ref: ReleaseRef) -> Event:
-        for attempt in range(self._settings.max_attempts):
             try:
-                await asyncio.to_thread(self._fetcher.fetch, ref)
+                fetched = await self._downloads.fetch(ref)
                 self._trouble = ""
-                return Event.DONE
+                if not fetched:
+                    return Event.DESIRED
             except Unavailable as error:
-                failure = error
-                self._hold_up(str(error))
+                self._trouble = ""
+                return self._refuse(ref, error)
             except OSError:
                 raise
             except Exception as error:  # nothing that a repository sends may end the agent
                 self._slots.discard(ref.digest)
                 return self._refuse(ref, _explained(ref, error))
-            if await self._pause(attempt):
-                self._trouble = ""
-                return Event.DESIRED
-        self._trouble = ""
-        return self._refuse(
-            ref, Unavailable(f"{failure} (gave up after {self._settings.max_attempts} attempts)")
-        )
-
-    async def _pause(self, attempt: int) -> bool:
-        """Wait before another attempt; true when a newer wish came meanwhile."""
-        pause = min(
-            self._settings.retry_seconds * 2 ** min(attempt, MOST_DOUBLINGS), LONGEST_PAUSE_SECONDS
-        )
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):  # jitter, not a secret
-                await self._wake.wait()
-        return self._wanted is not None
+        return Event.DONE
 
     async def _verify(self) -> Event:
         desired = self._desired
@@ -311,12 +329,16 @@ class Updater:
             try:
                 release = await self._roles.open(ref.digest)
                 if not self._roles.holds(ref):
-                    await asyncio.to_thread(self_test, release)
+                    await asyncio.to_thread(self._try, release)
             except OSError:
                 raise
             except Exception as error:  # nothing that a bundle holds may end the agent
                 return self._refuse(ref, _explained(ref, error))
         return Event.DONE
+
+    def _try(self, release: LoadedRelease) -> None:
+        with self.opening:
+            self_test(release, self._roles.memory(release.ref), self.opening.beat)
 
     async def _load_shadow(self) -> Event:
         desired = self._desired
@@ -334,35 +356,74 @@ class Updater:
         wanted = self._desired.active
         if wanted is None or (not switched and wanted.digest == self.entry.proven):
             return Event.UNCHANGED
+        # Another model is in charge, so what ended the process before says nothing of it.
+        model = self.entry.without_model
+        self.entry = msgspec.structs.replace(
+            self.entry,
+            unhealthy_starts=0,
+            without_model=None if model == wanted.digest else model,
+        )
         return Event.DONE
 
     async def _watch(self) -> Event:
-        desired = self._desired
-        limits = health.Limits(
-            seconds=self._settings.probation_seconds,
-            rows=self._settings.probation_rows,
-            max_error_share=self._settings.max_error_share,
+        desired, release = self._desired, self._server.active
+        if release is None or release.ref != desired.active:
+            return self._refuse(None, SerinusError("another release serves than the wished"))
+        trial = self._trial = TrialWatch(
+            server=self._server,
+            behaviour=self._behaviour,
+            clock=self._clock,
+            settings=self._settings,
+            release=release,
+            before=self._roles.loaded(self._roles.previous()),
+            restarts=self.entry.starts,
         )
-        started = self._clock.monotonic()
-        while self._wanted is None:
-            active = self._server.active
-            if active is None or active.ref != desired.active:
-                return self._refuse(None, SerinusError("another release serves than the wished"))
-            elapsed = self._clock.monotonic() - started
-            verdict, why = health.probation(self._server.totals, elapsed, limits)
-            if verdict == "healthy":
-                return Event.DONE
-            if verdict == "unhealthy":
-                return self._refuse(desired.active, SerinusError(why))
-            await asyncio.sleep(POLL_SECONDS)
-        return Event.DESIRED
+        try:
+            while not self._wishes.waiting:
+                event = self._judge(trial, desired)
+                if event is not None:
+                    return event
+                await asyncio.sleep(POLL_SECONDS)
+            return Event.DESIRED
+        finally:
+            self._trial = None
+
+    def _judge(self, trial: TrialWatch, desired: DesiredState) -> Event | None:
+        """The device's own verdict, then the server's word where it is asked for."""
+        active = self._server.active
+        if active is None or active.ref != desired.active:
+            return self._refuse(None, SerinusError("another release serves than the wished"))
+        verdict, why = trial.judge()
+        if verdict == "unhealthy":
+            return self._refuse(desired.active, SerinusError(why))
+        if verdict == "healthy" and trial.passed(why):
+            log.info("%s passed its probation: %s", active.ref.name, why)
+            self._changed()
+        if not trial.reported.passed:
+            return None
+        if desired.confirm_seconds is None or desired.confirmed:
+            return Event.DONE
+        if self._wishes.confirmed(desired.revision):
+            return Event.DONE
+        if trial.waited() > desired.confirm_seconds:
+            # No fault of the release: the device or its way to the server may be the trouble.
+            return self._refuse(
+                desired.active,
+                Unavailable(
+                    f"{active.ref.name} passed here ({trial.reported.verdict}), but the server "
+                    f"did not confirm it within {desired.confirm_seconds:g} s"
+                ),
+            )
+        return None
 
     async def _recover(self) -> Event:
         """Go back to the previous release: one pointer switch, no download, no network."""
-        proven = self._roles.go_back(self.entry)
+        entry = self._roles.go_back(self.entry)
+        if entry != self.entry:
+            self.entry = entry
+            self._journal.write(entry)
         if not self.entry.reason:
             self._refuse(None, SerinusError("the update stood in a state that nobody knows"))
-        self.entry = msgspec.structs.replace(self.entry, proven=proven)
         await self._restore(self.entry, avoid=None)
         return Event.DONE
 

@@ -31,6 +31,9 @@ Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
+PIECE_SAMPLES = 2048
+"""Samples that are quantised in one go."""
+
 Compute = Callable[[Reductions], tuple[Float64, Bool | None]]
 """Values float64 [batch, columns] and which rows lack samples, bool [batch, columns] or [batch, 1];
 none where none can."""
@@ -50,6 +53,10 @@ class Evaluator:
         self._least = np.array([entry.min_valid for entry in definition.inputs])
         self._misses = bool(self._may_miss.any())
         self._position = {name: index for index, name in enumerate(definition.input_names)}
+        self._tiled_lsb, self._tiled_low, self._tiled_high = (
+            np.tile(each.astype(np.float64), PIECE_SAMPLES)
+            for each in (self._lsb, self._low, self._high)
+        )
         self._plan = self._planned()
 
     @cached_property
@@ -114,14 +121,23 @@ class Evaluator:
 
     def steps(self, values: Float32) -> Int32:
         """:meth:`quantise` for samples that :meth:`checked` has returned."""
-        steps = values.astype(np.float64)
-        missing = np.isnan(steps) if self._misses else None
-        steps /= self._lsb
-        np.rint(steps, out=steps)
-        np.clip(steps, self._low, self._high, out=steps)
-        if missing is not None:
-            steps[missing] = MISSING
-        return steps.astype(np.int32)
+        # Flat, with every channel's step and limits repeated: numpy is several times quicker on
+        # long rows than on a short last axis. In pieces that stay in a processor's cache.
+        flat = values.reshape(-1)
+        found = np.empty(flat.shape, np.int32)
+        piece = np.empty(min(len(flat), len(self._tiled_lsb)))
+        for start in range(0, len(flat), len(self._tiled_lsb)):
+            part = flat[start : start + len(self._tiled_lsb)]
+            count = len(part)
+            steps = piece[:count]
+            np.divide(part, self._tiled_lsb[:count], out=steps)
+            np.rint(steps, out=steps)
+            np.minimum(steps, self._tiled_high[:count], out=steps)
+            np.maximum(steps, self._tiled_low[:count], out=steps)
+            if self._misses:
+                steps[np.isnan(part)] = MISSING
+            found[start : start + count] = steps
+        return found.reshape(values.shape)
 
     def evaluate(self, quantised: Int32) -> Float32:
         """Compute all features of complete windows.

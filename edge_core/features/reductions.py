@@ -75,7 +75,7 @@ class Reductions:
     @functools.cached_property
     def sum(self) -> Int64:
         """Sum of x, int64 [batch, inputs]."""
-        total: Int64 = self.series.sum(axis=2, dtype=np.int64)
+        total: Int64 = np.einsum("bin->bi", self.wide)
         return total
 
     @functools.cached_property
@@ -188,7 +188,9 @@ class Reductions:
 
 def _counted(marks: Bool) -> Int64:
     """Marks along the last axis."""
-    count: Int64 = marks.sum(axis=2, dtype=np.int64)
+    # Exact below 2^24, and several times quicker than a sum of booleans.
+    ones = np.ones(marks.shape[2], np.float32)
+    count: Int64 = (marks.astype(np.float32) @ ones).astype(np.int64)
     return count
 
 

@@ -38,23 +38,21 @@ class _Versioned(msgspec.Struct):
 _version = msgspec.msgpack.Decoder(_Versioned)
 _decoders = {kind: msgspec.msgpack.Decoder(kind) for kind in CURRENT}
 _sample1 = msgspec.msgpack.Decoder(telemetry.Sample1)
+_state1 = msgspec.msgpack.Decoder(telemetry.ReportedState1)
+_desired1 = msgspec.msgpack.Decoder(deployment.DesiredState1)
 _before: dict[type[msgspec.Struct], Callable[[bytes], Message]] = {
     telemetry.Sample: lambda payload: _sample1.decode(payload).brought_up(),
-    telemetry.ReportedState: lambda payload: _state1(payload),
+    telemetry.ReportedState: lambda payload: _state1.decode(payload).brought_up(),
+    deployment.DesiredState: lambda payload: _desired1.decode(payload).brought_up(),
 }
 _encoder = msgspec.msgpack.Encoder()
 
 
-def _state1(payload: bytes) -> telemetry.ReportedState:
-    """Version 1 was the same without ``troubles``."""
-    state = _decoders[telemetry.ReportedState].decode(payload)
-    return msgspec.structs.replace(
-        cast(telemetry.ReportedState, state), v=telemetry.STATE_VERSION, troubles=[]
-    )
+def encode(message: Message | deployment.DesiredState1) -> bytes:
+    """Pack a message; raise :class:`InvalidMessage` when it is larger than the limit.
 
-
-def encode(message: Message) -> bytes:
-    """Pack a message; raise :class:`InvalidMessage` when it is larger than the limit."""
+    A desired state is packed in the version before for devices that read no other.
+    """
     payload = _encoder.encode(message)
     if len(payload) > MAX_MESSAGE_BYTES:
         raise InvalidMessage(

@@ -13,6 +13,7 @@ from edge_core.release import ReleaseRef
 STATS_VERSION = 1
 SAMPLE_VERSION = 2
 STATE_VERSION = 2
+"""Version 2 tells of the trial of a new release and of the device's troubles."""
 ONLINE_VERSION = 1
 
 Arm = Literal["incumbent", "candidate", "control", "shadow", "fallback"]
@@ -146,6 +147,17 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     at_ms: int
 
 
+class Probation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new release's trial, as far as its device judges it."""
+
+    passed: bool
+    """The device's own verdict; where the server has to confirm it, the device waits for that."""
+    rows: Count = 0
+    errors: Count = 0
+    restarts: Count = 0
+    verdict: Text = ""
+
+
 class ReportedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The device's own account of itself (retained)."""
 
@@ -168,6 +180,31 @@ class ReportedState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The latest few, newest last."""
     troubles: Annotated[list[Text], msgspec.Meta(max_length=MAX_TROUBLES)] = []
     """What stands wrong with the device itself now, its disk first of all; since version 2."""
+    probation: Probation | None = None
+    """Only while ``update`` is ``probation``."""
+
+
+class ReportedState1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A reported state as version 1 sent it: without the trial."""
+
+    v: int = 1
+    device: Name
+    at_ms: int
+    target: Name
+    runtime: Text
+    slices: dict[Name, Name] = {}
+    desired_revision: Count = 0
+    active: ReleaseRef | None = None
+    previous: ReleaseRef | None = None
+    shadow: ReleaseRef | None = None
+    update: UpdateState = "idle"
+    reason: Text = ""
+    refusals: list[Refusal] = []
+
+    def brought_up(self) -> ReportedState:
+        """As the current version has it; the version stays, to tell what the device can read."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        return ReportedState(**fields)
 
 
 class Online(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_core.messages import codec
-from edge_core.messages.deployment import DesiredState
+from edge_core.messages.deployment import DESIRED_VERSION, DesiredState, DesiredState1
 from edge_core.messages.telemetry import Arm
 from edge_core.release import ReleaseRef
 from fleet_server.services.clock import Clock
@@ -78,33 +78,79 @@ def _same(row: Desired, wish: Wanted) -> bool:
 class DesiredStates:
     """Decides what has to be sent, and keeps book of what was."""
 
-    def __init__(self, database: Database, clock: Clock, republish_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        republish_seconds: float,
+        *,
+        confirm_seconds: float | None = None,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._republish_ms = round(republish_seconds * 1000)
+        self._confirm_seconds = confirm_seconds
 
     def to_send(self) -> list[Outgoing]:
         """Desired states that the broker does not hold, or that a device has not answered."""
         now = self._clock()
         with self._database.read() as connection:
-            answered = {d.device: d.desired_revision for d in devices.every(connection)}
+            known = {device.device: device for device in devices.every(connection)}
+            confirmed = devices.confirmed(connection)
             due = [
                 row
                 for row in devices.desired_of(connection).values()
-                if self._due(row, answered.get(row.device, 0), now)
+                if self._due(row, known.get(row.device), confirmed.get(row.device), now)
             ]
+            # Those that wait longest come first, or devices that never answer would crowd out
+            # others.
+            due.sort(key=lambda row: -1 if row.sent_ms is None else row.sent_ms)
+            due = due[:MOST_AT_ONCE]
             refs = {ref.digest: ref for ref in releases.identities(connection)} if due else {}
-        # Those that wait longest come first, or devices that never answer would crowd out others.
-        due.sort(key=lambda row: -1 if row.sent_ms is None else row.sent_ms)
-        return [_packed(row, refs) for row in due[:MOST_AT_ONCE]]
+            reports = devices.reports(connection, [row.device for row in due])
+        return [
+            self._packed(
+                row,
+                refs,
+                confirmed=confirmed.get(row.device) == row.revision,
+                reads=_version(reports.get(row.device)),
+            )
+            for row in due
+        ]
 
-    def _due(self, row: Desired, answered: int, now_ms: int) -> bool:
+    def _packed(
+        self, row: Desired, refs: dict[str, ReleaseRef], *, confirmed: bool, reads: int
+    ) -> Outgoing:
+        """The message, in the version that the device reads.
+
+        Only a candidate needs the server's confirmation. Going back, and what is in production,
+        must never wait for anybody.
+        """
+        state = DesiredState(
+            revision=row.revision,
+            issued_ms=row.issued_ms,
+            active=None if row.active is None else refs[row.active],
+            shadow=None if row.shadow is None else refs[row.shadow],
+            arm=msgspec.convert(row.arm, Arm),
+            rollout=row.rollout,
+            confirm_seconds=self._confirm_seconds if row.arm == "candidate" else None,
+            confirmed=confirmed,
+        )
+        sent = state if reads >= DESIRED_VERSION else DesiredState1.of(state)
+        return Outgoing(device=row.device, revision=row.revision, payload=codec.encode(sent))
+
+    def _due(
+        self, row: Desired, device: devices.Device | None, confirmed: int | None, now_ms: int
+    ) -> bool:
         if row.sent_ms is None:
             return True
         waited = now_ms - row.sent_ms
         if not row.confirmed_sent:
             return waited > RETRY_MS
-        return answered != row.revision and waited > self._republish_ms
+        answered = device is not None and device.desired_revision == row.revision
+        waits = device is not None and device.update_state == "probation"
+        unheard = confirmed == row.revision and waits
+        return (unheard or not answered) and waited > self._republish_ms
 
     def sent(self, outgoing: Sequence[Outgoing]) -> None:
         """Note what was handed to the broker."""
@@ -125,13 +171,10 @@ class DesiredStates:
             devices.forget_deliveries(connection)
 
 
-def _packed(row: Desired, refs: dict[str, ReleaseRef]) -> Outgoing:
-    state = DesiredState(
-        revision=row.revision,
-        issued_ms=row.issued_ms,
-        active=None if row.active is None else refs[row.active],
-        shadow=None if row.shadow is None else refs[row.shadow],
-        arm=msgspec.convert(row.arm, Arm),
-        rollout=row.rollout,
-    )
-    return Outgoing(device=row.device, revision=row.revision, payload=codec.encode(state))
+class _Versioned(msgspec.Struct):
+    v: int
+
+
+def _version(reported: bytes | None) -> int:
+    """Which desired states a device reads: it reports in the same version; 1 where unknown."""
+    return msgspec.json.decode(reported, type=_Versioned).v if reported else 1

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from edge_core.errors import InvalidMessage
 from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
-from fleet_server.services import parity, placement, screening
+from fleet_server.services import confirming, parity, placement, screening
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.clock import Clock
 from fleet_server.services.folding import Fold
@@ -86,6 +86,7 @@ class _Batch:
         self._fold = Fold(connection, now_ms // period_ms)
         self._places = placement.Places(connection)
         self._retained = False
+        self._heard: set[str] = set()
         self._kinds: dict[str, Callable[[str, bytes], Rejection | None]] = {
             "stats": self._stats,
             "samples": self._sample,
@@ -108,8 +109,10 @@ class _Batch:
             )
 
     def finish(self) -> None:
-        """Write the batch's sums."""
+        """Write the batch's sums, and confirm trials of devices that were heard of."""
         self._fold.write()
+        for device in sorted(self._heard):
+            confirming.consider(self._connection, device, self._now)
 
     def _stats(self, device: str, payload: bytes) -> Rejection | None:
         window = codec.decode(StatsWindow, payload)
@@ -234,6 +237,8 @@ class _Batch:
     def _seen(self, device: str, *, alive: bool = True) -> None:
         """Note a device, and that it lives where it said so itself just now."""
         now_alive = alive and not self._retained
+        if now_alive:
+            self._heard.add(device)
         if devices.seen(self._connection, device, self._now, alive=now_alive):
             journal.add_event(self._connection, self._now, "device", device, "first seen")
 

@@ -55,7 +55,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
                 drift_period_seconds=config.windows.drift_period_seconds,
                 future_seconds=config.windows.future_seconds,
             ),
-            desired=DesiredStates(database, clock, config.devices.republish_seconds),
+            desired=DesiredStates(
+                database,
+                clock,
+                config.devices.republish_seconds,
+                confirm_seconds=config.devices.confirm_seconds,
+            ),
             overview=Overview(database, catalog, clock),
             rollouts=Rollouts(database, catalog, clock),
             verdicts=Verdicts(database),

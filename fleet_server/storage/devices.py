@@ -8,7 +8,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from fleet_server.storage.rows import record
-from fleet_server.storage.tables import desired, devices, parity, parity_features, refusals, samples
+from fleet_server.storage.tables import (
+    confirmations,
+    desired,
+    devices,
+    parity,
+    parity_features,
+    refusals,
+    samples,
+)
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +107,46 @@ def reported(connection: sa.Connection, device: str) -> bytes | None:
     """The device's last ReportedState as JSON."""
     query = sa.select(devices.c.reported).where(devices.c.device == device)
     return connection.execute(query).scalar()
+
+
+def reports(connection: sa.Connection, names: Sequence[str]) -> dict[str, bytes | None]:
+    """The last ReportedState of each of these devices, as JSON."""
+    query = sa.select(devices.c.device, devices.c.reported).where(devices.c.device.in_(names))
+    return {row.device: row.reported for row in connection.execute(query)}
+
+
+def desired_one(connection: sa.Connection, device: str) -> Desired | None:
+    """Desired state of one device; none where it has none."""
+    query = sa.select(desired).where(desired.c.device == device)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else record(row, Desired)
+
+
+def confirm(connection: sa.Connection, device: str, revision: int, at_ms: int) -> bool:
+    """Note that a device's trial is confirmed, and send the desired state again; whether new."""
+    values = {"device": device, "revision": revision, "at_ms": at_ms}
+    done = connection.execute(
+        insert(confirmations)
+        .values(values)
+        .on_conflict_do_update(
+            index_elements=["device"],
+            set_=values,
+            where=confirmations.c.revision != revision,
+        )
+    )
+    if done.rowcount:
+        connection.execute(
+            desired.update()
+            .where(desired.c.device == device, desired.c.revision == revision)
+            .values(confirmed_sent=False, sent_ms=None)
+        )
+    return bool(done.rowcount)
+
+
+def confirmed(connection: sa.Connection) -> dict[str, int]:
+    """Revision of each device's desired state whose trial was confirmed last."""
+    rows = connection.execute(sa.select(confirmations.c.device, confirmations.c.revision))
+    return {row.device: row.revision for row in rows}
 
 
 def desired_of(connection: sa.Connection) -> dict[str, Desired]:

@@ -42,6 +42,15 @@ desired = Table(
 )
 """What each device should run; ``confirmed_sent`` once the broker holds it."""
 
+confirmations = Table(
+    "confirmations",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+"""The desired state of each device whose trial the server confirmed last."""
+
 releases = Table(
     "releases",
     metadata,

@@ -120,6 +120,21 @@ def known(connection: sa.Connection, device: str, epoch: str, sequence: int) -> 
     return connection.execute(query).first() is not None
 
 
+def heard_of(connection: sa.Connection, device: str, digest: str, since_ms: int) -> bool:
+    """Whether a window of a release came from a device since then; a shadow's is none."""
+    query = (
+        sa.select(windows.c.sequence)
+        .where(
+            windows.c.device == device,
+            windows.c.digest == digest,
+            windows.c.arm != "shadow",
+            windows.c.received_ms >= since_ms,
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
+
+
 def count_sequence(connection: sa.Connection, device: str, epoch: str, sequence: int) -> None:
     """Note that one sequence number of a device's outbox arrived."""
     row = {"device": device, "epoch": epoch, "first": sequence, "last": sequence, "taken": 1}

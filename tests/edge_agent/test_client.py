@@ -1,4 +1,5 @@
 import asyncio
+import os
 import socket
 import sys
 import threading
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from edge_agent.client import AgentClient, AsyncAgentClient
+from edge_agent.serving import frames
 from edge_core.errors import InvalidInput, InvalidMessage, Unavailable
 from edge_core.features.request_evaluation import RequestEvaluator
 from tests.simulators.processes import Process
@@ -200,3 +202,95 @@ def test_two_applications_ask_at_once(parcels: Path) -> None:
                 await one.observe("nothing", [1], [1], event)
 
     asyncio.run(talk())
+
+
+def test_a_pipeline_gives_each_batch_its_own_answer_in_order(agent: Path) -> None:
+    samples, _ = tiny_rows(200)
+    with AgentClient(agent) as client:
+        whole = client.predict(samples)
+        batches = [samples[start : start + 2] for start in range(0, 200, 2)]
+        found = list(client.predict_each(batches, in_flight=16))
+    assert [len(answers) for answers in found] == [2] * 100
+    flat = [answer.scores for answers in found for answer in answers]
+    assert flat == [answer.scores for answer in whole]
+
+
+def test_one_bad_batch_of_a_pipeline_fails_at_its_place(agent: Path) -> None:
+    samples, _ = tiny_rows(3)
+    broken = np.full_like(samples[1:2], np.nan)
+    with AgentClient(agent) as client:
+        answers = client.predict_each([samples[:1], broken, samples[2:]], in_flight=8)
+        assert len(next(answers)) == 1
+        with pytest.raises(InvalidInput, match="NaN"):
+            next(answers)
+
+
+def test_shared_windows_get_the_answers_of_sent_ones(agent: Path) -> None:
+    samples, _ = tiny_rows(50)
+    with AgentClient(agent) as client:
+        sent = [answer.scores for answer in client.predict(samples)]
+        windows = client.share(samples.shape)
+        for _ in range(2):
+            windows.array[:] = samples
+            assert [answer.scores for answer in client.predict_shared(windows)] == sent
+            samples, sent = samples[::-1], sent[::-1]
+        client.unshare(windows)
+        with pytest.raises(InvalidInput, match="not attached"):
+            client.predict_shared(windows)
+        assert len(client.predict(samples)) == 50
+
+
+def test_memory_without_a_descriptor_is_refused(agent: Path) -> None:
+    with AgentClient(agent) as client:
+        frame = frames.encode(frames.Attach(id=5, region=1, size=64))
+        client._socket.sendall(frame)
+        response = client._receive_response()
+        assert isinstance(response, frames.Failure)
+        assert "SCM_RIGHTS" in response.message
+
+
+def test_descriptors_that_nobody_asked_for_do_not_pile_up(agent: Path) -> None:
+    pid = AgentPid(agent).value
+    with AgentClient(agent) as client:
+        client.status()
+        before = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        read, write = os.pipe()
+        for number in range(1, 50):
+            frame = frames.encode(frames.Status(id=number))
+            socket.send_fds(client._socket, [frame], [read, write, read, write])
+            client._receive_response()
+        assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= before + 4
+    os.close(read)
+    os.close(write)
+
+
+class AgentPid:
+    """The process that serves on a socket, as the kernel tells."""
+
+    def __init__(self, path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self.value = int.from_bytes(credentials[:4], sys.byteorder)
+
+
+def test_a_request_that_nobody_waits_for_is_not_answered(agent: Path) -> None:
+    samples, _ = tiny_rows(1)
+    with AgentClient(agent, timeout=5) as client:
+        rows = client.status()["rows"]
+        frame = frames.Predict(
+            id=9, shape=samples.shape, samples=samples.astype("<f4").tobytes(), deadline_us=1
+        )
+        client._send(frame)
+        response = client._receive_response()
+        assert isinstance(response, frames.Failure)
+        assert response.kind == "DeadlineExceeded"
+        assert client.status()["rows"] == rows
+
+
+def test_a_model_may_be_named(agent: Path) -> None:
+    samples, _ = tiny_rows(1)
+    with AgentClient(agent, model="tiny-motion") as client:
+        assert client.predict(samples)[0].model == "tiny-motion"
+    with AgentClient(agent, model="other") as client, pytest.raises(InvalidInput, match="'other'"):
+        client.predict(samples)

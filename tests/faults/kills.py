@@ -9,6 +9,8 @@ from tests.faults.case import Case, Site
 from tests.faults.device import Device, Fault
 from tests.faults.operations import Operation, watch
 
+LATER = 0.3
+"""Seconds in which something may still be written after an update was committed."""
 JOURNAL = ("journal.json", "active.json")
 
 
@@ -18,7 +20,14 @@ def is_journal(operation: Operation) -> bool:
 
 
 def recorded(site: Site) -> list[Operation]:
-    """The operations of an update that nothing disturbs, in their order."""
+    """The operations of an update that nothing disturbs, in their order.
+
+    Some are done by the clock and not in each run, so the shortest of three counts.
+    """
+    return min((_record(site) for _ in range(3)), key=len)
+
+
+def _record(site: Site) -> list[Operation]:
     with site.device(before="one") as device:
         seen = device.folder / "operations"
         descriptor = os.open(seen, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -31,9 +40,9 @@ def recorded(site: Site) -> list[Operation]:
         device.committed(site.stage.new)
         device.truthful()
         device.tidy(site.stage.old, site.stage.new)
+        lines = seen.read_text().splitlines()
         device.agent.stop()
         os.close(descriptor)
-        lines = seen.read_text().splitlines()
     return [Operation(*line.split("\t")) for line in lines]
 
 
@@ -62,6 +71,8 @@ def _run(site: Site, point: str) -> None:
             device.want(stage.new)
             device.start(partial(die_at, int(point), device.state))
             device.fleet.pump(until=partial(_over, device))
+            device.serves()  # what answers is written down, too
+            device.fleet.pump(LATER)
             if device.agent.running():
                 continue  # the order of its threads was another one; again
             if not device.agent.killed:

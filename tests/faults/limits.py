@@ -13,8 +13,9 @@ MS_RDONLY = 1
 MS_REMOUNT = 32
 MNT_DETACH = 2
 PAGE = 4096
-MOST_PAGES = 96
-"""Free pages with which an update surely fits."""
+MOST_PAGES = 360
+"""Free pages with which an update surely fits, and what the agent keeps spare."""
+SIZES = (*range(0, 60, 2), *range(60, MOST_PAGES, 20), MOST_PAGES)
 LARGE = 64 * 1024 * 1024
 MEGABYTES = (0, 1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
 
@@ -57,7 +58,7 @@ def _fill(device: Device) -> None:
 
 def _sizes(site: Site) -> list[str]:
     _allowed(site)
-    return site.some([str(pages) for pages in range(0, MOST_PAGES + 1, 2)], 4)
+    return site.some([str(pages) for pages in SIZES], 4)
 
 
 def _full(site: Site, point: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from edge_core.release import ReleaseRef
 from tests.faults.case import Case, Site
 from tests.faults.device import Device, Fault
-from tests.faults.kills import recorded
+from tests.faults.kills import LATER, recorded
 from tests.faults.operations import Operation, watch
 from tests.simulators.processes import command
 
@@ -43,6 +43,9 @@ def _standing(site: Site, point: str, then: Callable[[Device], None]) -> None:
             device.want(stage.new)
             device.start(partial(stand_at, int(point), device.state, device.folder))
             device.fleet.pump(until=partial(_stands_or_ended, device))
+            if not (device.folder / "stands").exists():
+                device.serves()  # what answers is written down, too
+                device.fleet.pump(LATER)
             if not (device.folder / "stands").exists():
                 continue  # the order of its threads was another one; again
             then(device)

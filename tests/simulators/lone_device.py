@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edge_agent.client import AgentClient
 from edge_agent.update.journal import Entry, Journal
 from edge_core.errors import Unavailable
@@ -26,7 +28,7 @@ port = 9
 [serving]
 socket = "{folder}/agent.sock"
 [update]
-probation_seconds = 0.3
+probation_seconds = {probation}
 probation_rows = 0
 """
 
@@ -35,9 +37,14 @@ class Device:
     """One agent's state folder; orders stand in its journal, so that no broker is needed."""
 
     def __init__(
-        self, folder: Path, repository: RepositorySimulator, *, settings: str = ""
+        self,
+        folder: Path,
+        repository: RepositorySimulator,
+        *,
+        settings: str = "",
+        probation: float = 0.3,
     ) -> None:
-        """Write the settings file; ``settings`` are more lines of it."""
+        """Write the settings file; ``settings`` are more lines of its table ``update``."""
         self.folder = folder
         self.state = folder / "state"
         self.state.mkdir(parents=True, exist_ok=True)
@@ -46,15 +53,23 @@ class Device:
         self.config = folder / "agent.toml"
         self.config.write_text(
             SETTINGS.format(
-                target=TARGET, state=self.state, folder=folder, url=repository.url, root=root
+                target=TARGET,
+                state=self.state,
+                folder=folder,
+                url=repository.url,
+                root=root,
+                probation=probation,
             )
             + settings
         )
 
-    def order(self, ref: ReleaseRef, revision: int) -> None:
-        """Write the order as if it had just come in."""
+    def order(self, ref: ReleaseRef, revision: int, *, known: bool = False) -> None:
+        """Write the order as if it had just come in, to a new device or to one that is known."""
         desired = DesiredState(revision=revision, issued_ms=0, active=ref)
-        Journal(self.state).write(Entry(state="downloading", desired=desired))
+        entry = Journal(self.state).read() if known else Entry()
+        Journal(self.state).write(
+            msgspec.structs.replace(entry, state="downloading", desired=desired, reason="")
+        )
 
     def agent(self) -> Process:
         """An agent that runs until it is stopped."""
@@ -73,6 +88,16 @@ class Device:
         """An agent that dies as soon as this function opens a file."""
         module = [sys.executable, "-m", "tests.simulators.crash_in", function, "run"]
         return Process([*module, "--config", str(self.config)], self.folder / "agent.log")
+
+    def faulty(self) -> Process:
+        """An agent with a runtime that fails as the file ``fault`` says."""
+        module = [sys.executable, "-m", "tests.simulators.faulty_runtime", str(self.fault)]
+        return Process([*module, "run", "--config", str(self.config)], self.folder / "agent.log")
+
+    @property
+    def fault(self) -> Path:
+        """What is wrong with the runtime of :meth:`faulty`."""
+        return self.folder / "fault"
 
     def die_at(self, number: int) -> None:
         """Let the agent die at the numbered file operation, or just after its last one."""

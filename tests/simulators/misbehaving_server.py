@@ -35,8 +35,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Send a status line, headers and these bytes of a file of so many."""
         self.send_response(206 if ranged else 200)
         if ranged:
-            end = start + len(data) - 1
-            self.send_header("Content-Range", f"bytes {start}-{end}/{start + len(data)}")
+            end = start + (len(data) if length is None else length)
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
         self.send_header("Content-Length", str(len(data) if length is None else length))
         self.end_headers()
         self.wfile.write(data)
@@ -105,7 +105,7 @@ def _nonsense(handler: _Handler, data: bytes, start: int, ranged: bool) -> None:
 
 def _slow(handler: _Handler, data: bytes, start: int, ranged: bool) -> None:
     left = data[start:]
-    handler.give(b"", start, False, len(left))
+    handler.give(b"", start, ranged, len(left))
     for at in range(0, len(left), SLOW_BYTES):
         handler.wfile.write(left[at : at + SLOW_BYTES])
         handler.wfile.flush()

@@ -65,6 +65,12 @@ class Process:
         return self._child is not None and self._child.poll() is None
 
     @property
+    def code(self) -> int | None:
+        """How it ended, a signal as a negative number; none while it runs."""
+        assert self._child is not None
+        return self._child.poll()
+
+    @property
     def pid(self) -> int:
         """Process number of the running child."""
         assert self._child is not None

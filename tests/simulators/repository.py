@@ -16,9 +16,15 @@ from tests.simulators.tiny_bundle import tiny_bundle
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def __init__(self, cut: set[str], *args: Any, **options: Any) -> None:
+    def __init__(self, cut: set[str], asked: list[str], *args: Any, **options: Any) -> None:
         self._cut = cut
+        self._asked = asked
         super().__init__(*args, **options)
+
+    def do_GET(self) -> None:
+        """Note what is asked for."""
+        self._asked.append(self.path)
+        super().do_GET()
 
     def copyfile(self, source: Any, outputfile: Any) -> None:
         """Send the file, or only its beginning where the connection is to be cut."""
@@ -44,8 +50,10 @@ class RepositorySimulator:
         publishing.init_repository(self.folder, self.keys, datetime.now(UTC))
         self.cut: set[str] = set()
         """Names of files whose transfer breaks off in the middle."""
+        self.asked: list[str] = []
+        """Paths of all requests so far."""
         self.root = (self.folder / "metadata" / "1.root.json").read_bytes()
-        handler = functools.partial(_Quiet, self.cut, directory=str(self.folder))
+        handler = functools.partial(_Quiet, self.cut, self.asked, directory=str(self.folder))
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self.refresh()

@@ -72,15 +72,17 @@ def tiny_bundle(
     model: str = "tiny-motion",
     definition: WindowDefinition = DEFINITION,
     golden: bytes | None = None,
+    bias: Float32 = BIAS,
 ) -> Path:
     """Write the bundle into ``folder``, signed when a statement key is given, and return it.
 
     Another seed gives slightly other weights and rows, so another digest. ``golden`` replaces
-    the golden vectors by other bytes, signed like the true ones.
+    the golden vectors by other bytes, signed like the true ones. ``bias`` of one class high above
+    the others makes a true bundle of a useless model.
     """
     rng = np.random.default_rng(seed)
     weights = (WEIGHTS + rng.normal(0, 0.02, WEIGHTS.shape)).astype(np.float32)
-    files = {f"variants/{TARGET}/model.onnx": one_gemm(weights, BIAS)}
+    files = {f"variants/{TARGET}/model.onnx": one_gemm(weights, bias)}
     files |= _evidence(weights, seed, next(iter(files.values())))
     files[manifests.FEATURES] = definitions.serialize(definition)
     if golden is not None:

@@ -17,6 +17,7 @@ from edge_agent.update.journal import Entry, Journal
 from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
 from edge_core.messages.deployment import DesiredState
+from edge_core.messages.telemetry import Probation
 from edge_core.release import ReleaseRef
 from tests.simulators.repository import RepositorySimulator
 from tests.simulators.tiny_bundle import TARGET, tiny_rows
@@ -36,13 +37,42 @@ class Device:
         self._task = task
         self._revision = 0
 
-    def want(self, active: ReleaseRef | None, shadow: ReleaseRef | None = None) -> None:
+    def want(
+        self,
+        active: ReleaseRef | None,
+        shadow: ReleaseRef | None = None,
+        *,
+        confirm_seconds: float | None = None,
+    ) -> None:
         """Wish as the server does, with a revision of its own."""
         current = self.updater.entry.desired
         self._revision = max(self._revision, current.revision if current else 0) + 1
         self.updater.want(
-            DesiredState(revision=self._revision, issued_ms=0, active=active, shadow=shadow)
+            DesiredState(
+                revision=self._revision,
+                issued_ms=0,
+                active=active,
+                shadow=shadow,
+                confirm_seconds=confirm_seconds,
+            )
         )
+
+    def confirm(self) -> None:
+        """Say the present wish again, with the server's confirmation."""
+        desired = self.updater.entry.desired
+        assert desired is not None
+        self.updater.want(msgspec.structs.replace(desired, confirmed=True))
+
+    async def passed(self) -> Probation:
+        """Wait until the release on trial has passed it, as far as the device can say."""
+        async with asyncio.timeout(20):
+            while True:
+                await self.tick()
+                if self.updater.entry.state == "probation" and self.engine.active is not None:
+                    await self.ask()
+                    found = self.updater.probation
+                    if found is not None and found.passed:
+                        return found
 
     async def settled(self, *states: str) -> Entry:
         """Wait for one of these states at rest, and ask for answers in probation."""
@@ -98,6 +128,7 @@ async def device(
             url=repository.url, trusted_root=repository.root, folder=state / "tuf"
         ),
         server=engine,
+        behaviour=monitor,
         target=TARGET,
         settings=msgspec.convert({**QUICK, **settings}, Update),
         clock=clock,

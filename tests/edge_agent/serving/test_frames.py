@@ -46,7 +46,7 @@ def test_an_answer_survives_the_wire() -> None:
 def test_the_layout_is_the_documented_one() -> None:
     # docs/socket-protocol.md shows these arrays to other languages.
     request = Push(id=3, stream="wrist", times_us=b"\0" * 8, samples=b"\0" * 8)
-    expected = ["push", 3, "wrist", b"\0" * 8, b"\0" * 8, {}]
+    expected = ["push", 3, "wrist", b"\0" * 8, b"\0" * 8, {}, "", 0]
     assert msgspec.msgpack.decode(body(request)) == expected
     assert frames.encode(Status(id=1)) == b"\x09\0\0\0" + b"\x92\xa6status\x01"
 
@@ -134,7 +134,7 @@ def test_events_and_requests_are_laid_out_as_documented() -> None:
         ["observe", 3, "parcels", b"", b"", {"place": [["a"]]}],
         ["observe", 3, "parcels", b"", b"", {"place": [b"a"]}],
         ["observe", 3, "parcels", b"", b"", {7: []}],
-        ["observe", 3, "parcels", b"", b"", {}, None, "more"],
+        ["observe", 3, "parcels", b"", b"", {}, None, "", 0, "more"],
         ["ask", 3],
         ["ask", 3, []],
         ["ask", 3, {"place": {"a": 1}}],

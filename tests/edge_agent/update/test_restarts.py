@@ -124,7 +124,7 @@ def test_too_many_starts_before_the_trial_end_the_update(
     run(restart)
 
 
-def test_too_many_starts_in_recovery_serve_nothing_and_still_take_a_wish(
+def test_too_many_starts_in_recovery_serve_the_fallback_alone_and_still_take_a_wish(
     tmp_path: Path, repository: RepositorySimulator
 ) -> None:
     first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
@@ -135,7 +135,7 @@ def test_too_many_starts_in_recovery_serve_nothing_and_still_take_a_wish(
     async def restart() -> None:
         async with device(state, repository) as one:
             await one.settled("failed")
-            assert one.engine.active is None
+            assert [answer.served_by for answer in await one.ask()] == ["fallback"] * 4
             one.want(second)
             await one.settled("committed")
             assert await one.serves() == "1.1.0"

@@ -1,5 +1,9 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
 from edge_agent.update import transitions
 from edge_agent.update.transitions import ON_RESTART, STATES, TABLE, Action, Event
+from edge_core.messages.telemetry import UpdateState
 
 WORKING = {
     "downloading": Action.DOWNLOAD,
@@ -50,6 +54,40 @@ def test_an_unknown_stored_state_recovers() -> None:
     row = transitions.restart("from_the_future", 1, 3)
     assert row is not None
     assert row.action is Action.RECOVER
+
+
+def test_what_ends_the_process_has_to_go_in_every_state() -> None:
+    for state in STATES:
+        row = transitions.restart(state, 0, 3, crashing=True)
+        assert row is not None
+        assert row.action is Action.RECOVER
+        assert ((state, Event.CRASHING) in TABLE) == (state != "recovering")
+
+
+def test_a_release_that_is_tried_is_blamed_before_the_one_that_serves() -> None:
+    for state in ("verifying", "self_testing", "shadowing", "committed"):
+        row = transitions.restart(state, 4, 3, crashing=True)
+        assert row == TABLE[state, Event.GIVE_UP]
+        assert row.action is Action.CLEAN_UP
+
+
+@given(st.sampled_from(STATES), st.integers(0, 3), st.integers(0, 3))
+def test_a_process_that_always_dies_gives_up_after_a_bounded_number_of_starts(
+    state: UpdateState, starts: int, unhealthy: int
+) -> None:
+    for _ in range(30):
+        starts += transitions.counts(state)
+        unhealthy += not transitions.counts(state)
+        row = transitions.restart(state, starts, 3, crashing=unhealthy > 3)
+        if row is None:
+            continue  # it rests, and serves until it dies again
+        if row.action in (Action.RECOVER, Action.STAND_DOWN):
+            return
+        if row.action is Action.CLEAN_UP:
+            state, starts, unhealthy = row.next, 0, 0
+        elif not transitions.begins_again(state):
+            state = row.next
+    raise AssertionError(f"{state} never gives up")
 
 
 def test_starts_in_probation_are_bounded() -> None:

@@ -182,6 +182,7 @@ def _pem(key: Any) -> bytes:
         _pem(ec.generate_private_key(ec.SECP384R1())),
         _pem(ec.generate_private_key(ec.SECP256K1())),
     ],
+    ids=["nothing", "noise", "no key", "ed25519", "p384", "secp256k1"],
 )
 def test_only_p256_public_keys_are_read(pem: bytes) -> None:
     with pytest.raises(InvalidConfiguration):
