@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_agent.update.journal import Journal
+from edge_agent.update.slots import Slots
 from tests.faults.case import Case, Site
+from tests.faults.device import Fault
 from tests.faults.operations import Operation, watch
 
 Node = int
@@ -138,7 +141,8 @@ class Disk:
     def _with(self, tree: Tree, entry: Entry, child: Node | None) -> Tree:
         """The tree with one entry as in the other one; what it holds may be unflushed, or not."""
         made = tree.copy()
-        made.files = self.seen.files | {} if tree is self.seen else {**self.safe.files}
+        if tree is self.seen:  # the old bytes behind a name that was given to a newer file
+            made.files = {**self.safe.files, **self.seen.files}
         folder, name = entry
         if folder not in made.folders:
             return made
@@ -198,10 +202,21 @@ def _points(site: Site) -> list[str]:
     return site.some(sorted(found, key=lambda name: [int(n) for n in name.split("-")]), 12)
 
 
+def _told(folder: Path, point: str) -> str:
+    """Before which operation the power went, and what of it was lost."""
+    lines = (folder / "states" / "told.jsonl").read_text().splitlines()
+    return next((line for line in lines if json.loads(line)[0] == point), "")
+
+
 def _run(site: Site, point: str) -> None:
     stage = site.stage
     with site.device() as device:
         shutil.copytree(stage.folder / "states" / point, device.state)
+        # A torn one would be recovered from, but durable writes leave none.
+        if Journal(device.state).read().state == "unreadable":
+            raise Fault(f"the journal is torn: {_told(stage.folder, point)}")
+        if Slots(device.state).pointer() is None:
+            raise Fault(f"the pointer is torn or gone: {_told(stage.folder, point)}")
         device.revision = 10
         device.want(stage.new)
         device.start()
