@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -37,6 +38,7 @@ def main() -> int:
         print(f"no case {sorted(unknown)}; known are {', '.join(known)}", file=sys.stderr)
         return 2
     cases = [known[name] for name in options.case or known]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and end what was started
     shm = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=shm if shm.is_dir() else None))
     try:

@@ -74,6 +74,7 @@ def _become(run: Callable[[], int | None], log: Path) -> None:
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with log.open("ab", buffering=0) as stream:
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)

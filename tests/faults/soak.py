@@ -6,6 +6,7 @@ After a warm-up, the process may hold no more descriptors and threads, and hardl
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -115,6 +116,7 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.05, help="of memory that may come on top")
     parser.add_argument("--report", type=Path, default=REPORT)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and end what was started
     shm = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="soak-", dir=shm if shm.is_dir() else None))
     begun = time.monotonic()
