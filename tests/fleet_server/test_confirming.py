@@ -65,8 +65,7 @@ def send_window(fleet: SpokenFleet, release: ReleaseRef, sequence: int, arm: Any
         rows=0,
         errors=0,
     )
-    payload = codec.encode(window)
-    fleet.services.ingest.take([Inbound(topic=topics.up("d1", "stats"), payload=payload)])
+    fleet.window(window)
 
 
 def told(fleet: SpokenFleet) -> list[DesiredState]:

@@ -12,6 +12,7 @@ it holds a release's digest and a mode:
 
 import ctypes
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge_agent.inference import onnx
@@ -39,6 +40,7 @@ class FaultySession:
         self._opened = False
         self.runtime = session.runtime
         self.placement = session.placement
+        self.absent = session.absent
 
     def run(self, rows: Float32) -> Float32:
         """Answer, or fail as native code does; the first call is the check of its opening."""
@@ -54,11 +56,11 @@ class FaultySession:
         return self._session.run(rows)
 
 
-def open_model(path: Path) -> FaultySession:
+def open_model(path: Path, providers: Sequence[str]) -> FaultySession:
     """Load a model, or die of it."""
     if _fault(path, "open"):
         ctypes.string_at(0)
-    return FaultySession(path, onnx.open_model(path))
+    return FaultySession(path, onnx.open_model(path, providers))
 
 
 if __name__ == "__main__":

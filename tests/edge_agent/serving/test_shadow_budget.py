@@ -11,6 +11,7 @@ from edge_agent.serving.engine import Engine
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.shadow_budget import BURST_SECONDS, ShadowBudget
 from edge_agent.serving.shadowing import MAX_SHADOW_BATCHES
+from edge_core.messages.telemetry import TAG_BYTES
 from tests.simulators.tiny_bundle import tiny_rows
 
 
@@ -114,5 +115,5 @@ async def test_rows_beyond_the_share_are_dropped_and_counted(
     assert engine.shadow_dropped == 15
     found = {window.arm: window for window in monitor.close(6000)}
     assert (found["shadow"].rows, found["shadow"].dropped) == (0, 15)
-    assert found["shadow"].paired_with == release.ref
+    assert found["shadow"].paired_with == release.ref.digest[: 2 * TAG_BYTES]
     assert found["incumbent"].rows == 3 * (MAX_SHADOW_BATCHES + 5)
