@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.__main__ import build_parser
+from edge_agent.command_line.parser import build_parser
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 UNIT = PACKAGING / "serinus-agent.service"
