@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.command_line.parser import build_parser
+from edge_agent.command_line import parser
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 UNIT = PACKAGING / "serinus-agent.service"
@@ -31,7 +31,7 @@ def test_the_agent_understands_how_it_is_started_and_asked(name: str) -> None:
     found = commands((PACKAGING / name).read_text())
     assert found
     for arguments in found:
-        options = build_parser().parse_args([a for a in arguments if a != "serinus-agent"])
+        options = parser.build().parse_args([a for a in arguments if a != "serinus-agent"])
         assert options.command in ("run", "status")
 
 
