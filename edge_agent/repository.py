@@ -23,6 +23,7 @@ from edge_core.bundle.manifest import MANIFEST, MAX_FILE_BYTES, MAX_MANIFEST_BYT
 from edge_core.errors import (
     InvalidBundle,
     InvalidConfiguration,
+    NoDisk,
     ReleaseNotApproved,
     Unavailable,
     UntrustedBundle,
@@ -197,4 +198,4 @@ def _translated(what: str) -> Iterator[None]:
     except tuf_errors.DownloadError as error:
         raise Unavailable(f"{what} cannot be fetched: {error}") from error
     except OSError as error:
-        raise Unavailable(f"{what} cannot be stored: {error.strerror or error}") from error
+        raise NoDisk(f"{what} cannot be stored: {error.strerror or error}") from error

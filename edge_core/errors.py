@@ -56,6 +56,10 @@ class Unavailable(SerinusError):
     """A network peer, file or tool cannot be reached now; trying again may help."""
 
 
+class NoDisk(Unavailable):
+    """This device's disk is full, fails, or may not be used for more; nobody else is at fault."""
+
+
 class Overloaded(SerinusError):
     """A bounded queue is full; the caller should slow down."""
 

@@ -21,7 +21,7 @@ class Downloads:
         *,
         attempts: int,
         first_pause: float,
-        held_up: Callable[[str], None] = lambda trouble: None,
+        held_up: Callable[[Unavailable], None] = lambda error: None,
     ) -> None:
         self._fetcher = fetcher
         self._wishes = wishes
@@ -47,10 +47,10 @@ class Downloads:
                     return False
                 held = await asyncio.to_thread(self._fetcher.held, ref)
                 if patience.lost(held):
-                    raise Unavailable(
+                    raise type(error)(
                         f"{error} (gave up after {patience.failed} attempts)"
                     ) from error
-                self._held_up(str(error))
+                self._held_up(error)
             if await self.pause(patience.failed - 1):
                 return False
 

@@ -61,8 +61,8 @@ class Fetcher:
         """Fetch what is missing; the release has to be approved now even if nothing is missing.
 
         Raises:
-            SerinusError: not approved, altered, for another target, too large for this device's
-                disk, or out of reach.
+            NoDisk: this device has no room for it.
+            SerinusError: not approved, altered, for another target, or out of reach.
         """
         data = self._repository.manifest(ref)
         if self._slots.has(ref.digest):

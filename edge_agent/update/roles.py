@@ -18,7 +18,7 @@ from edge_agent.update.fetching import check_slot
 from edge_agent.update.journal import Entry
 from edge_agent.update.slots import Pointer, Slots
 from edge_core.bundle import folder as folders
-from edge_core.errors import InvalidBundle, SerinusError, Unavailable, quoted
+from edge_core.errors import InvalidBundle, NoDisk, SerinusError, quoted
 from edge_core.messages.deployment import DesiredState
 from edge_core.release import ReleaseRef
 
@@ -67,7 +67,7 @@ class Roles:
         """Load a release once.
 
         Raises:
-            Unavailable: its files were damaged on this device, which is no fault of the release.
+            NoDisk: its files were damaged on this device, which is no fault of the release.
             SerinusError: it does not load here.
         """
         try:
@@ -109,9 +109,7 @@ class Roles:
         try:
             check_slot(self._slots.path(digest), digest, self._target)
         except InvalidBundle as damage:
-            raise Unavailable(
-                f"release {digest[:12]} is damaged on this device: {damage}"
-            ) from error
+            raise NoDisk(f"release {digest[:12]} is damaged on this device: {damage}") from error
 
     def _there(self, digest: str | None) -> bool:
         return digest is not None and self._slots.has(digest) and digest not in self._broken

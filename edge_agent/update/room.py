@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_core.errors import SerinusError
+from edge_core.errors import NoDisk
 
 SPARE_BYTES = 1024 * 1024
 """Left free on the disk for journal, outbox and pointer."""
@@ -23,18 +23,18 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(missing: int, room: Room, name: str) -> None:
-    """Refuse a release whose missing bytes do not fit; nothing was fetched of them yet.
+    """See that the missing bytes of a release fit; nothing was fetched of them yet.
 
     Raises:
-        SerinusError: it does not fit, with the numbers.
+        NoDisk: they do not, with the numbers.
     """
     if room.quota is not None and room.held + missing > room.quota:
-        raise SerinusError(
+        raise NoDisk(
             f"{name} needs {missing} bytes more, {room.held} are taken, and [update] quota_bytes "
             f"is {room.quota}"
         )
     if missing and missing + SPARE_BYTES > room.free:
-        raise SerinusError(
+        raise NoDisk(
             f"{name} needs {missing} bytes more, and the disk has {room.free} free, of which "
             f"{SPARE_BYTES} stay spare"
         )

@@ -26,12 +26,13 @@ from edge_agent.update.starts import Starts
 from edge_agent.update.transitions import Action, Event
 from edge_agent.update.trial import TrialWatch
 from edge_agent.update.wishes import Wishes
-from edge_core.errors import SerinusError, Unavailable, quoted
+from edge_core.errors import NoDisk, SerinusError, Unavailable, quoted
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import Probation, Refusal, UpdateState
 from edge_core.release import ReleaseRef
 
 POLL_SECONDS = 0.1
+MAX_REASON = 500
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,10 @@ class Updater:
         self._trial: TrialWatch | None = None
         self._restored = False
         self.entry = Entry()
-        self._trouble = ""
+        self._held_up: Unavailable | None = None
+        """What is in the way now, while it is tried again."""
+        self._lacked_disk = False
+        """Whether the device itself was at fault in the latest refusal."""
         self._following = True
         self._actions: dict[Action, Callable[[], Awaitable[Event]]] = {
             Action.DOWNLOAD: self._download,
@@ -102,7 +106,14 @@ class Updater:
     @property
     def reason(self) -> str:
         """Why the update stands where it does: what holds it up now, or how it ended."""
-        return self._trouble or self.entry.reason
+        return self.entry.reason if self._held_up is None else str(self._held_up)[:MAX_REASON]
+
+    @property
+    def trouble(self) -> str:
+        """How the device's own disk keeps an update from its end; empty where it does not."""
+        if self._held_up is not None:
+            return self.reason if isinstance(self._held_up, NoDisk) else ""
+        return self.reason if self._lacked_disk and self.state == "failed" else ""
 
     @property
     def busy(self) -> bool:
@@ -117,7 +128,7 @@ class Updater:
     @property
     def known(self) -> bool:
         """Whether it is settled what this start serves, or why nothing does yet."""
-        return self._restored or bool(self._trouble)
+        return self._restored or self._held_up is not None
 
     @property
     def previous(self) -> ReleaseRef | None:
@@ -152,17 +163,17 @@ class Updater:
         while True:
             try:
                 await step()
-                self._trouble = ""
+                self._held_up = None
                 return
             except OSError as error:
-                self._hold_up(f"the state folder cannot be written: {error.strerror}")
+                self._hold_up(NoDisk(f"the state folder cannot be written: {error.strerror}"))
             step = self._begin if await self._downloads.pause(attempt) else self._resume
             attempt += 1
 
-    def _hold_up(self, trouble: str) -> None:
+    def _hold_up(self, error: Unavailable) -> None:
         """Say what is in the way, while it is tried again."""
-        if trouble[:500] != self._trouble:
-            self._trouble = trouble[:500]
+        known, self._held_up = str(self._held_up), error
+        if str(error) != known:
             self._changed()
 
     async def _resume(self) -> None:
@@ -283,8 +294,9 @@ class Updater:
         self._changed()
 
     def _refuse(self, ref: ReleaseRef | None, error: SerinusError) -> Event:
-        reason = str(error)[:500]
+        reason = str(error)[:MAX_REASON]
         self.entry = msgspec.structs.replace(self.entry, reason=reason)
+        self._lacked_disk = isinstance(error, NoDisk)
         if ref is not None and not isinstance(error, Unavailable):
             refusal = Refusal(release=ref, reason=reason, at_ms=self._clock.now_ms())
             self.entry = self.entry.refused(refusal)
@@ -298,11 +310,11 @@ class Updater:
                 continue
             try:
                 fetched = await self._downloads.fetch(ref)
-                self._trouble = ""
+                self._held_up = None
                 if not fetched:
                     return Event.DESIRED
             except Unavailable as error:
-                self._trouble = ""
+                self._held_up = None
                 return self._refuse(ref, error)
             except OSError:
                 raise
@@ -442,7 +454,7 @@ class Updater:
     async def _restore(self, entry: Entry, *, avoid: str | None) -> SerinusError | None:
         lost, reason = await self._roles.restore(entry, avoid=avoid)
         if reason:
-            self.entry = msgspec.structs.replace(self.entry, reason=reason[:500])
+            self.entry = msgspec.structs.replace(self.entry, reason=reason[:MAX_REASON])
         return lost
 
 

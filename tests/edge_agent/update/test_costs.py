@@ -120,7 +120,7 @@ def test_the_quietest_of_a_few_measurements_counts(tmp_path: Path) -> None:
     assert found == pytest.approx(100.0)
 
 
-def test_a_release_beyond_the_quota_is_refused_before_anything_of_it_is_fetched(
+def test_a_quota_that_is_too_short_is_the_device_s_trouble_and_nothing_is_fetched(
     tmp_path: Path, repository: RepositorySimulator
 ) -> None:
     first = repository.publish("1.0.0")
@@ -136,9 +136,13 @@ def test_a_release_beyond_the_quota_is_refused_before_anything_of_it_is_fetched(
             entry = await one.settled("failed")
             assert "bytes more" in entry.reason
             assert f"quota_bytes is {size + 100}" in entry.reason
-            assert [refusal.release for refusal in entry.refusals] == [second]
+            assert entry.refusals == []  # nothing speaks against the release
+            assert one.updater.trouble == entry.reason
             assert not [path for path in repository.asked[asked:] if "model.onnx" in path]
             assert await one.serves() == "1.0.0"
+            one.want(first)
+            await one.settled("committed")
+            assert one.updater.trouble == ""
 
     run(story)
 
