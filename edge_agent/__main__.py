@@ -67,7 +67,8 @@ def _run(path: Path) -> int:
 
     from edge_agent import config as configs
     from edge_agent import log_lines
-    from edge_agent.agent import Agent, only_one
+    from edge_agent.agent import Agent
+    from edge_agent.state_folder import only_one
 
     config = configs.load(path)
     if config.repository is None:
@@ -128,7 +129,7 @@ def _status(path: Path | None, socket: Path | None, *, as_json: bool) -> int:
 def _install(bundle: Path, path: Path) -> int:
     from edge_agent import config as configs
     from edge_agent import sideload
-    from edge_agent.agent import only_one
+    from edge_agent.state_folder import only_one
 
     config = configs.load(path)
     with only_one(config.state_dir):

@@ -1,11 +1,14 @@
 """Keeps what features remember on disk: at the end, and now and then while it changes."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from edge_agent.memory_file import MemoryFile
 from edge_agent.serving.engine import Engine
 from edge_core.errors import InvalidInput, SerinusError
+
+log = logging.getLogger(__name__)
 
 
 class MemoryKeeper:
@@ -18,7 +21,6 @@ class MemoryKeeper:
         *,
         store_seconds: float,
         now_ms: Callable[[], int],
-        complain: Callable[[str], None],
     ) -> None:
         """Take parts.
 
@@ -27,13 +29,13 @@ class MemoryKeeper:
             engine: whose memory it is.
             store_seconds: how often it is stored while it changes; 0: only by :meth:`finish`.
             now_ms: UTC clock in milliseconds.
-            complain: told why it could not be stored.
         """
         self._file = file
         self._engine = engine
         self._store_seconds = store_seconds
         self._now_ms = now_ms
-        self._complain = complain
+        self.trouble = ""
+        """Why it could not be stored the last time; empty where it was."""
         self._kept = (0, 0)
         self._storing: asyncio.Task[None] | None = None
 
@@ -75,5 +77,8 @@ class MemoryKeeper:
             if remembered is not None:
                 await asyncio.to_thread(self._file.write, remembered, self._now_ms())
                 self._kept = changes
+            self.trouble = ""
         except SerinusError as error:
-            self._complain(str(error))
+            if str(error) != self.trouble:
+                log.error("%s", error)
+            self.trouble = str(error)

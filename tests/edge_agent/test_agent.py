@@ -65,8 +65,8 @@ def test_one_window_that_fits_no_message_does_not_cost_the_others(tmp_path: Path
 
     async def story() -> None:
         agent = Agent(config)
-        agent._monitor = Windows(window(4), window(codec.MAX_MESSAGE_BYTES), window(8))
-        agent._store()
+        agent._sending._monitor = Windows(window(4), window(codec.MAX_MESSAGE_BYTES), window(8))
+        agent._sending.store()
         stored = [
             windows.head(codec.decode(PackedWindow, m.payload)) for m in agent._outbox.oldest(10)
         ]
@@ -85,12 +85,12 @@ def test_an_outbox_that_cannot_be_read_ends_neither_service_nor_status(tmp_path:
         with closing(sqlite3.connect(config.state_dir / "outbox.db")) as other:
             other.execute("drop table messages")
             other.commit()
-        agent._publish_stored()
-        assert agent.status()["active"] is None
-        agent._monitor = Windows(window(4))
-        agent._store()
+        agent._sending.publish_stored()
+        assert agent._account.status()["active"] is None
+        agent._sending._monitor = Windows(window(4))
+        agent._sending.store()
         assert [m.id for m in agent._outbox.oldest(10)] == [1]
-        assert "began anew" in agent._reported().troubles[0]
+        assert "began anew" in agent._account.reported(0).troubles[0]
         await agent._engine.close()
         agent._outbox.close()
 

@@ -44,9 +44,9 @@ def test_status_tells_how_many_messages_were_refused(tmp_path: Path) -> None:
     async def story() -> None:
         agent = Agent(config)
         for _ in range(3):
-            agent._handle(Received(TOPIC, b"junk"))
-        agent._handle(Received(TOPIC, codec.encode(WISH)))
-        assert agent.status()["refused_messages"] == 3
+            agent._sending.handle(Received(TOPIC, b"junk"))
+        agent._sending.handle(Received(TOPIC, codec.encode(WISH)))
+        assert agent._account.status()["refused_messages"] == 3
         assert agent._updater.busy
         await agent._engine.close()
         agent._outbox.close()

@@ -36,13 +36,11 @@ class Life:
     def __init__(self, folder: Path, seconds: float) -> None:
         monitor = Monitor(device="d", sample_every=100, now_ms=0)
         self.engine = Engine(monitor, slices={}, max_queue_rows=100, now_us=lambda: BEGIN)
-        self.complaints: list[str] = []
         self.keeper = MemoryKeeper(
             MemoryFile(folder, max_bytes=10**6, max_age_seconds=60),
             self.engine,
             store_seconds=seconds,
             now_ms=lambda: BEGIN // 1000,
-            complain=self.complaints.append,
         )
 
     async def event(self, number: int) -> None:
@@ -117,12 +115,13 @@ async def test_a_disk_that_fails_is_complained_of_and_tried_again(
     async with life(folder, release) as one:
         await one.event(1)
         async with asyncio.timeout(10):
-            while not one.complaints:
+            while not one.keeper.trouble:
                 await asyncio.sleep(0.01)
-        assert "cannot be stored: No such file" in one.complaints[0]
+        assert "cannot be stored: No such file" in one.keeper.trouble
         assert len(await one.engine.ask(ASKED)) == 1
         folder.mkdir()
         await one.stored()
+        assert one.keeper.trouble == ""
 
 
 async def test_serving_goes_on_while_it_is_stored(release: LoadedRelease, tmp_path: Path) -> None:
@@ -133,4 +132,4 @@ async def test_serving_goes_on_while_it_is_stored(release: LoadedRelease, tmp_pa
             assert answer.last_us == BEGIN
         found = await asyncio.gather(*(one.engine.ask(ASKED) for _ in range(90)))
         assert len(found) == 90
-        assert not one.complaints
+        assert not one.keeper.trouble

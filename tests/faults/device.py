@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-import edge_agent.agent
+import edge_agent.sending
 import edge_agent.update.updater
 from edge_agent.__main__ import main
 from edge_agent.client import AgentClient
@@ -117,7 +117,7 @@ class Device:
 
         def run() -> int:
             for name, seconds in quick.items():
-                setattr(edge_agent.agent, name, seconds)
+                setattr(edge_agent.sending, name, seconds)
             edge_agent.update.updater.POLL_SECONDS = 0.01
             if prepare is not None:
                 prepare()

@@ -235,7 +235,7 @@ def _offline(device: Device, windows: int, die_at: int) -> None:
         role = Role(release=device.stage.old, target=TARGET, arm="incumbent", rollout=None)
         for number in range(_sequence(device), windows):
             agent._monitor.late(role, {}, number + 1, 4)
-            agent._store()
+            agent._sending.store()
             if number == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
         os._exit(0)  # as a power cut: nothing is closed

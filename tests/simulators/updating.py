@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.agent import SystemClock
+from edge_agent.clock import SystemClock
 from edge_agent.config import Update
 from edge_agent.monitor import Monitor
 from edge_agent.repository import TufRepository
