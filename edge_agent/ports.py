@@ -41,7 +41,14 @@ class ApprovedReleases(Protocol):
         ...
 
     def cancel(self) -> None:
-        """End what is being fetched, from another thread; it raises ``Unavailable`` there."""
+        """End what is being fetched, from another thread; it raises ``Unavailable`` there.
+
+        So does what begins afterwards, until :meth:`renew`.
+        """
+        ...
+
+    def renew(self) -> None:
+        """Allow fetching again."""
         ...
 
     def clean(self) -> None:

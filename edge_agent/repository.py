@@ -79,7 +79,6 @@ class TufRepository:
 
     def manifest(self, ref: ReleaseRef) -> bytes:
         """See :class:`edge_agent.ports.ApprovedReleases`. Refreshes the metadata first."""
-        self._http.renew()
         with _translated(f"{ref.name}: the release list"):
             self._updater = self._new_updater()
             self._updater.refresh()
@@ -101,6 +100,10 @@ class TufRepository:
     def cancel(self) -> None:
         """See :class:`edge_agent.ports.ApprovedReleases`."""
         self._http.cancel()
+
+    def renew(self) -> None:
+        """See :class:`edge_agent.ports.ApprovedReleases`."""
+        self._http.renew()
 
     def clean(self) -> None:
         """Remove what was fetched and not taken."""

@@ -60,6 +60,7 @@ class Downloads:
         return await self._wishes.arrival_within(pause_seconds(attempt, self._first_pause, draw))
 
     async def _attempt(self, ref: ReleaseRef) -> bool:
+        self._fetcher.renew()  # here: the thread may begin only after it was told to end
         work = asyncio.create_task(asyncio.to_thread(self._fetcher.fetch, ref))
         newer = asyncio.create_task(self._wishes.arrival())
         try:

@@ -90,6 +90,10 @@ class Fetcher:
         """End what is being fetched, from another thread."""
         self._repository.cancel()
 
+    def renew(self) -> None:
+        """Allow fetching again."""
+        self._repository.renew()
+
     def _whole(self, digest: str) -> bool:
         try:
             check_slot(self._slots.path(digest), digest, self._target)

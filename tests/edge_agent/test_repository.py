@@ -37,6 +37,19 @@ def test_a_connection_cut_in_the_middle_of_a_file_can_be_tried_again(
     assert (tmp_path / "model").stat().st_size > 0
 
 
+def test_what_was_ended_before_it_began_does_not_begin(
+    tmp_path: Path, source: RepositorySimulator
+) -> None:
+    ref = source.publish("1.0.0")
+    device = TufRepository(url=source.url, trusted_root=source.root, folder=tmp_path / "tuf")
+    device.cancel()  # the thread that fetches may get its turn only now
+    with pytest.raises(Unavailable, match="was ended"):
+        device.manifest(ref)
+    assert source.asked == []
+    device.renew()
+    device.manifest(ref)
+
+
 def test_what_was_not_taken_is_removed(tmp_path: Path, source: RepositorySimulator) -> None:
     ref = source.publish("1.0.0")
     device = TufRepository(url=source.url, trusted_root=source.root, folder=tmp_path / "tuf")
