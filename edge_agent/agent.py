@@ -61,6 +61,7 @@ class Agent:
             prediction_log=_prediction_log(config),
             policy=_policy(config, self._clock),
             shadow_cpu_share=config.serving.shadow_cpu_share,
+            hang_seconds=config.update.hang_seconds,
         )
         self._commands = Commands(
             config.state_dir, now_ms=self._clock.now_ms, follow=self._engine.policy.order

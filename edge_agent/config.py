@@ -130,7 +130,8 @@ class Update(_Section, frozen=True, kw_only=True):
     max_divergence: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     """How far a new release's answers may be from earlier ones and from its reference, 0 to 1."""
     hang_seconds: Positive = 60.0
-    """The process is ended where answering one batch, or opening a model, takes longer."""
+    """Where answering one batch, or opening a model, takes longer, ``/healthz`` says so and the
+    process is ended."""
 
 
 class Sideload(_Section, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ the event loop.
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -71,6 +72,7 @@ class Engine:
         prediction_log: PredictionLog | None = None,
         policy: Policy | None = None,
         shadow_cpu_share: float = 1.0,
+        hang_seconds: float = math.inf,
     ) -> None:
         """Start the inference thread.
 
@@ -83,6 +85,7 @@ class Engine:
             cache_rows: answers that each model keeps for rows that come again; 0 for none.
             policy: says when baselines answer; none: where the model fails, and only then.
             shadow_cpu_share: of one core that shadows may use.
+            hang_seconds: after which a batch counts as hanging, for :meth:`check_alive`.
             prediction_log: notes which release gave which answer.
         """
         self._monitor = monitor
@@ -114,7 +117,7 @@ class Engine:
             policy=self.policy,
             shadow_cpu_share=shadow_cpu_share,
         )
-        self.thread = InferenceThread(self._answerer)
+        self.thread = InferenceThread(self._answerer, hang_seconds)
         self.thread.at_turn_end(self._hand_back)
         self.thread.start()
 

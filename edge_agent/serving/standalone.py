@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from edge_agent.config import Fallback
+from edge_agent.config import Fallback, Update
 from edge_agent.inference import target_choice
 from edge_agent.monitor import Monitor
 from edge_agent.serving import open_protocol, socket, standing
@@ -14,6 +14,7 @@ from edge_agent.serving.engine import Engine
 from edge_agent.serving.policy import Policy
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.release import LoadedRelease
+from edge_agent.watchdog import Watchdog
 from edge_core.bundle import folder as folders
 from edge_core.errors import InvalidConfiguration
 
@@ -67,13 +68,16 @@ async def serve(
         now_us=wall_us,
         prediction_log=noted,
         policy=Policy(Limits(), now_us=wall_us, monotonic=loop.time, missing=Fallback().missing),
+        hang_seconds=Update().hang_seconds,
     )
+    watchdog = Watchdog([engine.thread.heartbeat], Update().hang_seconds)
     for number, release in enumerate(releases):
         lane = engine.add_lane() if number else engine.lanes[0]
         lane.set_active(release, "incumbent", None)
     status = partial(_status, engine)
     open_servers = open_protocol.servers(engine, status, rest_port=rest_port, grpc_port=grpc_port)
     server = await socket.listen(path, engine, status)
+    watchdog.start()
     running = [asyncio.create_task(serve()) for serve in open_servers]
     names = ", ".join(release.ref.name for release in releases)
     print(f"serving {names} on {path} with {releases[0].session.runtime}", flush=True)
@@ -89,6 +93,7 @@ async def serve(
     await asyncio.gather(*running, return_exceptions=True)
     server.close()
     await engine.close()
+    watchdog.stop()
     path.unlink(missing_ok=True)
 
 

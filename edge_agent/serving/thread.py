@@ -20,17 +20,16 @@ from edge_core.errors import Unavailable
 Handler = Callable[[int], None]
 Errand = Callable[[], None]
 
-HANG_SECONDS = 10.0
-"""A turn that takes longer hangs, as far as ``/healthz`` is concerned."""
-
 log = logging.getLogger(__name__)
 
 
 class InferenceThread:
     """To be started, posted to and stopped by other threads; the rest is the thread's own."""
 
-    def __init__(self, answerer: Answerer) -> None:
+    def __init__(self, answerer: Answerer, hang_seconds: float) -> None:
+        """Prepare; a turn that takes longer than ``hang_seconds`` hangs."""
         self._answerer = answerer
+        self._hang_seconds = hang_seconds
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wake, select.EPOLLIN)
@@ -95,10 +94,10 @@ class InferenceThread:
         if not self._thread.is_alive():
             raise Unavailable("the inference thread has ended; restart the agent")
         busy = self.heartbeat.stuck_seconds()
-        if busy > HANG_SECONDS:
+        if busy > self._hang_seconds:
             raise Unavailable(
                 f"the inference thread has been at one batch for {busy:.0f} s; the limit is "
-                f"{HANG_SECONDS:g} s: the runtime hangs, restart the agent"
+                f"{self._hang_seconds:g} s: the runtime hangs, restart the agent"
             )
 
     def _serve(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from edge_agent.inference.session import Float32, Session
 from edge_agent.monitor import Monitor
-from edge_agent.serving import rest, thread
+from edge_agent.serving import rest
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.release import LoadedRelease
 from tests.simulators.tiny_bundle import tiny_rows
@@ -30,10 +30,9 @@ class HangingSession:
 
 
 async def test_a_runtime_that_hangs_shows_while_the_loop_goes_on(
-    monitor: Monitor, release: LoadedRelease, monkeypatch: pytest.MonkeyPatch
+    monitor: Monitor, release: LoadedRelease
 ) -> None:
-    monkeypatch.setattr(thread, "HANG_SECONDS", 0.0)  # else the test would wait for it
-    engine = Engine(monitor, slices={}, max_queue_rows=64, now_us=lambda: 0)
+    engine = Engine(monitor, slices={}, max_queue_rows=64, now_us=lambda: 0, hang_seconds=0.0)
     engine.set_active(release, "incumbent", None)
     listener = rest.listen(0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
