@@ -8,6 +8,7 @@ import msgspec
 
 from edge_agent import sending
 from edge_agent.account import Account, Parts
+from edge_agent.boot import boot_id
 from edge_agent.clock import SystemClock
 from edge_agent.commands import Commands
 from edge_agent.config import AgentConfig, Supervision
@@ -96,6 +97,7 @@ class Agent:
             settings=config.update,
             clock=self._clock,
             changed=self._state_dirty.set,
+            boot=boot_id(),
         )
         self._supervisor = Supervisor(supervision or Supervision())
         self._watchdog = Watchdog(

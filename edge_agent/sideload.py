@@ -105,6 +105,7 @@ def _activate(ref: ReleaseRef, slots: Slots, journal: Journal) -> None:
         reason="" if reached else f"{ref.name} was installed by hand",
         refusals=entry.refusals,
         proven=entry.proven,
+        boot=entry.boot,
     )
     journal.write(entry)
     if pointer.active != ref.digest:

@@ -33,6 +33,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     refusals: list[Refusal] = []
     unhealthy_starts: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Starts of the process since it last ran for a healthy while, in states that try nothing."""
+    boot: Text = ""
+    """Which run of the machine the process last started in; empty where nobody knows."""
+    power_cuts: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Starts that were not counted, because the machine had gone down with the process."""
     suspect: Sha256 | None = None
     """Digest of the release that ended the process too often, while it is being left."""
     without_model: Sha256 | None = None

@@ -52,6 +52,7 @@ class Updater:
         settings: Update,
         clock: Clock,
         changed: Callable[[], None],
+        boot: str = "",
     ) -> None:
         self._journal = journal
         self._slots = slots
@@ -72,7 +73,7 @@ class Updater:
             first_pause=settings.retry_seconds,
             held_up=self._hold_up,
         )
-        self._starts = Starts(journal, settings.max_starts)
+        self._starts = Starts(journal, settings.max_starts, boot)
         self._trial: TrialWatch | None = None
         self._restored = False
         self.entry = Entry()
