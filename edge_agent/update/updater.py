@@ -98,6 +98,16 @@ class Updater:
         The same wish again may bring the server's confirmation, and nothing else.
         """
         self._wishes.want(desired, self.entry.desired)
+        if self._trial is not None and self._wishes.confirmed(self._desired.revision):
+            self._keep_confirmation()
+
+    def _keep_confirmation(self) -> None:
+        """Remember the server's word over a restart, after which it may be out of reach."""
+        if not self._desired.confirmed:
+            desired = msgspec.structs.replace(self._desired, confirmed=True)
+            self.entry = msgspec.structs.replace(self.entry, desired=desired)
+            with contextlib.suppress(OSError):  # then it is heard again, or not kept
+                self._journal.write(self.entry)
 
     @property
     def state(self) -> UpdateState:

@@ -85,6 +85,32 @@ def test_errors_that_come_while_the_server_is_waited_for_still_end_the_trial(
     run(story)
 
 
+def test_a_confirmation_outlasts_a_restart_without_the_server(
+    tmp_path: Path, repository: RepositorySimulator
+) -> None:
+    first, second = repository.publish("1.0.0"), repository.publish("1.1.0", seed=1)
+    state = tmp_path / "state"
+
+    async def before() -> None:
+        async with device(state, repository) as one:
+            one.want(first)
+            await one.settled("committed")
+        async with device(state, repository, probation_seconds=LONG) as one:
+            await one.tick()
+            one.want(second, confirm_seconds=0.1)
+            await one.on_trial(second)
+            one.confirm()
+            await one.tick()
+
+    async def after() -> None:
+        async with device(state, repository) as one:
+            await one.settled("committed", "failed")
+            assert await one.serves() == "1.1.0"
+
+    run(before)
+    run(after)
+
+
 def test_a_restart_in_the_trial_asks_for_the_confirmation_again_and_hears_it(
     tmp_path: Path, repository: RepositorySimulator
 ) -> None:
