@@ -13,7 +13,8 @@ from edge_agent.config import Mqtt
 from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import Online
 
-MAX_EVENTS = 10_000
+MAX_RECEIVED = 1000
+"""Messages that may wait for the event loop; more are dropped."""
 KEEPALIVE_SECONDS = 30
 
 
@@ -53,7 +54,7 @@ class Link:
         self._down = False
         self.sent_bytes = 0
         """Payloads given to the broker so far."""
-        self.events: asyncio.Queue[LinkEvent] = asyncio.Queue(MAX_EVENTS)
+        self.events: asyncio.Queue[LinkEvent] = asyncio.Queue()
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=f"serinus-{device}", clean_session=False
         )
@@ -96,7 +97,8 @@ class Link:
 
     def _enqueue(self, event: LinkEvent) -> None:
         def put() -> None:
-            if not self.events.full():
+            # Only what others send has no bound of its own; what is acknowledged must be known.
+            if not isinstance(event, Received) or self.events.qsize() < MAX_RECEIVED:
                 self.events.put_nowait(event)
 
         if not self._loop.is_closed():
