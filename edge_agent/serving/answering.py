@@ -61,6 +61,8 @@ class Answerer:
     ) -> None:
         self._monitor = monitor
         self._tally = tally
+        self.alive: Callable[[], None] = lambda: None
+        """Called after each batch, of which a turn may have many."""
         self.explanations = Explanations()
         self._policy = policy
         self._recent = recent
@@ -92,8 +94,10 @@ class Answerer:
         for group in groups.values():
             for part in _parts(group):
                 answers += self._answer_together(part)
+                self.alive()
         for made in incomplete:
             answers += self._answer_incomplete(made)
+            self.alive()
         return answers
 
     def count(self) -> None:

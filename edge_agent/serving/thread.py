@@ -43,6 +43,7 @@ class InferenceThread:
         """Seconds until there is something to do though nobody asks; none where there is not."""
         self.heartbeat = Heartbeat("the inference thread")
         """Busy while models answer or score as shadows, for a watchdog."""
+        answerer.alive = self.heartbeat.beat
         self.rows = 0
         """Rows that were taken in this turn."""
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
@@ -120,6 +121,7 @@ class InferenceThread:
         self._deliver(self._answerer.answer(jobs) if jobs else [])
         self._end_turn()
         _tried(self._answerer.count)
+        self.heartbeat.beat()
         explanations = self._answerer.explanations
         if explanations:
             self._deliver(explanations.step(idle=not jobs))

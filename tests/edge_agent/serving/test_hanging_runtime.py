@@ -29,6 +29,35 @@ class HangingSession:
         return self._session.run(features)
 
 
+class NotingSession(HangingSession):
+    """Notes since when the thread is at the piece of work that it is at."""
+
+    def __init__(self, session: Session, engine: Engine) -> None:
+        super().__init__(session)
+        self.since: list[float | None] = []
+        self._engine = engine
+
+    def run(self, features: Float32) -> Float32:
+        self.since.append(self._engine.thread.heartbeat._since)
+        return super().run(features)
+
+
+async def test_many_batches_of_one_turn_are_no_hang(
+    monitor: Monitor, release: LoadedRelease
+) -> None:
+    engine = Engine(monitor, slices={}, max_queue_rows=1000, now_us=lambda: 0)
+    engine.set_active(release, "incumbent", None)
+    session = release.session = NotingSession(release.session, engine)
+    rows = tiny_rows(40)[0]
+    asked = [asyncio.create_task(engine.predict(rows)) for _ in range(6)]
+    await asyncio.to_thread(session.reached.wait, 30)
+    await asyncio.sleep(0)
+    session.let_go.set()
+    await asyncio.gather(*asked)
+    assert len(session.since) == len(set(session.since)) > 1
+    await engine.close()
+
+
 async def test_a_runtime_that_hangs_shows_while_the_loop_goes_on(
     monitor: Monitor, release: LoadedRelease
 ) -> None:
