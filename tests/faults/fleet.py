@@ -7,9 +7,10 @@ from collections.abc import Callable
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_core.messages import codec, topics
+from edge_core.messages import codec, topics, windows
 from edge_core.messages.deployment import DesiredState
-from edge_core.messages.telemetry import ReportedState, StatsWindow
+from edge_core.messages.telemetry import PackedWindow, ReportedState
+from edge_core.messages.windows import Head
 
 READ_AT_ONCE = 500
 
@@ -20,7 +21,7 @@ class Fleet:
     def __init__(self, port: int, name: str) -> None:
         self.reported: dict[str, ReportedState] = {}
         """The newest by device."""
-        self.windows: dict[str, list[StatsWindow]] = {}
+        self.windows: dict[str, list[Head]] = {}
         """In the order of their arrival."""
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name)
         self._client.on_message = self._hear
@@ -76,5 +77,5 @@ class Fleet:
         if kind == "state":
             self.reported[device] = codec.decode(ReportedState, message.payload)
         elif kind == "stats":
-            window = codec.decode(StatsWindow, message.payload)
+            window = windows.head(codec.decode(PackedWindow, message.payload))
             self.windows.setdefault(device, []).append(window)

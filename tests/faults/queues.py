@@ -17,6 +17,12 @@ from edge_agent.memory_file import MemoryFile
 from edge_agent.monitor import Role
 from edge_agent.outbox import SAMPLES, STATS, Outbox
 from edge_agent.serving.work import Remembered
+from edge_core.bundle import folder as folders
+from edge_core.bundle.manifest import FEATURES, REFERENCE
+from edge_core.features import definition as definitions
+from edge_core.messages import windows as windows_format
+from edge_core.messages.window_schema import WindowSchema
+from edge_core.stats import histogram
 from tests.faults.case import Case, Site
 from tests.faults.device import Device, Fault
 from tests.faults.forks import Fork
@@ -232,15 +238,27 @@ def _offline(device: Device, windows: int, die_at: int) -> None:
     async def fill() -> None:
         config = edge_agent.config.load(device.config)
         agent = Agent(config)
+        schema = _schema(device)
+        agent._monitor.know(schema)
         role = Role(release=device.stage.old, target=TARGET, arm="incumbent", rollout=None)
         for number in range(_sequence(device), windows):
-            agent._monitor.late(role, {}, number + 1, 4)
+            agent._monitor.late(role, {}, number + 1, schema.confidence_size)
             agent._sending.store()
             if number == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
         os._exit(0)  # as a power cut: nothing is closed
 
     asyncio.run(fill())
+
+
+def _schema(device: Device) -> WindowSchema:
+    """How windows of its release are packed."""
+    ref = device.stage.old
+    folder = device.state / "slots" / ref.digest
+    manifest = folders.read(folder)
+    definition = definitions.parse((folder / FEATURES).read_bytes())
+    reference = histogram.parse((folder / REFERENCE).read_bytes())
+    return WindowSchema.of(ref, manifest, reference, definition.raw_shape[0])
 
 
 def _sequence(device: Device) -> int:
@@ -278,7 +296,12 @@ def _week(site: Site, point: str) -> None:
         numbers = range(before + 1, last + 1)
         if first[:windows] != list(numbers):
             raise Fault("windows are lost or came in another order")
-        told = {(w.sequence, w.late) for w in heard if w.sequence <= last}
+        schema = _schema(device)
+        told = {
+            (head.sequence, windows_format.unpack(head, schema, device.name).late)
+            for head in heard
+            if head.sequence <= last
+        }
         if told != {(number, number) for number in numbers}:
             raise Fault("a number was given to two windows")
         device.until(lambda: device.status().get("unsent_bytes") == 0, "an empty outbox")
