@@ -16,7 +16,7 @@ from edge_core.bundle import archive, signature, trust
 from edge_core.bundle import folder as folders
 from edge_core.bundle.digest import CHUNK_BYTES, sha256_bytes
 from edge_core.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURE, Manifest
-from edge_core.errors import InvalidBundle, InvalidConfiguration, SerinusError
+from edge_core.errors import InvalidBundle, InvalidConfiguration, NoDisk, SerinusError
 from edge_core.release import ReleaseRef
 
 
@@ -27,7 +27,17 @@ def install(bundle: Path, config: AgentConfig) -> ReleaseRef:
         UntrustedBundle: no pinned key signed it.
         InvalidBundle: truncated, altered, or for other targets.
         InvalidConfiguration: no key is pinned.
+        NoDisk: the state folder cannot be written.
     """
+    try:
+        return _install(bundle, config)
+    except OSError as error:
+        raise NoDisk(
+            f"cannot write the state folder {config.state_dir}: {error.strerror}"
+        ) from error
+
+
+def _install(bundle: Path, config: AgentConfig) -> ReleaseRef:
     keys = [signature.load_public_key(_read_key(path), str(path)) for path in config.sideload.keys]
     if not keys:
         raise InvalidConfiguration(
@@ -49,12 +59,7 @@ def install(bundle: Path, config: AgentConfig) -> ReleaseRef:
             except SerinusError:
                 slots.discard(ref.digest)
                 raise
-    try:
-        _activate(ref, slots, Journal(config.state_dir))
-    except OSError as error:
-        raise InvalidConfiguration(
-            f"cannot write the state folder {config.state_dir}: {error.strerror}"
-        ) from error
+    _activate(ref, slots, Journal(config.state_dir))
     return ref
 
 

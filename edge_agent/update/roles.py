@@ -55,6 +55,7 @@ class Roles:
         """Let go of every other release in memory."""
         self._loaded = {d: r for d, r in self._loaded.items() if d in digests}
         self._memory = {d: m for d, m in self._memory.items() if d in digests}
+        self._broken.intersection_update(digests)
 
     def memory(self, ref: ReleaseRef) -> int | None:
         """Bytes that the process grew by when the release was opened, its runtime left out.

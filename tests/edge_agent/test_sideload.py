@@ -14,7 +14,7 @@ from edge_agent.update.slots import Pointer, Slots
 from edge_core.bundle import folder as folders
 from edge_core.bundle import golden as goldens
 from edge_core.bundle.manifest import Manifest
-from edge_core.errors import InvalidBundle, SerinusError
+from edge_core.errors import InvalidBundle, NoDisk, SerinusError
 from edge_core.messages.deployment import DesiredState
 from edge_core.release import ReleaseRef
 from tests.simulators.tiny_bundle import TARGET, tiny_bundle
@@ -96,6 +96,15 @@ def test_a_damaged_slot_is_installed_again(tmp_path: Path, key: Path, config: Ag
     model.write_bytes(b"")
     sideload.install(bundle, config)
     assert model.read_bytes() == whole
+
+
+def test_a_state_folder_that_cannot_be_written_is_said_in_one_line(
+    tmp_path: Path, key: Path, config: AgentConfig
+) -> None:
+    bundle = tiny_bundle(tmp_path / "usb", sign_with=key)
+    (config.state_dir / "slots").write_bytes(b"")  # as a damaged file system has it
+    with pytest.raises(NoDisk, match="cannot write the state folder"):
+        sideload.install(bundle, config)
 
 
 def test_without_a_pinned_key_nothing_is_installed(tmp_path: Path, config: AgentConfig) -> None:
