@@ -33,6 +33,7 @@ from edge_agent.update.slots import Slots
 from edge_agent.update.updater import Updater
 from edge_agent.watchdog import Watchdog
 from edge_core.errors import InvalidConfiguration
+from edge_core.messages.telemetry import ReportedState
 
 log = logging.getLogger(__name__)
 
@@ -192,17 +193,19 @@ class Agent:
 
     async def _tell(self) -> None:
         """Publish reported state when it changed, and stored messages as they are accepted."""
+        untold: ReportedState | None = None
         while True:
             await asyncio.sleep(sending.SEND_SECONDS)
             if self._account.news():
                 self._state_dirty.set()
             if self._state_dirty.is_set() and self._updater.known:
-                state = self._account.reported(self._clock.now_ms())
-                self._account.say(state)
-                if self._sending.connected:
-                    self._state_dirty.clear()
-                    self._sending.publish_state(state)
+                self._state_dirty.clear()  # it is set again where the broker comes back
+                untold = self._account.reported(self._clock.now_ms())
+                self._account.say(untold)
             if self._sending.connected:
+                if untold is not None:
+                    self._sending.publish_state(untold)
+                    untold = None
                 self._sending.publish_stored()
 
 

@@ -5,11 +5,16 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from edge_agent import sending
+from edge_agent.account import Account
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig, Mqtt, Repository, Serving
 from edge_agent.monitor import Monitor
+from edge_agent.mqtt import Connected
 from edge_core.messages import codec, windows
-from edge_core.messages.telemetry import TAG_BYTES, PackedWindow, StatsWindow
+from edge_core.messages.telemetry import TAG_BYTES, PackedWindow, ReportedState, StatsWindow
 from edge_core.release import ReleaseRef
 from tests.simulators.repository import RepositorySimulator
 from tests.simulators.tiny_bundle import TARGET
@@ -71,6 +76,39 @@ def test_one_window_that_fits_no_message_does_not_cost_the_others(tmp_path: Path
             windows.head(codec.decode(PackedWindow, m.payload)) for m in agent._outbox.oldest(10)
         ]
         assert [(w.sequence, len(w.rest)) for w in stored] == [(1, 4), (2, 8)]
+        await agent._engine.close()
+        agent._outbox.close()
+
+    asyncio.run(story())
+
+
+def test_offline_the_state_is_looked_up_when_it_changes_and_not_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tmp_path)
+    monkeypatch.setattr(sending, "SEND_SECONDS", 0.01)
+    looked, told = Account.reported, []
+
+    def reported(self: Account, at_ms: int) -> ReportedState:
+        told.append(at_ms)
+        return looked(self, at_ms)
+
+    monkeypatch.setattr(Account, "reported", reported)
+
+    async def story() -> None:
+        agent = Agent(config)
+        agent._updater._restored = True
+        agent._state_dirty.set()
+        telling = asyncio.create_task(agent._tell())
+        while not told:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert len(told) == 1
+        agent._sending.handle(Connected())
+        while len(told) < 2:
+            await asyncio.sleep(0.01)
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
         await agent._engine.close()
         agent._outbox.close()
 
