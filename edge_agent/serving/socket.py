@@ -36,7 +36,13 @@ from edge_agent.serving.frames import (
     StatusAnswer,
 )
 from edge_agent.serving.work import Active, Answer, Remembered, Terms
-from edge_core.errors import InvalidConfiguration, InvalidInput, Overloaded, SerinusError
+from edge_core.errors import (
+    InvalidConfiguration,
+    InvalidInput,
+    Overloaded,
+    SerinusError,
+    Unavailable,
+)
 from edge_core.features.request_evaluation import Observed
 
 MAX_CONNECTIONS = 1024
@@ -193,8 +199,14 @@ class SocketServer:
 
     def _tell_status(self, connection: Connection, request_id: int) -> None:
         """Ask the agent, on the event loop, which owns what it tells."""
-        answer = StatusAnswer(id=request_id, status=self._status())
-        self._thread.post(partial(connection.send, answer))
+        try:
+            answer = StatusAnswer(id=request_id, status=self._status())
+        except Exception as error:  # a defect of ours: who asked has to hear of it
+            log.error("telling the status failed: %s: %s", type(error).__name__, error)
+            reason = Unavailable(f"the agent cannot tell ({type(error).__name__}: {error})")
+            self._thread.post(partial(connection.refuse, request_id, reason))
+        else:
+            self._thread.post(partial(connection.send, answer))
 
 
 def _events(active: Active, request: Observe) -> Admitted:

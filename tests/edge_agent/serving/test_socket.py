@@ -63,11 +63,15 @@ class Agent:
 
 @asynccontextmanager
 async def agent(
-    path: Path, release: LoadedRelease, monitor: Monitor, max_queue_rows: int = 4096
+    path: Path,
+    release: LoadedRelease,
+    monitor: Monitor,
+    max_queue_rows: int = 4096,
+    status: socket.StatusSource = lambda: {"device": "d1"},
 ) -> AsyncIterator[Agent]:
     engine = Engine(monitor, slices={}, max_queue_rows=max_queue_rows, now_us=lambda: 0)
     engine.set_active(release, "incumbent", None)
-    server = await socket.listen(path, engine, lambda: {"device": "d1"})
+    server = await socket.listen(path, engine, status)
     served = Agent(path)
     try:
         yield served
@@ -202,6 +206,51 @@ async def test_bytes_that_are_no_frames_end_only_their_connection(
         assert await bad.ended()
         await good.send(predict(1, tiny_rows(1)[0]))
         assert isinstance(await good.receive(), Answers)
+
+
+async def test_what_was_asked_before_noise_is_answered(
+    path: Path, release: LoadedRelease, monitor: Monitor
+) -> None:
+    asked = [predict(number, tiny_rows(1)[0]) for number in range(1, 101)]
+    async with agent(path, release, monitor) as served:
+        line = await served.line()
+        await line.send(b"".join(asked) + b"\xff" * 64)
+        answers = [await line.receive() for _ in range(101)]
+        assert await line.ended()
+    assert [answer.id for answer in answers if isinstance(answer, Answers)] == list(range(1, 101))
+    assert isinstance(answers[-1], Failure)
+
+
+async def test_a_status_that_cannot_be_told_is_a_failure(
+    path: Path, release: LoadedRelease, monitor: Monitor
+) -> None:
+    def broken() -> dict[str, str | int | float | bool | None]:
+        raise KeyError("outbox")
+
+    async with agent(path, release, monitor, status=broken) as served:
+        line = await served.line()
+        await line.send(frames.encode(Status(id=4)) + predict(5, tiny_rows(1)[0]))
+        answers = {answer.id: answer for answer in (await line.receive(), await line.receive())}
+    assert isinstance(answers[4], Failure)
+    assert answers[4].kind == "Unavailable"
+    assert isinstance(answers[5], Answers)
+
+
+async def test_a_defect_costs_one_request_only(
+    path: Path, release: LoadedRelease, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a defect")  # of ours: no input is known that causes one
+
+    monkeypatch.setattr(frames, "samples_of", broken)
+    push = frames.encode(Push(id=2, stream="s", times_us=b"", samples=b""))
+    async with agent(path, release, monitor) as served:
+        line = await served.line()
+        await line.send(predict(1, tiny_rows(1)[0]) + push + predict(3, tiny_rows(1)[0]))
+        answers = {answer.id: answer for answer in [await line.receive() for _ in range(3)]}
+    assert isinstance(answers[1], Answers)
+    assert isinstance(answers[2], Failure)
+    assert isinstance(answers[3], Answers)
 
 
 async def test_overload_is_said_and_passes(
