@@ -40,6 +40,7 @@ class Admitted(NamedTuple):
 
     work: Work | Explain | Remember
     rows: int
+    """None for explanations: they wait beside live requests, and are bounded there."""
 
 
 def windows(release: LoadedRelease, samples: npt.ArrayLike) -> Admitted:
@@ -117,7 +118,7 @@ def explanation(release: LoadedRelease, of: Admitted, how: Occlusion) -> Admitte
             f"{of.rows} rows in one explanation; each is answered {1 + len(names)} times, so send "
             f"1 to {most}"
         )
-    return Admitted(Explain(of.work, how), rows)
+    return Admitted(Explain(of.work, how, rows), 0)
 
 
 def _of_windows(release: LoadedRelease) -> WindowDefinition:

@@ -57,11 +57,12 @@ class Answerer:
         prediction_log: PredictionLog | None = None,
         *,
         policy: Policy,
+        max_explained_rows: int,
         shadow_cpu_share: float = 1.0,
     ) -> None:
         self._monitor = monitor
         self._tally = tally
-        self.explanations = Explanations()
+        self.explanations = Explanations(max_explained_rows)
         self._policy = policy
         self._recent = recent
         self._now_us = now_us
@@ -131,6 +132,7 @@ class Answerer:
         memory = job.active.memory
         try:
             if isinstance(job.work, Explain):
+                self.explanations.check(job.work)
                 return memory.peek(job.work.of, job.came_us)
             if isinstance(job.work, Remember):
                 digest = job.active.release.definition_digest

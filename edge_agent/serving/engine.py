@@ -77,7 +77,8 @@ class Engine:
         Args:
             monitor: counts what is answered.
             slices: the device's own slices; a request may name others.
-            max_queue_rows: rows that may wait; more are refused as ``Overloaded``.
+            max_queue_rows: rows that may wait; more are refused as ``Overloaded``. As many may
+                wait to be explained, beside them.
             now_us: UTC clock in microseconds.
             token: makes prediction ids unique among the device's processes; drawn if none.
             cache_rows: answers that each model keeps for rows that come again; 0 for none.
@@ -112,6 +113,7 @@ class Engine:
             self.tally,
             prediction_log,
             policy=self.policy,
+            max_explained_rows=max_queue_rows,
             shadow_cpu_share=shadow_cpu_share,
         )
         self.thread = InferenceThread(self._answerer)
@@ -368,10 +370,9 @@ class Engine:
     ) -> None:
         """Say what each input did to the answers to whole windows, once no live request waits.
 
-        Nothing of it is remembered or counted in statistics. It takes as many rows of the queue as
-        the model has to answer.
+        Nothing of it is remembered or counted in statistics.
 
-        Raises: as :meth:`submit`.
+        Raises: as :meth:`submit`; but that too many wait reaches ``done``.
         """
         active = self.serving(terms.model)
         of = admission.windows(active.release, samples)
