@@ -46,15 +46,20 @@ class Admitted(NamedTuple):
 def windows(release: LoadedRelease, samples: npt.ArrayLike) -> Admitted:
     """Whole windows; raise :class:`InvalidInput`."""
     raw = _floats(samples)
-    if raw.shape[1:] != release.window_shape or raw.ndim != 3:
+    check_shape(release, raw.shape)
+    return Admitted(WholeWindows(raw), len(raw))
+
+
+def check_shape(release: LoadedRelease, shape: tuple[int, ...]) -> None:
+    """Raise :class:`InvalidInput` where whole windows have another shape, or are too many."""
+    if shape[1:] != release.window_shape or len(shape) != 3:
         definition = _of_windows(release)
         inputs = definition.input_names
         raise InvalidInput(
-            f"samples have shape {list(raw.shape)}; needed is [batch, "
+            f"samples have shape {list(shape)}; needed is [batch, "
             f"{definition.window.samples}, {len(inputs)}] with the inputs {', '.join(inputs)}"
         )
-    _few(len(raw), "windows")
-    return Admitted(WholeWindows(raw), len(raw))
+    _few(shape[0], "windows")
 
 
 def samples(

@@ -72,6 +72,12 @@ class Answerer:
 
     def answer(self, jobs: list[Job]) -> list[tuple[Job, Answer]]:
         """Answer jobs in the order in which they came; statistics follow in :meth:`count`."""
+        try:
+            return self._answers(jobs)
+        except Exception as error:  # a defect of ours must not end the inference thread
+            return [(job, _defect(error)) for job in jobs]
+
+    def _answers(self, jobs: list[Job]) -> list[tuple[Job, Answer]]:
         answers: list[tuple[Job, Answer]] = []
         groups: dict[tuple[int, tuple[tuple[str, str], ...] | None], list[_Made]] = {}
         incomplete: list[_Made] = []

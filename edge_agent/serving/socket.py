@@ -141,6 +141,7 @@ class SocketServer:
                 self._admit(connection, request, active, work, request.slices)
             case PredictShared(region=region, offset=offset, shape=shape):
                 active = self._engine.serving(request.model)
+                admission.check_shape(active.release, shape)  # before anything is copied
                 samples = connection.regions.windows(region, offset, shape)
                 work = admission.windows(active.release, samples)
                 self._admit(connection, request, active, work, request.slices)

@@ -268,7 +268,7 @@ def test_a_pipeline_may_be_given_up(agent: Path) -> None:
         windows = client.share(samples.shape)
         windows.array[:] = samples
         assert len(client.predict_shared(windows)) == 8
-        with pytest.raises(InvalidInput, match="classes|label"):
+        with pytest.raises(InvalidInput, match="no such label"):
             client.feedback("0-0", "no such label")
 
 

@@ -1,12 +1,15 @@
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_agent.monitor import Monitor
+from edge_agent.serving import answering
 from edge_agent.serving.admission import MAX_ROWS_PER_REQUEST
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.release import LoadedRelease
@@ -348,3 +351,28 @@ async def test_closing_answers_what_waits_and_refuses_the_rest(
         with pytest.raises(Unavailable, match="stopping"):
             await engine.predict(tiny_rows(1)[0])
     assert by_arm(monitor.close(6000))["incumbent"].rows == 20
+
+
+async def test_errands_after_the_end_touch_no_foreign_descriptor(
+    monitor: Monitor, release: LoadedRelease, tmp_path: Path
+) -> None:
+    async with serving(monitor, release) as engine:
+        await engine.close()
+        taken = [os.open(tmp_path / str(number), os.O_RDWR | os.O_CREAT) for number in range(4)]
+        engine.thread.post(lambda: None)  # such as a status that is told late
+    for number, descriptor in enumerate(taken):
+        os.close(descriptor)
+        assert (tmp_path / str(number)).read_bytes() == b""
+
+
+async def test_a_defect_does_not_end_the_inference_thread(
+    monitor: Monitor, release: LoadedRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, _ = tiny_rows(3)
+    async with serving(monitor, release) as engine:
+        with monkeypatch.context() as broken:
+            broken.setattr(answering, "_parts", lambda _: 1 // 0)  # no input is known that does
+            with pytest.raises(Unavailable, match="ZeroDivisionError"):
+                await engine.predict(samples)
+        assert len(await engine.predict(samples)) == 3
+        engine.check_alive()

@@ -10,8 +10,17 @@ import pytest
 from edge_agent.monitor import Monitor
 from edge_agent.serving import frames, socket
 from edge_agent.serving.engine import Engine
-from edge_agent.serving.frames import Answers, Failure, Predict, Push, Status, StatusAnswer
+from edge_agent.serving.frames import (
+    Answers,
+    Failure,
+    Predict,
+    PredictShared,
+    Push,
+    Status,
+    StatusAnswer,
+)
 from edge_agent.serving.release import LoadedRelease
+from edge_agent.serving.shared_memory import SharedRegions
 from edge_core.errors import InvalidConfiguration
 from tests.simulators.tiny_bundle import tiny_rows
 
@@ -234,6 +243,21 @@ async def test_a_status_that_cannot_be_told_is_a_failure(
     assert isinstance(answers[4], Failure)
     assert answers[4].kind == "Unavailable"
     assert isinstance(answers[5], Answers)
+
+
+async def test_no_shared_memory_is_copied_for_windows_that_do_not_fit(
+    path: Path, release: LoadedRelease, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[object] = []
+    monkeypatch.setattr(SharedRegions, "windows", lambda *_: copied.append(1))  # may have 256 MiB
+    async with agent(path, release, monitor) as served:
+        line = await served.line()
+        shared = PredictShared(id=1, region=1, offset=0, shape=(1, 1, 2**26))
+        await line.send(frames.encode(shared))
+        failure = await line.receive()
+    assert isinstance(failure, Failure)
+    assert "needed is [batch, 8, 2]" in failure.message
+    assert not copied
 
 
 async def test_a_defect_costs_one_request_only(
