@@ -39,6 +39,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rollout: str | None = None
     slices: dict[str, str] = {}
     cached: int = 0
+    cause: str = ""
+    """Why the baseline answered."""
     consumers: dict[str, int] = {}
 
     @property
@@ -82,6 +84,7 @@ class PredictionLog:
             rollout=role.rollout,
             slices=batch.slices,
             cached=batch.cached,
+            cause=batch.cause or "",
             consumers=dict(batch.consumers),
         )
         self._buffer += _encoder.encode(line)
@@ -132,7 +135,7 @@ def older(path: Path) -> Path:
 
 
 def find(folder: Path, prediction_id: str) -> Line | None:
-    """The line of the batch that a prediction belongs to; none where it is no longer there.
+    """The line of the batch that a prediction belongs to; none where it is not there any more.
 
     Raises:
         InvalidInput: it is no prediction's id.

@@ -59,7 +59,7 @@ async def serve(
         return now_ms * 1000 + int((loop.time() - started) * 1e6)
 
     monitor = Monitor(device="standalone", sample_every=SAMPLE_EVERY, now_ms=now_ms)
-    noted = PredictionLog(log_folder, max_bytes=LOG_BYTES) if log_folder else None
+    noted = _log_in(log_folder) if log_folder else None
     engine = Engine(
         monitor,
         slices={},
@@ -90,6 +90,14 @@ async def serve(
     server.close()
     await engine.close()
     path.unlink(missing_ok=True)
+
+
+def _log_in(folder: Path) -> PredictionLog:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfiguration(f"cannot write to {folder}: {error.strerror}") from error
+    return PredictionLog(folder, max_bytes=LOG_BYTES)
 
 
 def _opened(bundle: Path, target: str | None) -> LoadedRelease:
