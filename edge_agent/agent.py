@@ -184,30 +184,18 @@ class Agent:
 
     def status(self) -> dict[str, str | int | float | bool | None]:
         """What the agent is doing, for ``serinus-agent status``."""
-        active, shadow = self._engine.active, self._engine.shadow
         return {
             "device": self._config.device,
             "target": self._config.target,
-            "active": active.ref.name if active else None,
-            "digest": active.ref.digest if active else None,
-            "shadow": shadow.ref.name if shadow else None,
-            "runtime": active.session.runtime if active else None,
+            **standing.described(self._engine),
             "update": self._updater.entry.state,
             "reason": self._updater.reason,
             "connected": self._connected,
-            "rows": self._engine.totals.rows,
-            "errors": self._engine.totals.errors,
-            "cached": self._engine.totals.cached,
-            "refused_requests": self._engine.tally.refused_requests,
             "undeclared_consumers": ", ".join(self._undeclared()),
-            "features": active.kind if active else None,
-            "memory": self._engine.remembering.beginning,
             "memory_stored": self._keeper.stored,
-            "memory_refused": self._engine.remembering.refused,
-            "clock_held": self._engine.remembering.clock_held,
-            **standing.described(self._engine),
             "commands_unreadable": self._commands.unreadable,
             "samples_too_big": self._monitor.unsendable_samples,
+            "dropped_statistics": self._monitor.dropped_cells,
             "unsent_bytes": self._outbox.size,
             "dropped_messages": self._outbox.dropped,
             "troubles": "; ".join(self._outbox.troubles),

@@ -172,6 +172,11 @@ class Engine:
         self.thread.check_alive()
 
     @property
+    def unlogged(self) -> int:
+        """Lines that the disk did not take for the prediction log."""
+        return self._prediction_log.lost if self._prediction_log is not None else 0
+
+    @property
     def shadow_dropped(self) -> int:
         """Rows that no shadow answered for want of time, since the process began."""
         return self._answerer.shadowing.dropped

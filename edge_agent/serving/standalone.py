@@ -117,13 +117,5 @@ def _refuse_twins(releases: Sequence[LoadedRelease]) -> None:
 
 
 def _status(engine: Engine) -> dict[str, str | int | float | bool | None]:
-    lanes = [lane for lane in engine.lanes if lane.active is not None]
-    return {
-        "active": ", ".join(lane.active.ref.name for lane in lanes if lane.active),
-        "rows": sum(lane.totals.rows for lane in lanes),
-        "target": ", ".join(dict.fromkeys(lane.active.target for lane in lanes if lane.active)),
-        "features": ", ".join(lane.active.kind for lane in lanes if lane.active),
-        "refused_requests": engine.tally.refused_requests,
-        "clock_held": sum(lane.remembering.clock_held for lane in lanes),
-        **standing.described(engine),
-    }
+    targets = [lane.active.target for lane in engine.lanes if lane.active is not None]
+    return {"target": ", ".join(dict.fromkeys(targets)), **standing.described(engine)}

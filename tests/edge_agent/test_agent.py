@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from edge_agent.agent import Agent
+from edge_agent.command_line import status_view
 from edge_agent.config import AgentConfig, Mqtt, Repository, Serving
 from edge_agent.monitor import Monitor
 from edge_core.messages import codec, windows
@@ -75,6 +76,20 @@ def test_one_window_that_fits_no_message_does_not_cost_the_others(tmp_path: Path
         agent._outbox.close()
 
     asyncio.run(story())
+
+
+def test_the_page_has_no_words_for_what_no_agent_tells(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+
+    async def told() -> set[str]:
+        agent = Agent(config)
+        status = agent.status()
+        await agent._engine.close()
+        agent._outbox.close()
+        return set(status)
+
+    worded = {line.key for lines in status_view.GROUPS.values() for line in lines}
+    assert worded <= asyncio.run(told())
 
 
 def test_an_outbox_that_cannot_be_read_ends_neither_service_nor_status(tmp_path: Path) -> None:
