@@ -3,11 +3,9 @@
 The log has a line for each batch; what rows of a batch do not share stands there as counts.
 """
 
-from datetime import UTC, datetime
-
 import msgspec
 
-from edge_agent.command_line.status_view import printable
+from edge_agent.command_line.status_view import moment, printable
 from edge_agent.serving.prediction_log import Line
 
 
@@ -23,7 +21,7 @@ def page(prediction_id: str, line: Line) -> str:
         "arm": line.arm,
         "rollout": line.rollout or "-",
         "slices": ", ".join(f"{name}={value}" for name, value in line.slices.items()) or "-",
-        "when": _moment(line.at_us),
+        "when": moment(line.at_us // 1000),
         "asked by": _asked_by(line),
         "answered with": f"{line.rows - 1} other rows" if line.rows > 1 else "no other row",
     }
@@ -54,7 +52,3 @@ def _asked_by(line: Line) -> str:
     if named < line.rows:
         asked.append(("nobody known", line.rows - named))
     return " or ".join(f"{name} ({rows} of {line.rows} rows)" for name, rows in asked)
-
-
-def _moment(at_us: int) -> str:
-    return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="milliseconds")

@@ -92,7 +92,7 @@ def _answers(value: Value) -> tuple[str, str]:
 def _moment(value: Value) -> tuple[str, str]:
     if not isinstance(value, int):
         return "-", ""
-    return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="seconds"), ""
+    return moment(value), ""
 
 
 def _count(value: Value) -> tuple[str, str]:
@@ -205,6 +205,14 @@ def sized(value: float) -> str:
             return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} GiB"
+
+
+def moment(at_ms: int) -> str:
+    """A moment in UTC; its milliseconds where no calendar has it."""
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{at_ms:,} ms"
 
 
 def lasting(seconds: float) -> str:

@@ -245,6 +245,20 @@ async def test_a_status_that_cannot_be_told_is_a_failure(
     assert isinstance(answers[5], Answers)
 
 
+async def test_status_requests_do_not_pile_up(
+    path: Path, release: LoadedRelease, monitor: Monitor
+) -> None:
+    async with agent(path, release, monitor) as served:
+        line = await served.line()
+        await line.send(b"".join(frames.encode(Status(id=number)) for number in range(1, 2001)))
+        answers = [await line.receive() for _ in range(2000)]
+        refused = [answer for answer in answers if isinstance(answer, Failure)]
+        assert {failure.kind for failure in refused} == {"Overloaded"}
+        assert any(isinstance(answer, StatusAnswer) for answer in answers)
+        await line.send(frames.encode(Status(id=1)))
+        assert isinstance(await line.receive(), StatusAnswer)
+
+
 async def test_no_shared_memory_is_copied_for_windows_that_do_not_fit(
     path: Path, release: LoadedRelease, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
