@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_agent.monitor import Monitor
-from edge_agent.serving import answering
+from edge_agent.serving import batching
 from edge_agent.serving.admission import MAX_ROWS_PER_REQUEST
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.release import LoadedRelease
@@ -371,7 +371,7 @@ async def test_a_defect_does_not_end_the_inference_thread(
     samples, _ = tiny_rows(3)
     async with serving(monitor, release) as engine:
         with monkeypatch.context() as broken:
-            broken.setattr(answering, "_parts", lambda _: 1 // 0)  # no input is known that does
+            broken.setattr(batching, "parts", lambda _: 1 // 0)  # no input is known that does
             with pytest.raises(Unavailable, match="ZeroDivisionError"):
                 await engine.predict(samples)
         assert len(await engine.predict(samples)) == 3
