@@ -101,16 +101,22 @@ class Answerer:
         """
         uncounted, self._uncounted = self._uncounted, []
         for answered in uncounted:
-            active, role, batch, remembered = answered
-            at_us = self._now_us()
-            if active.shadow is not None and role.arm != "fallback":
-                self.shadowing.add(answered)
-            self._monitor.answered(role, active.release, batch, at_us // 1000)
-            self._tally_up(role, batch)
-            if self._log is not None:
-                self._log.note(at_us, role, active.release.session.runtime, remembered, batch)
+            try:
+                self._count(answered)
+            except Exception as error:  # a defect of ours costs this batch's counts, no others
+                log.error("counting failed: %s: %s", type(error).__name__, error)
         if self._log is not None:
             self._log.flush()
+
+    def _count(self, answered: Answered) -> None:
+        active, role, batch, remembered = answered
+        at_us = self._now_us()
+        if active.shadow is not None and role.arm != "fallback":
+            self.shadowing.add(answered)
+        self._monitor.answered(role, active.release, batch, at_us // 1000)
+        self._tally_up(role, batch)
+        if self._log is not None:
+            self._log.note(at_us, role, active.release.session.runtime, remembered, batch)
 
     def _tally_up(self, role: Role, batch: Batch) -> None:
         release = role.release
@@ -161,10 +167,10 @@ class Answerer:
             except InvalidInput:
                 return [(job, error)]
             except Exception as defect:
-                return _failed(group, defect)
+                return self._failed(group, defect)
             return self._answer_incomplete(Made(job, marked))
         except Exception as error:
-            return _failed(group, error)
+            return self._failed(group, error)
 
     def _answer_incomplete(self, made: Made) -> list[tuple[Job, Answer]]:
         """The model answers the rows that are complete, the baseline the others."""
@@ -183,7 +189,7 @@ class Answerer:
                 for place, prediction in zip(places.tolist(), answer, strict=True):
                     found[place] = prediction
         except Exception as error:
-            return _failed([made], error)
+            return self._failed([made], error)
         return [(job, found)]
 
     def _predict(
@@ -254,6 +260,16 @@ class Answerer:
         role = msgspec.structs.replace(active.role, arm="fallback")
         return role, release.fallback_logits(features), None, cause
 
+    def _failed(self, group: list[Made], error: Exception) -> list[tuple[Job, Answer]]:
+        """A defect of ours or of a runtime: these requests get an error, the next are served."""
+        active, slices = group[0].job.active, group[0].job.slices
+        rows = sum(len(made.rows.raw) for made in group)
+        active.totals.errors += rows
+        self._tally.failed(active.release.ref, rows)
+        self._monitor.failed(active.role, slices, rows, active.release.layout.confidence_size)
+        reason = _defect(error)
+        return [(made.job, reason) for made in group]
+
     def _count_instead(
         self, active: Active, cause: Cause, slices: dict[str, str], rows: int
     ) -> None:
@@ -279,12 +295,6 @@ def _refused(observed: Observed) -> int:
     """Events that came for nothing."""
     dropped = observed.dropped
     return dropped.duplicate + dropped.expired + dropped.ahead
-
-
-def _failed(group: list[Made], error: Exception) -> list[tuple[Job, Answer]]:
-    """A defect of ours or of a runtime: these requests get an error, the next ones are served."""
-    reason = _defect(error)
-    return [(made.job, reason) for made in group]
 
 
 def _defect(error: Exception) -> Unavailable:

@@ -225,6 +225,30 @@ async def test_a_defect_gives_an_error_and_the_next_request_is_served(
             await engine.predict(tiny_rows(2)[0])
         session.mode = "works"
         assert len(await engine.predict(tiny_rows(2)[0])) == 2
+        assert (engine.totals.errors, engine.totals.rows) == (2, 2)  # else no probation sees it
+    window = by_arm(monitor.close(6000))["incumbent"]
+    assert (window.errors, window.rows) == (2, 2)
+
+
+async def test_a_batch_that_cannot_be_counted_costs_no_others_counts(
+    monitor: Monitor, release: LoadedRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = Histogram.update, []
+
+    def update(self: Histogram, *parts: Any) -> None:
+        if not failed:
+            failed.append(1)
+            raise MemoryError
+        real(self, *parts)
+
+    monkeypatch.setattr(Histogram, "update", update)  # no input is known that is not counted
+    samples, _ = tiny_rows(400)
+    async with serving(monitor, release) as engine:
+        await engine.predict(samples)
+        await asyncio.sleep(0)
+        await engine.predict(samples)
+    window = by_arm(monitor.close(6000))["incumbent"]
+    assert sum(np.frombuffer(window.latency, "<i8")) == 400
 
 
 async def test_statistics_count_every_answered_row_once(
