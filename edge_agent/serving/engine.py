@@ -5,12 +5,9 @@ the event loop.
 """
 
 import asyncio
-import contextlib
-import logging
 import secrets
 import time
 from collections.abc import Callable
-from functools import partial
 
 import numpy.typing as npt
 
@@ -22,6 +19,7 @@ from edge_agent.serving.asking import Occlusion, Remember
 from edge_agent.serving.breaker import Limits
 from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.lane import Lane
+from edge_agent.serving.loop_queue import LoopQueue
 from edge_agent.serving.policy import Policy
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Prediction, Recent
@@ -32,7 +30,6 @@ from edge_agent.serving.thread import InferenceThread
 from edge_agent.serving.work import (
     PLAIN,
     Active,
-    Answer,
     Done,
     Job,
     Remembered,
@@ -47,8 +44,6 @@ from edge_core.messages.telemetry import Arm
 __all__ = ["Engine", "Totals"]
 
 MAX_RECENT = 20_000
-
-log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -90,7 +85,6 @@ class Engine:
         self._slices = slices
         self._max_queue_rows = max_queue_rows
         self._cache_rows = cache_rows
-        self._loop = asyncio.get_running_loop()
         self._recent = Recent(MAX_RECENT, token or secrets.token_hex(4))
         self._now_us = now_us
         self.policy = policy or Policy(
@@ -101,9 +95,6 @@ class Engine:
         """By name; under the empty one, what answers requests that name no model."""
         self.tally = Tally()
         """What this process did since it started."""
-        self._admitted: list[Job] = []
-        self._answered: list[tuple[int, Done, Answer]] = []
-        self._waiting_rows = 0
         self._closed = False
         self._prediction_log = prediction_log
         self._answerer = Answerer(
@@ -117,7 +108,7 @@ class Engine:
             shadow_cpu_share=shadow_cpu_share,
         )
         self.thread = InferenceThread(self._answerer)
-        self.thread.at_turn_end(self._hand_back)
+        self._queue = LoopQueue(self.thread)
         self.thread.start()
 
     @property
@@ -160,7 +151,7 @@ class Engine:
     @property
     def waiting_rows(self) -> int:
         """Rows that wait for an answer."""
-        return self._waiting_rows + self.thread.rows
+        return self._queue.rows + self.thread.rows
 
     @property
     def max_queue_rows(self) -> int:
@@ -211,7 +202,9 @@ class Engine:
         terms: Terms = PLAIN,
     ) -> list[Prediction]:
         """Answer whole raw windows, float32 [batch, samples, inputs]; see :meth:`submit`."""
-        answer = await self._answer_of(lambda done: self.submit(samples, slices or {}, done, terms))
+        answer = await self._queue.answer_of(
+            lambda done: self.submit(samples, slices or {}, done, terms)
+        )
         assert isinstance(answer, list)
         return answer
 
@@ -224,7 +217,7 @@ class Engine:
         terms: Terms = PLAIN,
     ) -> list[Prediction]:
         """Take sensor samples and answer the windows they complete; see :meth:`submit_push`."""
-        answer = await self._answer_of(
+        answer = await self._queue.answer_of(
             lambda done: self.submit_push(stream, times_us, samples, slices or {}, done, terms)
         )
         assert isinstance(answer, list)
@@ -240,7 +233,7 @@ class Engine:
         terms: Terms = PLAIN,
     ) -> Observed:
         """Remember events; see :meth:`submit_events`."""
-        answer = await self._answer_of(
+        answer = await self._queue.answer_of(
             lambda done: self.submit_events(
                 stream, times_us, sequence, fields, arrived_us, done, terms
             )
@@ -252,7 +245,7 @@ class Engine:
         self, fields: Given, slices: dict[str, str] | None = None, terms: Terms = PLAIN
     ) -> list[Prediction]:
         """Answer requests; see :meth:`submit_requests`."""
-        answer = await self._answer_of(
+        answer = await self._queue.answer_of(
             lambda done: self.submit_requests(fields, slices or {}, done, terms)
         )
         assert isinstance(answer, list)
@@ -262,7 +255,7 @@ class Engine:
         self, samples: npt.ArrayLike, how: Occlusion, terms: Terms = PLAIN
     ) -> Explanation:
         """Explain whole windows; see :meth:`submit_explanation`."""
-        answer = await self._answer_of(
+        answer = await self._queue.answer_of(
             lambda done: self.submit_explanation(samples, how, done, terms)
         )
         assert isinstance(answer, Explanation)
@@ -272,7 +265,7 @@ class Engine:
         self, fields: Given, how: Occlusion, terms: Terms = PLAIN
     ) -> Explanation:
         """Explain requests; see :meth:`submit_explanation_of_requests`."""
-        answer = await self._answer_of(
+        answer = await self._queue.answer_of(
             lambda done: self.submit_explanation_of_requests(fields, how, done, terms)
         )
         assert isinstance(answer, Explanation)
@@ -287,7 +280,7 @@ class Engine:
         if active is None:
             return None
         job = Admitted(Remember(), 0)
-        answer = await self._answer_of(lambda done: self._queue(active, job, {}, done))
+        answer = await self._queue.answer_of(lambda done: self._enqueue(active, job, {}, done))
         assert isinstance(answer, Remembered)
         return answer
 
@@ -312,7 +305,7 @@ class Engine:
             DeadlineExceeded: reaches ``done`` where the answer would come too late.
         """
         active = self.serving(terms.model)
-        self._queue(active, admission.windows(active.release, samples), slices, done, terms)
+        self._enqueue(active, admission.windows(active.release, samples), slices, done, terms)
 
     def submit_push(
         self,
@@ -331,7 +324,7 @@ class Engine:
         """
         active = self.serving(terms.model)
         work = admission.samples(active.release, stream, times_us, samples)
-        self._queue(active, work, slices, done, terms)
+        self._enqueue(active, work, slices, done, terms)
 
     def submit_events(
         self,
@@ -358,7 +351,7 @@ class Engine:
         """
         active = self.serving(terms.model)
         work = admission.events(active.release, stream, times_us, sequence, fields, arrived_us)
-        self._queue(active, work, {}, done, terms)
+        self._enqueue(active, work, {}, done, terms)
 
     def submit_requests(
         self, fields: Given, slices: dict[str, str], done: Done, terms: Terms = PLAIN
@@ -368,7 +361,7 @@ class Engine:
         Raises: as :meth:`submit`.
         """
         active = self.serving(terms.model)
-        self._queue(active, admission.requests(active.release, fields), slices, done, terms)
+        self._enqueue(active, admission.requests(active.release, fields), slices, done, terms)
 
     def submit_explanation(
         self, samples: npt.ArrayLike, how: Occlusion, done: Done, terms: Terms = PLAIN
@@ -382,7 +375,7 @@ class Engine:
         active = self.serving(terms.model)
         of = admission.windows(active.release, samples)
         work = admission.explanation(active.release, of, how)
-        self._queue(active, work, {}, done, terms)
+        self._enqueue(active, work, {}, done, terms)
 
     def submit_explanation_of_requests(
         self, fields: Given, how: Occlusion, done: Done, terms: Terms = PLAIN
@@ -391,7 +384,7 @@ class Engine:
         active = self.serving(terms.model)
         of = admission.requests(active.release, fields)
         work = admission.explanation(active.release, of, how)
-        self._queue(active, work, {}, done, terms)
+        self._enqueue(active, work, {}, done, terms)
 
     def feedback(self, prediction_id: str, label: str) -> bool:
         """Join a label with its prediction; false when it is unknown, too old or labelled.
@@ -472,25 +465,11 @@ class Engine:
         if self._closed:
             return
         self._closed = True
-        self._hand_over()
+        self._queue.hand_over()
         await asyncio.to_thread(self.thread.stop)
         if self._prediction_log is not None:
             self._prediction_log.close()
         await asyncio.sleep(0)  # the thread's last answers stand in the loop's queue
-
-    async def _answer_of(self, submit: Callable[[Done], None]) -> Answer:
-        future: asyncio.Future[Answer] = self._loop.create_future()
-
-        def done(answer: Answer) -> None:
-            if future.done():
-                return
-            if isinstance(answer, SerinusError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-        submit(done)
-        return await future
 
     def _not_serving(self, model: str) -> SerinusError:
         if self._closed:
@@ -502,7 +481,7 @@ class Engine:
             return UnknownModel(f"no model {model[:64]!r} here; served: {', '.join(serving)}")
         return InvalidInput(f"several models are served; name one of {', '.join(serving)}")
 
-    def _queue(
+    def _enqueue(
         self,
         active: Active,
         admitted: Admitted,
@@ -513,43 +492,8 @@ class Engine:
         """Hand work of the event loop to the inference thread."""
         if self._closed:
             raise self._not_serving("")
-        rows = admitted.rows
-        back = partial(self._note, rows, done)
-        job = self.admit(active, admitted, slices, back, terms, self._waiting_rows)
-        self._waiting_rows += rows
-        self._admitted.append(job)
-        if len(self._admitted) == 1:
-            # After everything that this turn of the loop reads: one wake-up, one batch.
-            self._loop.call_soon(self._hand_over)
-
-    def _hand_over(self) -> None:
-        if self._admitted:
-            jobs, self._admitted = self._admitted, []
-            self.thread.post(partial(self._take, jobs))
-
-    def _take(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            self.thread.take(job)
-
-    def _note(self, rows: int, done: Done, answer: Answer) -> None:
-        """Keep an answer for the event loop; on the inference thread."""
-        self._answered.append((rows, done, answer))
-
-    def _hand_back(self) -> None:
-        """Give the turn's answers to the event loop; on the inference thread."""
-        if self._answered:
-            answered, self._answered = self._answered, []
-            # Fails where the loop was closed without close(): nobody waits then.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._deliver, answered)
-
-    def _deliver(self, answered: list[tuple[int, Done, Answer]]) -> None:
-        for rows, done, answer in answered:
-            self._waiting_rows -= rows
-            try:
-                done(answer)
-            except Exception as error:  # one application's trouble is not the next one's
-                log.error("an answer was not delivered: %s: %s", type(error).__name__, error)
+        back = self._queue.back(admitted.rows, done)
+        self._queue.add(self.admit(active, admitted, slices, back, terms, self._queue.rows))
 
 
 def _declared(active: Active, slices: dict[str, str]) -> dict[str, str]:
