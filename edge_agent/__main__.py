@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.allocator import keep_freed_memory
 from edge_agent.command_line import parser
-from edge_core.errors import InvalidConfiguration, SerinusError
+from edge_core.errors import InvalidConfiguration, InvalidInput, SerinusError
 
 if TYPE_CHECKING:  # none of them is loaded by commands that need it not: that costs start-up time
     import argparse
@@ -46,6 +46,8 @@ def _dispatch(options: argparse.Namespace) -> int:
             return _install(options.bundle, options.config)
         case "predict":
             return _predict(options)
+        case "prediction":
+            return _prediction(options.id, options.config, options.log_folder, as_json=options.json)
         case "completion":
             return _complete(options.shell)
         case _:
@@ -153,6 +155,7 @@ def _serve(options: argparse.Namespace) -> int:
             _stop_on_signals(),
             rest_port=options.rest_port,
             grpc_port=options.grpc_port,
+            log_folder=options.log_folder,
         )
 
     asyncio.run(serve())
@@ -171,6 +174,27 @@ def _predict(options: argparse.Namespace) -> int:
         form=options.format,
         now_us=time.time_ns() // 1_000,
     )
+    return 0
+
+
+def _prediction(
+    prediction_id: str, config: Path | None, folder: Path | None, *, as_json: bool
+) -> int:
+    from edge_agent import config as configs
+    from edge_agent.command_line import prediction_view
+    from edge_agent.serving import prediction_log
+
+    if config is not None:
+        folder = configs.load(config).state_dir
+    assert folder is not None, "the parser asks for one of them"
+    line = prediction_log.find(folder, prediction_id)
+    if line is None:
+        raise InvalidInput(
+            f"{folder} knows no prediction {prediction_id[:64]}: it is of another device or too "
+            "old, or [serving] prediction_log_bytes is 0"
+        )
+    shown = prediction_view.json if as_json else prediction_view.page
+    print(shown(prediction_id, line))
     return 0
 
 

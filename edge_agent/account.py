@@ -66,31 +66,19 @@ class Account:
     def status(self) -> dict[str, str | int | float | bool | None]:
         """What the agent is doing, for ``serinus-agent status``."""
         parts = self._parts
-        engine, updater = parts.engine, parts.updater
-        active, shadow = engine.active, engine.shadow
+        updater = parts.updater
         return {
             "device": self._device,
             "target": self._target,
-            "active": active.ref.name if active else None,
-            "digest": active.ref.digest if active else None,
-            "shadow": shadow.ref.name if shadow else None,
-            "runtime": active.session.runtime if active else None,
+            **standing.described(parts.engine),
             "update": updater.entry.state,
             "reason": updater.reason,
             "connected": parts.sending.connected,
-            "rows": engine.totals.rows,
-            "errors": engine.totals.errors,
-            "cached": engine.totals.cached,
-            "refused_requests": engine.tally.refused_requests,
             "undeclared_consumers": ", ".join(self._undeclared()),
-            "features": active.kind if active else None,
-            "memory": engine.remembering.beginning,
             "memory_stored": parts.keeper.stored,
-            "memory_refused": engine.remembering.refused,
-            "clock_held": engine.remembering.clock_held,
-            **standing.described(engine),
             "commands_unreadable": parts.commands.unreadable,
             "samples_too_big": parts.monitor.unsendable_samples,
+            "dropped_statistics": parts.monitor.dropped_cells,
             "unsent_bytes": parts.outbox.size,
             "dropped_messages": parts.outbox.dropped,
             "troubles": "; ".join(self._standing_troubles()),

@@ -119,14 +119,15 @@ class _Cell:
         """Count the rows that wait."""
         if self.histogram is None or not self.waiting:
             return
-        self.histogram.update(
-            [batch.raw for batch in self.waiting],
-            joined([batch.features for batch in self.waiting]),
-            joined([batch.probabilities for batch in self.waiting]),
-        )
-        self.latency.update(np.concatenate([batch.latency_us for batch in self.waiting]))
-        self.waiting = []
+        # Let go of first: what could not be counted must not be tried again and again.
+        waiting, self.waiting = self.waiting, []
         self.waiting_rows = self.waiting_bytes = 0
+        self.histogram.update(
+            [batch.raw for batch in waiting],
+            joined([batch.features for batch in waiting]),
+            joined([batch.probabilities for batch in waiting]),
+        )
+        self.latency.update(np.concatenate([batch.latency_us for batch in waiting]))
 
     def _count_consumer(self, name: str, rows: int) -> None:
         if name not in self.consumers and len(self.consumers) >= MAX_CONSUMERS:

@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   serinus-agent install bundle.tar --config /etc/serinus/agent.toml
   serinus-agent serve build/bundle --socket /tmp/agent.sock
   serinus-agent predict build/bundle --input windows.npy
+  serinus-agent prediction 5f3a9c01-2b --config /etc/serinus/agent.toml
   serinus-agent check-config --print-defaults > agent.toml
 
 exit codes: 0 done, 1 wrong use, 2 bad input or settings, 3 nothing serves (status)"""
@@ -63,6 +64,7 @@ def build() -> argparse.ArgumentParser:
     _config(install, required=True)
     _serve(commands)
     _predict(commands)
+    _prediction(commands)
     completion = _command(commands, "completion", "print a script that lets a shell complete this")
     completion.add_argument("shell", choices=SHELLS, help="which shell")
     return parser
@@ -109,6 +111,11 @@ def _serve(commands: Any) -> None:
     command.add_argument(
         "--grpc-port", type=_port, default=0, help="the same over gRPC (default: off)"
     )
+    command.add_argument(
+        "--log-folder",
+        type=Path,
+        help="where to note which release gave which answer (default: nowhere)",
+    )
     _target(command)
 
 
@@ -138,6 +145,15 @@ def _predict(commands: Any) -> None:
         help="an object a line, or a table (default: json)",
     )
     _target(command)
+
+
+def _prediction(commands: Any) -> None:
+    command = _command(commands, "prediction", "say which release gave an answer, and how")
+    command.add_argument("id", help="the prediction's id, which came with the answer")
+    which = command.add_mutually_exclusive_group(required=True)
+    _config(which)
+    which.add_argument("--log-folder", type=Path, help="that of 'serve'")
+    command.add_argument("--json", action="store_true", help="for machines: one JSON object")
 
 
 def _target(command: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ and ``..._at_ms`` for a moment.
 """
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 Value = str | int | float | bool | None
@@ -78,8 +79,20 @@ def _trouble(value: Value) -> tuple[str, str]:
     return (f"{value:,}", "bad") if value and not isinstance(value, str) else ("0", "")
 
 
-def _undeclared(value: Value) -> tuple[str, str]:
+def _nobody(value: Value) -> tuple[str, str]:
+    """A list that should be empty."""
     return (str(value), "bad") if value else ("none", "")
+
+
+def _answers(value: Value) -> tuple[str, str]:
+    text = str(value or "-")
+    return text, "bad" if "fallback" in text else ""
+
+
+def _moment(value: Value) -> tuple[str, str]:
+    if not isinstance(value, int):
+        return "-", ""
+    return moment(value), ""
 
 
 def _count(value: Value) -> tuple[str, str]:
@@ -102,14 +115,23 @@ GROUPS: dict[str, tuple[_Known, ...]] = {
         _Known("active", "release", _release),
         _Known("digest", "digest", _plain),
         _Known("features", "answers", _plain),
-        _Known("served_by", "answered by", _plain),
+        _Known("answers", "answered by", _answers),
+        _Known("fallback_reason", "because", _plain),
+        _Known("fallback_until_ms", "until", _moment),
         _Known("rows", "rows answered", _count),
         _Known("cached", "from the cache", _count),
         _Known("errors", "errors", _trouble),
         _Known("refused_requests", "refused requests", _trouble),
-        _Known("fallbacks", "fallbacks", _trouble),
+        _Known("fallback_missing", "inputs missing", _trouble),
+        _Known("fallback_error", "model failed", _trouble),
+        _Known("fallback_breaker", "model left alone", _trouble),
+        _Known("fallback_command", "by command", _trouble),
         _Known("shadow", "in the shadow", _plain),
-        _Known("undeclared_consumers", "undeclared users", _undeclared),
+        _Known("shadow_dropped", "not shadowed", _count),
+        _Known("placement", "operators", _plain),
+        _Known("fell_back_operators", "elsewhere", _trouble),
+        _Known("absent_providers", "not there", _plain),
+        _Known("undeclared_consumers", "undeclared users", _nobody),
     ),
     "Update": (
         _Known("update", "state", _update),
@@ -119,7 +141,9 @@ GROUPS: dict[str, tuple[_Known, ...]] = {
         _Known("connected", "connected", _connected),
         _Known("unsent_bytes", "unsent", _bytes),
         _Known("dropped_messages", "dropped messages", _trouble),
+        _Known("refused_messages", "refused messages", _trouble),
         _Known("samples_too_big", "samples too big", _trouble),
+        _Known("troubles", "troubles", _nobody),
     ),
     "Memory of features": (
         _Known("memory", "began", _memory),
@@ -181,6 +205,14 @@ def sized(value: float) -> str:
             return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} GiB"
+
+
+def moment(at_ms: int) -> str:
+    """A moment in UTC; its milliseconds where no calendar has it."""
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{at_ms:,} ms"
 
 
 def lasting(seconds: float) -> str:

@@ -40,20 +40,26 @@ class Admitted(NamedTuple):
 
     work: Work | Explain | Remember
     rows: int
+    """None for explanations: they wait beside live requests, and are bounded there."""
 
 
 def windows(release: LoadedRelease, samples: npt.ArrayLike) -> Admitted:
     """Whole windows; raise :class:`InvalidInput`."""
     raw = _floats(samples)
-    if raw.shape[1:] != release.window_shape or raw.ndim != 3:
+    check_shape(release, raw.shape)
+    return Admitted(WholeWindows(raw), len(raw))
+
+
+def check_shape(release: LoadedRelease, shape: tuple[int, ...]) -> None:
+    """Raise :class:`InvalidInput` where whole windows have another shape, or are too many."""
+    if shape[1:] != release.window_shape or len(shape) != 3:
         definition = _of_windows(release)
         inputs = definition.input_names
         raise InvalidInput(
-            f"samples have shape {list(raw.shape)}; needed is [batch, "
+            f"samples have shape {list(shape)}; needed is [batch, "
             f"{definition.window.samples}, {len(inputs)}] with the inputs {', '.join(inputs)}"
         )
-    _few(len(raw), "windows")
-    return Admitted(WholeWindows(raw), len(raw))
+    _few(shape[0], "windows")
 
 
 def samples(
@@ -117,7 +123,7 @@ def explanation(release: LoadedRelease, of: Admitted, how: Occlusion) -> Admitte
             f"{of.rows} rows in one explanation; each is answered {1 + len(names)} times, so send "
             f"1 to {most}"
         )
-    return Admitted(Explain(of.work, how), rows)
+    return Admitted(Explain(of.work, how, rows), 0)
 
 
 def _of_windows(release: LoadedRelease) -> WindowDefinition:

@@ -6,8 +6,7 @@ together. A job with bad rows is refused alone.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -15,13 +14,14 @@ import numpy.typing as npt
 
 from edge_agent.inference.session import Float32
 from edge_agent.monitor import Batch, Monitor, Role, joined
-from edge_agent.sampling import Sampled
+from edge_agent.serving import batching
 from edge_agent.serving.asking import Explain, Remember
+from edge_agent.serving.batching import Made
 from edge_agent.serving.explanations import Explanations
 from edge_agent.serving.memory import Rows
 from edge_agent.serving.policy import Policy
 from edge_agent.serving.prediction_log import PredictionLog
-from edge_agent.serving.predictions import Opinion, Prediction, Recent
+from edge_agent.serving.predictions import Prediction, Recent
 from edge_agent.serving.shadow_budget import ShadowBudget
 from edge_agent.serving.shadowing import Answered, Shadowing, opinion_of
 from edge_agent.serving.tally import Served, Tally
@@ -33,16 +33,7 @@ from edge_core.messages.telemetry import Cause
 
 Bool = npt.NDArray[np.bool_]
 
-MAX_BATCH_ROWS = 64
-
 log = logging.getLogger(__name__)
-
-
-class _Made(NamedTuple):
-    """A job's rows."""
-
-    job: Job
-    rows: Rows
 
 
 class Answerer:
@@ -57,13 +48,14 @@ class Answerer:
         prediction_log: PredictionLog | None = None,
         *,
         policy: Policy,
+        max_explained_rows: int,
         shadow_cpu_share: float = 1.0,
     ) -> None:
         self._monitor = monitor
         self._tally = tally
         self.alive: Callable[[], None] = lambda: None
         """Called after each batch, of which a turn may have many."""
-        self.explanations = Explanations()
+        self.explanations = Explanations(max_explained_rows)
         self._policy = policy
         self._recent = recent
         self._now_us = now_us
@@ -73,9 +65,15 @@ class Answerer:
 
     def answer(self, jobs: list[Job]) -> list[tuple[Job, Answer]]:
         """Answer jobs in the order in which they came; statistics follow in :meth:`count`."""
+        try:
+            return self._answers(jobs)
+        except Exception as error:  # a defect of ours must not end the inference thread
+            return [(job, _defect(error)) for job in jobs]
+
+    def _answers(self, jobs: list[Job]) -> list[tuple[Job, Answer]]:
         answers: list[tuple[Job, Answer]] = []
-        groups: dict[tuple[int, tuple[tuple[str, str], ...] | None], list[_Made]] = {}
-        incomplete: list[_Made] = []
+        groups: dict[tuple[int, tuple[tuple[str, str], ...] | None], list[Made]] = {}
+        incomplete: list[Made] = []
         now = time.perf_counter()
         for job in jobs:
             rows = _expired(job) if job.deadline and job.deadline < now else self._take(job)
@@ -86,13 +84,13 @@ class Answerer:
             elif not len(rows.raw):
                 answers.append((job, []))
             elif rows.incomplete is not None:
-                incomplete.append(_Made(job, rows))
+                incomplete.append(Made(job, rows))
             else:
                 active, slices = job.active, job.slices
                 own = None if slices is active.slices else tuple(slices.items())
-                groups.setdefault((id(active), own), []).append(_Made(job, rows))
+                groups.setdefault((id(active), own), []).append(Made(job, rows))
         for group in groups.values():
-            for part in _parts(group):
+            for part in batching.parts(group):
                 answers += self._answer_together(part)
                 self.alive()
         for made in incomplete:
@@ -107,16 +105,22 @@ class Answerer:
         """
         uncounted, self._uncounted = self._uncounted, []
         for answered in uncounted:
-            active, role, batch, remembered = answered
-            at_us = self._now_us()
-            if active.shadow is not None and role.arm != "fallback":
-                self.shadowing.add(answered)
-            self._monitor.answered(role, active.release, batch, at_us // 1000)
-            self._tally_up(role, batch)
-            if self._log is not None:
-                self._log.note(at_us, role, active.release.session.runtime, remembered, batch)
+            try:
+                self._count(answered)
+            except Exception as error:  # a defect of ours costs this batch's counts, no others
+                log.error("counting failed: %s: %s", type(error).__name__, error)
         if self._log is not None:
             self._log.flush()
+
+    def _count(self, answered: Answered) -> None:
+        active, role, batch, remembered = answered
+        at_us = self._now_us()
+        if active.shadow is not None and role.arm != "fallback":
+            self.shadowing.add(answered)
+        self._monitor.answered(role, active.release, batch, at_us // 1000)
+        self._tally_up(role, batch)
+        if self._log is not None:
+            self._log.note(at_us, role, active.release.session.runtime, remembered, batch)
 
     def _tally_up(self, role: Role, batch: Batch) -> None:
         release = role.release
@@ -135,6 +139,7 @@ class Answerer:
         memory = job.active.memory
         try:
             if isinstance(job.work, Explain):
+                self.explanations.check(job.work)
                 return memory.peek(job.work.of, job.came_us)
             if isinstance(job.work, Remember):
                 digest = job.active.release.definition_digest
@@ -151,11 +156,11 @@ class Answerer:
             self._monitor.late(job.active.role, job.slices, late, bins)
         return made
 
-    def _answer_together(self, group: list[_Made]) -> list[tuple[Job, Answer]]:
+    def _answer_together(self, group: list[Made]) -> list[tuple[Job, Answer]]:
         """Rows of one release and slice as one batch."""
         try:
             raw = joined([made.rows.raw for made in group])
-            features = _features(group, raw)
+            features = batching.features(group, raw)
             return self._predict(group, raw, features)
         except InvalidInput as error:
             if len(group) > 1:  # one of them is to blame: each alone
@@ -166,12 +171,12 @@ class Answerer:
             except InvalidInput:
                 return [(job, error)]
             except Exception as defect:
-                return _failed(group, defect)
-            return self._answer_incomplete(_Made(job, marked))
+                return self._failed(group, defect)
+            return self._answer_incomplete(Made(job, marked))
         except Exception as error:
-            return _failed(group, error)
+            return self._failed(group, error)
 
-    def _answer_incomplete(self, made: _Made) -> list[tuple[Job, Answer]]:
+    def _answer_incomplete(self, made: Made) -> list[tuple[Job, Answer]]:
         """The model answers the rows that are complete, the baseline the others."""
         job, rows = made
         assert rows.incomplete is not None
@@ -181,18 +186,18 @@ class Answerer:
                 places = np.flatnonzero(rows.incomplete == lacking)
                 if not len(places):
                     continue
-                part = _Made(job, rows.taken(places))
-                features = _features([part], part.rows.raw)
+                part = Made(job, rows.taken(places))
+                features = batching.features([part], part.rows.raw)
                 [(_, answer)] = self._predict([part], part.rows.raw, features, incomplete=lacking)
                 assert isinstance(answer, list)
                 for place, prediction in zip(places.tolist(), answer, strict=True):
                     found[place] = prediction
         except Exception as error:
-            return _failed([made], error)
+            return self._failed([made], error)
         return [(job, found)]
 
     def _predict(
-        self, group: list[_Made], raw: Float32, features: Float32, *, incomplete: bool = False
+        self, group: list[Made], raw: Float32, features: Float32, *, incomplete: bool = False
     ) -> list[tuple[Job, Answer]]:
         active, slices = group[0].job.active, group[0].job.slices
         release = active.release
@@ -214,14 +219,15 @@ class Answerer:
             probabilities=probabilities,
             latency_us=latency,
             slices=slices,
-            sampled=_sampled(group),
-            consumers=_consumers(group),
+            sampled=batching.sampled(group),
+            consumers=batching.consumers(group),
             cached=0 if cached is None else int(cached.sum()),
             cause=cause,
         )
         self._uncounted.append(Answered(active, role, batch, remembered))
-        predictions = _predictions(active, role, opinion, batch, cached, _times(group))
-        return _split(predictions, group)
+        times = batching.moments(group)
+        predictions = batching.predictions(active, role, opinion, batch, cached, times)
+        return batching.split(predictions, group)
 
     def _logits(
         self,
@@ -258,6 +264,16 @@ class Answerer:
         role = msgspec.structs.replace(active.role, arm="fallback")
         return role, release.fallback_logits(features), None, cause
 
+    def _failed(self, group: list[Made], error: Exception) -> list[tuple[Job, Answer]]:
+        """A defect of ours or of a runtime: these requests get an error, the next are served."""
+        active, slices = group[0].job.active, group[0].job.slices
+        rows = sum(len(made.rows.raw) for made in group)
+        active.totals.errors += rows
+        self._tally.failed(active.release.ref, rows)
+        self._monitor.failed(active.role, slices, rows, active.release.layout.confidence_size)
+        reason = _defect(error)
+        return [(made.job, reason) for made in group]
+
     def _count_instead(
         self, active: Active, cause: Cause, slices: dict[str, str], rows: int
     ) -> None:
@@ -279,129 +295,10 @@ def _expired(job: Job) -> DeadlineExceeded:
     )
 
 
-def _consumers(group: list[_Made]) -> dict[str, int]:
-    """Rows by who asked for them."""
-    found: dict[str, int] = {}
-    for job, rows in group:
-        if job.consumer:
-            found[job.consumer] = found.get(job.consumer, 0) + len(rows.raw)
-    return found
-
-
 def _refused(observed: Observed) -> int:
     """Events that came for nothing."""
     dropped = observed.dropped
     return dropped.duplicate + dropped.expired + dropped.ahead
-
-
-def _parts(group: list[_Made]) -> Iterable[list[_Made]]:
-    """Cut a group of jobs into batches of about the largest size; a big job stays whole."""
-    part: list[_Made] = []
-    size = 0
-    for made in group:
-        if part and size + len(made.rows.raw) > MAX_BATCH_ROWS:
-            yield part
-            part, size = [], 0
-        part.append(made)
-        size += len(made.rows.raw)
-    yield part
-
-
-def _features(group: list[_Made], raw: Float32) -> Float32:
-    """Features of all rows, in order; whole windows are computed in one call."""
-    found = [made.rows.features for made in group]
-    if all(features is None for features in found):
-        return _of_windows(group[0].job, raw)
-    return joined(
-        [
-            _of_windows(made.job, made.rows.raw) if features is None else features
-            for made, features in zip(group, found, strict=True)
-        ]
-    )
-
-
-def _of_windows(job: Job, raw: Float32) -> Float32:
-    evaluator = job.active.release.evaluator
-    return evaluator.evaluate(evaluator.quantise(raw))
-
-
-def _sampled(group: list[_Made]) -> list[Sampled]:
-    """The group's sampled rows, by their places in the batch."""
-    found: list[Sampled] = []
-    start = 0
-    for _, rows in group:
-        if rows.sampled is not None:
-            found.append(rows.sampled._replace(row=start + rows.sampled.row))
-        start += len(rows.raw)
-    return found
-
-
-def _times(group: list[_Made]) -> tuple[list[int], list[int]] | None:
-    if all(made.rows.times is None for made in group):
-        return None
-    zeros = [np.zeros(len(made.rows.raw), np.int64) for made in group]
-    pairs = [made.rows.times or (zero, zero) for made, zero in zip(group, zeros, strict=True)]
-    first, last = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    return first.tolist(), last.tolist()
-
-
-def _predictions(
-    active: Active,
-    role: Role,
-    opinion: Opinion,
-    batch: Batch,
-    cached: Bool | None,
-    times: tuple[list[int], list[int]] | None,
-) -> list[Prediction]:
-    release, target, runtime = role.release, role.target, active.release.session.runtime
-    model, version, digest = release.model, release.version, release.digest
-    classes = opinion.classes
-    served_by = ["fallback" if role.arm == "fallback" else "model"] * len(batch.ids)
-    if cached is not None:
-        served_by = ["cache" if known else "model" for known in cached.tolist()]
-    first, last = times or ([0] * len(batch.ids), [0] * len(batch.ids))
-    return [
-        Prediction(
-            id=prediction_id,
-            model=model,
-            version=version,
-            digest=digest,
-            target=target,
-            served_by=by,
-            label=classes[index],
-            confidence=scores[index],
-            scores=scores,
-            first_us=first_us,
-            last_us=last_us,
-            runtime=runtime,
-            cause=batch.cause or "",
-        )
-        for prediction_id, by, index, scores, first_us, last_us in zip(
-            batch.ids,
-            served_by,
-            opinion.predicted.tolist(),
-            batch.probabilities.tolist(),
-            first,
-            last,
-            strict=True,
-        )
-    ]
-
-
-def _split(predictions: list[Prediction], group: list[_Made]) -> list[tuple[Job, Answer]]:
-    answers: list[tuple[Job, Answer]] = []
-    start = 0
-    for job, rows in group:
-        stop = start + len(rows.raw)
-        answers.append((job, predictions[start:stop]))
-        start = stop
-    return answers
-
-
-def _failed(group: list[_Made], error: Exception) -> list[tuple[Job, Answer]]:
-    """A defect of ours or of a runtime: these requests get an error, the next ones are served."""
-    reason = _defect(error)
-    return [(made.job, reason) for made in group]
 
 
 def _defect(error: Exception) -> Unavailable:

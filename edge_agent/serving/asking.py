@@ -57,6 +57,8 @@ class Explain(NamedTuple):
 
     of: WholeWindows | Requests
     how: Occlusion
+    rows: int
+    """Rows that the model has to answer for it."""
 
 
 class Remember(NamedTuple):

@@ -2,6 +2,7 @@
 
 import array
 import contextlib
+import logging
 import os
 import select
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from edge_agent.serving import consumers, frames
 from edge_agent.serving.shared_memory import SharedRegions
 from edge_agent.serving.thread import InferenceThread
-from edge_core.errors import InvalidMessage, SerinusError
+from edge_core.errors import InvalidMessage, SerinusError, Unavailable
 
 MAX_SKIPPED_BYTES = 64 * 1024 * 1024
 MAX_DESCRIPTORS = 4
@@ -22,6 +23,8 @@ Dispatch = Callable[["Connection", frames.Request], None]
 # All connections are read by one thread, one after the other, into one buffer.
 _read_buffer = bytearray(READ_BYTES)
 _view = memoryview(_read_buffer)
+
+log = logging.getLogger(__name__)
 
 
 class Connection:
@@ -59,6 +62,9 @@ class Connection:
         self._closed = closed
         self._left = bytearray()
         self._skip = 0
+        self._ending = False
+        """Whether the connection ends, once all that this turn read is answered."""
+        self._last_words = b""
         self._out: list[bytes] = []
         self._unsent = b""
         self._descriptors: list[int] = []
@@ -107,7 +113,7 @@ class Connection:
     def _handle_all(self, data: memoryview, filled: int) -> int:
         """Handle every frame that is complete; how many bytes are done with."""
         start = 0
-        while self.open:
+        while self.open and not self._ending:
             if self._skip:
                 skipped = min(self._skip, filled - start)
                 self._skip -= skipped
@@ -128,11 +134,16 @@ class Connection:
     def _skip_frame(self, length: int) -> None:
         """Refuse a frame by its length alone; its bytes are thrown away as they come."""
         self._skip = HEADER + length
-        self.refuse(0, frames.too_large(length))
-        if length > MAX_SKIPPED_BYTES:
-            # No application of ours sends that: these bytes were no length.
-            self.flush()
-            self.close()
+        if length <= MAX_SKIPPED_BYTES:
+            self.refuse(0, frames.too_large(length))
+            return
+        # No application of ours sends that: these bytes were no length.
+        self._ending = True
+        error = frames.too_large(length)
+        self._refused(error)
+        self._last_words = frames.encode(_failure(0, error))
+        if not self._out:
+            self._due(self)
 
     def _handle(self, body: memoryview) -> None:
         try:
@@ -144,11 +155,15 @@ class Connection:
             self._dispatch(self, request)
         except SerinusError as error:
             self.refuse(request.id, error)
+        except Exception as error:  # a defect of ours: this request gets an error, others go on
+            log.error("a request failed: %s: %s", type(error).__name__, error)
+            reason = f"the agent could not answer ({type(error).__name__}: {error})"
+            self.refuse(request.id, Unavailable(reason))
 
     def refuse(self, request_id: int, error: SerinusError) -> None:
         """Answer with a failure."""
         self._refused(error)
-        self.send(frames.Failure(id=request_id, kind=type(error).__name__, message=str(error)))
+        self.send(_failure(request_id, error))
 
     def send(self, response: frames.Response) -> None:
         """Send an answer at the end of the turn."""
@@ -157,9 +172,7 @@ class Connection:
         try:
             data = frames.encode(response)
         except InvalidMessage as error:
-            data = frames.encode(
-                frames.Failure(id=response.id, kind=type(error).__name__, message=str(error))
-            )
+            data = frames.encode(_failure(response.id, error))
         if not self._out:
             self._due(self)
         self._out.append(data)
@@ -167,6 +180,9 @@ class Connection:
     def flush(self) -> None:
         """Send what waits; no further request is read while the application does not read."""
         out, self._out = self._out, []
+        if self._last_words:
+            out.append(self._last_words)
+            self._last_words = b""
         if not self.open or not out:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
@@ -176,10 +192,16 @@ class Connection:
         self._unsent = self._sent(data)
         if self._unsent:
             self._thread.watch(self._socket.fileno(), self._ready, select.EPOLLOUT)
+        elif self._ending:
+            self.close()
 
     def _send_on(self) -> None:
         self._unsent = self._sent(self._unsent)
-        if self.open and not self._unsent:
+        if self._unsent:
+            return
+        if self._ending:
+            self.close()
+        elif self.open:
             self._thread.watch(self._socket.fileno(), self._ready)
 
     def _sent(self, data: bytes) -> bytes:
@@ -219,3 +241,7 @@ class Connection:
             os.close(self._descriptors.pop())
         self.regions.close()
         self._closed(self)
+
+
+def _failure(request_id: int, error: SerinusError) -> frames.Failure:
+    return frames.Failure(id=request_id, kind=type(error).__name__, message=str(error))

@@ -15,6 +15,8 @@ HTTP_HEADER = b"x-serinus-consumer"
 GRPC_METADATA = "serinus-consumer"
 MAX_LENGTH = 64
 PEER = struct.Struct("3i")
+MAX_ARGUMENT_BYTES = 4096
+"""Of a process' arguments; some have megabytes of them."""
 _INTERPRETER = re.compile(r"^(python|node|ruby|perl|bash|sh)[\d.]*$")
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._/@:-]{{0,{MAX_LENGTH - 1}}}")
 _STRANGE = re.compile(r"[^A-Za-z0-9._:/-]")
@@ -27,7 +29,8 @@ def peer_of(connection: socket.socket) -> str:
     """
     pid, uid, _ = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        with Path(f"/proc/{pid}/cmdline").open("rb", buffering=0) as file:
+            arguments = file.read(MAX_ARGUMENT_BYTES).split(b"\0")
     except OSError:  # it has ended, or lives in another namespace
         arguments = []
     return of_process(uid, [argument.decode(errors="replace") for argument in arguments])

@@ -5,13 +5,10 @@ the event loop.
 """
 
 import asyncio
-import contextlib
-import logging
 import math
 import secrets
 import time
 from collections.abc import Callable
-from functools import partial
 
 import numpy.typing as npt
 
@@ -23,6 +20,7 @@ from edge_agent.serving.asking import Occlusion, Remember
 from edge_agent.serving.breaker import Limits
 from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.lane import Lane
+from edge_agent.serving.loop_queue import LoopQueue
 from edge_agent.serving.policy import Policy
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Prediction, Recent
@@ -33,7 +31,6 @@ from edge_agent.serving.thread import InferenceThread
 from edge_agent.serving.work import (
     PLAIN,
     Active,
-    Answer,
     Done,
     Job,
     Remembered,
@@ -48,8 +45,6 @@ from edge_core.messages.telemetry import Arm
 __all__ = ["Engine", "Totals"]
 
 MAX_RECENT = 20_000
-
-log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -79,7 +74,8 @@ class Engine:
         Args:
             monitor: counts what is answered.
             slices: the device's own slices; a request may name others.
-            max_queue_rows: rows that may wait; more are refused as ``Overloaded``.
+            max_queue_rows: rows that may wait; more are refused as ``Overloaded``. As many may
+                wait to be explained, beside them.
             now_us: UTC clock in microseconds.
             token: makes prediction ids unique among the device's processes; drawn if none.
             cache_rows: answers that each model keeps for rows that come again; 0 for none.
@@ -92,7 +88,6 @@ class Engine:
         self._slices = slices
         self._max_queue_rows = max_queue_rows
         self._cache_rows = cache_rows
-        self._loop = asyncio.get_running_loop()
         self._recent = Recent(MAX_RECENT, token or secrets.token_hex(4))
         self._now_us = now_us
         self.policy = policy or Policy(
@@ -103,9 +98,6 @@ class Engine:
         """By name; under the empty one, what answers requests that name no model."""
         self.tally = Tally()
         """What this process did since it started."""
-        self._admitted: list[Job] = []
-        self._answered: list[tuple[int, Done, Answer]] = []
-        self._waiting_rows = 0
         self._closed = False
         self._prediction_log = prediction_log
         self._answerer = Answerer(
@@ -115,10 +107,11 @@ class Engine:
             self.tally,
             prediction_log,
             policy=self.policy,
+            max_explained_rows=max_queue_rows,
             shadow_cpu_share=shadow_cpu_share,
         )
         self.thread = InferenceThread(self._answerer, hang_seconds)
-        self.thread.at_turn_end(self._hand_back)
+        self._queue = LoopQueue(self.thread)
         self.thread.start()
 
     @property
@@ -161,7 +154,7 @@ class Engine:
     @property
     def waiting_rows(self) -> int:
         """Rows that wait for an answer."""
-        return self._waiting_rows + self.thread.rows
+        return self._queue.rows + self.thread.rows
 
     @property
     def max_queue_rows(self) -> int:
@@ -171,6 +164,11 @@ class Engine:
     def check_alive(self) -> None:
         """Raise :class:`Unavailable` where the inference thread is dead or hangs."""
         self.thread.check_alive()
+
+    @property
+    def unlogged(self) -> int:
+        """Lines that the disk did not take for the prediction log."""
+        return self._prediction_log.lost if self._prediction_log is not None else 0
 
     @property
     def shadow_dropped(self) -> int:
@@ -207,7 +205,9 @@ class Engine:
         terms: Terms = PLAIN,
     ) -> list[Prediction]:
         """Answer whole raw windows, float32 [batch, samples, inputs]; see :meth:`submit`."""
-        answer = await self._answer_of(lambda done: self.submit(samples, slices or {}, done, terms))
+        answer = await self._queue.answer_of(
+            lambda done: self.submit(samples, slices or {}, done, terms)
+        )
         assert isinstance(answer, list)
         return answer
 
@@ -220,7 +220,7 @@ class Engine:
         terms: Terms = PLAIN,
     ) -> list[Prediction]:
         """Take sensor samples and answer the windows they complete; see :meth:`submit_push`."""
-        answer = await self._answer_of(
+        answer = await self._queue.answer_of(
             lambda done: self.submit_push(stream, times_us, samples, slices or {}, done, terms)
         )
         assert isinstance(answer, list)
@@ -236,7 +236,7 @@ class Engine:
         terms: Terms = PLAIN,
     ) -> Observed:
         """Remember events; see :meth:`submit_events`."""
-        answer = await self._answer_of(
+        answer = await self._queue.answer_of(
             lambda done: self.submit_events(
                 stream, times_us, sequence, fields, arrived_us, done, terms
             )
@@ -248,7 +248,7 @@ class Engine:
         self, fields: Given, slices: dict[str, str] | None = None, terms: Terms = PLAIN
     ) -> list[Prediction]:
         """Answer requests; see :meth:`submit_requests`."""
-        answer = await self._answer_of(
+        answer = await self._queue.answer_of(
             lambda done: self.submit_requests(fields, slices or {}, done, terms)
         )
         assert isinstance(answer, list)
@@ -258,7 +258,7 @@ class Engine:
         self, samples: npt.ArrayLike, how: Occlusion, terms: Terms = PLAIN
     ) -> Explanation:
         """Explain whole windows; see :meth:`submit_explanation`."""
-        answer = await self._answer_of(
+        answer = await self._queue.answer_of(
             lambda done: self.submit_explanation(samples, how, done, terms)
         )
         assert isinstance(answer, Explanation)
@@ -268,7 +268,7 @@ class Engine:
         self, fields: Given, how: Occlusion, terms: Terms = PLAIN
     ) -> Explanation:
         """Explain requests; see :meth:`submit_explanation_of_requests`."""
-        answer = await self._answer_of(
+        answer = await self._queue.answer_of(
             lambda done: self.submit_explanation_of_requests(fields, how, done, terms)
         )
         assert isinstance(answer, Explanation)
@@ -283,7 +283,7 @@ class Engine:
         if active is None:
             return None
         job = Admitted(Remember(), 0)
-        answer = await self._answer_of(lambda done: self._queue(active, job, {}, done))
+        answer = await self._queue.answer_of(lambda done: self._enqueue(active, job, {}, done))
         assert isinstance(answer, Remembered)
         return answer
 
@@ -308,7 +308,7 @@ class Engine:
             DeadlineExceeded: reaches ``done`` where the answer would come too late.
         """
         active = self.serving(terms.model)
-        self._queue(active, admission.windows(active.release, samples), slices, done, terms)
+        self._enqueue(active, admission.windows(active.release, samples), slices, done, terms)
 
     def submit_push(
         self,
@@ -327,7 +327,7 @@ class Engine:
         """
         active = self.serving(terms.model)
         work = admission.samples(active.release, stream, times_us, samples)
-        self._queue(active, work, slices, done, terms)
+        self._enqueue(active, work, slices, done, terms)
 
     def submit_events(
         self,
@@ -354,7 +354,7 @@ class Engine:
         """
         active = self.serving(terms.model)
         work = admission.events(active.release, stream, times_us, sequence, fields, arrived_us)
-        self._queue(active, work, {}, done, terms)
+        self._enqueue(active, work, {}, done, terms)
 
     def submit_requests(
         self, fields: Given, slices: dict[str, str], done: Done, terms: Terms = PLAIN
@@ -364,22 +364,21 @@ class Engine:
         Raises: as :meth:`submit`.
         """
         active = self.serving(terms.model)
-        self._queue(active, admission.requests(active.release, fields), slices, done, terms)
+        self._enqueue(active, admission.requests(active.release, fields), slices, done, terms)
 
     def submit_explanation(
         self, samples: npt.ArrayLike, how: Occlusion, done: Done, terms: Terms = PLAIN
     ) -> None:
         """Say what each input did to the answers to whole windows, once no live request waits.
 
-        Nothing of it is remembered or counted in statistics. It takes as many rows of the queue as
-        the model has to answer.
+        Nothing of it is remembered or counted in statistics.
 
-        Raises: as :meth:`submit`.
+        Raises: as :meth:`submit`; but that too many wait reaches ``done``.
         """
         active = self.serving(terms.model)
         of = admission.windows(active.release, samples)
         work = admission.explanation(active.release, of, how)
-        self._queue(active, work, {}, done, terms)
+        self._enqueue(active, work, {}, done, terms)
 
     def submit_explanation_of_requests(
         self, fields: Given, how: Occlusion, done: Done, terms: Terms = PLAIN
@@ -388,7 +387,7 @@ class Engine:
         active = self.serving(terms.model)
         of = admission.requests(active.release, fields)
         work = admission.explanation(active.release, of, how)
-        self._queue(active, work, {}, done, terms)
+        self._enqueue(active, work, {}, done, terms)
 
     def feedback(self, prediction_id: str, label: str) -> bool:
         """Join a label with its prediction; false when it is unknown, too old or labelled.
@@ -469,25 +468,11 @@ class Engine:
         if self._closed:
             return
         self._closed = True
-        self._hand_over()
+        self._queue.hand_over()
         await asyncio.to_thread(self.thread.stop)
         if self._prediction_log is not None:
             self._prediction_log.close()
         await asyncio.sleep(0)  # the thread's last answers stand in the loop's queue
-
-    async def _answer_of(self, submit: Callable[[Done], None]) -> Answer:
-        future: asyncio.Future[Answer] = self._loop.create_future()
-
-        def done(answer: Answer) -> None:
-            if future.done():
-                return
-            if isinstance(answer, SerinusError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-        submit(done)
-        return await future
 
     def _not_serving(self, model: str) -> SerinusError:
         if self._closed:
@@ -499,7 +484,7 @@ class Engine:
             return UnknownModel(f"no model {model[:64]!r} here; served: {', '.join(serving)}")
         return InvalidInput(f"several models are served; name one of {', '.join(serving)}")
 
-    def _queue(
+    def _enqueue(
         self,
         active: Active,
         admitted: Admitted,
@@ -510,43 +495,8 @@ class Engine:
         """Hand work of the event loop to the inference thread."""
         if self._closed:
             raise self._not_serving("")
-        rows = admitted.rows
-        back = partial(self._note, rows, done)
-        job = self.admit(active, admitted, slices, back, terms, self._waiting_rows)
-        self._waiting_rows += rows
-        self._admitted.append(job)
-        if len(self._admitted) == 1:
-            # After everything that this turn of the loop reads: one wake-up, one batch.
-            self._loop.call_soon(self._hand_over)
-
-    def _hand_over(self) -> None:
-        if self._admitted:
-            jobs, self._admitted = self._admitted, []
-            self.thread.post(partial(self._take, jobs))
-
-    def _take(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            self.thread.take(job)
-
-    def _note(self, rows: int, done: Done, answer: Answer) -> None:
-        """Keep an answer for the event loop; on the inference thread."""
-        self._answered.append((rows, done, answer))
-
-    def _hand_back(self) -> None:
-        """Give the turn's answers to the event loop; on the inference thread."""
-        if self._answered:
-            answered, self._answered = self._answered, []
-            # Fails where the loop was closed without close(): nobody waits then.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._deliver, answered)
-
-    def _deliver(self, answered: list[tuple[int, Done, Answer]]) -> None:
-        for rows, done, answer in answered:
-            self._waiting_rows -= rows
-            try:
-                done(answer)
-            except Exception as error:  # one application's trouble is not the next one's
-                log.error("an answer was not delivered: %s: %s", type(error).__name__, error)
+        back = self._queue.back(admitted.rows, done)
+        self._queue.add(self.admit(active, admitted, slices, back, terms, self._queue.rows))
 
 
 def _declared(active: Active, slices: dict[str, str]) -> dict[str, str]:

@@ -33,7 +33,9 @@ class _Begun(NamedTuple):
 class Explanations:
     """Explains a few rows at a time, in the order in which they came."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_rows: int) -> None:
+        """Let answers to so many rows wait at most."""
+        self._max_rows = max_rows
         self._waiting: deque[_Begun] = deque()
 
     def __len__(self) -> int:
@@ -43,7 +45,15 @@ class Explanations:
     @property
     def rows(self) -> int:
         """Rows that the model has to answer for them."""
-        return sum(begun.job.rows for begun in self._waiting)
+        return sum(begun.work.rows for begun in self._waiting)
+
+    def check(self, work: Explain) -> None:
+        """Raise :class:`Overloaded` where too many wait already."""
+        if self.rows + work.rows > self._max_rows:
+            raise Overloaded(
+                f"{self.rows} rows wait to be explained already, and this takes {work.rows}; the "
+                f"limit is {self._max_rows}: try again later"
+            )
 
     def add(self, job: Job, work: Explain, rows: Rows) -> None:
         """Let rows wait to be explained."""

@@ -95,7 +95,9 @@ class Policy:
         if breaker is None:
             breaker = self._breakers[digest] = Breaker(self._limits)
             if len(self._breakers) > MAX_BREAKERS:
-                del self._breakers[next(iter(self._breakers))]
+                oldest = next(iter(self._breakers))
+                del self._breakers[oldest]
+                self._opened_ms.pop(oldest, None)
         was_closed, opened = breaker.state is State.CLOSED, breaker.opened
         breaker.failed(self._monotonic())
         if breaker.opened > opened and was_closed:

@@ -5,6 +5,7 @@ Lines are JSON. The newer file is ``predictions.log``; when it is full it become
 and a disk that fails costs its lines only.
 """
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rollout: str | None = None
     slices: dict[str, str] = {}
     cached: int = 0
+    cause: str = ""
+    """Why the baseline answered."""
     consumers: dict[str, int] = {}
 
     @property
@@ -81,6 +84,7 @@ class PredictionLog:
             rollout=role.rollout,
             slices=batch.slices,
             cached=batch.cached,
+            cause=batch.cause or "",
             consumers=dict(batch.consumers),
         )
         self._buffer += _encoder.encode(line)
@@ -106,13 +110,23 @@ class PredictionLog:
             self._descriptor = -1
 
     def _write(self, lines: bytes) -> None:
-        if self._descriptor >= 0 and self._size + len(lines) > self._limit:
+        if self._descriptor < 0:
+            lines = self._open() + lines
+        if self._size and self._size + len(lines) > self._limit:
             self.close()
             self._path.replace(older(self._path))
-        if self._descriptor < 0:
-            self._descriptor = os.open(self._path, _APPEND, 0o600)
-            self._size = os.fstat(self._descriptor).st_size
-        self._size += os.write(self._descriptor, lines)
+            lines = self._open() + lines.lstrip(b"\n")
+        written = os.write(self._descriptor, lines)
+        self._size += written
+        if written < len(lines):
+            self.close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _open(self) -> bytes:
+        """Open the newer file; what ends its last line, which may be torn."""
+        self._descriptor = os.open(self._path, _APPEND, 0o600)
+        self._size = os.fstat(self._descriptor).st_size
+        return b"\n" if self._size else b""
 
 
 def older(path: Path) -> Path:
@@ -121,7 +135,7 @@ def older(path: Path) -> Path:
 
 
 def find(folder: Path, prediction_id: str) -> Line | None:
-    """The line of the batch that a prediction belongs to; none where it is no longer there.
+    """The line of the batch that a prediction belongs to; none where it is not there any more.
 
     Raises:
         InvalidInput: it is no prediction's id.

@@ -19,6 +19,8 @@ from edge_core import outputs
 from edge_core.errors import Unavailable
 
 MAX_SHADOW_BATCHES = 32
+MAX_SHADOW_BYTES = 8 * 1024 * 1024
+"""Of rows in batches that wait; a single larger one may."""
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +50,24 @@ class Shadowing:
         self._monotonic = monotonic
         self._cpu = cpu
         self._waiting: deque[Answered] = deque()
+        self._bytes = 0
         self.dropped = 0
         """Rows that no shadow answered: more came than there was time for."""
 
     def add(self, answered: Answered) -> None:
         """Keep a batch for later; the oldest goes where too many wait."""
         self._waiting.append(answered)
-        if len(self._waiting) > MAX_SHADOW_BATCHES:
-            self._drop(self._waiting.popleft())
+        self._bytes += _bytes(answered)
+        while len(self._waiting) > MAX_SHADOW_BATCHES or (
+            self._bytes > MAX_SHADOW_BYTES and len(self._waiting) > 1
+        ):
+            self._drop(self._next())
 
     def score_one(self) -> bool:
         """Let its shadow answer one batch; false when none is left, or the budget is spent."""
         if not self._waiting or not self._budget.allows(self._monotonic()):
             return False
-        answered = self._waiting.popleft()
+        answered = self._next()
         shadow = answered.active.shadow
         if shadow is not None:
             began = self._cpu()
@@ -72,6 +78,11 @@ class Shadowing:
     def pause(self) -> float | None:
         """Seconds until the next batch may be scored; none where nothing waits for that."""
         return self._budget.pause(self._monotonic()) if self._waiting else None
+
+    def _next(self) -> Answered:
+        answered = self._waiting.popleft()
+        self._bytes -= _bytes(answered)
+        return answered
 
     def _drop(self, answered: Answered) -> None:
         active, rows = answered.active, len(answered.batch.ids)
@@ -113,6 +124,10 @@ class Shadowing:
         agreements = _agreements(answered.remembered.given, opinion)
         self._monitor.shadowed(role, shadow, active.release.ref, own, agreements)
         answered.remembered.shadowed(opinion)
+
+
+def _bytes(answered: Answered) -> int:
+    return answered.batch.raw.nbytes + answered.batch.features.nbytes
 
 
 def _role(shadow: LoadedRelease, active: Active) -> Role:

@@ -36,12 +36,20 @@ from edge_agent.serving.frames import (
     StatusAnswer,
 )
 from edge_agent.serving.work import Active, Answer, Remembered, Terms
-from edge_core.errors import InvalidConfiguration, InvalidInput, Overloaded, SerinusError
+from edge_core.errors import (
+    InvalidConfiguration,
+    InvalidInput,
+    Overloaded,
+    SerinusError,
+    Unavailable,
+)
 from edge_core.features.request_evaluation import Observed
 
 MAX_CONNECTIONS = 1024
 BACKLOG = MAX_CONNECTIONS
 ACCEPTED_TOGETHER = 64
+MAX_STATUS_REQUESTS = 64
+"""That wait for the event loop; what waits for the inference thread is bounded in rows."""
 
 StatusSource = Callable[[], dict[str, str | int | float | bool | None]]
 
@@ -59,6 +67,7 @@ class SocketServer:
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
         self._waiting: list[Connection] = []
+        self._status_requests = 0
         # Given up for a moment where the process has no descriptor left to refuse with.
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._thread.at_turn_end(self._flush)
@@ -78,7 +87,7 @@ class SocketServer:
         self._stop_listening()
         for connection in list(self._connections):
             connection.close()
-        os.close(self._spare)
+        self._give_up_spare()
 
     def _accept(self, _: int) -> None:
         for _turn in range(ACCEPTED_TOGETHER):
@@ -117,10 +126,16 @@ class SocketServer:
     def _refuse_without_descriptor(self, error: OSError) -> None:
         """End the connection that no descriptor is left for; it would come up again for ever."""
         log.error("an application was turned away: %s", error.strerror)
-        os.close(self._spare)
+        self._give_up_spare()
         with contextlib.suppress(OSError):
             self._listener.accept()[0].close()
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # another thread may have taken it meanwhile
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _give_up_spare(self) -> None:
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
 
     def _flush(self) -> None:
         for connection in self._waiting:
@@ -135,6 +150,7 @@ class SocketServer:
                 self._admit(connection, request, active, work, request.slices)
             case PredictShared(region=region, offset=offset, shape=shape):
                 active = self._engine.serving(request.model)
+                admission.check_shape(active.release, shape)  # before anything is copied
                 samples = connection.regions.windows(region, offset, shape)
                 work = admission.windows(active.release, samples)
                 self._admit(connection, request, active, work, request.slices)
@@ -160,8 +176,7 @@ class SocketServer:
                 _share(connection, request)
                 connection.send(Attached(id=request.id, regions=connection.regions.numbers))
             case _:
-                asked = partial(self._tell_status, connection, request.id)
-                self._loop.call_soon_threadsafe(asked)
+                self._ask_status(connection, request.id)
 
     def _admit(
         self,
@@ -191,10 +206,30 @@ class SocketServer:
             case Remembered():
                 raise TypeError("no application asks for that")
 
-    def _tell_status(self, connection: Connection, request_id: int) -> None:
+    def _ask_status(self, connection: Connection, request_id: int) -> None:
+        if self._status_requests >= MAX_STATUS_REQUESTS:
+            raise Overloaded(f"{MAX_STATUS_REQUESTS} ask for the status already; try again")
+        self._status_requests += 1
+        self._loop.call_soon_threadsafe(self._find_status, connection, request_id)
+
+    def _find_status(self, connection: Connection, request_id: int) -> None:
         """Ask the agent, on the event loop, which owns what it tells."""
-        answer = StatusAnswer(id=request_id, status=self._status())
-        self._thread.post(partial(connection.send, answer))
+        answer: StatusAnswer | Unavailable
+        try:
+            answer = StatusAnswer(id=request_id, status=self._status())
+        except Exception as error:  # a defect of ours: who asked has to hear of it
+            log.error("telling the status failed: %s: %s", type(error).__name__, error)
+            answer = Unavailable(f"the agent cannot tell ({type(error).__name__}: {error})")
+        self._thread.post(partial(self._tell_status, connection, request_id, answer))
+
+    def _tell_status(
+        self, connection: Connection, request_id: int, answer: StatusAnswer | Unavailable
+    ) -> None:
+        self._status_requests -= 1
+        if isinstance(answer, Unavailable):
+            connection.refuse(request_id, answer)
+        else:
+            connection.send(answer)
 
 
 def _events(active: Active, request: Observe) -> Admitted:

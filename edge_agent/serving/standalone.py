@@ -60,7 +60,7 @@ async def serve(
         return now_ms * 1000 + int((loop.time() - started) * 1e6)
 
     monitor = Monitor(device="standalone", sample_every=SAMPLE_EVERY, now_ms=now_ms)
-    noted = PredictionLog(log_folder, max_bytes=LOG_BYTES) if log_folder else None
+    noted = _log_in(log_folder) if log_folder else None
     engine = Engine(
         monitor,
         slices={},
@@ -97,6 +97,14 @@ async def serve(
     path.unlink(missing_ok=True)
 
 
+def _log_in(folder: Path) -> PredictionLog:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfiguration(f"cannot write to {folder}: {error.strerror}") from error
+    return PredictionLog(folder, max_bytes=LOG_BYTES)
+
+
 def _opened(bundle: Path, target: str | None) -> LoadedRelease:
     manifest = folders.read(bundle)
     folders.check(bundle, manifest)
@@ -114,13 +122,5 @@ def _refuse_twins(releases: Sequence[LoadedRelease]) -> None:
 
 
 def _status(engine: Engine) -> dict[str, str | int | float | bool | None]:
-    lanes = [lane for lane in engine.lanes if lane.active is not None]
-    return {
-        "active": ", ".join(lane.active.ref.name for lane in lanes if lane.active),
-        "rows": sum(lane.totals.rows for lane in lanes),
-        "target": ", ".join(dict.fromkeys(lane.active.target for lane in lanes if lane.active)),
-        "features": ", ".join(lane.active.kind for lane in lanes if lane.active),
-        "refused_requests": engine.tally.refused_requests,
-        "clock_held": sum(lane.remembering.clock_held for lane in lanes),
-        **standing.described(engine),
-    }
+    targets = [lane.active.target for lane in engine.lanes if lane.active is not None]
+    return {"target": ", ".join(dict.fromkeys(targets)), **standing.described(engine)}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edge_core.messages.telemetry import OTHER_CONSUMERS
 from edge_core.release import ReleaseRef
 from edge_core.stats.latency import LatencyHistogram
 
@@ -16,7 +17,7 @@ FOLD_BATCHES = 64
 """Latencies are counted that many batches at a time: one batch would cost as much."""
 MAX_KEYS = 256
 """Different releases, causes or consumers that are told apart; the rest is counted together."""
-OTHERS = "others"
+OTHERS = OTHER_CONSUMERS  # no client can call itself so
 
 
 class Served(NamedTuple):

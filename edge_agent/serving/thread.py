@@ -39,6 +39,9 @@ class InferenceThread:
         self._at_stop: list[Errand] = []
         self._jobs: list[Job] = []
         self._stopping = False
+        self._closed = False
+        self._waking = threading.Lock()
+        """Held while the descriptor that wakes the thread has to stay open."""
         self._pause: float | None = None
         """Seconds until there is something to do though nobody asks; none where there is not."""
         self.heartbeat = Heartbeat("the inference thread")
@@ -53,16 +56,23 @@ class InferenceThread:
         self._thread.start()
 
     def post(self, errand: Errand) -> None:
-        """Let the thread do something at the beginning of its next turn. From any thread."""
+        """Let the thread do something at the beginning of its next turn. From any thread.
+
+        Once it was stopped, nothing is done.
+        """
         self._errands.put(errand)
-        os.eventfd_write(self._wake, 1)
+        with self._waking:
+            if not self._closed:
+                os.eventfd_write(self._wake, 1)
 
     def stop(self) -> None:
         """Answer and count what waits, then end; blocks until then. From any other thread."""
         self.post(self._stop)
         self._thread.join()
-        self._poll.close()
-        os.close(self._wake)
+        with self._waking:
+            self._closed = True
+            self._poll.close()
+            os.close(self._wake)
 
     def take(self, job: Job) -> None:
         """Answer this job in the turn that goes on."""

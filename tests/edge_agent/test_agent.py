@@ -10,6 +10,7 @@ import pytest
 from edge_agent import sending
 from edge_agent.account import Account
 from edge_agent.agent import Agent
+from edge_agent.command_line import status_view
 from edge_agent.config import AgentConfig, Mqtt, Repository, Serving
 from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Connected
@@ -113,6 +114,20 @@ def test_offline_the_state_is_looked_up_when_it_changes_and_not_again_and_again(
         agent._outbox.close()
 
     asyncio.run(story())
+
+
+def test_the_page_has_no_words_for_what_no_agent_tells(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+
+    async def told() -> set[str]:
+        agent = Agent(config)
+        status = agent._account.status()
+        await agent._engine.close()
+        agent._outbox.close()
+        return set(status)
+
+    worded = {line.key for lines in status_view.GROUPS.values() for line in lines}
+    assert worded <= asyncio.run(told())
 
 
 def test_an_outbox_that_cannot_be_read_ends_neither_service_nor_status(tmp_path: Path) -> None:

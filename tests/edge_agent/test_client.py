@@ -256,6 +256,20 @@ def test_one_bad_batch_of_a_pipeline_fails_at_its_place(agent: Path) -> None:
         assert len(next(answers)) == 1
         with pytest.raises(InvalidInput, match="NaN"):
             next(answers)
+        assert len(client.predict(samples)) == 3  # the third one's answer is not taken for this
+
+
+def test_a_pipeline_may_be_given_up(agent: Path) -> None:
+    samples, _ = tiny_rows(8)
+    with AgentClient(agent) as client:
+        for answers in client.predict_each([samples[:1]] * 20, in_flight=8):
+            assert len(answers) == 1
+            break
+        windows = client.share(samples.shape)
+        windows.array[:] = samples
+        assert len(client.predict_shared(windows)) == 8
+        with pytest.raises(InvalidInput, match="no such label"):
+            client.feedback("0-0", "no such label")
 
 
 def test_shared_windows_get_the_answers_of_sent_ones(agent: Path) -> None:

@@ -137,12 +137,12 @@ def test_an_order_waits_for_a_device_that_is_away(
 def test_what_is_no_command_is_counted_and_changes_nothing(
     server: FleetServer, device: Device, agent: Process
 ) -> None:
-    before = int(device.status()["messages_refused"] or 0)
+    before = int(device.status()["refused_messages"] or 0)
     topic = topics.down(NAME, "command")
     for payload in (b"", b"noise", b"\x81\xa1v\x02", bytes(60_000)):
         publish.single(topic, payload, qos=1, hostname="127.0.0.1", port=server.mqtt_port)
     wait_for(
-        lambda: device.status()["messages_refused"] == before + 4, seconds=40, what="four refusals"
+        lambda: device.status()["refused_messages"] == before + 4, seconds=40, what="four refusals"
     )
     assert answer(device) == ("model", "")
 

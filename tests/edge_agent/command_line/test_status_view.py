@@ -68,6 +68,11 @@ def test_spans(seconds: float, text: str) -> None:
     assert status_view.lasting(seconds) == text
 
 
+def test_a_moment_of_no_calendar_is_shown_all_the_same() -> None:
+    assert status_view.moment(1_700_000_000_123) == "2023-11-14T22:13:20.123+00:00"
+    assert status_view.moment(10**18) == f"{10**18:,} ms"
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [

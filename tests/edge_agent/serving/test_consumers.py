@@ -23,6 +23,13 @@ def test_a_consumer_is_named_by_user_and_program(arguments: list[str], name: str
     assert consumers.of_process(7, arguments) == name
 
 
+def test_a_long_command_line_is_not_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumers, "MAX_ARGUMENT_BYTES", 3)  # as if this one were long
+    one, other = socket.socketpair(socket.AF_UNIX)
+    with one, other:
+        assert len(consumers.peer_of(one)) <= len(f"uid:{os.getuid()}/") + 3
+
+
 def test_a_name_is_bounded() -> None:
     assert len(consumers.of_process(7, ["x" * 5000])) == consumers.MAX_LENGTH
 

@@ -1,12 +1,15 @@
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_agent.monitor import Monitor
+from edge_agent.serving import batching
 from edge_agent.serving.admission import MAX_ROWS_PER_REQUEST
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.release import LoadedRelease
@@ -222,6 +225,30 @@ async def test_a_defect_gives_an_error_and_the_next_request_is_served(
             await engine.predict(tiny_rows(2)[0])
         session.mode = "works"
         assert len(await engine.predict(tiny_rows(2)[0])) == 2
+        assert (engine.totals.errors, engine.totals.rows) == (2, 2)  # else no probation sees it
+    window = by_arm(monitor.close(6000))["incumbent"]
+    assert (window.errors, window.rows) == (2, 2)
+
+
+async def test_a_batch_that_cannot_be_counted_costs_no_others_counts(
+    monitor: Monitor, release: LoadedRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = Histogram.update, []
+
+    def update(self: Histogram, *parts: Any) -> None:
+        if not failed:
+            failed.append(1)
+            raise MemoryError
+        real(self, *parts)
+
+    monkeypatch.setattr(Histogram, "update", update)  # no input is known that is not counted
+    samples, _ = tiny_rows(400)
+    async with serving(monitor, release) as engine:
+        await engine.predict(samples)
+        await asyncio.sleep(0)
+        await engine.predict(samples)
+    window = by_arm(monitor.close(6000))["incumbent"]
+    assert sum(np.frombuffer(window.latency, "<i8")) == 400
 
 
 async def test_statistics_count_every_answered_row_once(
@@ -348,3 +375,28 @@ async def test_closing_answers_what_waits_and_refuses_the_rest(
         with pytest.raises(Unavailable, match="stopping"):
             await engine.predict(tiny_rows(1)[0])
     assert by_arm(monitor.close(6000))["incumbent"].rows == 20
+
+
+async def test_errands_after_the_end_touch_no_foreign_descriptor(
+    monitor: Monitor, release: LoadedRelease, tmp_path: Path
+) -> None:
+    async with serving(monitor, release) as engine:
+        await engine.close()
+        taken = [os.open(tmp_path / str(number), os.O_RDWR | os.O_CREAT) for number in range(4)]
+        engine.thread.post(lambda: None)  # such as a status that is told late
+    for number, descriptor in enumerate(taken):
+        os.close(descriptor)
+        assert (tmp_path / str(number)).read_bytes() == b""
+
+
+async def test_a_defect_does_not_end_the_inference_thread(
+    monitor: Monitor, release: LoadedRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, _ = tiny_rows(3)
+    async with serving(monitor, release) as engine:
+        with monkeypatch.context() as broken:
+            broken.setattr(batching, "parts", lambda _: 1 // 0)  # no input is known that does
+            with pytest.raises(Unavailable, match="ZeroDivisionError"):
+                await engine.predict(samples)
+        assert len(await engine.predict(samples)) == 3
+        engine.check_alive()

@@ -219,7 +219,7 @@ async def test_what_waits_yields_and_is_refused_at_the_end(
     assert isinstance(work.work, Explain)
     late = Terms(deadline=time.perf_counter() - 1)
     job, expired = (engine.admit(active, work, {}, print, terms, 0) for terms in (PLAIN, late))
-    waiting = explanations.Explanations()
+    waiting = explanations.Explanations(4096)
     for one in (expired, job, job):
         waiting.add(one, work.work, Rows(samples, None))
     assert (len(waiting), waiting.rows) == (3, 270)
@@ -236,7 +236,25 @@ async def test_what_waits_yields_and_is_refused_at_the_end(
     await engine.close()
 
 
-async def test_rows_count_against_the_queue(monitor: Monitor, release: LoadedRelease) -> None:
+async def test_what_waits_to_be_explained_is_bounded_and_takes_no_live_request_s_place(
+    monitor: Monitor, release: LoadedRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explanations.Explanations, "step", lambda *_, **__: [])  # never idle
+    engine = Engine(monitor, slices={}, max_queue_rows=30, now_us=lambda: END)
+    engine.set_active(release, "incumbent", None)
+    samples, _ = tiny_rows(8)
+    answers: list[Answer] = []
+    for _ in range(50):  # beginning from a turn of their own each, as those of the socket do
+        engine.submit_explanation(samples, Occlusion(), answers.append)
+        await engine.remembered()
+    assert len(answers) == 49
+    assert {type(answer) for answer in answers} == {Overloaded}
+    assert len(await engine.predict(np.concatenate([samples] * 3))) == 24
+    await engine.close()
+    assert len(answers) == 50
+
+
+async def test_rows_count_against_the_limit(monitor: Monitor, release: LoadedRelease) -> None:
     engine = Engine(monitor, slices={}, max_queue_rows=10, now_us=lambda: END)
     engine.set_active(release, "incumbent", None)
     samples, _ = tiny_rows(4)

@@ -115,7 +115,19 @@ async def test_of_several_models_only_the_ordered_one_falls_back(
     [request] = await engine.ask(fields, terms=Terms(model=parcels.ref.model))
     assert (window.served_by, request.served_by) == ("model", "fallback")
     assert [mode.model for mode in standing.modes(engine)] == [parcels.ref.model]
+    one, two = release.ref, parcels.ref
+    status = standing.described(engine)
+    assert status["active"] == f"{one.name}, {two.name}"
+    assert status["answers"] == f"{one.model}: model; {two.model}: fallback by command"
+    assert status["fallback_reason"] == f"{two.model}: storm"
+    assert status["placement"] == f"{one.model}: {placed(release)}; {two.model}: {placed(parcels)}"
+    assert (status["rows"], status["fallback_command"]) == (1, 1)
+    assert {"samples_ahead", "times_ahead"} <= status.keys()  # what either memory counts
     await engine.close()
+
+
+def placed(release: LoadedRelease) -> str:
+    return ", ".join(f"{place}: {count}" for place, count in release.placed.operators.items())
 
 
 async def test_the_cache_neither_outlasts_an_order_nor_speaks_for_the_model(

@@ -7,6 +7,7 @@ import pytest
 
 from edge_agent.inference.session import Float32, Session
 from edge_agent.monitor import Monitor
+from edge_agent.serving import shadowing
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.shadow_budget import BURST_SECONDS, ShadowBudget
@@ -98,6 +99,26 @@ async def test_live_work_goes_before_a_slow_shadow_and_what_it_cannot_do_is_told
 
 async def _in_thread(call: object) -> bool:
     return bool(await asyncio.to_thread(call, 20))  # type: ignore[arg-type]  # an event's wait
+
+
+@pytest.mark.anyio
+async def test_large_rows_that_wait_for_a_shadow_are_bounded_in_bytes(
+    monitor: Monitor,
+    release: LoadedRelease,
+    other: LoadedRelease,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shadowing, "MAX_SHADOW_BYTES", 1000)
+    engine = Engine(
+        monitor, slices={}, max_queue_rows=4096, now_us=lambda: 5_000_000, shadow_cpu_share=0.0
+    )
+    engine.set_active(release, "incumbent", "r1")
+    engine.set_shadow(other)
+    size = 3 * 4 * (8 * 2 + len(release.definition.feature_names))
+    for _ in range(20):
+        await engine.predict(tiny_rows(3)[0])
+    await engine.close()
+    assert engine.shadow_dropped == 3 * (20 - 1000 // size)
 
 
 @pytest.mark.anyio

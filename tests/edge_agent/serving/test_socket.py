@@ -10,8 +10,17 @@ import pytest
 from edge_agent.monitor import Monitor
 from edge_agent.serving import frames, socket
 from edge_agent.serving.engine import Engine
-from edge_agent.serving.frames import Answers, Failure, Predict, Push, Status, StatusAnswer
+from edge_agent.serving.frames import (
+    Answers,
+    Failure,
+    Predict,
+    PredictShared,
+    Push,
+    Status,
+    StatusAnswer,
+)
 from edge_agent.serving.release import LoadedRelease
+from edge_agent.serving.shared_memory import SharedRegions
 from edge_core.errors import InvalidConfiguration
 from tests.simulators.tiny_bundle import tiny_rows
 
@@ -63,11 +72,15 @@ class Agent:
 
 @asynccontextmanager
 async def agent(
-    path: Path, release: LoadedRelease, monitor: Monitor, max_queue_rows: int = 4096
+    path: Path,
+    release: LoadedRelease,
+    monitor: Monitor,
+    max_queue_rows: int = 4096,
+    status: socket.StatusSource = lambda: {"device": "d1"},
 ) -> AsyncIterator[Agent]:
     engine = Engine(monitor, slices={}, max_queue_rows=max_queue_rows, now_us=lambda: 0)
     engine.set_active(release, "incumbent", None)
-    server = await socket.listen(path, engine, lambda: {"device": "d1"})
+    server = await socket.listen(path, engine, status)
     served = Agent(path)
     try:
         yield served
@@ -202,6 +215,80 @@ async def test_bytes_that_are_no_frames_end_only_their_connection(
         assert await bad.ended()
         await good.send(predict(1, tiny_rows(1)[0]))
         assert isinstance(await good.receive(), Answers)
+
+
+async def test_what_was_asked_before_noise_is_answered(
+    path: Path, release: LoadedRelease, monitor: Monitor
+) -> None:
+    asked = [predict(number, tiny_rows(1)[0]) for number in range(1, 101)]
+    async with agent(path, release, monitor) as served:
+        line = await served.line()
+        await line.send(b"".join(asked) + b"\xff" * 64)
+        answers = [await line.receive() for _ in range(101)]
+        assert await line.ended()
+    assert [answer.id for answer in answers if isinstance(answer, Answers)] == list(range(1, 101))
+    assert isinstance(answers[-1], Failure)
+
+
+async def test_a_status_that_cannot_be_told_is_a_failure(
+    path: Path, release: LoadedRelease, monitor: Monitor
+) -> None:
+    def broken() -> dict[str, str | int | float | bool | None]:
+        raise KeyError("outbox")
+
+    async with agent(path, release, monitor, status=broken) as served:
+        line = await served.line()
+        await line.send(frames.encode(Status(id=4)) + predict(5, tiny_rows(1)[0]))
+        answers = {answer.id: answer for answer in (await line.receive(), await line.receive())}
+    assert isinstance(answers[4], Failure)
+    assert answers[4].kind == "Unavailable"
+    assert isinstance(answers[5], Answers)
+
+
+async def test_status_requests_do_not_pile_up(
+    path: Path, release: LoadedRelease, monitor: Monitor
+) -> None:
+    async with agent(path, release, monitor) as served:
+        line = await served.line()
+        await line.send(b"".join(frames.encode(Status(id=number)) for number in range(1, 2001)))
+        answers = [await line.receive() for _ in range(2000)]
+        refused = [answer for answer in answers if isinstance(answer, Failure)]
+        assert {failure.kind for failure in refused} == {"Overloaded"}
+        assert any(isinstance(answer, StatusAnswer) for answer in answers)
+        await line.send(frames.encode(Status(id=1)))
+        assert isinstance(await line.receive(), StatusAnswer)
+
+
+async def test_no_shared_memory_is_copied_for_windows_that_do_not_fit(
+    path: Path, release: LoadedRelease, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[object] = []
+    monkeypatch.setattr(SharedRegions, "windows", lambda *_: copied.append(1))  # may have 256 MiB
+    async with agent(path, release, monitor) as served:
+        line = await served.line()
+        shared = PredictShared(id=1, region=1, offset=0, shape=(1, 1, 2**26))
+        await line.send(frames.encode(shared))
+        failure = await line.receive()
+    assert isinstance(failure, Failure)
+    assert "needed is [batch, 8, 2]" in failure.message
+    assert not copied
+
+
+async def test_a_defect_costs_one_request_only(
+    path: Path, release: LoadedRelease, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a defect")  # of ours: no input is known that causes one
+
+    monkeypatch.setattr(frames, "samples_of", broken)
+    push = frames.encode(Push(id=2, stream="s", times_us=b"", samples=b""))
+    async with agent(path, release, monitor) as served:
+        line = await served.line()
+        await line.send(predict(1, tiny_rows(1)[0]) + push + predict(3, tiny_rows(1)[0]))
+        answers = {answer.id: answer for answer in [await line.receive() for _ in range(3)]}
+    assert isinstance(answers[1], Answers)
+    assert isinstance(answers[2], Failure)
+    assert isinstance(answers[3], Answers)
 
 
 async def test_overload_is_said_and_passes(

@@ -7,7 +7,7 @@ from edge_agent.monitor import Monitor
 from edge_agent.serving.engine import Engine
 from edge_agent.serving.metrics import Metrics
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.serving.tally import FOLD_BATCHES, MAX_KEYS, Served, Tally
+from edge_agent.serving.tally import FOLD_BATCHES, MAX_KEYS, OTHERS, Served, Tally
 from edge_core.release import ReleaseRef
 from tests.simulators.failing_session import FailingSession
 from tests.simulators.tiny_bundle import tiny_rows
@@ -35,7 +35,7 @@ def test_names_from_outside_are_bounded() -> None:
         tally.answered(Served("m", f"1.0.{number}", "model"), np.ones(1))
     assert len(tally.consumers) == MAX_KEYS + 1
     assert sum(tally.consumers.values()) == 2 * (MAX_KEYS + 50)
-    assert tally.consumers["others", "others"] == 100
+    assert tally.consumers[OTHERS, OTHERS] == 100
     assert len(tally.rows) == MAX_KEYS + 1
     assert sum(tally.rows.values()) == MAX_KEYS + 50
 

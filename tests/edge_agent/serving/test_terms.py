@@ -184,12 +184,26 @@ async def test_a_torn_line_costs_only_itself(
 ) -> None:
     samples, _ = tiny_rows(1)
     path = tmp_path / prediction_log.NAME
-    path.write_bytes(b'{"at_us": 1, "tok\n\xff\xfe\n')
+    path.write_bytes(b'{"at_us": 1, "tok\n\xff\xfe\n{"at_us": 1')
     async with engine(
         monitor, release, prediction_log=PredictionLog(tmp_path, max_bytes=1 << 20)
     ) as served:
         answer = (await served.predict(samples))[0]
     assert prediction_log.find(tmp_path, answer.id) is not None
+
+
+async def test_a_log_that_cannot_be_rotated_does_not_grow(
+    monitor: Monitor, release: LoadedRelease, tmp_path: Path
+) -> None:
+    samples, _ = tiny_rows(1)
+    path = tmp_path / prediction_log.NAME
+    prediction_log.older(path).mkdir()  # in the way
+    log = PredictionLog(tmp_path, max_bytes=4096)
+    async with engine(monitor, release, prediction_log=log) as served:
+        for _ in range(40):
+            await served.predict(samples)
+    assert path.stat().st_size <= 2048
+    assert log.lost > 20
 
 
 async def test_a_disk_that_fails_costs_lines_and_no_answer(
