@@ -62,7 +62,7 @@ def run(config: ServerConfig) -> None:
         broker = Broker(config.mqtt, config.data)
         stack.callback(broker.stop)
         broker.start()
-        gateway = MqttGateway(config.mqtt, services.ingest, services.desired)
+        gateway = MqttGateway(config.mqtt, services.ingest, services.desired, services.listening)
         stack.callback(gateway.stop)
         gateway.start()
         leader = Leader(config, services, gateway)
