@@ -95,6 +95,7 @@ class Agent:
             shadow_cpu_share=config.serving.shadow_cpu_share,
         )
         self._modes: list[FallbackMode] = []
+        self._trial_passed = False
         self._commands = Commands(
             config.state_dir, now_ms=self._clock.now_ms, follow=self._engine.policy.order
         )
@@ -272,6 +273,7 @@ class Agent:
         while True:
             await asyncio.sleep(SEND_SECONDS)
             self._note_modes()
+            self._note_trial()
             if self._state_dirty.is_set() and self._updater.known:
                 state = self._reported()
                 self._say(state)
@@ -288,6 +290,13 @@ class Agent:
         if modes != self._modes:
             self._modes = modes
             self._state_dirty.set()
+
+    def _note_trial(self) -> None:
+        """Close the window of a trial that has passed: the server confirms once it has one."""
+        trial = self._updater.probation
+        before, self._trial_passed = self._trial_passed, trial is not None and trial.passed
+        if self._trial_passed and not before:
+            self._store()
 
     def _say(self, state: ReportedState) -> None:
         """Log what a person on the device would ask for, when it changes."""

@@ -83,9 +83,7 @@ def _causes(window: StatsWindow) -> Rejection | None:
 
 
 def _cost(window: StatsWindow) -> Rejection | None:
-    """No more rows were asked for, or answered from memory, than were answered; nobody asks a
-    shadow.
-    """
+    """No more rows are asked for, or come from memory, than were answered; nobody asks a shadow."""
     most = 0 if window.arm == "shadow" else window.rows
     asked = sum(window.cost.consumers.values())
     if asked > most or window.cost.cached > most:

@@ -5,11 +5,14 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from edge_agent.agent import Agent
+import pytest
+
+from edge_agent.agent import SEND_SECONDS, Agent
 from edge_agent.config import AgentConfig, Mqtt, Repository, Serving
 from edge_agent.monitor import Monitor
+from edge_agent.update.updater import Updater
 from edge_core.messages import codec, windows
-from edge_core.messages.telemetry import TAG_BYTES, PackedWindow, StatsWindow
+from edge_core.messages.telemetry import TAG_BYTES, PackedWindow, Probation, StatsWindow
 from edge_core.release import ReleaseRef
 from tests.simulators.repository import RepositorySimulator
 from tests.simulators.tiny_bundle import TARGET
@@ -71,6 +74,35 @@ def test_one_window_that_fits_no_message_does_not_cost_the_others(tmp_path: Path
             windows.head(codec.decode(PackedWindow, m.payload)) for m in agent._outbox.oldest(10)
         ]
         assert [(w.sequence, len(w.rest)) for w in stored] == [(1, 4), (2, 8)]
+        await agent._engine.close()
+        agent._outbox.close()
+
+    asyncio.run(story())
+
+
+def test_the_window_of_a_trial_that_passed_is_closed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server confirms once it has one, which an hourly window would keep it from."""
+    trial: list[Probation | None] = [None]
+    monkeypatch.setattr(Updater, "probation", property(lambda _: trial[0]))
+
+    async def story() -> None:
+        agent = Agent(settings(tmp_path))
+        agent._monitor = Windows(window(4))
+        sending = asyncio.create_task(agent._send())
+        for said in (None, Probation(passed=False)):
+            trial[0] = said
+            await asyncio.sleep(2 * SEND_SECONDS)
+            assert not agent._outbox.oldest(10)
+        trial[0] = Probation(passed=True)
+        async with asyncio.timeout(20):
+            while not agent._outbox.oldest(10):
+                await asyncio.sleep(SEND_SECONDS)
+        agent._monitor = Windows(window(5))
+        await asyncio.sleep(2 * SEND_SECONDS)
+        assert len(agent._outbox.oldest(10)) == 1, "once for each trial"
+        sending.cancel()
         await agent._engine.close()
         agent._outbox.close()
 
