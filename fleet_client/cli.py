@@ -214,7 +214,7 @@ def fallback_on(
     seconds = _seconds(lasting) if lasting else None
     client = _of(context).client
     rows = client.fallback_on(devices, reason=reason, for_seconds=seconds, model=model)
-    _of(context).show(rows, tables.commands(rows))
+    _of(context).show(rows, tables.commands(rows, time.time_ns() // 1_000_000))
 
 
 @fallback_app.command("off")
@@ -223,7 +223,7 @@ def fallback_off(
 ) -> None:
     """Let the model answer again on these devices."""
     rows = _of(context).client.fallback_off(devices, reason=reason, model=model)
-    _of(context).show(rows, tables.commands(rows))
+    _of(context).show(rows, tables.commands(rows, time.time_ns() // 1_000_000))
 
 
 @fallback_app.command("log")
@@ -232,7 +232,7 @@ def fallback_log(
 ) -> None:
     """List the commands to a device and what became of them."""
     rows = _of(context).client.commands(device)
-    _of(context).show(rows, tables.commands(rows))
+    _of(context).show(rows, tables.commands(rows, time.time_ns() // 1_000_000))
 
 
 @verdict_app.command("list")

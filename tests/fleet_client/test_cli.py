@@ -150,11 +150,51 @@ def printed(table: Table) -> str:
 
 def test_cost_shows_what_was_measured_and_nothing_else() -> None:
     free = printed(tables.cost([COST])).splitlines()[1].split()
-    assert free == ["tiny@1.0.0", "3", "1000", "60", "40", "20.5", "441.2"]
+    assert free == ["tiny@1.0.0", "3", "1,000", "60", "40", "20.5", "441"]
     priced = COST | {"price_per_million": 1.25, "currency": "EUR", "cpu_us_per_prediction": None}
-    assert printed(tables.cost([priced])).splitlines()[1].split()[-3:] == ["441.2", "1.25", "EUR"]
+    assert printed(tables.cost([priced])).splitlines()[1].split()[-3:] == ["441", "1.25", "EUR"]
+
+
+def test_cost_of_a_shadow_has_no_price_and_large_numbers_no_exponent() -> None:
+    row = COST | {
+        "predictions": 0,
+        "cpu_us_per_prediction": None,
+        "shadow_cpu_us_per_row": 12.5,
+        "bytes_per_device_hour": 13422.4,
+        "currency": "EUR",
+    }
+    assert printed(tables.cost([row])).splitlines()[1].split()[-2:] == ["12.5", "13,422"]
 
 
 def test_consumers_are_listed_by_model() -> None:
     row = {"model": "tiny", "consumer": "uid 1000", "rows": 7, "first_ms": 0, "last_ms": 86_400_000}
-    assert "uid 1000  7            1970-01-01" in printed(tables.consumers([row]))
+    assert "uid 1000            7  1970-01-01" in printed(tables.consumers([row]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "waiting"),
+        ({"sent_ms": 1}, "sent"),
+        ({"sent_ms": 1, "expires_ms": 5000}, "never answered"),
+        ({"sent_ms": 1, "expires_ms": 5000, "outcome": "done"}, "done"),
+        ({"outcome": "refused", "detail": "no room"}, "refused  no room"),
+    ],
+)
+def test_a_command_says_what_became_of_it(changes: dict[str, object], told: str) -> None:
+    row = {
+        "command": "c1",
+        "device": "d1",
+        "kind": "fallback_on",
+        "model": "tiny",
+        "issued_by": "anna",
+        "until_ms": None,
+        "expires_ms": 5001,
+        "sent_ms": None,
+        "outcome": None,
+        "detail": "",
+        "reason": "storm",
+    }
+    words = printed(tables.commands([row | changes], 5000)).splitlines()[1].split()
+    assert words[-len(told.split()) - 1 :] == [*told.split(), "storm"]
+    assert words[-len(told.split()) - 2] == "anna"
