@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from rich.table import Table
+from typer.testing import CliRunner
 
 from edge_core.errors import InvalidConfiguration, Unavailable
 from fleet_client import tables
+from fleet_client.cli import app
 from fleet_client.client import FleetClient, Refused
 from tests.simulators.processes import command, free_port
 
@@ -198,3 +200,12 @@ def test_a_command_says_what_became_of_it(changes: dict[str, object], told: str)
     words = printed(tables.commands([row | changes], 5000)).splitlines()[1].split()
     assert words[-len(told.split()) - 1 :] == [*told.split(), "storm"]
     assert words[-len(told.split()) - 2] == "anna"
+
+
+def test_what_a_device_says_steers_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"model": "tiny", "consumer": "a\x1b[2Jb\x9bc\nd", "rows": 7, "first_ms": 0, "last_ms": 0}
+    monkeypatch.setattr(FleetClient, "consumers", lambda _: [row])
+    done = CliRunner().invoke(app, ["--token", "t", "consumers"])
+    assert done.exit_code == 0, done.output
+    assert "a\ufffd[2Jb\ufffdc" in done.output
+    assert not {"\x1b", "\x9b"} & set(done.output)
