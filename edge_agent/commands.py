@@ -88,8 +88,12 @@ class Commands:
             InvalidMessage: it cannot be read, so that nobody can be told its outcome.
         """
         command = codec.decode(Command, payload)
-        for known in self._kept.outcomes:
+        outcomes = self._kept.outcomes
+        for known in outcomes:
             if known.id == command.id:
+                # The server has not heard of it: it is among the latest that are reported again.
+                again = [*(o for o in outcomes if o is not known), known]
+                self._kept = msgspec.structs.replace(self._kept, outcomes=again)
                 return known
         now = self._now_ms()
         outcome, detail, standing = self._judged(command, now)
