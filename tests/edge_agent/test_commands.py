@@ -65,7 +65,7 @@ def test_the_same_command_is_carried_out_once(desk: Desk) -> None:
     desk.restart()
     assert desk.on("c1") == "done", "it is said again what became of it"
     assert desk.orders == []
-    assert [o.id for o in desk.commands.outcomes] == ["c1", "c2"]
+    assert [o.id for o in desk.commands.outcomes] == ["c2", "c1"]
 
 
 def test_what_is_asked_for_again_is_reported_again(desk: Desk) -> None:
