@@ -19,7 +19,8 @@ from edge_core.messages.telemetry import CommandOutcome
 
 FILE = "commands.json"
 COMMANDS_VERSION = 1
-MAX_FILE_BYTES = 64 * 1024
+MAX_FILE_BYTES = 128 * 1024
+"""Holds all models and outcomes with their longest texts, every character escaped."""
 MAX_MODELS = 16
 MAX_OUTCOMES = 32
 REPORTED = 8
