@@ -147,7 +147,7 @@ class Device:
             window.cost, cpu_us=1_234_567, sent_bytes=9_876, span_ms=HOUR_MS
         )
         body = self.monitor.packed(msgspec.structs.replace(window, cost=cost))
-        return codec.encode(windows.stamped(body, "0123456789abcdef", 1234))
+        return codec.encode(windows.stamped(body, "01234567", 1234))
 
 
 def batches(data: Data, size: int, **more: Any) -> list[Batch]:
@@ -163,7 +163,7 @@ def batches(data: Data, size: int, **more: Any) -> list[Batch]:
                 probabilities=part.scores.copy(),
                 latency_us=rng.lognormal(4.4, 0.4, size),
                 slices={"side": "left"},
-                consumers={"uid 1000": size},
+                consumers={"uid:1000/app": size},
                 **more,
             )
         )

@@ -65,6 +65,7 @@ class Agent:
             shadow_cpu_share=config.serving.shadow_cpu_share,
             hang_seconds=config.update.hang_seconds,
         )
+        self._trial_passed = False
         self._commands = Commands(
             config.state_dir, now_ms=self._clock.now_ms, follow=self._engine.policy.order
         )
@@ -198,6 +199,7 @@ class Agent:
             await asyncio.sleep(sending.SEND_SECONDS)
             if self._account.news():
                 self._state_dirty.set()
+            self._note_trial()
             if self._state_dirty.is_set() and self._updater.known:
                 self._state_dirty.clear()  # it is set again where the broker comes back
                 untold = self._account.reported(self._clock.now_ms())
@@ -207,6 +209,13 @@ class Agent:
                     self._sending.publish_state(untold)
                     untold = None
                 self._sending.publish_stored()
+
+    def _note_trial(self) -> None:
+        """Close the window of a trial that has passed: the server confirms once it has one."""
+        trial = self._updater.probation
+        before, self._trial_passed = self._trial_passed, trial is not None and trial.passed
+        if self._trial_passed and not before:
+            self._sending.store()
 
 
 def _policy(config: AgentConfig, clock: SystemClock) -> Policy:

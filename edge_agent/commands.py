@@ -19,7 +19,8 @@ from edge_core.messages.telemetry import CommandOutcome
 
 FILE = "commands.json"
 COMMANDS_VERSION = 1
-MAX_FILE_BYTES = 64 * 1024
+MAX_FILE_BYTES = 128 * 1024
+"""Holds all models and outcomes with their longest texts, every character escaped."""
 MAX_MODELS = 16
 MAX_OUTCOMES = 32
 REPORTED = 8
@@ -88,8 +89,12 @@ class Commands:
             InvalidMessage: it cannot be read, so that nobody can be told its outcome.
         """
         command = codec.decode(Command, payload)
-        for known in self._kept.outcomes:
+        outcomes = self._kept.outcomes
+        for known in outcomes:
             if known.id == command.id:
+                # The server has not heard of it: it is among the latest that are reported again.
+                again = [*(o for o in outcomes if o is not known), known]
+                self._kept = msgspec.structs.replace(self._kept, outcomes=again)
                 return known
         now = self._now_ms()
         outcome, detail, standing = self._judged(command, now)

@@ -332,6 +332,8 @@ class Monitor:
     def _cell(
         self, role: Role, paired_with: ReleaseRef | None, slices: dict[str, str], bins: int
     ) -> _Cell:
+        if role.arm == "shadow" and (schema := self._schemas.get(role.release.digest)):
+            slices = schema.declared(slices)  # they were asked of the active release
         key = (role, paired_with, tuple(sorted(slices.items())))
         cell = self._cells.get(key)
         if cell is None:

@@ -33,6 +33,8 @@ with _hidden("pandas"):  # 80 MB and half of the start, for column types that no
 
 STATS = 0
 SAMPLES = 1
+EPOCH_BYTES = 4
+"""Tells the outboxes of one device apart; each window carries them."""
 MEMORY_BYTES = 4 * 1024 * 1024
 """Bound of the queue where no file can be had."""
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -125,7 +127,9 @@ class Outbox:
         if not database.table_names():
             with database.atomic():  # a cut leaves all of it or nothing
                 database.execute("create table meta (epoch text, sequence integer)")
-                database.execute("insert into meta values (?, 0)", (secrets.token_hex(8),))
+                database.execute(
+                    "insert into meta values (?, 0)", (secrets.token_hex(EPOCH_BYTES),)
+                )
                 # Without autoincrement an emptied table would give the same ids again, and who
                 # asks for messages after the last one sent would never see them. For the same
                 # reason a fresh file goes on where the damaged one ended.

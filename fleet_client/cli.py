@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.segment import Segments
 from typer.exceptions import TyperException
 
 from edge_core.errors import InvalidConfiguration, SerinusError, Unavailable
@@ -23,6 +24,7 @@ POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
 ENDED = {"promoted", "rolled_back", "inconclusive"}
 UNAUTHORISED = 401
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 TOKEN_PLACES = (Path("serinus-data/operator.token"),)
 
 app = typer.Typer(
@@ -51,12 +53,12 @@ class _Context:
         self.client = client
         self.as_json = as_json
 
-    def show(self, value: Any, rendered: Any) -> None:
+    def show(self, value: Any, rendered: RenderableType) -> None:
         """Print for people, or as JSON for programs."""
         if self.as_json:
             print(json.dumps(value, indent=2))
         else:
-            out.print(rendered)
+            out.print(_harmless(rendered))
 
 
 @app.callback()
@@ -214,7 +216,7 @@ def fallback_on(
     seconds = _seconds(lasting) if lasting else None
     client = _of(context).client
     rows = client.fallback_on(devices, reason=reason, for_seconds=seconds, model=model)
-    _of(context).show(rows, tables.commands(rows))
+    _of(context).show(rows, tables.commands(rows, time.time_ns() // 1_000_000))
 
 
 @fallback_app.command("off")
@@ -223,7 +225,7 @@ def fallback_off(
 ) -> None:
     """Let the model answer again on these devices."""
     rows = _of(context).client.fallback_off(devices, reason=reason, model=model)
-    _of(context).show(rows, tables.commands(rows))
+    _of(context).show(rows, tables.commands(rows, time.time_ns() // 1_000_000))
 
 
 @fallback_app.command("log")
@@ -232,7 +234,7 @@ def fallback_log(
 ) -> None:
     """List the commands to a device and what became of them."""
     rows = _of(context).client.commands(device)
-    _of(context).show(rows, tables.commands(rows))
+    _of(context).show(rows, tables.commands(rows, time.time_ns() // 1_000_000))
 
 
 @verdict_app.command("list")
@@ -277,6 +279,14 @@ def _fail(text: str, code: int) -> None:
     if text:
         print(f"serinus: {text}", file=sys.stderr)
     sys.exit(code)
+
+
+def _harmless(rendered: RenderableType) -> Segments:
+    """The same without what would steer a terminal: devices may say anything."""
+    return Segments(
+        segment._replace(text=CONTROLS.sub("\ufffd", segment.text))
+        for segment in out.render(rendered)
+    )
 
 
 def _of(context: typer.Context) -> _Context:
@@ -339,7 +349,7 @@ def _follow(context: _Context, rollout: str) -> None:
     with Live(console=out, auto_refresh=False, transient=True) as live:
         while row["state"] not in ENDED:
             if not quiet:
-                live.update(tables.rollout(row), refresh=True)
+                live.update(_harmless(tables.rollout(row)), refresh=True)
             elif not context.as_json and (line := tables.progress(row)) != seen:
                 print(line, flush=True)
                 seen = line

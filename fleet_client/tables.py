@@ -19,6 +19,7 @@ STATE_STYLE = {
     "rolled_back": "red",
 }
 SHORT = 12
+WHOLE = 100
 
 
 def devices(rows: list[Json]) -> Table:
@@ -43,12 +44,14 @@ def devices(rows: list[Json]) -> Table:
     return table
 
 
-def commands(rows: list[Json]) -> Table:
+def commands(rows: list[Json], now_ms: int) -> Table:
     """One line for each command."""
     table = _table("command", "device", "order", "model", "by", "until", "outcome", "reason")
     for row in rows:
-        outcome = Text(row["outcome"] or "sent" if row["sent_ms"] else row["outcome"] or "waiting")
-        if row["outcome"] not in (None, "done"):
+        over = row["expires_ms"] <= now_ms
+        open_ = "never answered" if over else "sent" if row["sent_ms"] else "waiting"
+        outcome = Text(row["outcome"] or open_)
+        if row["outcome"] != "done" and (row["outcome"] or over):
             outcome.stylize("red")
         if row["detail"]:
             outcome.append(f"  {row['detail']}")
@@ -76,7 +79,7 @@ def releases(rows: list[Json]) -> Table:
             row["digest"][:SHORT],
             row["parent"] or "",
             share(row["metrics"].get("accuracy")),
-            share(row["accuracy"]),
+            share(row["accuracy"]) + (" noisy" if row.get("noisy") and row["labelled"] else ""),
             str(row["devices"] or ""),
             parity(row["parity"]),
             gates(row["gates"], row["waivers"]),
@@ -142,46 +145,62 @@ def production(rows: list[Json]) -> RenderableType:
 
 def cost(rows: list[Json]) -> Table:
     """One line for each release that devices have sent windows of."""
-    table = _table(
-        "release", "devices", "predictions", "from memory", "fallback", "CPU us each",
+    table = _table("release")
+    for column in (
+        "devices", "predictions", "from memory", "fallback", "CPU us each", "in shadow",
         "bytes/device-hour", "price per million",
-    )  # fmt: skip
+    ):  # fmt: skip
+        table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
             row["release"],
-            str(row["devices"]),
-            str(row["predictions"]),
-            str(row["cached"] or ""),
-            str(row["fallbacks"] or ""),
+            _count(row["devices"]),
+            _count(row["predictions"]),
+            _count(row["cached"]),
+            _count(row["fallbacks"]),
             _number(row["cpu_us_per_prediction"]),
+            _number(row["shadow_cpu_us_per_row"]),
             _number(row["bytes_per_device_hour"]),
-            f"{_number(row['price_per_million'])} {row['currency']}".strip(),
+            _price(row),
         )
     return table
 
 
 def consumers(rows: list[Json]) -> Table:
     """One line for each consumer of each model."""
-    table = _table("model", "consumer", "predictions", "first", "last")
+    table = _table("model", "consumer")
+    table.add_column("predictions", justify="right")
+    for column in ("first heard", "last heard"):
+        table.add_column(column)
     for row in rows:
         first, last = when(row["first_ms"]), when(row["last_ms"])
-        table.add_row(row["model"], row["consumer"], str(row["rows"]), first, last)
+        table.add_row(row["model"], row["consumer"], _count(row["rows"]), first, last)
     return table
 
 
 def _spent(row: Json) -> str:
-    parts = [
-        f"{_number(row['cpu_us_per_prediction'])} us of CPU a prediction",
-        f"{_number(row['bytes_per_device_hour'])} bytes a device-hour",
-    ]
-    if row["price_per_million"] is not None:
-        price = f"{_number(row['price_per_million'])} {row['currency']}".strip()
-        parts.append(f"{price} a million predictions")
-    return ", ".join(parts)
+    told = (
+        (_number(row["cpu_us_per_prediction"]), "us of CPU a prediction"),
+        (_number(row["bytes_per_device_hour"]), "bytes a device-hour"),
+        (_price(row), "a million predictions"),
+    )
+    return ", ".join(f"{amount} {of}" for amount, of in told if amount)
+
+
+def _price(row: Json) -> str:
+    amount = _number(row["price_per_million"])
+    return f"{amount} {row['currency']}".strip() if amount else ""
+
+
+def _count(value: int) -> str:
+    return f"{value:,}" if value else ""
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    """Three digits, or all those before the point."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= WHOLE else f"{value:.3g}"
 
 
 def rollouts(rows: list[Json]) -> Table:

@@ -62,12 +62,12 @@ def run(config: ServerConfig) -> None:
         broker = Broker(config.mqtt, config.data)
         stack.callback(broker.stop)
         broker.start()
-        gateway = MqttGateway(config.mqtt, services.ingest, services.desired)
+        gateway = MqttGateway(config.mqtt, services.ingest, services.desired, services.listening)
         stack.callback(gateway.stop)
-        gateway.start()
         leader = Leader(config, services, gateway)
         stack.callback(leader.stop)
-        leader.start()
+        leader.start()  # first, for windows of a release that is not known yet are refused
+        gateway.start()
         _greet(config, broker, services)
         _serve(config, services, listener)
 

@@ -55,7 +55,7 @@ class DevicesConfig(_Section, frozen=True, kw_only=True):
     """The desired state is sent again this long after it was ignored."""
     confirm_seconds: Annotated[float, msgspec.Meta(gt=0, le=30 * 86400)] | None = 900.0
     """A device goes back from a candidate that passed its trial where the server does not hear it
-    within this time. It has to be longer than a device's statistics window."""
+    within this time."""
 
 
 class RepositoryConfig(_Section, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from fleet_server.config import MqttConfig
 from fleet_server.services.commands import OutgoingCommand
 from fleet_server.services.desired import DesiredStates, Outgoing
 from fleet_server.services.ingest import Inbound, Ingest
+from fleet_server.services.listening import Listening
 
 KEEPALIVE = 30
 CONNECT_SECONDS = 10.0
@@ -44,8 +45,11 @@ class _Received(msgspec.Struct, frozen=True):
 class MqttGateway:
     """One MQTT client with a persistent session, and the thread that stores what it receives."""
 
-    def __init__(self, config: MqttConfig, ingest: Ingest, desired: DesiredStates) -> None:
+    def __init__(
+        self, config: MqttConfig, ingest: Ingest, desired: DesiredStates, listening: Listening
+    ) -> None:
         self._config = config
+        self._listening = listening
         self._ingest = ingest
         self._desired = desired
         self._queue: queue.Queue[_Received] = queue.Queue(config.queue)
@@ -138,6 +142,7 @@ class MqttGateway:
             client.username_pw_set(self._config.username, self._config.password)
         client.reconnect_delay_set(1, 10)
         client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         return client
@@ -157,7 +162,11 @@ class MqttGateway:
         if not flags.session_present:
             self._forgotten.set()
         client.subscribe(topics.every_up(), qos=QOS)
+        self._listening.began()
         self._connected.set()
+
+    def _on_disconnect(self, *_: Any) -> None:
+        self._listening.ended()
 
     def _on_message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         received = _Received(

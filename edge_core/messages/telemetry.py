@@ -252,8 +252,8 @@ class FallbackMode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     model: Name
     cause: Literal["breaker", "command"]
     reason: Text = ""
-    since_ms: int
-    until_ms: int | None = None
+    since_ms: Moment
+    until_ms: Moment | None = None
     """When an order ends by itself, UTC; none where it does not."""
 
 
@@ -263,7 +263,7 @@ class CommandOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     id: Name
     outcome: Literal["done", "expired", "superseded", "refused"]
     detail: Text = ""
-    at_ms: int
+    at_ms: Moment
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,5 +1,6 @@
 """What both ends know of a release, so that a window need not say it."""
 
+from collections.abc import Mapping
 from typing import Self
 
 import msgspec
@@ -42,6 +43,11 @@ class WindowSchema(msgspec.Struct, frozen=True, kw_only=True):
             epsilon=privacy.epsilon if privacy else None,
             values=tuple(samples if c.kind == "input" else 1 for c in reference.channels),
         )
+
+    def declared(self, slices: Mapping[str, str]) -> dict[str, str]:
+        """Those that the release declares, of slices that another one may have named."""
+        known = dict(self.slices)
+        return {name: value for name, value in slices.items() if value in known.get(name, ())}
 
     @property
     def groups(self) -> int:

@@ -1,10 +1,14 @@
-"""Small bars for a verdict's evidence."""
+"""Numbers as the page shows them: small bars for a verdict's evidence, and what answers cost."""
 
 import math
+
+from fleet_server.services.cost import CostView
 
 FULL = 120
 """Width of a bar in pixels when the evidence reaches what is needed."""
 MOST = 1.25
+WHOLE = 100
+"""From here on, no digits after the point."""
 
 
 def meter(value: float | None, needed: float | None) -> int:
@@ -22,3 +26,17 @@ def evidence(value: float | None) -> str:
     if value >= 1e6:
         return "> 10⁶"
     return f"{value:.3g}"
+
+
+def cost(view: CostView) -> str:
+    """What a release's answers cost, as far as it was measured."""
+    told = (
+        (view.cpu_us_per_prediction, "µs of CPU a prediction"),
+        (view.bytes_per_device_hour, "bytes a device-hour"),
+        (view.price_per_million, f"{view.currency} a million predictions"),
+    )
+    return " · ".join(f"{_short(value)} {of}" for value, of in told if value is not None)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= WHOLE else f"{value:.3g}"

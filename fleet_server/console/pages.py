@@ -101,7 +101,15 @@ def device(device: str, request: Request, services: ServicesOf) -> Response:
         return RedirectResponse("/login", status_code=303)
     except NotFound as error:
         return _page("refused.html", status=404, text=str(error))
-    reported: dict[str, object] = {"fallbacks": [], "placement": None, "shadow_dropped": 0}
+    # Not all of it was known to devices of version 1.
+    reported: dict[str, object] = {
+        "fallbacks": [],
+        "placement": None,
+        "previous": None,
+        "probation": None,
+        "shadow_dropped": 0,
+        "troubles": [],
+    }
     return _page(
         "device.html",
         token=token,
@@ -166,7 +174,10 @@ def _page(template: str, status: int = 200, **values: object) -> HTMLResponse:
 def _clock(milliseconds: int | None) -> str:
     if milliseconds is None:
         return ""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):  # a device's clock that no calendar reaches
+        return f"{milliseconds} ms"
 
 
 def _ago(milliseconds: int | None, now_ms: int) -> str:
@@ -183,6 +194,7 @@ _templates.filters |= {
     "clock": _clock,
     "ago": _ago,
     "words": lambda value: str(value or "").replace("_", " "),
+    "cost": figures.cost,
     "meter": figures.meter,
     "evidence": figures.evidence,
 }

@@ -10,7 +10,7 @@ from edge_core.messages.deployment import DESIRED_VERSION, DesiredState, Desired
 from edge_core.messages.telemetry import Arm
 from edge_core.release import ReleaseRef
 from fleet_server.services.clock import Clock
-from fleet_server.storage import devices, releases
+from fleet_server.storage import devices, journal, releases
 from fleet_server.storage.database import Database
 from fleet_server.storage.devices import Desired
 
@@ -64,6 +64,32 @@ def want(
         devices.set_desired(connection, row)
         changed += 1
     return changed
+
+
+def ask_again(
+    connection: sa.Connection, known: Sequence[devices.Device], since_ms: int, now_ms: int
+) -> None:
+    """Repeat, as new, the orders that devices gave up on because the server was away.
+
+    Only orders from before ``since_ms``, so that each is repeated once for each time that it was
+    away; and none of a release that its device refuses.
+    """
+    wanted = devices.desired_of(connection)
+    refused = {(row.device, row.digest) for row in devices.every_refusal(connection)}
+    for device in known:
+        row = wanted.get(device.device)
+        if row is None or device.update_state != "failed" or row.issued_ms >= since_ms:
+            continue
+        if device.desired_revision != row.revision:
+            continue
+        if {(row.device, row.active), (row.device, row.shadow)} & refused:
+            continue
+        again = msgspec.structs.replace(
+            row, revision=row.revision + 1, issued_ms=now_ms, sent_ms=None, confirmed_sent=False
+        )
+        devices.set_desired(connection, again)
+        text = f"asked again, for the server was away: {device.reason}"
+        journal.add_event(connection, now_ms, "device", device.device, text)
 
 
 def _same(row: Desired, wish: Wanted) -> bool:

@@ -54,9 +54,17 @@ def gather(
 
 
 def members_of(
-    connection: sa.Connection, row: StoredRollout, plan: Plan, fleet: Sequence[Device], now_ms: int
+    connection: sa.Connection,
+    row: StoredRollout,
+    plan: Plan,
+    fleet: Sequence[Device],
+    now_ms: int,
+    heard_since_ms: int,
 ) -> list[Member]:
-    """What became of every device's order in the present stage."""
+    """What became of every device's order in the present stage.
+
+    None is silent for a time in which the server could not have heard it.
+    """
     roles = rollouts.roles(connection, row.rollout, row.stage)
     wanted = devices.desired_of(connection)
     refusals = {r.device: r for r in devices.every_refusal(connection) if r.digest == row.digest}
@@ -67,7 +75,7 @@ def members_of(
             role=msgspec.convert(roles[device.device], Role),
             confirmed=settled(device, wanted.get(device.device)),
             refused=_refused(device, row, wanted.get(device.device), refusals.get(device.device)),
-            silent=device.last_seen_ms < latest_ms,
+            silent=max(device.last_seen_ms, heard_since_ms) < latest_ms,
         )
         for device in fleet
         if device.device in roles

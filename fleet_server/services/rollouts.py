@@ -17,6 +17,7 @@ from fleet_server.services import stages
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
 from fleet_server.services.errors import Conflict, InvalidRequest, NotFound
+from fleet_server.services.listening import Listening
 from fleet_server.services.rollout_views import RolloutView, rollout_view
 from fleet_server.services.stages import Course
 from fleet_server.storage import journal, releases, rollouts
@@ -32,11 +33,13 @@ class Rollouts:
         database: Database,
         catalog: Catalog,
         clock: Clock,
+        listening: Listening,
         salt: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         self._database = database
         self._catalog = catalog
         self._clock = clock
+        self._listening = listening
         self._salt = salt
         self.changed = threading.Event()
 
@@ -125,7 +128,8 @@ class Rollouts:
                 row = rollouts.one(connection, rollout)
                 if row is None or row.finished_ms is not None:
                     continue  # somebody ended it in between
-                stages.advance(connection, self._course(connection, row), self._clock())
+                course = self._course(connection, row)
+                stages.advance(connection, course, self._clock(), self._listening.since_ms())
 
     def _steer(self, rollout: str, event: Event, what: str, reason: str) -> RolloutView:
         with self._database.write() as connection:

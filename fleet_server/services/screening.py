@@ -16,7 +16,8 @@ from edge_core.stats import latency, noise
 from fleet_server.services.catalog import Release
 from fleet_server.storage.windows import Totals
 
-MAX_ROWS = 1_000_000
+MAX_ROWS = 1_000_000_000
+"""In one window: 50,000 rows a second make 180 million in an hour."""
 EARLIEST_MS = 1_577_836_800_000
 """2020: a clock before it was never set."""
 LONGEST_MS = 8 * 86_400_000
@@ -58,6 +59,7 @@ def window_rejection(
     return (
         _declared(window, release)
         or _causes(window)
+        or _cost(window)
         or _arrays(window, release)
         or _labels(window, release, before)
     )
@@ -76,6 +78,18 @@ def _causes(window: StatsWindow) -> Rejection | None:
         return Rejection(
             reason="impossible counts",
             detail=f"causes of {caused} of {window.rows} rows of {window.arm}",
+        )
+    return None
+
+
+def _cost(window: StatsWindow) -> Rejection | None:
+    """No more rows are asked for, or come from memory, than were answered; nobody asks a shadow."""
+    most = 0 if window.arm == "shadow" else window.rows
+    asked = sum(window.cost.consumers.values())
+    if asked > most or window.cost.cached > most:
+        return Rejection(
+            reason="impossible counts",
+            detail=f"{asked} rows asked for, {window.cost.cached} from memory, of {most}",
         )
     return None
 

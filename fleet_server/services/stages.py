@@ -134,13 +134,18 @@ def order(connection: sa.Connection, course: Course, fleet: list[Device], now_ms
     desired.want(connection, wanted, fleet, now_ms)
 
 
-def advance(connection: sa.Connection, course: Course, now_ms: int) -> None:
-    """Place new devices, judge the stage, and move if the verdict or the devices say so."""
+def advance(connection: sa.Connection, course: Course, now_ms: int, heard_since_ms: int) -> None:
+    """Place new devices, judge the stage, and move if the verdict or the devices say so.
+
+    What happened before ``heard_since_ms``, when the server could hear nobody, speaks against no
+    release: who gave up then is asked again, and who said nothing is not silent yet.
+    """
     row = course.row
     fleet = eligible(connection, course)
     _assign(connection, course, fleet, now_ms)
     order(connection, course, fleet, now_ms)
-    members = evidence.members_of(connection, row, course.plan, fleet, now_ms)
+    desired.ask_again(connection, fleet, heard_since_ms, now_ms)
+    members = evidence.members_of(connection, row, course.plan, fleet, now_ms, heard_since_ms)
     inputs, verdict, number = None, None, None
     if course.state in ("running", "paused", "inconclusive"):
         inputs = _inputs(connection, course, members, fleet, now_ms)

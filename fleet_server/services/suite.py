@@ -13,6 +13,7 @@ from fleet_server.services.cost import Costs
 from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
 from fleet_server.services.ingest import Ingest
+from fleet_server.services.listening import Listening
 from fleet_server.services.overview import Overview
 from fleet_server.services.retention import Retention
 from fleet_server.services.rollouts import Rollouts
@@ -30,6 +31,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     tokens: Tokens
     catalog: Catalog
     ingest: Ingest
+    listening: Listening
     desired: DesiredStates
     costs: Costs
     overview: Overview
@@ -48,7 +50,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     def over(cls, database: Database, config: ServerConfig, clock: Clock) -> Self:
         """Build every service over a database."""
         catalog = Catalog(database, clock)
-        rollouts = Rollouts(database, catalog, clock)
+        listening = Listening(clock)
+        rollouts = Rollouts(database, catalog, clock, listening)
         costs = Costs(database, config.cost)
         return cls(
             database=database,
@@ -61,6 +64,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
                 drift_period_seconds=config.windows.drift_period_seconds,
                 future_seconds=config.windows.future_seconds,
             ),
+            listening=listening,
             desired=DesiredStates(
                 database,
                 clock,

@@ -6,7 +6,7 @@ import msgspec
 import sqlalchemy as sa
 
 from fleet_server.storage.rows import record
-from fleet_server.storage.tables import commands
+from fleet_server.storage.tables import commands, devices
 
 
 class StoredCommand(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +54,21 @@ def newest_ms(connection: sa.Connection, device: str) -> int:
 def due(
     connection: sa.Connection, now_ms: int, sent_before_ms: int, limit: int
 ) -> list[StoredCommand]:
-    """Commands that no device has answered, that hold still, and were not sent just now."""
+    """Commands that no device has answered, that hold still, and were not sent just now.
+
+    A device that was not heard since then has it waiting at the broker: one more would wait there
+    beside it.
+    """
+    unheeded = sa.and_(
+        commands.c.sent_ms < sent_before_ms, devices.c.last_seen_ms > commands.c.sent_ms
+    )
     query = (
         sa.select(commands)
+        .join(devices, devices.c.device == commands.c.device)
         .where(
             commands.c.outcome.is_(None),
             commands.c.expires_ms > now_ms,
-            sa.or_(commands.c.sent_ms.is_(None), commands.c.sent_ms < sent_before_ms),
+            sa.or_(commands.c.sent_ms.is_(None), unheeded),
         )
         .order_by(commands.c.sent_ms.is_not(None), commands.c.issued_ms, commands.c.command)
         .limit(limit)

@@ -14,8 +14,15 @@ from edge_agent.command_line import status_view
 from edge_agent.config import AgentConfig, Mqtt, Repository, Serving
 from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Connected
+from edge_agent.update.updater import Updater
 from edge_core.messages import codec, windows
-from edge_core.messages.telemetry import TAG_BYTES, PackedWindow, ReportedState, StatsWindow
+from edge_core.messages.telemetry import (
+    TAG_BYTES,
+    PackedWindow,
+    Probation,
+    ReportedState,
+    StatsWindow,
+)
 from edge_core.release import ReleaseRef
 from tests.simulators.repository import RepositorySimulator
 from tests.simulators.tiny_bundle import TARGET
@@ -108,6 +115,36 @@ def test_offline_the_state_is_looked_up_when_it_changes_and_not_again_and_again(
         agent._sending.handle(Connected())
         while len(told) < 2:
             await asyncio.sleep(0.01)
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+        await agent._engine.close()
+        agent._outbox.close()
+
+    asyncio.run(story())
+
+
+def test_the_window_of_a_trial_that_passed_is_closed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server confirms once it has one, which an hourly window would keep it from."""
+    trial: list[Probation | None] = [None]
+    monkeypatch.setattr(Updater, "probation", property(lambda _: trial[0]))
+
+    async def story() -> None:
+        agent = Agent(settings(tmp_path))
+        agent._sending._monitor = Windows(window(4))
+        telling = asyncio.create_task(agent._tell())
+        for said in (None, Probation(passed=False)):
+            trial[0] = said
+            await asyncio.sleep(2 * sending.SEND_SECONDS)
+            assert not agent._outbox.oldest(10)
+        trial[0] = Probation(passed=True)
+        async with asyncio.timeout(20):
+            while not agent._outbox.oldest(10):
+                await asyncio.sleep(sending.SEND_SECONDS)
+        agent._sending._monitor = Windows(window(5))
+        await asyncio.sleep(2 * sending.SEND_SECONDS)
+        assert len(agent._outbox.oldest(10)) == 1, "once for each trial"
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)
         await agent._engine.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.commands import FILE, MAX_MODELS, MAX_OUTCOMES, Commands
+from edge_agent.commands import FILE, MAX_MODELS, MAX_OUTCOMES, REPORTED, Commands
 from edge_agent.serving.policy import Order
 from edge_core import durable
 from edge_core.errors import InvalidMessage
@@ -65,7 +65,20 @@ def test_the_same_command_is_carried_out_once(desk: Desk) -> None:
     desk.restart()
     assert desk.on("c1") == "done", "it is said again what became of it"
     assert desk.orders == []
-    assert [o.id for o in desk.commands.outcomes] == ["c1", "c2"]
+    assert [o.id for o in desk.commands.outcomes] == ["c2", "c1"]
+
+
+def test_what_is_asked_for_again_is_reported_again(desk: Desk) -> None:
+    """The server asks where it did not hear: with many commands at once, the first ones."""
+    numbers = [f"c{number}" for number in range(2 * REPORTED)]
+    for place, number in enumerate(numbers):
+        desk.on(number, at=NOW + place)
+    assert "c0" not in [o.id for o in desk.commands.outcomes]
+    assert desk.on("c0") == "done"
+    assert [o.id for o in desk.commands.outcomes] == [*numbers[1 - REPORTED :], "c0"]
+    for number in numbers:
+        desk.on(number)
+    assert [o.id for o in desk.commands.outcomes] == numbers[-REPORTED:]
 
 
 def test_of_two_orders_the_one_issued_later_counts(desk: Desk) -> None:

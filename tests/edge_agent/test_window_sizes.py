@@ -94,11 +94,11 @@ class Hours:
             probabilities=self.scores[places],
             latency_us=np.random.default_rng(3).lognormal(4.4, 0.4, len(places)),
             slices={"side": "left"},
-            consumers={"uid 1000": len(places)},
+            consumers={"uid:1000/app": len(places)},
         )
         monitor.answered(role, release, batch, at_ms=OPENED_MS)
         (window,) = monitor.close(OPENED_MS + HOUR_MS)
-        stamped = windows.stamped(monitor.packed(window), "0123456789abcdef", 1234)
+        stamped = windows.stamped(monitor.packed(window), "01234567", 1234)
         head = windows.head(stamped)
         assert windows.unpack(head, schema, "watch-1").counts == window.counts
         return codec.encode(stamped)

@@ -1,6 +1,8 @@
 """What closed windows say of cost, consumers and noise."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,6 +18,7 @@ from edge_core import outputs
 from edge_core.bundle.manifest import Privacy
 from edge_core.messages import codec, windows
 from edge_core.messages.telemetry import MAX_CONSUMERS, OTHER_CONSUMERS, PairedCounts
+from edge_core.release import ReleaseRef
 from edge_core.stats import noise
 from edge_core.stats.histogram import Histogram
 from tests.simulators.tiny_bundle import TARGET, tiny_bundle, tiny_rows
@@ -73,6 +76,25 @@ def test_processor_time_is_shared_by_rows_and_bytes_are_told_once(exact: LoadedR
     assert (first.cost.cpu_us, second.cost.cpu_us) == (1500, 500)
     assert (first.cost.sent_bytes, first.cost.span_ms, first.cost.cached) == (777, 60_000, 4)
     assert (second.cost.sent_bytes, second.cost.span_ms, second.cost.cached) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("declared", [(), (("side", ("right",)), ("wrist", ("l", "r")))])
+def test_a_shadow_that_declares_other_slices_is_counted_without_them(
+    exact: LoadedRelease, declared: tuple[tuple[str, tuple[str, ...]], ...]
+) -> None:
+    """What was asked names slices of the active release."""
+    ref = ReleaseRef(model="tiny-motion", version="2.0.0", digest="2" * 64)
+    schema = msgspec.structs.replace(exact.window_schema, release=ref, slices=declared)
+    shadow: Any = SimpleNamespace(ref=ref, layout=exact.layout, window_schema=schema)
+    role = msgspec.structs.replace(role_of(exact, "shadow"), release=ref)
+    monitor = Monitor(device="d1", sample_every=1, now_ms=0)
+    monitor.shadowed(role, shadow, exact.ref, batch_of(exact, 10), 9)
+    monitor.failed(role, {"side": "left"}, 3, exact.layout.confidence_size, exact.ref)
+    monitor.dropped(role, {"side": "left"}, 4, exact.layout.confidence_size, exact.ref)
+    (window,) = monitor.close(60_000)
+    assert (window.rows, window.errors, window.dropped, window.slices) == (10, 3, 4, {})
+    head = windows.head(windows.stamped(monitor.packed(window), "e", 1))
+    assert windows.unpack(head, schema, "d1").slices == {}
 
 
 def test_idle_time_is_told_with_the_next_window(exact: LoadedRelease) -> None:

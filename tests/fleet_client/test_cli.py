@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from rich.table import Table
+from typer.testing import CliRunner
 
 from edge_core.errors import InvalidConfiguration, Unavailable
 from fleet_client import tables
+from fleet_client.cli import app
 from fleet_client.client import FleetClient, Refused
 from tests.simulators.processes import command, free_port
 
@@ -150,11 +152,60 @@ def printed(table: Table) -> str:
 
 def test_cost_shows_what_was_measured_and_nothing_else() -> None:
     free = printed(tables.cost([COST])).splitlines()[1].split()
-    assert free == ["tiny@1.0.0", "3", "1000", "60", "40", "20.5", "441.2"]
+    assert free == ["tiny@1.0.0", "3", "1,000", "60", "40", "20.5", "441"]
     priced = COST | {"price_per_million": 1.25, "currency": "EUR", "cpu_us_per_prediction": None}
-    assert printed(tables.cost([priced])).splitlines()[1].split()[-3:] == ["441.2", "1.25", "EUR"]
+    assert printed(tables.cost([priced])).splitlines()[1].split()[-3:] == ["441", "1.25", "EUR"]
+
+
+def test_cost_of_a_shadow_has_no_price_and_large_numbers_no_exponent() -> None:
+    row = COST | {
+        "predictions": 0,
+        "cpu_us_per_prediction": None,
+        "shadow_cpu_us_per_row": 12.5,
+        "bytes_per_device_hour": 13422.4,
+        "currency": "EUR",
+    }
+    assert printed(tables.cost([row])).splitlines()[1].split()[-2:] == ["12.5", "13,422"]
 
 
 def test_consumers_are_listed_by_model() -> None:
     row = {"model": "tiny", "consumer": "uid 1000", "rows": 7, "first_ms": 0, "last_ms": 86_400_000}
-    assert "uid 1000  7            1970-01-01" in printed(tables.consumers([row]))
+    assert "uid 1000            7  1970-01-01" in printed(tables.consumers([row]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "waiting"),
+        ({"sent_ms": 1}, "sent"),
+        ({"sent_ms": 1, "expires_ms": 5000}, "never answered"),
+        ({"sent_ms": 1, "expires_ms": 5000, "outcome": "done"}, "done"),
+        ({"outcome": "refused", "detail": "no room"}, "refused  no room"),
+    ],
+)
+def test_a_command_says_what_became_of_it(changes: dict[str, object], told: str) -> None:
+    row = {
+        "command": "c1",
+        "device": "d1",
+        "kind": "fallback_on",
+        "model": "tiny",
+        "issued_by": "anna",
+        "until_ms": None,
+        "expires_ms": 5001,
+        "sent_ms": None,
+        "outcome": None,
+        "detail": "",
+        "reason": "storm",
+    }
+    words = printed(tables.commands([row | changes], 5000)).splitlines()[1].split()
+    assert words[-len(told.split()) - 1 :] == [*told.split(), "storm"]
+    assert words[-len(told.split()) - 2] == "anna"
+
+
+def test_what_a_device_says_steers_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"model": "tiny", "consumer": "a\x1b[2Jb\x9bc\nd", "rows": 7, "first_ms": 0, "last_ms": 0}
+    monkeypatch.setattr(FleetClient, "consumers", lambda _: [row])
+    done = CliRunner().invoke(app, ["--token", "t", "consumers"])
+    assert done.exit_code == 0, done.output
+    assert "a\ufffd[2Jb\ufffdc" in done.output
+    assert not {"\x1b", "\x9b"} & set(done.output)

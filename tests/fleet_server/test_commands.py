@@ -87,14 +87,28 @@ def test_a_command_is_sent_until_its_device_answers(fleet: SpokenFleet, ref: Rel
     assert send(fleet) == [row.command]
     assert send(fleet) == []
     fleet.clock.now += RESEND_MS + 1
+    answer(fleet, "d1")
     assert send(fleet) == [row.command]
+    fleet.clock.now += 1
     answer(fleet, "d1", outcome(row.command, "refused", "no room"))
     fleet.clock.now += RESEND_MS + 1
     assert send(fleet) == []
     [found] = kept(fleet)
     assert (found.outcome, found.detail) == ("refused", "no room")
-    assert found.outcome_ms == 1_700_000_000_000 + RESEND_MS + 1
+    assert found.outcome_ms == 1_700_000_000_000 + RESEND_MS + 2
     assert said(fleet)[-1] == f"d1: command {row.command} refused: no room"
+
+
+def test_commands_do_not_pile_up_at_the_broker_for_a_device_that_is_away(
+    fleet: SpokenFleet, ref: ReleaseRef
+) -> None:
+    [row] = order(fleet, "d1")
+    assert send(fleet) == [row.command]
+    for _ in range(5):
+        fleet.clock.now += RESEND_MS + 1
+        assert send(fleet) == []
+    answer(fleet, "d1")
+    assert send(fleet) == [row.command], "it is back and still has not said what it did"
 
 
 def test_an_outcome_is_told_once(fleet: SpokenFleet, ref: ReleaseRef) -> None:

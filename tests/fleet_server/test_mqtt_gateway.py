@@ -24,6 +24,7 @@ from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.desired import MOST_AT_ONCE, DesiredStates, Wanted, want
 from fleet_server.services.ingest import Ingest
+from fleet_server.services.listening import Listening
 from fleet_server.storage import devices, journal, windows
 from fleet_server.storage.database import Database
 from tests.simulators.processes import free_port, wait_for
@@ -113,14 +114,16 @@ def test_what_was_not_stored_comes_again_after_a_restart(
     desired = DesiredStates(database, clock, 15)
     settings: dict[str, Any] = {"drift_period_seconds": 10, "future_seconds": 600}
     locked = Locked(database, catalog, clock, **settings)
-    first = MqttGateway(mqtt_config, locked, desired)
+    first = MqttGateway(mqtt_config, locked, desired, Listening(clock))
     first.start()
     send_windows(device, release, clock, database, catalog)
     wait_for(lambda: locked.calls > 0, seconds=10, what="a failing write")
     first.stop()
     assert stored(database, release) == 0
 
-    second = MqttGateway(mqtt_config, Ingest(database, catalog, clock, **settings), desired)
+    second = MqttGateway(
+        mqtt_config, Ingest(database, catalog, clock, **settings), desired, Listening(clock)
+    )
     second.start()
     try:
         wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
@@ -146,7 +149,7 @@ def test_a_message_that_breaks_ingest_does_not_stop_the_others(
             super().take(batch)
 
     ingest = Fragile(database, catalog, clock, drift_period_seconds=10, future_seconds=600)
-    gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15))
+    gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15), Listening(clock))
     gateway.start()
     try:
         device.publish(topics.up("d1", "stats"), b"poison", qos=1)
@@ -182,7 +185,7 @@ def test_a_failure_that_nobody_foresaw_does_not_end_the_storing(
             raise RuntimeError("another bug")
 
     ingest = Failing(database, catalog, clock, drift_period_seconds=10, future_seconds=600)
-    gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15))
+    gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15), Listening(clock))
     gateway.start()
     try:
         send_windows(device, release, clock, database, catalog)
@@ -204,9 +207,14 @@ def test_a_desired_state_arrives_retained_and_is_noted_once_the_broker_has_it(
 ) -> None:
     ingest = Ingest(database, catalog, clock, drift_period_seconds=10, future_seconds=600)
     desired = DesiredStates(database, clock, 15)
-    gateway = MqttGateway(mqtt_config, ingest, desired)
+    listening = Listening(clock)
+    listening.ended()
+    clock.now += 1000
+    gateway = MqttGateway(mqtt_config, ingest, desired, listening)
     gateway.start()
+    clock.now += 1000
     try:
+        assert listening.since_ms() == clock() - 1000
         wait_for(lambda: desired.to_send() == [], seconds=5, what="the first connection")
         with database.write() as connection:
             want(connection, {"d1": Wanted(active=release.digest)}, [], clock())
@@ -222,6 +230,7 @@ def test_a_desired_state_arrives_retained_and_is_noted_once_the_broker_has_it(
         assert desired.to_send() == []
     finally:
         gateway.stop()
+    assert listening.since_ms() == clock(), "nothing is heard any more"
     got: list[mqtt.MQTTMessage] = []
     device.on_message = lambda _c, _u, message: got.append(message)
     device.subscribe(topics.down("d1", "desired"), qos=1)
@@ -254,7 +263,9 @@ def test_what_the_broker_repeats_is_told_apart_from_what_a_device_says(
     payload = codec.encode(ReportedState(device="d1", at_ms=0, target=TARGET, runtime="none"))
     for start in range(2):
         ingest = Counting(database, catalog, clock, **settings)
-        gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15))
+        gateway = MqttGateway(
+            mqtt_config, ingest, DesiredStates(database, clock, 15), Listening(clock)
+        )
         gateway.start()
         try:
             if start == 1:
@@ -303,7 +314,7 @@ def test_devices_that_never_answer_do_not_crowd_out_others(database: Database, c
 def test_no_broker_is_one_clear_line(database: Database, catalog: Catalog, clock: Any) -> None:
     config = MqttConfig(port=free_port(), broker="external")
     ingest = Ingest(database, catalog, clock, drift_period_seconds=10, future_seconds=600)
-    gateway = MqttGateway(config, ingest, DesiredStates(database, clock, 15))
+    gateway = MqttGateway(config, ingest, DesiredStates(database, clock, 15), Listening(clock))
     with pytest.raises(Unavailable, match="no MQTT broker answers"):
         gateway.start()
 
@@ -318,7 +329,7 @@ def test_a_topic_that_is_no_text_ends_nothing(
     release: ReleaseRef,
 ) -> None:
     ingest = Ingest(database, catalog, clock, drift_period_seconds=10, future_seconds=600)
-    gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15))
+    gateway = MqttGateway(mqtt_config, ingest, DesiredStates(database, clock, 15), Listening(clock))
     gateway.start()
     try:
         odd = mqtt.MQTTMessage(topic=b"serinus/v1/up/\xff/state")
@@ -330,7 +341,7 @@ def test_a_topic_that_is_no_text_ends_nothing(
             topic = b"serinus/v1/up/\xff/state"
             body = len(topic).to_bytes(2, "big") + topic + b"junk"
             raw.sendall(b"\x30" + bytes([len(body)]) + body)  # PUBLISH
-            send_windows(device, release, clock)
+            send_windows(device, release, clock, database, catalog)
         wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
     finally:
         gateway.stop()

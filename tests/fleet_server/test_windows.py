@@ -97,9 +97,13 @@ def stored(fleet: SpokenFleet) -> list[tuple[int, int]]:
         {"arm": "fallback", "fallbacks": FallbackCounts(command=9)},
         {"dropped": 1},
         {"arm": "shadow", "dropped": 2_000_000_000},
+        {"cost": Cost(cached=11)},
+        {"cost": Cost(consumers={"one": 6, "two": 5})},
+        {"arm": "shadow", "cost": Cost(cached=1)},
+        {"arm": "shadow", "cost": Cost(consumers={"one": 1})},
     ],
 )
-def test_causes_and_dropped_rows_have_to_be_possible(
+def test_causes_dropped_rows_and_cost_have_to_be_possible(
     fleet: SpokenFleet, ref: ReleaseRef, changes: dict[str, Any]
 ) -> None:
     schema = release_of(fleet, ref).window_schema
@@ -109,6 +113,14 @@ def test_causes_and_dropped_rows_have_to_be_possible(
     )
     assert set(rejections(fleet)) == {"impossible counts"}
     assert totals(fleet, ref).rows == 0
+
+
+def test_a_busy_devices_hour_is_taken(fleet: SpokenFleet, ref: ReleaseRef) -> None:
+    rows = 50_000 * 3600
+    fleet.window(window(ref, fleet, rows=rows))
+    fleet.window(window(ref, fleet, sequence=2, arm="shadow", rows=0, dropped=rows))
+    assert rejections(fleet) == {}
+    assert totals(fleet, ref).rows == rows
 
 
 NAMES = count()
@@ -336,7 +348,7 @@ def test_noise_is_no_leave_to_lie(fleet: SpokenFleet, noisy: ReleaseRef) -> None
     lie = counts_of(schema, 10)
     lie[-3] += 100_000
     fleet.window(window(noisy, fleet, counts=lie.astype("<i8").tobytes()))
-    labels = np.array([2_000_000, *[0] * (schema.confidence_size - 1)]).astype("<i8").tobytes()
+    labels = np.array([2_000_000_000, *[0] * (schema.confidence_size - 1)]).astype("<i8").tobytes()
     fleet.window(window(noisy, fleet, sequence=2, right=labels))
     assert list(rejections(fleet)) == ["impossible counts"]
     assert totals(fleet, noisy).rows == 0

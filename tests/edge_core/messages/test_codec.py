@@ -128,7 +128,7 @@ MESSAGES: dict[type[msgspec.Struct], st.SearchStrategy[Any]] = {
         active=MAYBE_REF,
         shadow=MAYBE_REF,
         arm=ARMS,
-        rollout=st.none() | TEXTS,
+        rollout=st.none() | NAMES,
     ),
 }
 REF = ReleaseRef(model="m", version="1.0.0", digest="0" * 64)

@@ -66,7 +66,7 @@ WINDOWS = st.builds(
     release=st.just(REF),
     target=st.sampled_from(SCHEMA.targets),
     arm=st.sampled_from(get_args(Arm)),
-    rollout=st.none() | st.text(max_size=32),
+    rollout=st.none() | st.text(min_size=1, max_size=32),
     slices=st.fixed_dictionaries(
         {}, optional={n: st.sampled_from(values) for n, values in SCHEMA.slices}
     ),

@@ -1,17 +1,20 @@
 """What comes over MQTT: at the device, at the server with its database, and their parsers."""
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from converters import publishing, signing
+from edge_agent.commands import Commands
 from edge_agent.inbox import Inbox
 from edge_agent.update.journal import Entry, Journal
 from edge_core.errors import InvalidMessage
 from edge_core.messages import codec, topics
 from edge_core.messages import windows as packed_windows
-from edge_core.messages.command import Command
+from edge_core.messages.command import Command, FallbackOff
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import (
     Online,
@@ -28,7 +31,7 @@ from fleet_server.services.ingest import Inbound, Ingest
 from fleet_server.storage import journal, windows
 from fleet_server.storage.database import Database
 from tests.compat.make_samples import DESIRED, MESSAGES
-from tests.compat.test_samples import SCHEMA
+from tests.compat.test_samples import COMMAND, SCHEMA
 from tests.fuzz.forms import BYTES, MSGPACK
 from tests.fuzz.mutator import Case
 from tests.fuzz.surface import Surface
@@ -98,7 +101,7 @@ class Topics(Surface):
 
 
 class Desired(Surface):
-    """What the agent takes from its broker; a wish that is taken survives a restart."""
+    """What the agent takes from its broker; a wish or order that is taken survives a restart."""
 
     name = "mqtt-down"
     forms = (BYTES, MSGPACK)
@@ -106,18 +109,36 @@ class Desired(Surface):
 
     def __init__(self, folder: Path) -> None:
         self._wanted: list[DesiredState] = []
-        self._inbox = Inbox("d-1", want=self._wanted.append, command=lambda _: None)
+        self._inbox = Inbox("d-1", want=self._wanted.append, command=self._obey)
         self._journal = Journal(folder)
+        self._folder = folder
+        self._commands = self._read_commands()
+        self._obeyed = 0
         topic = topics.down("d-1", "desired").encode()
         wishes = (DESIRED, DesiredState(revision=1, issued_ms=0, active=None))
         self.seeds = [(topic, codec.encode(wish)) for wish in wishes]
+        orders = (COMMAND, msgspec.structs.replace(COMMAND, id="c", action=FallbackOff(model="m")))
+        topic = topics.down("d-1", "command").encode()
+        self.seeds += [(topic, codec.encode(order)) for order in orders]
+
+    def _read_commands(self) -> Commands:
+        return Commands(self._folder, now_ms=lambda: COMMAND.issued_ms, follow=lambda _: None)
+
+    def _obey(self, payload: bytes) -> None:
+        self._commands.take(payload)
+        self._obeyed += 1
 
     def counted(self) -> int:
         return self._inbox.refused
 
     def feed(self, case: Case) -> int:
         self._wanted.clear()
+        before = self._obeyed
         self._inbox.take(case[0].decode("utf-8", "surrogateescape"), case[1])
+        if self._obeyed > before:
+            again = self._read_commands()
+            assert (again.unreadable, again.orders) == (0, self._commands.orders)
+            return 0
         if not self._wanted:
             return 1
         (wish,) = self._wanted
@@ -147,13 +168,28 @@ class Reports(Surface):
         )
         self._ref = ref
         with self._database.read() as connection:
-            self._schema = catalog.require(connection, ref.digest).window_schema
+            release = catalog.require(connection, ref.digest)
+        self._schema = release.window_schema
+        raw = math.prod(release.definition.raw_shape)
+        sample = Sample(
+            device="d-1",
+            prediction_id="p",
+            at_ms=NOW_MS,
+            release=ref,
+            target=TARGET,
+            arm="incumbent",
+            definition=release.definition_digest,
+            window=np.zeros(raw, "<f4").tobytes(),
+            features=np.zeros(len(release.definition.feature_names), "<f4").tobytes(),
+            scores=np.zeros(len(release.manifest.output.classes), "<f4").tobytes(),
+        )
         self._sequence = 0
         self.seeds = [
             (topics.up("d-1", kind).encode(), codec.encode(message))
             for kind, message in (
                 ("stats", self._packed("d-1", 1)),
                 ("online", Online(device="d-1", online=True)),
+                ("samples", sample),
                 ("state", _known(MESSAGES["state"], ref)),
             )
         ]
