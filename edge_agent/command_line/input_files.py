@@ -31,6 +31,7 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 SAMPLES = "samples"
 TIME, STREAM = "time_us", "stream"
 EVENT_TIME, SEQUENCE, ARRIVAL = "event_time", "sequence", "arrival"
+LARGEST_MOMENT = 2**63 - 1
 ONE_STREAM = ""
 """Of a file whose samples all come from one sensor."""
 NO_NUMBER = frozenset({"", "na", "n/a", "nan", "null"})
@@ -75,11 +76,12 @@ def requests(path: Path, definition: RequestDefinition, now_us: int) -> dict[str
     Without the column of their time all are asked at ``now_us``.
     """
     columns = _columns(path)
-    time = definition.request.time
-    if columns and time not in columns:
-        rows = len(next(iter(columns.values())))
+    time, fields = definition.request.time, definition.request.fields
+    given = next((field for field in fields if field.name in columns), None)
+    if given is not None and time not in columns:
+        rows = len(_column(path, given, columns[given.name]))
         columns = {**columns, time: [now_us] * rows}
-    return _fields(path, columns, definition.request.fields, ())
+    return _fields(path, columns, fields, ())
 
 
 def events(path: Path, stream: Stream) -> Events:
@@ -279,6 +281,8 @@ def _lacking_refused(path: Path, columns: Mapping[str, Any], needed: Sequence[st
 def _column(path: Path, field: FieldType, values: Any) -> Any:
     """Texts of a .csv as what the field holds; everything else is for the evaluator to judge."""
     if not isinstance(values, list):
+        if values.ndim != 1:
+            raise InvalidInput(f"{path}: {field.name} has {values.ndim} axes; a field's has one")
         return values
     match field:
         case Number():
@@ -313,9 +317,12 @@ def _moment(path: Path, name: str, row: int, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InvalidInput(f"{path}, row {row}: {name} is no whole number")
     try:
-        return int(value)
+        found = int(value)
     except ValueError:
+        found = LARGEST_MOMENT + 1
+    if abs(found) > LARGEST_MOMENT:
         raise InvalidInput(
             f"{path}, row {row}: {name} is {str(value)[:64]!r}; needed are whole microseconds "
             "since 1970"
-        ) from None
+        )
+    return found

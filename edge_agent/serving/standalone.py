@@ -82,6 +82,9 @@ async def serve(
     names = ", ".join(release.ref.name for release in releases)
     print(f"serving {names} on {path} with {releases[0].session.runtime}", flush=True)
     while not stop.is_set():
+        for task in running:
+            if task.done():
+                task.result()  # none of them ends by itself: raise what ended it
         try:
             async with asyncio.timeout(WINDOW_SECONDS):
                 await stop.wait()

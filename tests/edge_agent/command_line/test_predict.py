@@ -187,6 +187,7 @@ WINDOWS = [
     ("w.csv", b"ax,ay\n1,x\n", "row 1: ay is 'x', no number"),
     ("w.csv", b"ax,ay\n1,2\n", "completes no window; one has 8 samples"),
     ("w.csv", b"time_us,ax,ay\nnoon,1,2\n", "whole microseconds since 1970"),
+    ("w.csv", b"time_us,ax,ay\n99999999999999999999,1,2\n", "whole microseconds since 1970"),
     ("w.csv", b"ax,ax\n1,2\n", "two columns have the same name"),
     ("w.csv", b"", "holds no rows"),
     ("w.csv", b"\xff\xfe", "no UTF-8 text"),
@@ -212,6 +213,10 @@ def test_files_that_do_not_fit_are_refused_in_one_line_with_the_fix(
 REQUESTS = [
     ("r.npy", b"", [], "named fields"),
     ("r.csv", b"at,size\n1,2\n", [], "lacks place"),
+    ("r.csv", b"at,place,size\n99999999999999999999,p,2\n", [], "whole microseconds since 1970"),
+    ("r.jsonl", b'{"place":"p","size":1,"at":9223372036854775808}', [], "microseconds since 1970"),
+    ("r.npz", {"place": np.array("p"), "size": np.ones(1)}, [], "place has 0 axes"),
+    ("r.npz", {"place": np.array(["p"]), "size": np.ones((1, 2))}, [], "size has 2 axes"),
     ("r.csv", b"at,place,size\n1,,2\n", [], "place is missing in row 0"),
     ("r.csv", b"place,size\np,1\n", ["--events", "parcels"], "is not STREAM=FILE"),
     ("r.csv", b"place,size\np,1\n", ["--events", "trucks=e.csv"], "the model has parcels"),
@@ -222,9 +227,12 @@ REQUESTS = [
 
 @pytest.mark.parametrize(("name", "content", "more", "said"), REQUESTS)
 def test_requests_that_do_not_fit_are_refused(
-    parcels: Path, tmp_path: Path, name: str, content: bytes, more: list[str], said: str
+    parcels: Path, tmp_path: Path, name: str, content: Any, more: list[str], said: str
 ) -> None:
-    (tmp_path / name).write_bytes(content)
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        np.savez(tmp_path / name, **content)
     refused(predict(parcels, tmp_path / name, *more), "serinus-agent: ", said)
 
 

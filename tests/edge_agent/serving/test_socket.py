@@ -230,6 +230,30 @@ async def test_what_was_asked_before_noise_is_answered(
     assert isinstance(answers[-1], Failure)
 
 
+async def test_answers_before_noise_wait_for_a_slow_reader(
+    path: Path, release: LoadedRelease, monitor: Monitor
+) -> None:
+    import socket as sockets
+
+    asked = b"".join(predict(number, tiny_rows(40)[0]) for number in range(1, 41))
+    async with agent(path, release, monitor) as served:
+        with sockets.socket(sockets.AF_UNIX) as peer:
+            peer.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+            peer.settimeout(10)
+            peer.connect(str(served.path))
+            await asyncio.to_thread(peer.sendall, asked + b"\xff" * 64)
+            await asyncio.sleep(0.3)  # more is answered than the kernel holds for the reader
+            data = bytearray()
+            while part := await asyncio.to_thread(peer.recv, 65536):
+                data += part
+    found = []
+    while data:
+        size = frames.HEADER.size + frames.frame_length(data[: frames.HEADER.size])
+        found.append(frames.decode_response(data[frames.HEADER.size : size]))
+        del data[:size]
+    assert [answer.id for answer in found] == [*range(1, 41), 0]
+
+
 async def test_a_status_that_cannot_be_told_is_a_failure(
     path: Path, release: LoadedRelease, monitor: Monitor
 ) -> None:
