@@ -40,6 +40,8 @@ from edge_core.stats.latency import LatencyHistogram
 
 MAX_WAITING_SAMPLES = 64
 MAX_CELLS = 64
+WHOLE_CELLS = 8
+"""Of these, kept for rows of any slice, where there are too many slices to tell apart."""
 MAX_KNOWN = 16
 """Releases whose layout is kept: labels come for answers of earlier ones."""
 FOLD_ROWS = 256
@@ -337,6 +339,8 @@ class Monitor:
         key = (role, paired_with, tuple(sorted(slices.items())))
         cell = self._cells.get(key)
         if cell is None:
+            if slices and len(self._cells) >= MAX_CELLS - WHOLE_CELLS:
+                return self._cell(role, paired_with, {}, bins)
             cell = _Cell(bins)
             if len(self._cells) < MAX_CELLS:
                 self._cells[key] = cell

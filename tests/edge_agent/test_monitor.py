@@ -2,7 +2,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.monitor import FOLD_ROWS, MAX_CELLS, MAX_WAITING_SAMPLES, Batch, Monitor, Role
+from edge_agent.monitor import (
+    FOLD_ROWS,
+    MAX_CELLS,
+    MAX_WAITING_SAMPLES,
+    WHOLE_CELLS,
+    Batch,
+    Monitor,
+    Role,
+)
 from edge_agent.sampling import Sampled, Sampling
 from edge_agent.serving.release import LoadedRelease
 from edge_core import outputs
@@ -140,8 +148,22 @@ def test_waiting_samples_are_bounded(release: LoadedRelease) -> None:
     assert len(monitor.take_samples()) == MAX_WAITING_SAMPLES
 
 
+def test_rows_of_too_many_slices_are_counted_together(
+    monitor: Monitor, release: LoadedRelease
+) -> None:
+    role, batch = batch_of(release, 2)
+    for number in range(3 * MAX_CELLS):
+        own = msgspec.structs.replace(batch, slices={"region": str(number)})
+        monitor.answered(role, release, own, at_ms=1)
+    closed = monitor.close(2000)
+    assert sum(window.rows for window in closed) == 2 * 3 * MAX_CELLS
+    assert len(closed) == MAX_CELLS - WHOLE_CELLS + 1
+    assert monitor.dropped_cells == 0
+
+
 def test_open_cells_are_bounded(monitor: Monitor, release: LoadedRelease) -> None:
     role, batch = batch_of(release, 1)
+    batch = msgspec.structs.replace(batch, slices={})
     for number in range(MAX_CELLS + 5):
         own = msgspec.structs.replace(role, rollout=f"r{number}")
         monitor.answered(own, release, batch, at_ms=1)
