@@ -1,7 +1,7 @@
 """Bodies that the API takes, and how answers are written."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import Response
@@ -36,7 +36,7 @@ class OneCommand(BaseModel):
 class SeveralCommands(OneCommand):
     """Body of POST /commands."""
 
-    devices: list[str] = Field(min_length=1, max_length=1000)
+    devices: list[Annotated[str, Field(max_length=64)]] = Field(min_length=1, max_length=1000)
 
 
 class Reason(BaseModel):

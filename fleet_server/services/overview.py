@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
-from fleet_server.services.cost import Costs
+from fleet_server.services.cost import Costs, CostView
 from fleet_server.services.errors import NotFound
 from fleet_server.services.views import (
     DeviceView,
@@ -94,13 +94,18 @@ class Overview:
         """What is in production, by model."""
         with self._database.read() as connection:
             every = devices.every(connection)
+            costs = self._costs.views(connection)
             return [
-                self._production(connection, row, every)
+                self._production(connection, row, every, costs.get(row.digest))
                 for row in releases.in_production(connection).values()
             ]
 
     def _production(
-        self, connection: sa.Connection, row: InProduction, every: list[Device]
+        self,
+        connection: sa.Connection,
+        row: InProduction,
+        every: list[Device],
+        cost: CostView | None,
     ) -> ProductionView:
         release = self._catalog.require(connection, row.digest)
         names = releases.names(connection)
@@ -117,7 +122,7 @@ class Overview:
             since_ms=row.since_ms,
             devices=sum(device.active == row.digest for device in every),
             others=others,
-            cost=self._costs.views(connection).get(row.digest),
+            cost=cost,
             decided_by={"rollout": row.rollout, "verdict": row.verdict},
             built_from=built_from(release),
         )
@@ -138,9 +143,7 @@ class Overview:
                 parity_mismatches=sum(row.mismatches for row in parity),
                 rejected=journal.rejected_count(connection),
                 refusals=len(devices.every_refusal(connection)),
-                open_alerts=sum(
-                    a.closed_ms is None for a in journal.all_alerts(connection, 10_000)
-                ),
+                open_alerts=journal.open_count(connection),
             )
 
     def refusals(self) -> list[StoredRefusal]:

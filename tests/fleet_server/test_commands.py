@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from edge_core.messages import codec, topics
 from edge_core.messages.command import Command, FallbackOff, FallbackOn
 from edge_core.messages.telemetry import CommandOutcome, ReportedState
 from edge_core.release import ReleaseRef
+from fleet_server.app import create_app
 from fleet_server.services.commands import RESEND_MS, VALID_MS
 from fleet_server.services.errors import Conflict, InvalidRequest, NotFound
 from fleet_server.services.ingest import Inbound
@@ -192,4 +194,19 @@ def test_old_commands_are_forgotten(fleet: SpokenFleet, ref: ReleaseRef) -> None
     order(fleet, "d1")
     fleet.clock.now += 400 * DAY_MS
     fleet.services.retention.prune()
+    assert kept(fleet) == []
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "x" * 65])
+def test_a_name_that_is_none_is_refused_by_the_api(
+    fleet: SpokenFleet, ref: ReleaseRef, name: str
+) -> None:
+    token = fleet.services.tokens.create("anna", "operator")
+    caller = TestClient(create_app(fleet.config, fleet.services), raise_server_exceptions=False)
+    answer = caller.post(
+        "/api/v1/commands",
+        content=f'{{"kind": "fallback_on", "devices": ["d1", "{name}"]}}',
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    )
+    assert answer.status_code == 422
     assert kept(fleet) == []

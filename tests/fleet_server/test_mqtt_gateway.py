@@ -230,7 +230,7 @@ def test_a_desired_state_arrives_retained_and_is_noted_once_the_broker_has_it(
         assert desired.to_send() == []
     finally:
         gateway.stop()
-    assert listening.since_ms() == clock(), "nothing is heard any more"
+    wait_for(lambda: listening.since_ms() == clock(), seconds=10, what="that nothing is heard")
     got: list[mqtt.MQTTMessage] = []
     device.on_message = lambda _c, _u, message: got.append(message)
     device.subscribe(topics.down("d1", "desired"), qos=1)
