@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How quickly examples are made says something about the machine, not about the code.
+settings.register_profile("machines", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("machines")
 
 
 @pytest.fixture(scope="session")
