@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 BENCH ?=
 KEEP ?=
 PYTEST_ARGS ?=
+# One process for each core; a file's tests stay together, since they share what they build.
+WHOLE_SUITE := -n auto --dist loadfile
 FAULTS ?=
 SOAK ?=
 BENCHMARKS := $(if $(BENCH),benchmarks/$(BENCH).py,$(sort $(wildcard benchmarks/*.py)))
@@ -38,7 +40,7 @@ demo: $(STAMP)
 	@$(BIN)/python -m tests.scenarios.demo $(if $(KEEP),--keep)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(or $(PYTEST_ARGS),$(WHOLE_SUITE))
 
 check: $(STAMP)
 	@$(BIN)/ruff check

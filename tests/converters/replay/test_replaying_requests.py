@@ -29,7 +29,7 @@ from edge_core.features.logs import Events, Log
 from edge_core.features.over_rows import OfTime
 from edge_core.features.over_time import MeanWithin, OfField, OverTime, SumWithin
 from edge_core.features.request_definition import RequestDefinition
-from edge_core.features.request_evaluation import RequestEvaluator
+from edge_core.features.request_evaluation import Grouped, RequestEvaluator
 
 from .parity_case import BERLIN, DEFINITION, SECOND, log
 
@@ -46,10 +46,18 @@ class Fault(RequestEvaluator):
     store: type[Store] = Store
 
     def __init__(self, definition: RequestDefinition) -> None:
+        self._told = definition
         super().__init__(self.changed(definition))
         self.definition = definition
-        for grouped in self._stores:
+
+    def _empty_stores(self) -> list[Grouped]:
+        # Also where it goes on from a snapshot, by then under the definition that it was told.
+        own, self.definition = self.definition, self.changed(self._told)
+        stores = super()._empty_stores()
+        self.definition = own
+        for grouped in stores:
             grouped.store.__class__ = self.store
+        return stores
 
     def changed(self, definition: RequestDefinition) -> RequestDefinition:
         """The definition as the fault reads it."""
