@@ -222,13 +222,15 @@ def free_port() -> int:
         return port
 
 
-def http_request(path: str, body: bytes) -> bytes:
-    """A whole keep-alive request."""
+def http_request(path: str, body: bytes, raw: bytes = b"") -> bytes:
+    """A whole keep-alive request; ``raw`` are the tensors' bytes that follow the JSON."""
     head = (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
+        f"content-length: {len(body) + len(raw)}\r\n"
     )
-    return head.encode() + body
+    if raw:
+        head += f"inference-header-content-length: {len(body)}\r\n"
+    return head.encode() + b"\r\n" + body + raw
 
 
 def http_answers(port: int, request: bytes) -> bool:
