@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.commands import FILE, MAX_MODELS, MAX_OUTCOMES, REPORTED, Commands
+from edge_agent.commands import FILE, MAX_FILE_BYTES, MAX_MODELS, MAX_OUTCOMES, REPORTED, Commands
 from edge_agent.serving.policy import Order
 from edge_core import durable
 from edge_core.errors import InvalidMessage
@@ -151,7 +151,7 @@ def test_outcomes_are_bounded(desk: Desk) -> None:
         lambda data: data.replace(b"standing", b"sitting!"),
         lambda data: b"\xff" + data,
         lambda data: b"[" * 100_000,
-        lambda data: data + b" " * 70_000,
+        lambda data: data + b" " * MAX_FILE_BYTES,
     ],
 )
 def test_a_damaged_file_means_no_order_and_is_counted(

@@ -34,10 +34,10 @@ class Served:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES)),
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline().startswith("serving")
+        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (FILES, FILES))
 
     def answers(self) -> bool:
         try:
