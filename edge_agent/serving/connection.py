@@ -60,6 +60,8 @@ class Connection:
         self._due = due
         self._refused = refused
         self._closed = closed
+        self.open = True
+        """Whether an answer can still be sent."""
         self._left = bytearray()
         self._skip = 0
         self._ending = False
@@ -72,11 +74,6 @@ class Connection:
         self.consumer = consumers.peer_of(peer)
         """Who is at the other end."""
         thread.watch(peer.fileno(), self._ready)
-
-    @property
-    def open(self) -> bool:
-        """Whether an answer can still be sent."""
-        return self._socket.fileno() >= 0
 
     def _ready(self, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -120,7 +117,7 @@ class Connection:
                 start += skipped
             if self._skip or filled - start < HEADER:
                 break
-            length = int.from_bytes(data[start : start + HEADER], "little")
+            length: int = frames.HEADER.unpack_from(data, start)[0]
             end = start + HEADER + length
             if length > frames.MAX_FRAME_BYTES:
                 self._skip_frame(length)
@@ -232,6 +229,7 @@ class Connection:
         """End the connection; answers under way are dropped."""
         if not self.open:
             return
+        self.open = False
         self._thread.forget(self._socket.fileno())
         with contextlib.suppress(OSError):
             self._socket.close()

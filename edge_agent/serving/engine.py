@@ -454,13 +454,15 @@ class Engine:
                 f"{waiting_rows} rows wait for the model already; slow down and try again"
             )
         return Job(
-            active=active,
-            work=work,
-            rows=rows,
-            slices=_declared(active, slices) if slices else active.slices,
-            done=done,
-            came_us=self._now_us(),
-            terms=terms,
+            active,
+            work,
+            rows,
+            _declared(active, slices) if slices else active.slices,
+            done,
+            self._now_us(),
+            time.perf_counter(),
+            terms.deadline,
+            terms.consumer,
         )
 
     async def close(self) -> None:

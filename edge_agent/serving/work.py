@@ -1,6 +1,5 @@
 """What waits for the inference thread: work, and the release that has to answer it."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -80,41 +79,21 @@ class Active:
         self.cache = AnswerCache(cache_rows) if cache_rows else None
 
 
-class Job:
+class Job(msgspec.Struct, eq=False):
     """One admitted piece of work."""
 
-    __slots__ = (
-        "active",
-        "came_us",
-        "consumer",
-        "deadline",
-        "done",
-        "rows",
-        "slices",
-        "started",
-        "work",
-    )
-
-    def __init__(
-        self,
-        *,
-        active: Active,
-        work: Work | Explain | Remember,
-        rows: int,
-        slices: dict[str, str],
-        done: Done,
-        came_us: int,
-        terms: Terms = PLAIN,
-    ) -> None:
-        self.active = active
-        self.work = work
-        self.rows = rows
-        """Rows that it can make at most, or what taking it costs in rows."""
-        self.slices = slices
-        self.done = done
-        """Called on the inference thread."""
-        self.came_us = came_us
-        """When it came, UTC microseconds."""
-        self.started = time.perf_counter()
-        self.deadline = terms.deadline
-        self.consumer = terms.consumer
+    active: Active
+    work: Work | Explain | Remember
+    rows: int
+    """Rows that it can make at most, or what taking it costs in rows."""
+    slices: dict[str, str]
+    done: Done
+    """Called on the inference thread."""
+    came_us: int
+    """When it came, UTC microseconds."""
+    started: float
+    """When it came, ``time.perf_counter()``."""
+    deadline: float | None
+    """By the same clock; none for ever."""
+    consumer: str
+    """Who asked."""
