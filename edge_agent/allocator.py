@@ -21,3 +21,10 @@ def keep_freed_memory() -> bool:
         return False
     done = mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
     return bool(done)
+
+
+def give_back() -> None:
+    """Give freed memory back to the kernel, where the C library can; takes milliseconds."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -14,6 +14,7 @@ from edge_agent.heartbeat import Heartbeat
 from edge_agent.inference import session as sessions
 from edge_agent.ports import Server
 from edge_agent.serving.release import LoadedRelease
+from edge_agent.allocator import give_back
 from edge_agent.update.fetching import check_slot
 from edge_agent.update.journal import Entry
 from edge_agent.update.slots import Pointer, Slots
@@ -53,7 +54,10 @@ class Roles:
 
     def keep(self, digests: Collection[str]) -> None:
         """Let go of every other release in memory."""
+        let_go = len(self._loaded)
         self._loaded = {d: r for d, r in self._loaded.items() if d in digests}
+        if len(self._loaded) < let_go:
+            give_back()  # what a session held lies scattered, and would add up over many updates
         self._memory = {d: m for d, m in self._memory.items() if d in digests}
         self._broken.intersection_update(digests)
 
@@ -81,13 +85,13 @@ class Roles:
 
     def _open(self, digest: str) -> LoadedRelease:
         if digest not in self._loaded:
+            self._check(digest)
             try:
                 with self._opening:
                     self._loaded[digest] = self._measured(digest)
             except OSError:
                 raise
             except Exception as error:  # a runtime's own errors share no base class
-                self._blame_the_disk(digest, error)
                 if isinstance(error, SerinusError):
                     raise
                 kind = type(error).__name__
@@ -106,11 +110,12 @@ class Roles:
             self._memory[digest] = max(0, after - before)
         return release
 
-    def _blame_the_disk(self, digest: str, error: Exception) -> None:
+    def _check(self, digest: str) -> None:
+        """Refuse bytes that changed since they were fetched, also where they would still load."""
         try:
             check_slot(self._slots.path(digest), digest, self._target)
         except InvalidBundle as damage:
-            raise NoDisk(f"release {digest[:12]} is damaged on this device: {damage}") from error
+            raise NoDisk(f"release {digest[:12]} is damaged on this device: {damage}") from damage
 
     def _there(self, digest: str | None) -> bool:
         return digest is not None and self._slots.has(digest) and digest not in self._broken

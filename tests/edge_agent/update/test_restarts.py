@@ -439,6 +439,28 @@ def test_a_damaged_slot_is_fetched_again(tmp_path: Path, repository: RepositoryS
     run(story)
 
 
+@pytest.mark.parametrize("file", ["manifest.json", "reference.bin", "fallback.json"])
+def test_bytes_that_changed_and_would_still_load_are_not_served(
+    tmp_path: Path, repository: RepositorySimulator, file: str
+) -> None:
+    old, new = repository.publish("8.0.0"), repository.publish("8.1.0", seed=1)
+
+    async def story() -> None:
+        async with device(tmp_path, repository) as first:
+            for ref in (old, new):
+                first.want(ref)
+                await first.settled("committed")
+        path = tmp_path / "slots" / new.digest / file
+        path.write_bytes(path.read_bytes() + b"\n")  # as harmless as a change can be
+        async with device(tmp_path, repository) as again:
+            entry = await again.settled("committed", "failed")
+            assert await again.serves() == "8.0.0"
+            assert "damaged on this device" in again.updater.reason
+            assert entry.refusals == []
+
+    run(story)
+
+
 def test_every_file_is_on_the_disk_before_it_becomes_a_slot(
     tmp_path: Path, repository: RepositorySimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
