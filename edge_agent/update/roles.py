@@ -10,11 +10,11 @@ from collections.abc import Collection
 import msgspec
 
 from edge_agent import process_memory
+from edge_agent.allocator import give_back
 from edge_agent.heartbeat import Heartbeat
 from edge_agent.inference import session as sessions
 from edge_agent.ports import Server
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.allocator import give_back
 from edge_agent.update.fetching import check_slot
 from edge_agent.update.journal import Entry
 from edge_agent.update.slots import Pointer, Slots
