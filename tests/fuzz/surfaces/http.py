@@ -97,6 +97,8 @@ class _Http(Surface):
         self, method: bytes, path: bytes, content_type: bytes, body: bytes
     ) -> httpx.Response | None:
         """Answer; none where no client could send that."""
+        if not method.isascii():  # the client refuses it, by a TypeError of its own
+            return None
         try:
             request = self._client.build_request(
                 method.decode() or "GET",
