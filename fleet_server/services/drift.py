@@ -12,9 +12,10 @@ from fleet_server.domain.drift import DriftFinding, DriftState, Settings, Watche
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
 from fleet_server.services.evidence import DRIFT
-from fleet_server.storage import journal, windows
+from fleet_server.storage import drift as periods
+from fleet_server.storage import journal
 from fleet_server.storage.database import Database
-from fleet_server.storage.windows import PeriodCounts
+from fleet_server.storage.drift import PeriodCounts
 
 KEPT_PERIODS = 500
 STALE_PERIODS = 10
@@ -44,13 +45,13 @@ class DriftWatch:
         if self._seen == current:
             return
         with self._database.write() as connection:
-            states = windows.drift_states(connection)
+            states = periods.drift_states(connection)
             for digest, found in self._finished(connection, states, current).items():
                 release = self._catalog.get(connection, digest)
                 if release is not None:
                     self._watch(connection, release, found, states.get(digest), now)
             self._settle(connection, current, now)
-            windows.forget_periods(connection, current - KEPT_PERIODS)
+            periods.forget_periods(connection, current - KEPT_PERIODS)
         self._seen = current
 
     def _finished(
@@ -59,7 +60,7 @@ class DriftWatch:
         """Periods that a release's detector has not seen, by digest, oldest first."""
         oldest = min((period for _, period in states.values()), default=-1)
         found: dict[str, list[PeriodCounts]] = {}
-        for counts in windows.periods_between(connection, oldest, current):
+        for counts in periods.periods_between(connection, oldest, current):
             seen = states.get(counts.digest, (b"", -1))[1]
             if counts.period > seen and counts.arm not in UNWATCHED:
                 found.setdefault(counts.digest, []).append(counts)
@@ -80,13 +81,13 @@ class DriftWatch:
             WatchedChannel(name=c.name, kind=c.kind, size=c.size)
             for c in release.reference.channels
         ]
-        noises = windows.noise_of(connection, release.ref.digest)
+        noises = periods.noise_of(connection, release.ref.digest)
         for period in sorted({counts.period for counts in found}):
             arms = {c.arm: (c.rows, c.counts) for c in found if c.period == period}
             rows = sum(count for count, _ in arms.values())
             blur = _noise(release, rows, noises.get(period, 0))
             state, finding = detector.observe(state, channels, arms, period, self._settings, blur)
-            windows.put_drift_state(
+            periods.put_drift_state(
                 connection, release.ref.digest, msgspec.json.encode(state), period
             )
             if finding is not None:
@@ -121,11 +122,11 @@ class DriftWatch:
         if self._first is None:
             self._first = current
         oldest = current - STALE_PERIODS
-        for digest, (stored, period) in windows.drift_states(connection).items():
+        for digest, (stored, period) in periods.drift_states(connection).items():
             state = msgspec.json.decode(stored, type=DriftState)
             if state.since is not None and max(state.judged, self._first) < oldest:
                 rested = msgspec.json.encode(detector.at_rest(state))
-                windows.put_drift_state(connection, digest, rested, period)
+                periods.put_drift_state(connection, digest, rested, period)
         drifting = self._drifting(connection)
         for alert in journal.open_alerts(connection, DRIFT):
             if alert.subject not in drifting:
@@ -138,7 +139,7 @@ class DriftWatch:
     def _drifting(self, connection: sa.Connection) -> set[str]:
         """Models of which a release sees a drift that has not ended."""
         found = set()
-        for digest, (stored, _) in windows.drift_states(connection).items():
+        for digest, (stored, _) in periods.drift_states(connection).items():
             release = self._catalog.get(connection, digest)
             state = msgspec.json.decode(stored, type=DriftState)
             if release is not None and state.since is not None:

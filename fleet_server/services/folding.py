@@ -3,16 +3,14 @@
 from collections import Counter
 
 import numpy as np
-import numpy.typing as npt
 import sqlalchemy as sa
 
 from edge_core.messages.telemetry import PairedCounts, StatsWindow
 from fleet_server.services import screening
+from fleet_server.services.period_fold import PeriodFold
 from fleet_server.storage import costs, windows
 from fleet_server.storage.costs import CostCounts
 from fleet_server.storage.windows import CellCounts, CellKey, Totals
-
-Int64 = npt.NDArray[np.int64]
 
 
 def slice_key(slices: dict[str, str]) -> str:
@@ -26,12 +24,10 @@ class Fold:
     def __init__(self, connection: sa.Connection, period: int, now_ms: int) -> None:
         self._connection = connection
         self._now = now_ms
-        self._period = period
         self._totals: dict[tuple[str, str, str], Totals] = {}
         self._changed: set[tuple[str, str, str]] = set()
         self._cells: dict[CellKey, CellCounts] = {}
-        self._periods: dict[tuple[str, str], tuple[int, Int64]] = {}
-        self._noises: Counter[str] = Counter()
+        self._periods = PeriodFold(connection, period)
         self._costs: dict[tuple[str, str], CostCounts] = {}
         self._consumers: Counter[tuple[str, str]] = Counter()
 
@@ -60,11 +56,7 @@ class Fold:
         self._costs.setdefault((digest, window.device), CostCounts()).merge(_cost(window))
         for name, asked in window.cost.consumers.items():
             self._consumers[window.release.model, name] += asked
-        if window.counts:
-            self._noises[digest] += noisy
-            rows, counts = self._periods.get((digest, window.arm), (0, np.int64(0)))
-            merged = counts + screening.counts(window)
-            self._periods[(digest, window.arm)] = (rows + window.rows, merged)
+        self._periods.add(window, noisy=noisy)
 
     def write(self) -> None:
         """Add the batch to what is stored; what was only looked at leaves no row."""
@@ -72,11 +64,7 @@ class Fold:
             windows.put_totals(self._connection, *key, self._totals[key])
         for place, cell in self._cells.items():
             windows.add_to_cell(self._connection, place, cell)
-        for (digest, arm), (rows, counts) in self._periods.items():
-            windows.add_to_period(self._connection, digest, arm, self._period, rows, counts)
-        for digest, count in self._noises.items():
-            if count:
-                windows.add_noise(self._connection, digest, self._period, count)
+        self._periods.write()
         for (digest, device), spent in self._costs.items():
             costs.add(self._connection, digest, device, spent)
         for (model, name), asked in self._consumers.items():

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_core.messages.telemetry import OTHER_CONSUMERS
 from fleet_server.storage.tables import consumers, costs
+from fleet_server.storage.upsert import insert
 
 MOST_CONSUMERS = 256
 """Names that are kept of each model; more are added up under :data:`OTHER_CONSUMERS`."""
@@ -57,7 +57,7 @@ def add(connection: sa.Connection, digest: str, device: str, counts: CostCounts)
     values = msgspec.structs.asdict(counts)
     more = {name: costs.c[name] + value for name, value in values.items()}
     connection.execute(
-        insert(costs)
+        insert(connection, costs)
         .values(digest=digest, device=device, **values)
         .on_conflict_do_update(index_elements=["digest", "device"], set_=more)
     )
@@ -85,7 +85,7 @@ def add_consumer(
     if consumer not in known and len(known) >= MOST_CONSUMERS:
         consumer = OTHER_CONSUMERS
     connection.execute(
-        insert(consumers)
+        insert(connection, consumers)
         .values(model=model, consumer=consumer, rows=rows, first_ms=now_ms, last_ms=now_ms)
         .on_conflict_do_update(
             index_elements=["model", "consumer"],

@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import (
@@ -18,6 +17,7 @@ from fleet_server.storage.tables import (
     samples,
     unreplayed,
 )
+from fleet_server.storage.upsert import insert
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +78,7 @@ _DEVICE_COLUMNS = [devices.c[name] for name in Device.__struct_fields__]
 def seen(connection: sa.Connection, device: str, at_ms: int, *, alive: bool) -> bool:
     """Note a device; whether it is new. ``alive`` when it spoke at that time itself."""
     row = {"device": device, "first_seen_ms": at_ms, "last_seen_ms": at_ms}
-    done = connection.execute(insert(devices).values(row).on_conflict_do_nothing())
+    done = connection.execute(insert(connection, devices).values(row).on_conflict_do_nothing())
     if done.rowcount:
         return True
     if alive:
@@ -127,7 +127,7 @@ def confirm(connection: sa.Connection, device: str, revision: int, at_ms: int) -
     """Note that a device's trial is confirmed, and send the desired state again; whether new."""
     values = {"device": device, "revision": revision, "at_ms": at_ms}
     done = connection.execute(
-        insert(confirmations)
+        insert(connection, confirmations)
         .values(values)
         .on_conflict_do_update(
             index_elements=["device"],
@@ -160,7 +160,9 @@ def set_desired(connection: sa.Connection, row: Desired) -> None:
     """Insert or replace one device's desired state."""
     values = msgspec.structs.asdict(row)
     connection.execute(
-        insert(desired).values(values).on_conflict_do_update(index_elements=["device"], set_=values)
+        insert(connection, desired)
+        .values(values)
+        .on_conflict_do_update(index_elements=["device"], set_=values)
     )
 
 
@@ -191,7 +193,7 @@ def add_refusal(connection: sa.Connection, row: StoredRefusal) -> bool:
     """Store a refusal; whether it was not known."""
     values = msgspec.structs.asdict(row)
     done = connection.execute(
-        insert(refusals)
+        insert(connection, refusals)
         .values(values)
         .on_conflict_do_update(
             index_elements=["device", "digest"],
@@ -217,7 +219,7 @@ def new_sample(
     ).scalar()
     number = (newest or 0) + 1
     done = connection.execute(
-        insert(samples)
+        insert(connection, samples)
         .values(device=device, prediction=prediction, digest=digest, number=number)
         .on_conflict_do_nothing()
     )
@@ -247,7 +249,7 @@ def add_parity(
     if mismatch:
         update["detail"] = detail
     connection.execute(
-        insert(parity)
+        insert(connection, parity)
         .values(row)
         .on_conflict_do_update(index_elements=["device", "digest"], set_=update)
     )
@@ -256,7 +258,7 @@ def add_parity(
 def add_unreplayed(connection: sa.Connection, device: str, digest: str) -> None:
     """Count one sample that cannot be computed again."""
     connection.execute(
-        insert(unreplayed)
+        insert(connection, unreplayed)
         .values(device=device, digest=digest, samples=1)
         .on_conflict_do_update(
             index_elements=["device", "digest"], set_={"samples": unreplayed.c.samples + 1}
@@ -276,7 +278,7 @@ def add_mismatches(connection: sa.Connection, digest: str, features: Sequence[st
     if not features:
         return
     connection.execute(
-        insert(parity_features).on_conflict_do_update(
+        insert(connection, parity_features).on_conflict_do_update(
             index_elements=["digest", "feature"],
             set_={"mismatches": parity_features.c.mismatches + 1},
         ),

@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import alerts, events, rejected
+from fleet_server.storage.upsert import insert
 
 MOST_REJECTED_KINDS = 2000
 
@@ -164,7 +164,7 @@ def reject(
         "detail": detail[:500],
     }
     connection.execute(
-        insert(rejected)
+        insert(connection, rejected)
         .values(row)
         .on_conflict_do_update(
             index_elements=["device", "kind", "reason"],

@@ -2,11 +2,11 @@
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_core.release import ReleaseRef
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import production, releases
+from fleet_server.storage.upsert import insert
 
 
 class StoredRelease(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ def add(connection: sa.Connection, release: StoredRelease) -> None:
     """Store a release that was not known, or list a revoked one again."""
     values = msgspec.structs.asdict(release)
     connection.execute(
-        insert(releases)
+        insert(connection, releases)
         .values(values)
         .on_conflict_do_update(index_elements=["digest"], set_=values)
     )
@@ -113,7 +113,7 @@ def put_in_production(connection: sa.Connection, row: InProduction) -> None:
     """Make a release the one that a model's devices run."""
     values = msgspec.structs.asdict(row)
     connection.execute(
-        insert(production)
+        insert(connection, production)
         .values(values)
         .on_conflict_do_update(index_elements=["model"], set_=values)
     )

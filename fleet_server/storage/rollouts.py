@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import assignments, rollouts, stages, verdicts
+from fleet_server.storage.upsert import insert
 
 
 class StoredRollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +107,7 @@ def put_stage(connection: sa.Connection, row: StoredStage) -> None:
     """Store a stage that begins."""
     values = msgspec.structs.asdict(row)
     connection.execute(
-        insert(stages)
+        insert(connection, stages)
         .values(values)
         .on_conflict_do_update(index_elements=["rollout", "stage"], set_=values)
     )
@@ -135,7 +135,7 @@ def assign(
 ) -> None:
     """Store a device's role in a stage."""
     connection.execute(
-        insert(assignments)
+        insert(connection, assignments)
         .values(rollout=rollout, stage=stage, device=device, role=role, since_ms=at_ms)
         .on_conflict_do_update(
             index_elements=["rollout", "stage", "device"], set_={"role": role, "since_ms": at_ms}

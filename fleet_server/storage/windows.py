@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from fleet_server.storage.tables import cells, drift, epochs, noises, periods, totals, windows
+from fleet_server.storage.tables import cells, epochs, totals, windows
+from fleet_server.storage.upsert import insert
 
 Int64 = npt.NDArray[np.int64]
 
@@ -85,20 +85,10 @@ class StoredWindow(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-class PeriodCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Channel counts of one arm, merged over the fleet and one drift period."""
-
-    digest: str
-    arm: str
-    period: int
-    rows: int
-    counts: Int64
-
-
 def add_window(connection: sa.Connection, window: StoredWindow) -> bool:
     """Store a window; False where it was stored before."""
     done = connection.execute(
-        insert(windows).values(msgspec.structs.asdict(window)).on_conflict_do_nothing()
+        insert(connection, windows).values(msgspec.structs.asdict(window)).on_conflict_do_nothing()
     )
     return bool(done.rowcount)
 
@@ -139,13 +129,13 @@ def count_sequence(connection: sa.Connection, device: str, epoch: str, sequence:
     """Note that one sequence number of a device's outbox arrived."""
     row = {"device": device, "epoch": epoch, "first": sequence, "last": sequence, "taken": 1}
     connection.execute(
-        insert(epochs)
+        insert(connection, epochs)
         .values(row)
         .on_conflict_do_update(
             index_elements=["device", "epoch"],
             set_={
-                "first": sa.func.min(epochs.c.first, sequence),
-                "last": sa.func.max(epochs.c.last, sequence),
+                "first": sa.case((epochs.c.first < sequence, epochs.c.first), else_=sequence),
+                "last": sa.case((epochs.c.last > sequence, epochs.c.last), else_=sequence),
                 "taken": epochs.c.taken + 1,
             },
         )
@@ -189,7 +179,7 @@ def put_totals(
     """Replace a device's sums."""
     row = msgspec.structs.asdict(values)
     connection.execute(
-        insert(totals)
+        insert(connection, totals)
         .values(device=device, digest=digest, arm=arm, **row)
         .on_conflict_do_update(index_elements=["device", "digest", "arm"], set_=row)
     )
@@ -225,7 +215,7 @@ def add_to_cell(connection: sa.Connection, key: CellKey, counts: CellCounts) -> 
     values = msgspec.structs.asdict(counts)
     values["latency"] = np.array(counts.latency, dtype=np.int64).tobytes()
     connection.execute(
-        insert(cells)
+        insert(connection, cells)
         .values(**key._asdict(), **values)
         .on_conflict_do_update(index_elements=list(CellKey._fields), set_=values)
     )
@@ -241,82 +231,6 @@ def cells_of_release(connection: sa.Connection, digest: str) -> dict[CellKey, Ce
     """Every cell of one release, of any stage and outside of rollouts."""
     query = sa.select(cells).where(cells.c.digest == digest)
     return {_cell_key(row): _cell_counts(row) for row in connection.execute(query).mappings()}
-
-
-def add_to_period(
-    connection: sa.Connection, digest: str, arm: str, period: int, rows: int, counts: Int64
-) -> None:
-    """Merge channel counts into a drift period."""
-    query = sa.select(periods).where(
-        periods.c.digest == digest, periods.c.arm == arm, periods.c.period == period
-    )
-    row = connection.execute(query).mappings().first()
-    if row is not None:
-        rows += row["rows"]
-        counts = counts + np.frombuffer(row["counts"], dtype=np.int64)
-    values = {"rows": rows, "counts": counts.tobytes()}
-    connection.execute(
-        insert(periods)
-        .values(digest=digest, arm=arm, period=period, **values)
-        .on_conflict_do_update(index_elements=["digest", "arm", "period"], set_=values)
-    )
-
-
-def periods_between(connection: sa.Connection, after: int, before: int) -> list[PeriodCounts]:
-    """Merged counts of the periods in (after, before), oldest first."""
-    query = (
-        sa.select(periods)
-        .where(periods.c.period > after, periods.c.period < before)
-        .order_by(periods.c.period)
-    )
-    return [
-        PeriodCounts(
-            digest=row["digest"],
-            arm=row["arm"],
-            period=row["period"],
-            rows=row["rows"],
-            counts=np.frombuffer(row["counts"], dtype=np.int64),
-        )
-        for row in connection.execute(query).mappings()
-    ]
-
-
-def add_noise(connection: sa.Connection, digest: str, period: int, count: int) -> None:
-    """Note windows whose counts carry noise."""
-    connection.execute(
-        insert(noises)
-        .values(digest=digest, period=period, windows=count)
-        .on_conflict_do_update(
-            index_elements=["digest", "period"], set_={"windows": noises.c.windows + count}
-        )
-    )
-
-
-def noise_of(connection: sa.Connection, digest: str) -> dict[int, int]:
-    """Period -> windows whose counts carry noise."""
-    query = sa.select(noises.c.period, noises.c.windows).where(noises.c.digest == digest)
-    return {row.period: row.windows for row in connection.execute(query)}
-
-
-def forget_periods(connection: sa.Connection, before: int) -> None:
-    """Drop periods that every detector has seen."""
-    connection.execute(noises.delete().where(noises.c.period < before))
-    connection.execute(periods.delete().where(periods.c.period < before))
-
-
-def drift_states(connection: sa.Connection) -> dict[str, tuple[bytes, int]]:
-    """Digest -> (detector state, last period that it has seen)."""
-    return {row.digest: (row.state, row.period) for row in connection.execute(sa.select(drift))}
-
-
-def put_drift_state(connection: sa.Connection, digest: str, state: bytes, period: int) -> None:
-    """Replace a detector's state."""
-    values = {"state": state, "period": period}
-    connection.execute(
-        insert(drift)
-        .values(digest=digest, **values)
-        .on_conflict_do_update(index_elements=["digest"], set_=values)
-    )
 
 
 def _cell_key(row: sa.RowMapping) -> CellKey:

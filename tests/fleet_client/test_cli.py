@@ -13,9 +13,9 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from edge_core.errors import InvalidConfiguration, Unavailable
-from fleet_client import tables
 from fleet_client.cli import app
 from fleet_client.client import FleetClient, Refused
+from fleet_client.views import cost, devices, releases
 from tests.simulators.processes import command, free_port
 
 
@@ -121,7 +121,7 @@ def test_gates_that_did_not_pass_are_named_with_their_waivers() -> None:
         {"gate": "size", "outcome": "passed", "slice": None},
     ]
     waivers = [{"gate": "slices", "slice": "side=right", "reason": "shown on purpose"}]
-    text = tables.gates(gates, waivers).plain
+    text = releases.gates(gates, waivers).plain
     assert "1 of 2 passed" in text
     assert "slices side=right: no evidence" in text
     assert "shown on purpose" in text
@@ -151,10 +151,10 @@ def printed(table: Table) -> str:
 
 
 def test_cost_shows_what_was_measured_and_nothing_else() -> None:
-    free = printed(tables.cost([COST])).splitlines()[1].split()
+    free = printed(cost.cost([COST])).splitlines()[1].split()
     assert free == ["tiny@1.0.0", "3", "1,000", "60", "40", "20.5", "441"]
     priced = COST | {"price_per_million": 1.25, "currency": "EUR", "cpu_us_per_prediction": None}
-    assert printed(tables.cost([priced])).splitlines()[1].split()[-3:] == ["441", "1.25", "EUR"]
+    assert printed(cost.cost([priced])).splitlines()[1].split()[-3:] == ["441", "1.25", "EUR"]
 
 
 def test_cost_of_a_shadow_has_no_price_and_large_numbers_no_exponent() -> None:
@@ -165,12 +165,12 @@ def test_cost_of_a_shadow_has_no_price_and_large_numbers_no_exponent() -> None:
         "bytes_per_device_hour": 13422.4,
         "currency": "EUR",
     }
-    assert printed(tables.cost([row])).splitlines()[1].split()[-2:] == ["12.5", "13,422"]
+    assert printed(cost.cost([row])).splitlines()[1].split()[-2:] == ["12.5", "13,422"]
 
 
 def test_consumers_are_listed_by_model() -> None:
     row = {"model": "tiny", "consumer": "uid 1000", "rows": 7, "first_ms": 0, "last_ms": 86_400_000}
-    assert "uid 1000            7  1970-01-01" in printed(tables.consumers([row]))
+    assert "uid 1000            7  1970-01-01" in printed(cost.consumers([row]))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_command_says_what_became_of_it(changes: dict[str, object], told: str)
         "detail": "",
         "reason": "storm",
     }
-    words = printed(tables.commands([row | changes], 5000)).splitlines()[1].split()
+    words = printed(devices.commands([row | changes], 5000)).splitlines()[1].split()
     assert words[-len(told.split()) - 1 :] == [*told.split(), "storm"]
     assert words[-len(told.split()) - 2] == "anna"
 

@@ -24,7 +24,7 @@ from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import MAX_EVIDENCE_BYTES, Sample, Sample1
-from fleet_client import tables
+from fleet_client.views import releases as views
 from fleet_server.config import CostConfig
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.catalog import Catalog
@@ -175,7 +175,7 @@ def test_a_faulty_device_of_requests_is_caught_by_the_feature_s_name(
     assert alert.detail["features"][0] in alert.title
     assert rejected(database) == {}
     # What an operator sees.
-    told = tables.parity(msgspec.to_builtins(parity)).plain
+    told = views.parity(msgspec.to_builtins(parity)).plain
     assert told.startswith(f"{parity.mismatches} of 41 differ")
     assert all(name in told for name in parity.features)
 

@@ -19,7 +19,7 @@ from edge_core.features.over_samples import Correlation, Mean, Std
 from edge_core.features.redaction import Redaction
 from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import Sample
-from fleet_client import tables
+from fleet_client.views import releases as views
 from fleet_server.services.ingest import Inbound
 from fleet_server.services.views import ParityView
 from fleet_server.storage import journal
@@ -137,7 +137,7 @@ def test_a_request_is_kept_back_whole_and_counted_as_not_comparable(
     parity = send(fleet, samples + samples)
     assert (parity.compared, parity.mismatches, parity.not_possible) == (0, 0, 4)
     assert parity.redacted == ["heft"]
-    assert tables.parity(msgspec.to_builtins(parity)).plain == "4 kept back"
+    assert views.parity(msgspec.to_builtins(parity)).plain == "4 kept back"
     told = msgspec.structs.replace(samples[0], prediction_id="other", request=b"all of it")
     send(fleet, [told])
     assert rejections(fleet) == {"redacted values": "the request came along"}

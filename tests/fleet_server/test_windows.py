@@ -29,7 +29,7 @@ from fleet_server.config import CostConfig
 from fleet_server.services.catalog import Release
 from fleet_server.services.cost import Costs
 from fleet_server.services.ingest import Inbound
-from fleet_server.storage import costs, journal, tables, windows
+from fleet_server.storage import costs, drift, journal, tables, windows
 from fleet_server.storage.database import Database
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import TARGET, tiny_bundle
@@ -328,8 +328,8 @@ def test_noisy_windows_merge_to_the_truth(fleet: SpokenFleet, noisy: ReleaseRef)
         )
     assert rejections(fleet) == {}
     with fleet.services.database.read() as connection:
-        (period,) = windows.periods_between(connection, 0, 2**60)
-        assert windows.noise_of(connection, noisy.digest) == {period.period: number}
+        (period,) = drift.periods_between(connection, 0, 2**60)
+        assert drift.noise_of(connection, noisy.digest) == {period.period: number}
     deviations = np.repeat(
         [np.sqrt(number * noise.variance(ratio)) for ratio in schema.channel_ratios], schema.sizes
     )
@@ -377,7 +377,7 @@ def test_a_database_from_before_costs_were_kept_is_taken_over(tmp_path: Path) ->
     with after.read() as connection:
         assert costs.by_release(connection) == []
         assert costs.every_consumer(connection) == []
-        assert windows.noise_of(connection, "") == {}
+        assert drift.noise_of(connection, "") == {}
     after.close()
 
 

@@ -17,7 +17,7 @@ from fleet_server.config import ServerConfig
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.ingest import Inbound
 from fleet_server.services.suite import Services
-from fleet_server.storage import devices, releases, windows
+from fleet_server.storage import devices, drift, releases
 from fleet_server.storage.devices import Desired, Device
 from fleet_server.storage.releases import InProduction
 from tests.simulators.tiny_bundle import TARGET
@@ -131,7 +131,7 @@ class SpokenFleet:
                         shares *= 1 - shift
                         shares[-2] += shift
                     counts.append(np.round(rows * shares).astype(np.int64))
-                windows.add_to_period(connection, digest, arm, number, rows, np.concatenate(counts))
+                drift.add_to_period(connection, digest, arm, number, rows, np.concatenate(counts))
         self.clock.now += round(self.config.windows.drift_period_seconds * 1000)
         self.services.drift.observe()
 

@@ -1,0 +1,1 @@
+"""The commands of ``serinus``, one module for each subject."""

@@ -1,0 +1,22 @@
+"""Arguments and options that several commands have."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from edge_core.errors import InvalidConfiguration
+
+Reason = Annotated[str, typer.Option(help="Why; kept in the log.")]
+Devices = Annotated[list[str], typer.Argument(metavar="DEVICE...", help="Names of devices.")]
+Model = Annotated[
+    str | None, typer.Option(help="Whose baseline; that of the release which a device runs.")
+]
+
+
+def seconds_of(text: str) -> float:
+    """A span such as ``90s`` or ``2h`` in seconds."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smhd])", text)
+    if found is None:
+        raise InvalidConfiguration(f"{text!r} is no span of time: write 90s, 30m, 2h or 7d")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]

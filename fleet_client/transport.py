@@ -1,0 +1,106 @@
+"""HTTP to one server: requests, answers, what went wrong."""
+
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from edge_core.errors import InvalidConfiguration, SerinusError, Unavailable
+
+DEFAULT_URL = "http://127.0.0.1:8321"
+TIMEOUT_SECONDS = 15.0
+
+Json = dict[str, Any]
+
+
+class Refused(SerinusError):
+    """The server answered with a problem; ``status`` is its HTTP status."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class Calls:
+    """Speaks to one server with one token; answers are the API's JSON.
+
+    Every method raises :class:`Unavailable` when the server cannot be reached and
+    :class:`Refused` when it will not do what was asked.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, token: str = "") -> None:
+        self.url = url.rstrip("/")
+        if not _is_address(self.url):
+            raise InvalidConfiguration(f"{url!r} is not an address: write it as {DEFAULT_URL}")
+        if not token.isascii():
+            raise InvalidConfiguration("the token is not one that a server made: read it again")
+        self._http = httpx.Client(
+            base_url=f"{self.url}/api/v1/",
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=TIMEOUT_SECONDS,
+        )
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _get(self, path: str, **query: Any) -> Json:
+        return self._call("GET", path, params=query)
+
+    def _items(self, path: str, **query: Any) -> list[Json]:
+        items: list[Json] = self._get(path, **query)["items"]
+        return items
+
+    def _post(self, path: str, body: Json | None) -> Json:
+        return self._call("POST", path, json=body)
+
+    def _call(self, method: str, path: str, **options: Any) -> Json:
+        try:
+            answer = self._http.request(method, path, **options)
+            if answer.is_error:
+                raise Refused(answer.status_code, _detail(answer))
+            content: Json = answer.json()
+        except httpx.TimeoutException as error:
+            raise Unavailable(f"{self.url} did not answer within {TIMEOUT_SECONDS:g} s") from error
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"no Serinus server answers at {self.url} ({error}): start one with "
+                "'serinus-server run', or name another with --url"
+            ) from error
+        except ValueError as error:
+            raise Unavailable(f"{self.url} does not answer as a Serinus server does") from error
+        if not isinstance(content, dict):
+            raise Unavailable(f"{self.url} does not answer as a Serinus server does")
+        return content
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.url} answered {answer.status_code}"
+
+
+def part(name: str) -> str:
+    """Name as one part of a path."""
+    return quote(name, safe="")

@@ -1,0 +1,1 @@
+"""How the operators' command shows answers: values in, rich renderables out."""

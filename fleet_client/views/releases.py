@@ -1,0 +1,92 @@
+"""Releases and production."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fleet_client.views import cost
+from fleet_client.views.words import SHORT, Json, share, table_of, when
+
+
+def releases(rows: list[Json]) -> Table:
+    """One line for each release, with the gates that did not pass."""
+    table = table_of(
+        "release", "digest", "parent", "accuracy", "in fleet", "devices", "parity", "gates"
+    )
+    for row in rows:
+        table.add_row(
+            Text(row["name"], style="" if row["listed"] else "strike"),
+            row["digest"][:SHORT],
+            row["parent"] or "",
+            share(row["metrics"].get("accuracy")),
+            share(row["accuracy"]) + (" noisy" if row.get("noisy") and row["labelled"] else ""),
+            str(row["devices"] or ""),
+            parity(row["parity"]),
+            gates(row["gates"], row["waivers"]),
+        )
+    return table
+
+
+def parity(counts: Json) -> Text:
+    """Samples that the server computed again, and the features that differed."""
+    kept = counts.get("not_possible", 0)
+    if not counts["compared"]:
+        return Text(f"{kept} kept back" if kept else "")
+    wrong = counts["mismatches"]
+    text = Text(f"{wrong} of {counts['compared']} differ", style="red" if wrong else "green")
+    for name, count in list(counts["features"].items())[:SHORT]:
+        text.append(f"\n{name}: {count}", style="red")
+    return text
+
+
+def gates(rows: list[Json], waivers: list[Json]) -> Text:
+    """Say what passed, and name what did not with the reason of its waiver."""
+    passed = sum(row["outcome"] == "passed" for row in rows)
+    text = Text(f"{passed} of {len(rows)} passed", style="green" if passed == len(rows) else "")
+    for row in rows:
+        if row["outcome"] != "passed":
+            where = f" {row['slice']}" if row["slice"] else ""
+            text.append(f"\n{row['gate']}{where}: {row['outcome'].replace('_', ' ')}", style="red")
+    for waiver in waivers:
+        where = f" {waiver['slice']}" if waiver["slice"] else ""
+        text.append(f"\nwaived {waiver['gate']}{where}: {waiver['reason']}", style="yellow")
+    return text
+
+
+def production(rows: list[Json]) -> RenderableType:
+    """Say what runs where, since when, decided by what and built from what."""
+    if not rows:
+        return Text("nothing is in production yet: serinus rollout start MODEL@VERSION")
+    parts: list[RenderableType] = []
+    for row in rows:
+        built = row["built_from"]
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold")
+        table.add_column()
+        others = "".join(f", {n} on {other}" for other, n in row["others"].items())
+        table.add_row(row["model"], Text(row["release"], style="bold green"))
+        table.add_row("runs on", f"{row['devices']} devices{others}")
+        table.add_row("since", when(row["since_ms"]))
+        if spent := row.get("cost"):  # a server before it kept costs tells none
+            table.add_row("cost", cost.spent(spent))
+        table.add_row("decided by", _decided(row["decided_by"]))
+        table.add_row("digest", row["digest"])
+        table.add_row("parent", built["parent"] or "none")
+        table.add_row("data", "\n".join(_dataset(dataset) for dataset in built["datasets"]))
+        if kept := built.get("snapshot"):  # a server before manifests of version 2 tells none
+            table.add_row("kept as", f"data snapshot {kept['id'][:SHORT]} of {kept['name']}")
+        dirty = " with changes not committed" if built["code_dirty"] else ""
+        table.add_row("code", f"{built['code_commit'] or 'unknown commit'}{dirty}")
+        table.add_row("recipe", f"{built['recipe']} ({built['recipe_sha256'][:SHORT]})")
+        table.add_row("gates", gates(built["gates"], built["waivers"]))
+        parts += [table, Text()]
+    return Group(*parts[:-1])
+
+
+def _decided(row: Json) -> str:
+    verdict = f", verdict {row['verdict']}" if row["verdict"] is not None else ""
+    return f"rollout {row['rollout']}{verdict}" if row["rollout"] else ""
+
+
+def _dataset(row: Json) -> str:
+    return f"{row['role']}: {row['name']}, {row['rows']} rows ({row['sha256'][:SHORT]})"

@@ -1,0 +1,69 @@
+"""Devices, their commands and what they refuse."""
+
+from fastapi import APIRouter, Response
+
+from fleet_server.api.access import Operator, ServicesOf, Viewer
+from fleet_server.api.paging import Limit
+from fleet_server.api.schemas import Answer, OneCommand, SeveralCommands, items
+from fleet_server.services.suite import Services
+from fleet_server.storage.commands import StoredCommand
+from fleet_server.storage.tokens import StoredToken
+
+router = APIRouter(default_response_class=Answer)
+
+
+@router.get("/fleet")
+def fleet(services: ServicesOf, _token: Viewer) -> Response:
+    """Answer with the fleet in numbers."""
+    return Answer(services.overview.fleet())
+
+
+@router.get("/devices")
+def devices(services: ServicesOf, _token: Viewer) -> Response:
+    """List every device."""
+    return items(services.overview.devices())
+
+
+@router.get("/devices/{device}")
+def device(device: str, services: ServicesOf, _token: Viewer) -> Response:
+    """Show one device with its whole reported state."""
+    return Answer(services.overview.device(device))
+
+
+@router.get("/devices/{device}/commands")
+def commands(device: str, services: ServicesOf, _token: Viewer, limit: Limit = 100) -> Response:
+    """List a device's commands and what became of them, newest first."""
+    return items(services.commands.of_device(device, limit))
+
+
+@router.post("/devices/{device}/commands", status_code=202)
+def command(device: str, body: OneCommand, services: ServicesOf, token: Operator) -> Response:
+    """Order a device to do something at once."""
+    [ordered] = _ordered(services, [device], body, token)
+    return Answer(ordered, status_code=202)
+
+
+@router.post("/commands", status_code=202)
+def command_several(body: SeveralCommands, services: ServicesOf, token: Operator) -> Response:
+    """Order several devices to do the same: all of them, or none."""
+    ordered = _ordered(services, body.devices, body, token)
+    return Answer({"items": ordered}, status_code=202)
+
+
+def _ordered(
+    services: Services, names: list[str], body: OneCommand, token: StoredToken
+) -> list[StoredCommand]:
+    return services.commands.order(
+        names,
+        body.kind,
+        model=body.model,
+        reason=body.reason,
+        for_seconds=body.for_seconds,
+        by=token.name,
+    )
+
+
+@router.get("/refusals")
+def refusals(services: ServicesOf, _token: Viewer) -> Response:
+    """List releases that devices would not install."""
+    return items(services.overview.refusals())

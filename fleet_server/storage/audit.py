@@ -1,0 +1,85 @@
+"""The log of decisions: appended only, each entry hashed together with the one before it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from fleet_server.storage.rows import record as record_of
+from fleet_server.storage.tables import audit
+
+START = "0" * 64
+"""What the first entry follows."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision."""
+
+    entry: int
+    at_ms: int
+    actor: str
+    role: str
+    """``viewer``, ``operator``, ``approver``, ``ci``, or ``server`` for the server's own."""
+    action: str
+    subject: str
+    detail: str
+    """Canonical JSON."""
+    previous: str
+    hash: str
+
+
+def record(
+    connection: sa.Connection,
+    *,
+    at_ms: int,
+    actor: str,
+    role: str,
+    action: str,
+    subject: str,
+    detail: dict[str, Any] | None = None,
+) -> int:
+    """Append a decision in the transaction that carries it out; returns the entry's number."""
+    last = connection.execute(
+        sa.select(audit.c.entry, audit.c.hash).order_by(audit.c.entry.desc()).limit(1)
+    ).first()
+    number, previous = (last.entry + 1, last.hash) if last else (1, START)
+    text = json.dumps(detail or {}, sort_keys=True, separators=(",", ":"))
+    entry = Entry(
+        entry=number,
+        at_ms=at_ms,
+        actor=actor,
+        role=role,
+        action=action,
+        subject=subject,
+        detail=text,
+        previous=previous,
+        hash="",
+    )
+    values = msgspec.structs.asdict(entry) | {"hash": digest(entry)}
+    connection.execute(audit.insert().values(values))
+    return number
+
+
+def digest(entry: Entry) -> str:
+    """What an entry's hash has to be: of everything in it but the hash, ``previous`` included."""
+    fields = msgspec.structs.asdict(entry)
+    del fields["hash"]
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def after(connection: sa.Connection, entry: int, limit: int) -> list[Entry]:
+    """Entries with a larger number, oldest first."""
+    query = sa.select(audit).where(audit.c.entry > entry).order_by(audit.c.entry).limit(limit)
+    return [record_of(row, Entry) for row in connection.execute(query).mappings()]
+
+
+def every(connection: sa.Connection, page: int = 1000) -> Iterator[Entry]:
+    """All entries, oldest first."""
+    last = 0
+    while found := after(connection, last, page):
+        yield from found
+        last = found[-1].entry

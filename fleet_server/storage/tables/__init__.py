@@ -1,0 +1,34 @@
+"""Every table of the server's database. Times are milliseconds since 1970, UTC."""
+
+from fleet_server.storage.tables.access import sessions as sessions
+from fleet_server.storage.tables.access import tokens as tokens
+from fleet_server.storage.tables.audit import audit as audit
+from fleet_server.storage.tables.devices import commands as commands
+from fleet_server.storage.tables.devices import confirmations as confirmations
+from fleet_server.storage.tables.devices import desired as desired
+from fleet_server.storage.tables.devices import devices as devices
+from fleet_server.storage.tables.devices import refusals as refusals
+from fleet_server.storage.tables.drift import drift as drift
+from fleet_server.storage.tables.drift import noises as noises
+from fleet_server.storage.tables.drift import periods as periods
+from fleet_server.storage.tables.journal import alerts as alerts
+from fleet_server.storage.tables.journal import events as events
+from fleet_server.storage.tables.journal import rejected as rejected
+from fleet_server.storage.tables.metadata import metadata as metadata
+from fleet_server.storage.tables.metadata import schema_version as schema_version
+from fleet_server.storage.tables.releases import production as production
+from fleet_server.storage.tables.releases import releases as releases
+from fleet_server.storage.tables.rollouts import assignments as assignments
+from fleet_server.storage.tables.rollouts import rollouts as rollouts
+from fleet_server.storage.tables.rollouts import stages as stages
+from fleet_server.storage.tables.rollouts import verdicts as verdicts
+from fleet_server.storage.tables.samples import parity as parity
+from fleet_server.storage.tables.samples import parity_features as parity_features
+from fleet_server.storage.tables.samples import samples as samples
+from fleet_server.storage.tables.samples import unreplayed as unreplayed
+from fleet_server.storage.tables.windows import cells as cells
+from fleet_server.storage.tables.windows import consumers as consumers
+from fleet_server.storage.tables.windows import costs as costs
+from fleet_server.storage.tables.windows import epochs as epochs
+from fleet_server.storage.tables.windows import totals as totals
+from fleet_server.storage.tables.windows import windows as windows

@@ -1,0 +1,22 @@
+"""Who may call: tokens and sessions."""
+
+from sqlalchemy import BigInteger, Column, String, Table
+
+from fleet_server.storage.tables.metadata import metadata
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("token", String(64), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+)
