@@ -35,6 +35,8 @@ def main() -> None:
         config = configuration.load(arguments.config)
         if arguments.command == "run":
             run(config)
+        elif arguments.command == "migrate":
+            print(migrate(config))
         elif arguments.command == "token":
             print(make_token(config, arguments.name, arguments.role))
         else:
@@ -58,6 +60,8 @@ def run(config: ServerConfig) -> None:
         listener = stack.enter_context(_listen(config))
         services = Services.open(config)
         stack.callback(services.database.close)
+        if migrated := _migrated(services):
+            print(migrated, flush=True)
         services.tokens.ensure_operator(config.token_file)
         broker = Broker(config.mqtt, config.data)
         stack.callback(broker.stop)
@@ -72,12 +76,27 @@ def run(config: ServerConfig) -> None:
         _serve(config, services, listener)
 
 
+def migrate(config: ServerConfig) -> str:
+    """Bring the database up to date; says what was done."""
+    _require_data(config)
+    services = Services.open(config)
+    try:
+        return _migrated(services) or f"the schema of {services.database.name} is up to date"
+    finally:
+        services.database.close()
+
+
+def _migrated(services: Services) -> str:
+    """What opening the database changed; empty where nothing."""
+    before = services.database.migrated_from
+    if before is None:
+        return ""
+    return f"the schema of {services.database.name} was brought up from revision {before}"
+
+
 def make_token(config: ServerConfig, name: str, role: str) -> str:
     """Make an API token and return its secret; the server may be running."""
-    if not config.data.is_dir():
-        raise InvalidConfiguration(
-            f"no data folder {config.data}: start the server once, or name its settings"
-        )
+    _require_data(config)
     services = Services.open(config)
     try:
         return services.tokens.create(name, role)
@@ -85,11 +104,19 @@ def make_token(config: ServerConfig, name: str, role: str) -> str:
         services.database.close()
 
 
+def _require_data(config: ServerConfig) -> None:
+    if not config.data.is_dir():
+        raise InvalidConfiguration(
+            f"no data folder {config.data}: start the server once, or name its settings"
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="serinus-server", description="The fleet server of Serinus.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("run", "run the server; without settings it starts on SQLite and loopback"),
+        ("migrate", "bring the database's schema up to date; 'run' does so by itself"),
         ("check-config", "read the settings and say whether they are valid"),
         ("token", "make an API token and print it; only its hash is stored"),
     ):

@@ -38,6 +38,20 @@ class MqttConfig(_Section, frozen=True, kw_only=True):
             )
 
 
+class DatabaseConfig(_Section, frozen=True, kw_only=True):
+    """Where everything is stored."""
+
+    url: str | None = None
+    """``postgresql+pg8000://user:password@host/database``; a SQLite file in the data folder where
+    left out."""
+
+    def __post_init__(self) -> None:
+        if self.url is not None and not self.url.startswith("postgresql+pg8000://"):
+            raise ValueError(
+                "database.url begins with postgresql+pg8000://; leave it out for SQLite"
+            )
+
+
 class WindowsConfig(_Section, frozen=True, kw_only=True):
     """How statistics windows are taken in and how often one decides."""
 
@@ -97,6 +111,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     data_dir: str = "serinus-data"
     host: str = "127.0.0.1"
     port: Port = 8321
+    database: DatabaseConfig = DatabaseConfig()
     mqtt: MqttConfig = MqttConfig()
     windows: WindowsConfig = WindowsConfig()
     devices: DevicesConfig = DevicesConfig()

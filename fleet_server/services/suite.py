@@ -1,6 +1,5 @@
 """All services together, over one database."""
 
-from pathlib import Path
 from typing import Self
 
 import msgspec
@@ -43,8 +42,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def open(cls, config: ServerConfig, clock: Clock = wall_clock) -> Self:
-        """Open the database in the data folder and build every service over it."""
-        return cls.over(Database(Path(config.data) / DATABASE), config, clock)
+        """Open the database and build every service over it."""
+        database = Database.at(config.database.url, config.data / DATABASE)
+        return cls.over(database, config, clock)
 
     @classmethod
     def over(cls, database: Database, config: ServerConfig, clock: Clock) -> Self:

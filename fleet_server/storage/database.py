@@ -1,52 +1,63 @@
-"""The database: connections, transactions, schema version."""
+"""The database: connections and transactions."""
 
 import contextlib
-import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import sqlalchemy as sa
-from sqlalchemy import event
 
-from edge_core.errors import InvalidConfiguration, Unavailable
-from fleet_server.storage import tables
-
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT_MS = 10_000
-CALLERS_FAULT = (
-    sa.exc.IntegrityError,
-    sa.exc.DataError,
-    sa.exc.ProgrammingError,
-    sa.exc.InterfaceError,
-)
-"""What was asked is wrong; trying it again later helps nobody."""
+from edge_core.errors import Unavailable
+from fleet_server.storage import schema
+from fleet_server.storage.engines import Backend, Sqlite, backend_of
 
 
 class Database:
-    """One SQLite file in write-ahead mode; readers never wait for the writer.
+    """SQLite or PostgreSQL.
 
     Every use case runs in one transaction: ``with database.write() as connection`` takes the
     write lock at once, so that what was read in it stays true until the commit.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._engine = sa.create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=32)
+    def __init__(self, backend: Backend | Path) -> None:
+        """Open, and make the schema or bring it up to date.
+
+        Raises:
+            Unavailable: it cannot be used now.
+            InvalidConfiguration: a newer server has written it.
+        """
+        self._backend = Sqlite(backend) if isinstance(backend, Path) else backend
         self._writer = threading.RLock()
-        event.listen(self._engine, "connect", _prepare)
         try:
-            self._create_or_check()
+            with self.write() as connection:
+                self.migrated_from = schema.bring_up(connection)
         except sa.exc.DatabaseError as error:
             raise Unavailable(
-                f"cannot use the database {path}: {error.orig}; move the file away to start afresh"
+                f"cannot use the database {self.name}: {error.orig}; move the file away to start "
+                "afresh, or correct [database] url"
             ) from error
+
+    @classmethod
+    def at(cls, url: str | None, path: Path) -> Self:
+        """The database of a URL, or the SQLite file ``path`` where none is given."""
+        return cls(backend_of(url, path))
+
+    @property
+    def name(self) -> str:
+        """Where it is, without a password."""
+        return self._backend.name
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self._backend.engine.dialect.name
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Open a connection that sees one unchanging state of the database."""
-        with self._translated(), self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
+        with self._translated(), self._connected() as connection:
+            self._backend.begin_read(connection)
             try:
                 yield connection
             finally:
@@ -55,8 +66,8 @@ class Database:
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Open a transaction that commits at the end, or leaves nothing when an error is raised."""
-        with self._writer, self._translated(), self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with self._writer, self._translated(), self._connected() as connection:
+            self._backend.begin_write(connection)
             try:
                 yield connection
             except BaseException:
@@ -66,42 +77,25 @@ class Database:
 
     def close(self) -> None:
         """Release every connection."""
-        self._engine.dispose()
+        self._backend.engine.dispose()
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        """A connection; a server that is just going away may break it before anybody answers."""
+        try:
+            connection = self._backend.engine.connect()
+        except OSError as error:
+            raise Unavailable(f"the database {self.name} cannot be reached: {error}") from error
+        with connection:
+            yield connection
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except sa.exc.SQLAlchemyError as error:
-            if isinstance(error, CALLERS_FAULT) or not _from_database(error):
+            if not self._backend.passes(error):
                 raise
             raise Unavailable(
-                f"the database {self.path} cannot be used now: {getattr(error, 'orig', error)}"
+                f"the database {self.name} cannot be used now: {getattr(error, 'orig', error)}"
             ) from error
-
-    def _create_or_check(self) -> None:
-        with self.write() as connection:
-            tables.metadata.create_all(connection)
-            found = connection.execute(sa.select(tables.schema_version.c.version)).scalar()
-            if found is None:
-                connection.execute(tables.schema_version.insert().values(version=SCHEMA_VERSION))
-            elif found != SCHEMA_VERSION:
-                raise InvalidConfiguration(
-                    f"{self.path} has schema version {found}; this server reads {SCHEMA_VERSION}: "
-                    "run the server version that wrote it, or name another data_dir"
-                )
-
-
-def _from_database(error: sa.exc.SQLAlchemyError) -> bool:
-    """Whether file, disk or connections failed; a statement that was never sent is a bug."""
-    return isinstance(error, sa.exc.DBAPIError) or not isinstance(error, sa.exc.StatementError)
-
-
-def _prepare(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # transactions begin where the code says so
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()

@@ -8,10 +8,11 @@ import pytest
 
 from converters import publishing, signing
 from edge_core.release import ReleaseRef
-from fleet_server.config import ServerConfig
+from fleet_server.config import DatabaseConfig, ServerConfig
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.catalog import Catalog
 from fleet_server.storage.database import Database
+from tests.simulators.postgres import PostgresServer, running
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import tiny_bundle
 
@@ -65,13 +66,38 @@ def repository(tmp_path: Path) -> Repository:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> ServerConfig:
-    return ServerConfig(data_dir=str(tmp_path))
+def config(tmp_path: Path, database_url: str | None) -> ServerConfig:
+    return ServerConfig(data_dir=str(tmp_path), database=DatabaseConfig(url=database_url))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module that names ``BACKENDS`` on each of them."""
+    backends = getattr(metafunc.module, "BACKENDS", None)
+    if backends and "database_url" in metafunc.fixturenames:
+        metafunc.parametrize("database_url", backends, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with running() as server:
+        yield server
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    found = Database(tmp_path / "serinus.sqlite")
+def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """Where tests keep their data: a SQLite file, or PostgreSQL where a module asks for it."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield None
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.new_database()
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture
+def database(tmp_path: Path, database_url: str | None) -> Iterator[Database]:
+    found = Database.at(database_url, tmp_path / "serinus.sqlite")
     yield found
     found.close()
 
@@ -87,6 +113,6 @@ def watch(config: ServerConfig, catalog: Catalog) -> RepositoryWatch:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, clock: Clock) -> Iterator[SpokenFleet]:
-    with SpokenFleet(tmp_path, clock) as found:
+def fleet(config: ServerConfig, clock: Clock) -> Iterator[SpokenFleet]:
+    with SpokenFleet(config, clock) as found:
         yield found

@@ -17,6 +17,8 @@ from fleet_server.storage.commands import StoredCommand
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import TARGET
 
+BACKENDS = ("sqlite", "postgresql")
+
 DAY_MS = 86_400_000
 
 

@@ -14,6 +14,8 @@ from fleet_server.services.ingest import Inbound
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import TARGET
 
+BACKENDS = ("sqlite", "postgresql")
+
 PASSED = Probation(passed=True, rows=40, verdict="40 rows, 0 errors")
 
 

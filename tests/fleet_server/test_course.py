@@ -11,6 +11,8 @@ from fleet_server.services.errors import Conflict, InvalidRequest
 from fleet_server.storage import releases
 from tests.simulators.spoken_fleet import SpokenFleet
 
+BACKENDS = ("sqlite", "postgresql")
+
 DEVICES = [f"d{number}" for number in range(6)]
 
 

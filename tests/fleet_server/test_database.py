@@ -16,8 +16,8 @@ def test_a_file_that_breaks_is_unavailable(database: Database) -> None:
         devices.seen(connection, "d1", 0, alive=True)
     database.close()
     for name in ("", "-wal", "-shm"):
-        Path(f"{database.path}{name}").unlink(missing_ok=True)
-    database.path.write_bytes(b"no database" * 1000)
+        Path(f"{database.name}{name}").unlink(missing_ok=True)
+    Path(database.name).write_bytes(b"no database" * 1000)
     with pytest.raises(Unavailable, match="cannot be used now"), database.read() as connection:
         devices.every(connection)
 

@@ -8,6 +8,8 @@ from edge_core.release import ReleaseRef
 from fleet_server.services.drift import STALE_PERIODS
 from tests.simulators.spoken_fleet import SpokenFleet
 
+BACKENDS = ("sqlite", "postgresql")
+
 
 @pytest.fixture
 def both(fleet: SpokenFleet, repository: Any) -> tuple[ReleaseRef, ReleaseRef]:
@@ -61,7 +63,7 @@ def test_the_time_that_a_server_was_down_ends_no_alert(
 ) -> None:
     drifted(fleet, both)
     fleet.clock.now += 3_600_000
-    with SpokenFleet(tmp_path, fleet.clock) as restarted:
+    with SpokenFleet(fleet.config, fleet.clock) as restarted:
         restarted.services.drift.observe()
         assert restarted.alerts("drift")
         for _ in range(STALE_PERIODS + 2):

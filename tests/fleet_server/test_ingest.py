@@ -30,6 +30,8 @@ from fleet_server.storage.database import Database
 from tests.simulators import first_windows
 from tests.simulators.tiny_bundle import DEFINITION, TARGET
 
+BACKENDS = ("sqlite", "postgresql")
+
 I64 = "<i8"
 
 

@@ -13,6 +13,8 @@ from fleet_server.storage import tables, windows
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import TARGET
 
+BACKENDS = ("sqlite", "postgresql")
+
 DAY_MS = 24 * 3_600_000
 
 

@@ -26,8 +26,9 @@ from tests.simulators.tiny_bundle import TARGET
 class SpokenFleet:
     """Devices that say exactly what a test lets them say."""
 
-    def __init__(self, folder: Path, clock: Any) -> None:
-        self.config = ServerConfig(data_dir=str(folder))
+    def __init__(self, place: Path | ServerConfig, clock: Any) -> None:
+        """Open services in a folder, or as settings say."""
+        self.config = ServerConfig(data_dir=str(place)) if isinstance(place, Path) else place
         self.clock = clock
         self.services = Services.open(self.config, clock)
         self.watch = RepositoryWatch(self.config, self.services.catalog)
