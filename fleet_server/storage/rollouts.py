@@ -220,3 +220,20 @@ def verdicts_of(connection: sa.Connection, rollout: str, limit: int) -> list[Sto
     )
     rows = connection.execute(query).mappings()
     return [record(row, StoredVerdict) for row in rows][::-1]
+
+
+def holds_out(connection: sa.Connection, model: str, device: str) -> bool:
+    """Whether the newest rollout of a model holds a device out."""
+    newest = (
+        sa.select(rollouts.c.rollout)
+        .where(rollouts.c.model == model)
+        .order_by(rollouts.c.created_ms.desc(), rollouts.c.rollout.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = sa.select(assignments.c.device).where(
+        assignments.c.rollout == newest,
+        assignments.c.device == device,
+        assignments.c.role == "holdout",
+    )
+    return connection.execute(query.limit(1)).first() is not None

@@ -14,6 +14,12 @@ from fleet_server.storage.tables.drift import periods as periods
 from fleet_server.storage.tables.journal import alerts as alerts
 from fleet_server.storage.tables.journal import events as events
 from fleet_server.storage.tables.journal import rejected as rejected
+from fleet_server.storage.tables.labels import appeals as appeals
+from fleet_server.storage.tables.labels import label_delays as label_delays
+from fleet_server.storage.tables.labels import label_figures as label_figures
+from fleet_server.storage.tables.labels import labels as labels
+from fleet_server.storage.tables.labels import outcomes as outcomes
+from fleet_server.storage.tables.labels import predictions as predictions
 from fleet_server.storage.tables.metadata import metadata as metadata
 from fleet_server.storage.tables.metadata import schema_version as schema_version
 from fleet_server.storage.tables.releases import production as production
