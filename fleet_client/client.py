@@ -2,6 +2,7 @@
 
 from fleet_client.calls.devices import DeviceCalls
 from fleet_client.calls.journal import JournalCalls
+from fleet_client.calls.labels import LabelCalls
 from fleet_client.calls.releases import ReleaseCalls
 from fleet_client.calls.rollouts import RolloutCalls
 from fleet_client.transport import DEFAULT_URL as DEFAULT_URL
@@ -9,7 +10,7 @@ from fleet_client.transport import Json as Json
 from fleet_client.transport import Refused as Refused
 
 
-class FleetClient(DeviceCalls, ReleaseCalls, RolloutCalls, JournalCalls):
+class FleetClient(DeviceCalls, ReleaseCalls, RolloutCalls, LabelCalls, JournalCalls):
     """Speaks to one server with one token; answers are the API's JSON.
 
     Every method raises :class:`Unavailable` when the server cannot be reached and

@@ -26,6 +26,7 @@ MOST_AT_ONCE = 5000
 FUTURE_MS = 3_600_000
 """A label may be known so much later than now: clocks of label stores are not ours."""
 DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
 
 Became = Literal["joined", "corrected", "taken_back", "unchanged", "waiting", "refused"]
 
@@ -84,6 +85,7 @@ class Labels:
         self._catalog = catalog
         self._clock = clock
         self._config = config
+        self._forgot_ms: int | None = None
 
     def take(self, told: Sequence[ToldLabel], by: str) -> Taken:
         """Store a batch of labels, each joined with its prediction where that is known.
@@ -97,20 +99,27 @@ class Labels:
         if len(told) > MOST_AT_ONCE:
             raise InvalidRequest(f"{len(told)} labels; {MOST_AT_ONCE} are taken at once")
         with self._database.write() as connection:
-            work = _Taking(connection, self._catalog, self._clock(), by)
-            for label in told:
-                work.take(label)
-            return work.finish()
+            return self.take_in(connection, told, by)
+
+    def take_in(self, connection: sa.Connection, told: Sequence[ToldLabel], by: str) -> Taken:
+        """The same within a use case's transaction."""
+        work = _Taking(connection, self._catalog, self._clock(), by)
+        for label in told:
+            work.take(label)
+        return work.finish()
 
     def forget(self) -> None:
-        """Drop what is older than the settings say; what it adds up to stays."""
+        """Drop what is older than the settings say, once an hour; what it adds up to stays."""
         now = self._clock()
+        if self._forgot_ms is not None and now - self._forgot_ms < HOUR_MS:
+            return
         old = now - round(self._config.prediction_days * DAY_MS)
         with self._database.write() as connection:
             predictions.forget_samples(connection, now - round(self._config.sample_days * DAY_MS))
             predictions.forget(connection, old)
             lost = labels.forget(connection, old, now - round(self._config.waiting_days * DAY_MS))
             labels.add_figures(connection, "", {"never_joined": lost})
+        self._forgot_ms = now
 
 
 def sampled(

@@ -222,8 +222,8 @@ def verdicts_of(connection: sa.Connection, rollout: str, limit: int) -> list[Sto
     return [record(row, StoredVerdict) for row in rows][::-1]
 
 
-def holds_out(connection: sa.Connection, model: str, device: str) -> bool:
-    """Whether the newest rollout of a model holds a device out."""
+def held_out(model: str) -> sa.Select[tuple[str]]:
+    """Devices that the newest rollout of a model holds out."""
     newest = (
         sa.select(rollouts.c.rollout)
         .where(rollouts.c.model == model)
@@ -231,9 +231,12 @@ def holds_out(connection: sa.Connection, model: str, device: str) -> bool:
         .limit(1)
         .scalar_subquery()
     )
-    query = sa.select(assignments.c.device).where(
-        assignments.c.rollout == newest,
-        assignments.c.device == device,
-        assignments.c.role == "holdout",
+    return sa.select(assignments.c.device).where(
+        assignments.c.rollout == newest, assignments.c.role == "holdout"
     )
-    return connection.execute(query.limit(1)).first() is not None
+
+
+def holds_out(connection: sa.Connection, model: str, device: str) -> bool:
+    """Whether a device is held out of a model's rollouts."""
+    query = held_out(model).where(assignments.c.device == device).limit(1)
+    return connection.execute(query).first() is not None
