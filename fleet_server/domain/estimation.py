@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-PRIOR_ROWS = 10.0
+PRIOR_ROWS = 2.0
 """Weight of the overall rate in each bin's own."""
 MIN_LABELLED = 100
 """Labelled rows below which nothing is estimated."""
@@ -56,7 +56,9 @@ def estimate(
     rates = (good + PRIOR_ROWS * prior) / known
     shares = counts / total
     value = float(shares @ rates)
-    variance = float(shares**2 @ (rates * (1 - rates) * rows_per_observation / known))
+    variance = float(
+        shares**2 @ (rates * (1 - rates) * rows_per_observation / np.maximum(good + bad, 1.0))
+    )
     half = Z95 * variance**0.5
     return Estimate(
         accuracy=value,
