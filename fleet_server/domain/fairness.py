@@ -26,13 +26,19 @@ class SliceCounts(msgspec.Struct, frozen=True, kw_only=True):
     """``name=value``."""
     right: int
     wrong: int
-    squares: int
-    """Sum over devices of their squared numbers of labelled rows."""
+    weighed_right: float
+    """The same with each device's rows at their weight (:func:`weight`)."""
+    weighed_wrong: float
 
     @property
     def rows(self) -> int:
         """Labelled rows."""
         return self.right + self.wrong
+
+    @property
+    def weighed(self) -> float:
+        """Labelled rows at their weight."""
+        return self.weighed_right + self.weighed_wrong
 
 
 class SliceFigure(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +47,7 @@ class SliceFigure(msgspec.Struct, frozen=True, kw_only=True):
     slice: str
     rows: int
     accuracy: float | None
-    """None where no row is labelled."""
+    """Share of right rows at their weight, so that no device speaks for all; none without any."""
     low: float | None
     """95 % interval of the accuracy (Wilson score), with rows weighed as observations."""
     high: float | None
@@ -72,6 +78,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     device_correlation: float
 
 
+def weight(rows: int, rules: Rules) -> float:
+    """What one of a device's labelled rows counts for: 1 over the design effect."""
+    return 1 / (1 + max(0.0, rows / rules.rows_per_observation - 1) * rules.device_correlation)
+
+
 def figures(counts: Sequence[SliceCounts], rules: Rules) -> list[SliceFigure]:
     """Judge every slice value against the others of its name, in the order of names.
 
@@ -100,7 +111,8 @@ def _figure(
         slice="",
         right=sum(other.right for other in others),
         wrong=sum(other.wrong for other in others),
-        squares=sum(other.squares for other in others),
+        weighed_right=sum(other.weighed_right for other in others),
+        weighed_wrong=sum(other.weighed_wrong for other in others),
     )
     own, beside = _share(one), _share(rest)
     low, high = _wilson(one, rules)
@@ -119,27 +131,20 @@ def _figure(
 
 
 def _share(counts: SliceCounts) -> float | None:
-    return counts.right / counts.rows if counts.rows > 0 else None
+    return counts.weighed_right / counts.weighed if counts.weighed > 0 else None
 
 
 def _evidence(one: SliceCounts, rest: SliceCounts, rules: Rules) -> float:
     """E-value against "the slice is at most ``margin`` below the rest"."""
-    if one.rows <= 0 or rest.rows <= 0:
+    if one.weighed <= 0 or rest.weighed <= 0:
         return 1.0
-    log_e = sequential.difference_above(_weighed(rest, rules), _weighed(one, rules), rules.margin)
+    log_e = sequential.difference_above(_counted(rest), _counted(one), rules.margin)
     tempered = sequential.tempered(log_e, rules.rows_per_observation)
     return float(f"{math.exp(min(tempered, LARGEST_LOG_E)):.9g}")
 
 
-def _weighed(counts: SliceCounts, rules: Rules) -> Counted:
-    weight = _weight(counts, rules)
-    return sequential.counted([(0.0, weight * counts.wrong), (1.0, weight * counts.right)])
-
-
-def _weight(counts: SliceCounts, rules: Rules) -> float:
-    """What one row counts for: 1 over the design effect of rows that cluster in devices."""
-    each = counts.squares / counts.rows
-    return 1 / (1 + max(0.0, each / rules.rows_per_observation - 1) * rules.device_correlation)
+def _counted(counts: SliceCounts) -> Counted:
+    return sequential.counted([(0.0, counts.weighed_wrong), (1.0, counts.weighed_right)])
 
 
 def _wilson(counts: SliceCounts, rules: Rules) -> tuple[float | None, float | None]:
@@ -147,7 +152,7 @@ def _wilson(counts: SliceCounts, rules: Rules) -> tuple[float | None, float | No
     share = _share(counts)
     if share is None:
         return None, None
-    n = counts.rows * _weight(counts, rules) / rules.rows_per_observation
+    n = counts.weighed / rules.rows_per_observation
     centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
     return max(0.0, centre - half), min(1.0, centre + half)

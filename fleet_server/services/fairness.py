@@ -86,9 +86,17 @@ class Fairness:
 
     def _hurt(self, connection: sa.Connection, release: Release) -> dict[str, SliceFigure]:
         """``model@version slice`` -> figure of each hurt slice."""
-        sums = slice_sums.of_release(connection, release.ref.digest)
+        sums = self._sums(connection, release)
         figures = fairness.figures(_by_value(sums), self._rules)
         return {f"{release.ref.name} {f.slice}": f for f in figures if f.hurt}
+
+    def _sums(self, connection: sa.Connection, release: Release) -> list[SliceSums]:
+        return slice_sums.of_release(
+            connection,
+            release.ref.digest,
+            self._rules.rows_per_observation,
+            self._rules.device_correlation,
+        )
 
     def _tell(self, connection: sa.Connection, found: dict[str, SliceFigure], now_ms: int) -> None:
         for subject, figure in found.items():
@@ -112,7 +120,7 @@ class Fairness:
     def _report(
         self, connection: sa.Connection, release: Release, *, in_production: bool
     ) -> FairnessReport:
-        sums = slice_sums.of_release(connection, release.ref.digest)
+        sums = self._sums(connection, release)
         told = labels.outcomes_of(connection, [release.ref.digest], 0)
         contested = appeals.by_slice(connection, release.ref.digest)
         right, wrong = sum(s.right for s in sums), sum(s.wrong for s in sums)
@@ -154,12 +162,13 @@ def _by_value(sums: Iterable[SliceSums]) -> list[SliceCounts]:
     found: dict[str, SliceCounts] = {}
     for one in sums:
         for value in filter(None, one.slices.split(",")):
-            before = found.get(value, SliceCounts(slice=value, right=0, wrong=0, squares=0))
+            before = found.get(value, _empty(value))
             found[value] = SliceCounts(
                 slice=value,
                 right=before.right + one.right,
                 wrong=before.wrong + one.wrong,
-                squares=before.squares + one.squares,
+                weighed_right=before.weighed_right + one.weighed_right,
+                weighed_wrong=before.weighed_wrong + one.weighed_wrong,
             )
     return list(found.values())
 
@@ -171,8 +180,11 @@ def _known(
     counts = _by_value(sums)
     have = {one.slice for one in counts}
     more = {key.slice for key in told if key.slice != ALL} | set(contested)
-    empty = [SliceCounts(slice=name, right=0, wrong=0, squares=0) for name in sorted(more - have)]
-    return counts + empty
+    return counts + [_empty(name) for name in sorted(more - have)]
+
+
+def _empty(name: str) -> SliceCounts:
+    return SliceCounts(slice=name, right=0, wrong=0, weighed_right=0.0, weighed_wrong=0.0)
 
 
 def _confusion(told: Counter[OutcomeKey], name: str) -> dict[tuple[str, str], int]:

@@ -20,12 +20,21 @@ class SliceSums(NamedTuple):
     """Answers, labelled or not."""
     right: int
     wrong: int
-    squares: int
-    """Sum over devices of their squared numbers of labelled rows."""
+    weighed_right: float
+    """The same with each device's rows at their weight."""
+    weighed_wrong: float
 
 
-def of_release(connection: sa.Connection, digest: str) -> list[SliceSums]:
-    """Sums of one release by what its devices declare."""
+def of_release(
+    connection: sa.Connection,
+    digest: str,
+    rows_per_observation: float = 1.0,
+    device_correlation: float = 0.0,
+) -> list[SliceSums]:
+    """Sums of one release by what its devices declare.
+
+    Weights are those of :func:`fleet_server.domain.fairness.weight`, by device; all 1 by default.
+    """
     labelled = (sa.func.sum(cells.c.right) + sa.func.sum(cells.c.wrong)).label("labelled")
     by_device = (
         sa.select(
@@ -40,6 +49,8 @@ def of_release(connection: sa.Connection, digest: str) -> list[SliceSums]:
         .subquery()
     )
     c = by_device.c
+    more = sa.cast(c.labelled, sa.Float) / rows_per_observation - 1
+    weight = 1 / (1 + sa.case((more > 0, more), else_=0.0) * device_correlation)
     query = (
         sa.select(
             c.slice,
@@ -47,12 +58,13 @@ def of_release(connection: sa.Connection, digest: str) -> list[SliceSums]:
             sa.func.sum(c.rows),
             sa.func.sum(c.right),
             sa.func.sum(c.wrong),
-            sa.func.sum(c.labelled * c.labelled),
+            sa.func.sum(c.right * weight),
+            sa.func.sum(c.wrong * weight),
         )
         .group_by(c.slice)
         .order_by(c.slice)
     )
     return [
-        SliceSums(name, *(int(value or 0) for value in values))
-        for name, *values in connection.execute(query)
+        SliceSums._make((row[0], *map(int, row[1:5]), *map(float, row[5:])))
+        for row in connection.execute(query)
     ]

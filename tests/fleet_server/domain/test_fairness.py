@@ -11,30 +11,34 @@ RULES = Rules(
 )
 
 
-def drawn(
-    name: str,
-    devices: int,
-    rows: int,
-    accuracy: float,
-    rng: np.random.Generator,
-    effect: float = 0.05,
-) -> SliceCounts:
-    """Devices that differ, and rows that come five times over."""
-    rates = np.clip(accuracy + effect * rng.standard_normal(devices), 0, 1)
-    right = 5 * rng.binomial(rows // 5, rates)
+def counts(name: str, right: list[int], wrong: list[int]) -> SliceCounts:
+    """Counts by device."""
+    weights = [fairness.weight(r + w, RULES) for r, w in zip(right, wrong, strict=True)]
     return SliceCounts(
-        slice=name, right=int(right.sum()), wrong=int(devices * rows - right.sum()),
-        squares=devices * rows**2,
+        slice=name, right=sum(right), wrong=sum(wrong),
+        weighed_right=float(np.dot(weights, right)), weighed_wrong=float(np.dot(weights, wrong)),
     )  # fmt: skip
 
 
-def judged(*counts: SliceCounts, rules: Rules = RULES) -> dict[str, SliceFigure]:
-    return {figure.slice: figure for figure in fairness.figures(counts, rules)}
+def drawn(
+    name: str, devices: int, rows: int, accuracy: float, rng: np.random.Generator, spread: float
+) -> SliceCounts:
+    """Devices that differ, and rows that come five times over."""
+    rates = np.clip(accuracy + spread * rng.standard_normal(devices), 0, 1)
+    right = (5 * rng.binomial(rows // 5, rates)).tolist()
+    return counts(name, right, [rows - count for count in right])
+
+
+def judged(*found: SliceCounts) -> dict[str, SliceFigure]:
+    return {figure.slice: figure for figure in fairness.figures(found, RULES)}
 
 
 def test_a_slice_that_the_average_hides_is_found() -> None:
     rng = np.random.default_rng(0)
-    rest, small = drawn("side=right", 90, 200, 0.9, rng), drawn("side=left", 10, 200, 0.6, rng)
+    rest, small = (
+        drawn("side=right", 90, 200, 0.9, rng, 0.05),
+        drawn("side=left", 10, 200, 0.6, rng, 0.05),
+    )
     found = judged(rest, small)
     everything = (rest.right + small.right) / (rest.rows + small.rows)
     assert everything > 0.85
@@ -52,41 +56,37 @@ def test_slices_within_the_margin_are_seldom_blamed(difference: float) -> None:
     alerts = 0
     for _ in range(300):
         found = judged(
-            drawn("side=left", 10, 400, 0.8, rng, effect=0.1),
-            drawn("side=right", 40, 400, 0.8 + difference, rng, effect=0.1),
+            drawn("side=left", 10, 400, 0.8, rng, 0.1),
+            drawn("side=right", 40, 400, 0.8 + difference, rng, 0.1),
         )
         alerts += any(figure.hurt for figure in found.values())
     assert alerts <= 6  # alpha is .01, at every look together
 
 
 def test_few_rows_are_shown_and_not_judged() -> None:
-    found = judged(
-        SliceCounts(slice="side=left", right=0, wrong=49, squares=49**2),
-        SliceCounts(slice="side=right", right=10_000, wrong=0, squares=100 * 100**2),
-    )
+    found = judged(counts("side=left", [0], [49]), counts("side=right", [100] * 100, [0] * 100))
     assert found["side=left"].accuracy == 0
     assert not found["side=left"].enough
     assert not found["side=left"].hurt
 
 
 def test_rows_of_one_device_weigh_less_than_those_of_many() -> None:
-    others = SliceCounts(slice="side=right", right=9000, wrong=1000, squares=100 * 100**2)
-    alone = SliceCounts(slice="side=left", right=700, wrong=300, squares=1000**2)
-    many = SliceCounts(slice="side=left", right=700, wrong=300, squares=100 * 10**2)
+    others = counts("side=right", [90] * 100, [10] * 100)
+    alone, many = counts("side=left", [700], [300]), counts("side=left", [7] * 100, [3] * 100)
     by_one, by_many = judged(alone, others)["side=left"], judged(many, others)["side=left"]
     assert by_one.e_worse < by_many.e_worse
     assert (by_one.high or 0) - (by_one.low or 0) > (by_many.high or 0) - (by_many.low or 0)
 
 
 def test_a_name_with_one_value_and_no_rows_proves_nothing() -> None:
-    found = judged(SliceCounts(slice="side=left", right=0, wrong=0, squares=0))
+    found = judged(counts("side=left", [], []))
     assert found["side=left"].accuracy is None
     assert found["side=left"].e_worse == 1
     assert not found["side=left"].hurt
 
 
 def test_more_slices_need_more_evidence() -> None:
-    values = [SliceCounts(slice=f"site={i}", right=80, wrong=20, squares=100) for i in range(20)]
+    values = [counts(f"site={i}", [80], [20]) for i in range(20)]
     assert {figure.worse_at for figure in fairness.figures(values, RULES)} == {2000}
 
 
