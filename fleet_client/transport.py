@@ -69,6 +69,9 @@ class Calls:
     def _put(self, path: str, body: Json) -> Json:
         return self._call("PUT", path, json=body)
 
+    def _delete(self, path: str) -> None:
+        self._answer("DELETE", path)
+
     def _bytes(self, path: str) -> bytes:
         return self._answer("GET", path).content
 

@@ -21,6 +21,7 @@ from fleet_server.services.labels import Labels
 from fleet_server.services.listening import Listening
 from fleet_server.services.overview import Overview
 from fleet_server.services.retention import Retention
+from fleet_server.services.retraining import Retraining
 from fleet_server.services.rollouts import Rollouts
 from fleet_server.services.tokens import Tokens
 from fleet_server.services.verdicts import Verdicts
@@ -49,6 +50,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     fairness: Fairness
     feedback_loops: FeedbackLoops
     appeals: Appeals
+    retraining: Retraining
     retention: Retention
 
     @classmethod
@@ -95,5 +97,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             fairness=Fairness(database, catalog, clock, config.fairness),
             feedback_loops=FeedbackLoops(database, catalog, clock, config.fairness),
             appeals=Appeals(database, catalog, clock, told),
+            retraining=Retraining(database, catalog, clock, rollouts),
             retention=Retention(database, clock, config.retention),
         )
