@@ -13,6 +13,7 @@ import numpy as np
 
 from converters import (
     bundling,
+    fixed_rows,
     gates,
     incumbent,
     judging,
@@ -71,6 +72,9 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Folder of data snapshots."""
     snapshot: str | None = None
     """Id or folder of the snapshot to build from, instead of asking the recipe's code."""
+    fixed: str | None = None
+    """Id or folder of a snapshot that was kept before: on its test rows the release may be no worse
+    than its parent."""
     same_data_as: Path | None = None
     """A bundle; other rows than its manifest names are refused before training."""
     profiles: Path = PROFILES
@@ -84,6 +88,8 @@ def build(request: BuildRequest, report: Report) -> Manifest:
     """
     if request.out.exists():
         raise WrongUse(f"{request.out} exists already: name another folder with --out")
+    if request.fixed is not None and request.parent is None:
+        raise WrongUse("--fixed compares with a parent: name its bundle with --parent")
     waivers = [gates.parse_waiver(text) for text in request.waive]
     chosen = recipe.load(request.recipe, request.release)
     if request.targets:
@@ -133,6 +139,8 @@ def _fill(
             results += gates.judge_against_parent(
                 chosen, own, built.scores.parent, built.scorer.slices
             )
+        if request.fixed is not None:
+            results += _on_fixed_rows(request, chosen, built)
         if built.trained.teacher is not None:
             own, taught = judging.own_figures(built.shown), built.trained.teacher.metrics
             results.append(gates.judge_against_teacher(chosen, own, taught))
@@ -204,6 +212,16 @@ def _rows(request: BuildRequest, chosen: Recipe, pipeline: Pipeline) -> Snapshot
     if request.same_data_as is not None:
         same_data.check(made, folders.read(request.same_data_as))
     return made
+
+
+def _on_fixed_rows(request: BuildRequest, chosen: Recipe, built: _Built) -> list[GateResult]:
+    assert request.parent is not None  # checked at the start
+    assert request.fixed is not None
+    store = Store(request.data or snapshot_store.default_folder(request.cache))
+    stored = store.find(request.fixed)
+    return fixed_rows.judge(
+        request.recipe, chosen, stored, request.parent, built.shown, built.snapshot
+    )
 
 
 def _signs(chosen: Recipe, snapshot: Snapshot, source: Source) -> list[Sign]:

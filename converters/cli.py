@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from converters.history import commands as history_commands
+from converters.retraining import commands as retraining_commands
 from edge_core.errors import SerinusError
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ def build(
         str | None,
         typer.Option(help="Build from this data snapshot: its id, or its folder."),
     ] = None,
+    fixed: Annotated[
+        str | None,
+        typer.Option(help="Data snapshot; be no worse than the parent on its test rows."),
+    ] = None,
     same_data_as: Annotated[
         Path | None, typer.Option(help="Bundle; refuse other data than it was made of.")
     ] = None,
@@ -96,6 +101,7 @@ def build(
             cache=cache,
             data=data,
             snapshot=snapshot,
+            fixed=fixed,
             same_data_as=like,
         )
         bundle = building.build(request, report)
@@ -276,6 +282,7 @@ def parity(
         raise RefusedByGate("features differ between training and serving: see above")
 
 
+app.command()(retraining_commands.worker)
 app.command()(history_commands.backfill)
 app.command()(history_commands.score)
 

@@ -148,6 +148,7 @@ def judge_against_parent(
     own: Mapping[str, float],
     parent: Mapping[str, float] | None,
     slices: Mapping[str, Bool],
+    gate: str = "below_parent",
 ) -> list[GateResult]:
     """No worse than the incumbent on the same rows, overall and on any slice.
 
@@ -156,14 +157,15 @@ def judge_against_parent(
         own: the release's figures.
         parent: the incumbent's on the same rows; none where it cannot answer them.
         slices: name -> bool [rows].
+        gate: what the results are called.
     """
     primary, limits = recipe.metrics[0], recipe.gates
     drop = None if parent is None else parent[primary] - own[primary]
-    results = [_judged("below_parent", drop, limits.below_parent)]
+    results = [_judged(gate, drop, limits.below_parent)]
     for name, mask in slices.items():
         results.append(
             _on_slice(
-                "below_parent",
+                gate,
                 name,
                 _loss(parent or {}, own, f"{primary}/{name}"),
                 limits.below_parent_slice,

@@ -2,14 +2,18 @@
 
 from fleet_client.calls.devices import DeviceCalls
 from fleet_client.calls.journal import JournalCalls
+from fleet_client.calls.labels import LabelCalls
 from fleet_client.calls.releases import ReleaseCalls
+from fleet_client.calls.retraining import RetrainingCalls
 from fleet_client.calls.rollouts import RolloutCalls
 from fleet_client.transport import DEFAULT_URL as DEFAULT_URL
 from fleet_client.transport import Json as Json
 from fleet_client.transport import Refused as Refused
 
 
-class FleetClient(DeviceCalls, ReleaseCalls, RolloutCalls, JournalCalls):
+class FleetClient(
+    DeviceCalls, ReleaseCalls, RolloutCalls, LabelCalls, RetrainingCalls, JournalCalls
+):
     """Speaks to one server with one token; answers are the API's JSON.
 
     Every method raises :class:`Unavailable` when the server cannot be reached and

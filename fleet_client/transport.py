@@ -66,12 +66,30 @@ class Calls:
     def _post(self, path: str, body: Json | None) -> Json:
         return self._call("POST", path, json=body)
 
+    def _put(self, path: str, body: Json) -> Json:
+        return self._call("PUT", path, json=body)
+
+    def _delete(self, path: str) -> None:
+        self._answer("DELETE", path)
+
+    def _bytes(self, path: str) -> bytes:
+        return self._answer("GET", path).content
+
     def _call(self, method: str, path: str, **options: Any) -> Json:
+        answer = self._answer(method, path, **options)
+        try:
+            content: Json = answer.json()
+        except ValueError as error:
+            raise Unavailable(f"{self.url} does not answer as a Serinus server does") from error
+        if not isinstance(content, dict):
+            raise Unavailable(f"{self.url} does not answer as a Serinus server does")
+        return content
+
+    def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **options)
             if answer.is_error:
                 raise Refused(answer.status_code, _detail(answer))
-            content: Json = answer.json()
         except httpx.TimeoutException as error:
             raise Unavailable(f"{self.url} did not answer within {TIMEOUT_SECONDS:g} s") from error
         except httpx.HTTPError as error:
@@ -79,11 +97,7 @@ class Calls:
                 f"no Serinus server answers at {self.url} ({error}): start one with "
                 "'serinus-server run', or name another with --url"
             ) from error
-        except ValueError as error:
-            raise Unavailable(f"{self.url} does not answer as a Serinus server does") from error
-        if not isinstance(content, dict):
-            raise Unavailable(f"{self.url} does not answer as a Serinus server does")
-        return content
+        return answer
 
 
 def _is_address(url: str) -> bool:

@@ -6,7 +6,7 @@ from starlette.staticfiles import StaticFiles
 
 from fleet_server.api import errors, routes
 from fleet_server.api.limits import BodyLimit
-from fleet_server.api.schemas import MAX_BODY_BYTES
+from fleet_server.api.schemas import LARGER_BODIES, MAX_BODY_BYTES
 from fleet_server.config import ServerConfig
 from fleet_server.console import pages
 from fleet_server.services.suite import Services
@@ -16,7 +16,7 @@ def create_app(config: ServerConfig, services: Services) -> FastAPI:
     """Build the API, the release repository's static files and the page."""
     app = FastAPI(title="Serinus fleet server", docs_url=None, redoc_url=None)
     app.state.services = services
-    app.add_middleware(BodyLimit, most=MAX_BODY_BYTES)
+    app.add_middleware(BodyLimit, most=MAX_BODY_BYTES, larger=LARGER_BODIES)
     errors.install(app)
     app.include_router(routes.router)
     app.include_router(pages.router)

@@ -95,6 +95,32 @@ class RetentionConfig(_Section, frozen=True, kw_only=True):
     """Events and closed alerts."""
 
 
+class LabelsConfig(_Section, frozen=True, kw_only=True):
+    """How long predictions are kept for labels that come late."""
+
+    prediction_days: Annotated[float, msgspec.Meta(ge=1)] = 90.0
+    """What a label finds: the answer, its release and slices; counts of outcomes stay."""
+    sample_days: Annotated[float, msgspec.Meta(ge=0)] = 7.0
+    """What an answer was computed from; of contested answers it is kept."""
+    waiting_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    """Labels whose prediction is not known yet."""
+
+
+class FairnessConfig(_Section, frozen=True, kw_only=True):
+    """When a slice that fares worse than the others raises an alert."""
+
+    margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.1
+    """Accuracy that a slice may lie below all other rows."""
+    min_rows: Annotated[int, msgspec.Meta(ge=1)] = 50
+    """Labelled rows below which a slice's figure is not judged, only shown."""
+    alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.01
+    """Chance of one false alert over all of a release's slices, however long one looks."""
+    rows_per_observation: Annotated[float, msgspec.Meta(ge=1)] = 5.0
+    """Rows of one device overlap; evidence is raised to the power of 1 over this."""
+    device_correlation: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+    """How alike a device's rows are beyond that: many rows of few devices weigh less."""
+
+
 class CostConfig(_Section, frozen=True, kw_only=True):
     """Prices for the figures of cost; without them there is no price."""
 
@@ -118,6 +144,8 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     repository: RepositoryConfig = RepositoryConfig()
     retention: RetentionConfig = RetentionConfig()
     cost: CostConfig = CostConfig()
+    labels: LabelsConfig = LabelsConfig()
+    fairness: FairnessConfig = FairnessConfig()
 
     @property
     def data(self) -> Path:

@@ -49,6 +49,10 @@ class Leader:
             self._guarded("drift", self._services.drift.observe)
             self._guarded("rollouts", self._services.rollouts.decide)
             self._guarded("desired states", self._send)
+            self._guarded("fairness", self._services.fairness.watch)
+            self._guarded("feedback loops", self._services.feedback_loops.watch)
+            self._guarded("retraining", self._services.retraining.watch)
+            self._guarded("labels", self._services.labels.forget)
             self._guarded("retention", self._services.retention.prune)
             changed.wait(self._config.windows.decide_every_seconds)
 

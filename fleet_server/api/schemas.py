@@ -8,6 +8,8 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_BODY_BYTES = 64 * 1024
+LARGER_BODIES = {"/api/v1/labels": 4 * 1024 * 1024}
+"""Paths that take many things at once."""
 
 
 class StartRollout(BaseModel):

@@ -10,7 +10,7 @@ from edge_core.messages import codec, topics
 from edge_core.messages import windows as messages
 from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
 from edge_core.messages.windows import Head
-from fleet_server.services import confirming, parity, placement, screening
+from fleet_server.services import confirming, labels, parity, placement, screening
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
 from fleet_server.services.commands import note_outcomes
@@ -212,6 +212,7 @@ class _Batch:
         rejection = screening.sample_rejection(sample, release)
         if rejection is None and release is not None:
             parity.record(self._connection, sample, release, self._evaluators, self._now)
+            labels.sampled(self._connection, sample, release, payload, self._now)
         return rejection
 
     def _online(self, device: str, payload: bytes) -> Rejection | None:

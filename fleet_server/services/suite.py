@@ -5,16 +5,22 @@ from typing import Self
 import msgspec
 
 from fleet_server.config import ServerConfig
+from fleet_server.services.appeals import Appeals
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.clock import Clock, wall_clock
 from fleet_server.services.commands import Commands
 from fleet_server.services.cost import Costs
 from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
+from fleet_server.services.fairness import Fairness
+from fleet_server.services.feedback_loops import FeedbackLoops
 from fleet_server.services.ingest import Ingest
+from fleet_server.services.label_status import LabelStatuses
+from fleet_server.services.labels import Labels
 from fleet_server.services.listening import Listening
 from fleet_server.services.overview import Overview
 from fleet_server.services.retention import Retention
+from fleet_server.services.retraining import Retraining
 from fleet_server.services.rollouts import Rollouts
 from fleet_server.services.tokens import Tokens
 from fleet_server.services.verdicts import Verdicts
@@ -38,6 +44,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     commands: Commands
     verdicts: Verdicts
     drift: DriftWatch
+    labels: Labels
+    label_status: LabelStatuses
+    fairness: Fairness
+    feedback_loops: FeedbackLoops
+    appeals: Appeals
+    retraining: Retraining
     retention: Retention
 
     @classmethod
@@ -53,6 +65,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         listening = Listening(clock)
         rollouts = Rollouts(database, catalog, clock, listening)
         costs = Costs(database, config.cost)
+        told = Labels(database, catalog, clock, config.labels)
         return cls(
             database=database,
             tokens=Tokens(database, clock),
@@ -79,5 +92,11 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             drift=DriftWatch(
                 database, catalog, clock, period_seconds=config.windows.drift_period_seconds
             ),
+            labels=told,
+            label_status=LabelStatuses(database),
+            fairness=Fairness(database, catalog, clock, config.fairness),
+            feedback_loops=FeedbackLoops(database, catalog, clock, config.fairness),
+            appeals=Appeals(database, catalog, clock, told),
+            retraining=Retraining(database, catalog, clock, rollouts),
             retention=Retention(database, clock, config.retention),
         )

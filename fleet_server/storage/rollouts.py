@@ -220,3 +220,23 @@ def verdicts_of(connection: sa.Connection, rollout: str, limit: int) -> list[Sto
     )
     rows = connection.execute(query).mappings()
     return [record(row, StoredVerdict) for row in rows][::-1]
+
+
+def held_out(model: str) -> sa.Select[tuple[str]]:
+    """Devices that the newest rollout of a model holds out."""
+    newest = (
+        sa.select(rollouts.c.rollout)
+        .where(rollouts.c.model == model)
+        .order_by(rollouts.c.created_ms.desc(), rollouts.c.rollout.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return sa.select(assignments.c.device).where(
+        assignments.c.rollout == newest, assignments.c.role == "holdout"
+    )
+
+
+def holds_out(connection: sa.Connection, model: str, device: str) -> bool:
+    """Whether a device is held out of a model's rollouts."""
+    query = held_out(model).where(assignments.c.device == device).limit(1)
+    return connection.execute(query).first() is not None

@@ -1,0 +1,1 @@
+"""Trains models again when the fleet server asks for it."""

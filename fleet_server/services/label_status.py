@@ -1,0 +1,70 @@
+"""How many labels of a model came, how late they come, and what is estimated meanwhile."""
+
+import msgspec
+import sqlalchemy as sa
+
+from fleet_server.domain import labelling
+from fleet_server.services.errors import NotFound
+from fleet_server.storage import labels, releases, slice_sums
+from fleet_server.storage.database import Database
+
+
+class Delays(msgspec.Struct, frozen=True, kw_only=True):
+    """How long after their answers first labels come; seconds are upper ends of bins."""
+
+    bins: dict[str, int]
+    """``<N`` seconds, powers of two -> labels."""
+    median_seconds: float | None
+    p95_seconds: float | None
+
+
+class LabelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Labels of one model, over all of its releases."""
+
+    model: str
+    rows: int
+    """Answers that devices counted."""
+    labelled_on_devices: int
+    """Those of them that were labelled where they were given."""
+    told: dict[str, int]
+    """What became of labels that were told to the server."""
+    waiting: int
+    """Labels of any model whose prediction is not known yet."""
+    never_joined: int
+    """Those that were given up, of any model."""
+    delays: Delays
+
+
+class LabelStatuses:
+    """Read-only questions on labels."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of_model(self, model: str) -> LabelStatus:
+        """Labels of a model; raise :class:`NotFound` where none of its releases is known."""
+        with self._database.read() as connection:
+            digests = digests_of(connection, model)
+            sums = [s for digest in digests for s in slice_sums.of_release(connection, digest)]
+            bins = labels.delays(connection, digests)
+            return LabelStatus(
+                model=model,
+                rows=sum(s.rows for s in sums),
+                labelled_on_devices=sum(s.right + s.wrong for s in sums),
+                told=labels.figures(connection, model),
+                waiting=labels.waiting(connection),
+                never_joined=labels.figures(connection, "").get("never_joined", 0),
+                delays=Delays(
+                    bins={f"<{2**number}": count for number, count in bins.items()},
+                    median_seconds=labelling.quantile(bins, 0.5),
+                    p95_seconds=labelling.quantile(bins, 0.95),
+                ),
+            )
+
+
+def digests_of(connection: sa.Connection, model: str) -> list[str]:
+    """Digests of a model's releases; raise :class:`NotFound` where there is none."""
+    found = [ref.digest for ref in releases.identities(connection) if ref.model == model]
+    if not found:
+        raise NotFound(f"no release of a model {model[:64]!r} was ever approved")
+    return found
