@@ -15,6 +15,8 @@ from fleet_server.app import create_app
 from tests.fleet_server.test_labels import sample, send
 from tests.simulators.spoken_fleet import SpokenFleet
 
+BACKENDS = ("sqlite", "postgresql")
+
 
 @pytest.fixture
 def ref(fleet: SpokenFleet, repository: Any) -> ReleaseRef:

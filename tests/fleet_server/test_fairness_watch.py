@@ -11,6 +11,8 @@ from fleet_server.services.fairness import EVERY_MS
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import TARGET
 
+BACKENDS = ("sqlite", "postgresql")
+
 
 @pytest.fixture
 def ref(fleet: SpokenFleet, repository: Any) -> ReleaseRef:

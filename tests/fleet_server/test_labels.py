@@ -21,6 +21,8 @@ from fleet_server.storage import labels, predictions
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import CLASSES, DEFINITION, TARGET
 
+BACKENDS = ("sqlite", "postgresql")
+
 MINUTE = 60_000
 NUMBERS = count()
 
@@ -214,6 +216,6 @@ def test_a_server_that_starts_again_goes_on_with_waiting_labels(
     fleet: SpokenFleet, ref: ReleaseRef, tmp_path: Path
 ) -> None:
     fleet.services.labels.take([told("p-1", "tilt")], "clinic")
-    with SpokenFleet(tmp_path, fleet.clock) as again:
+    with SpokenFleet(fleet.config, fleet.clock) as again:
         send(again, sample(ref, again, "p-1"))
         assert sums(again, ref) == {("tilt", "still"): 1}

@@ -11,6 +11,8 @@ from fleet_server.services.retraining import LEASE_MS, Claimed, Result
 from fleet_server.storage import audit, journal
 from tests.simulators.spoken_fleet import SpokenFleet
 
+BACKENDS = ("sqlite", "postgresql")
+
 MODEL = "tiny-motion"
 
 

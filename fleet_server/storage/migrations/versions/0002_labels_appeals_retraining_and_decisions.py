@@ -1,0 +1,154 @@
+"""Labels appeals retraining and decisions."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0002"
+down_revision: str | None = "0001"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+
+def upgrade() -> None:
+    """Bring the schema up to this revision."""
+    op.create_table(
+        "appeals",
+        sa.Column("appeal", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("prediction", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("claimed", sa.String(length=256), nullable=True),
+        sa.Column("contact", sa.Text(), nullable=False),
+        sa.Column("opened_ms", sa.BigInteger(), nullable=False),
+        sa.Column("opened_by", sa.String(length=64), nullable=False),
+        sa.Column("decision", sa.Text(), nullable=False),
+        sa.Column("label", sa.String(length=256), nullable=True),
+        sa.Column("decided_ms", sa.BigInteger(), nullable=True),
+        sa.Column("decided_by", sa.String(length=64), nullable=True),
+        sa.Column("explanation", sa.Text(), nullable=False),
+        sa.Column("explained_ms", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("appeal"),
+    )
+    with op.batch_alter_table("appeals", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_appeals_prediction"), ["prediction"], unique=False)
+
+    op.create_table(
+        "audit",
+        sa.Column("entry", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.String(length=64), nullable=False),
+        sa.Column("role", sa.String(length=16), nullable=False),
+        sa.Column("action", sa.String(length=64), nullable=False),
+        sa.Column("subject", sa.String(length=256), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("previous", sa.String(length=64), nullable=False),
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("entry"),
+    )
+    with op.batch_alter_table("audit", schema=None) as batch_op:
+        batch_op.create_index("audit_of_subject", ["subject", "entry"], unique=False)
+
+    op.create_table(
+        "label_delays",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("bin", sa.Integer(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", "bin"),
+    )
+    op.create_table(
+        "label_figures",
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("what", sa.String(length=16), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "what"),
+    )
+    op.create_table(
+        "labels",
+        sa.Column("prediction", sa.String(length=64), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("label", sa.String(length=256), nullable=True),
+        sa.Column("known_ms", sa.BigInteger(), nullable=False),
+        sa.Column("received_ms", sa.BigInteger(), nullable=False),
+        sa.Column("told_by", sa.String(length=64), nullable=False),
+        sa.Column("latest", sa.Boolean(), nullable=False),
+        sa.Column("joined", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("prediction", "revision"),
+    )
+    with op.batch_alter_table("labels", schema=None) as batch_op:
+        batch_op.create_index("labels_waiting", ["joined", "latest", "received_ms"], unique=False)
+
+    op.create_table(
+        "outcomes",
+        sa.Column("day", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("policy", sa.String(length=16), nullable=False),
+        sa.Column("arm", sa.String(length=16), nullable=False),
+        sa.Column("slice", sa.String(length=160), nullable=False),
+        sa.Column("label", sa.String(length=256), nullable=False),
+        sa.Column("predicted", sa.String(length=256), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("day", "digest", "policy", "arm", "slice", "label", "predicted"),
+    )
+    op.create_table(
+        "predictions",
+        sa.Column("prediction", sa.String(length=64), nullable=False),
+        sa.Column("device", sa.String(length=64), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("target", sa.String(length=64), nullable=False),
+        sa.Column("arm", sa.String(length=16), nullable=False),
+        sa.Column("policy", sa.String(length=16), nullable=False),
+        sa.Column("slices", sa.JSON(), nullable=False),
+        sa.Column("predicted", sa.String(length=256), nullable=False),
+        sa.Column("confidence", sa.Float(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("received_ms", sa.BigInteger(), nullable=False),
+        sa.Column("told_by", sa.String(length=64), nullable=False),
+        sa.Column("sample", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("prediction"),
+    )
+    with op.batch_alter_table("predictions", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_predictions_received_ms"), ["received_ms"], unique=False
+        )
+        batch_op.create_index("predictions_with_sample", ["device", "received_ms"], unique=False)
+
+    op.create_table(
+        "retrain_policies",
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("every_days", sa.Float(), nullable=True),
+        sa.Column("on_drift", sa.Boolean(), nullable=False),
+        sa.Column("cooldown_days", sa.Float(), nullable=False),
+        sa.Column("automation", sa.String(length=16), nullable=False),
+        sa.Column("set_ms", sa.BigInteger(), nullable=False),
+        sa.Column("set_by", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("model"),
+    )
+    op.create_table(
+        "retrain_requests",
+        sa.Column("request", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("cause", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("alert", sa.Integer(), nullable=True),
+        sa.Column("automation", sa.String(length=16), nullable=False),
+        sa.Column("asked_ms", sa.BigInteger(), nullable=False),
+        sa.Column("asked_by", sa.String(length=64), nullable=False),
+        sa.Column("incumbent", sa.String(length=64), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("worker", sa.String(length=64), nullable=True),
+        sa.Column("lease", sa.String(length=64), nullable=True),
+        sa.Column("leased_until_ms", sa.BigInteger(), nullable=True),
+        sa.Column("progress", sa.Text(), nullable=False),
+        sa.Column("finished_ms", sa.BigInteger(), nullable=True),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("release", sa.String(length=128), nullable=True),
+        sa.Column("digest", sa.String(length=64), nullable=True),
+        sa.Column("gates", sa.JSON(), nullable=False),
+        sa.Column("rollout", sa.String(length=32), nullable=True),
+        sa.PrimaryKeyConstraint("request"),
+    )
+    with op.batch_alter_table("retrain_requests", schema=None) as batch_op:
+        batch_op.create_index("retraining_of_model", ["model", "state"], unique=False)
