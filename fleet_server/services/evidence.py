@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from edge_core.messages.telemetry import Arm
 from fleet_server.domain.cohort import Role
-from fleet_server.domain.evidence import Baseline, Cell, Evidence, Member
+from fleet_server.domain.evidence import METHOD, Baseline, Cell, Evidence, Member
 from fleet_server.domain.plan import Plan, StageKind
 from fleet_server.domain.rollout import known
 from fleet_server.storage import devices, journal, rollouts, windows
@@ -39,6 +39,7 @@ def gather(
         if device.slices.get(name) in values
     }
     return Evidence(
+        method=METHOD,
         cells=_cells(windows.cells_of(connection, row.rollout, row.stage), row, kind),
         baselines=_baselines(connection, row),
         members=list(members),

@@ -8,7 +8,7 @@ import pytest
 
 from fleet_server.domain.cohort import Role
 from fleet_server.domain.comparison import Figure
-from fleet_server.domain.evidence import Baseline, Cell, Evidence, Member
+from fleet_server.domain.evidence import METHOD, Baseline, Cell, Evidence, Member
 from fleet_server.domain.plan import Plan, Stage
 from fleet_server.domain.verdict import Verdict, judge
 
@@ -48,7 +48,12 @@ def members(role: Role, places: range, **facts: Any) -> list[Member]:
 
 def evidence(cells: list[Cell], people: list[Member], **changes: Any) -> Evidence:
     plain = Evidence(
-        cells=cells, members=people, slices=SIDES, elapsed_seconds=60.0, has_incumbent=True
+        method=METHOD,
+        cells=cells,
+        members=people,
+        slices=SIDES,
+        elapsed_seconds=60.0,
+        has_incumbent=True,
     )
     return msgspec.structs.replace(plain, **changes)
 

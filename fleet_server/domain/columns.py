@@ -1,0 +1,215 @@
+"""The cells of the evidence as arrays, so that 100,000 devices are judged in part of a second.
+
+One order for the same evidence and whole numbers in every count: windows that were merged in any
+order or grouping give the same arrays, and so the same numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from operator import attrgetter
+from typing import Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_core.messages.telemetry import Arm
+from fleet_server.domain.evidence import Baseline, Cell, Evidence, Member
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+ARMS: tuple[str, ...] = get_args(Arm)
+COUNTS = (
+    "rows",
+    "errors",
+    "right",
+    "wrong",
+    "both_right",
+    "only_active_right",
+    "only_shadow_right",
+    "both_wrong",
+    "scored",
+    "unusual",
+)
+_ROW = {name: place for place, name in enumerate(COUNTS)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Columns:
+    """Cells, one a place: n of them, of ``devices`` devices.
+
+    Some of the cells share the arrays of all N that they were taken from. A count that is negative
+    or no number at all is taken for 0.
+    """
+
+    devices: int
+    device: Int64
+    """[n], rising: which device."""
+    arm: Int64
+    """[n]: place in :data:`ARMS`."""
+    slice: Int64
+    """[n]: place in ``slices``."""
+    slices: list[str]
+    at: Int64
+    """[n], rising: places in the arrays of all cells."""
+    counts: Float64
+    """[10, N]: whole numbers, a row for each of :data:`COUNTS`."""
+    all_latency: Float64
+    """[N, bins]."""
+    before: Float64
+    """[2, N]: right and wrong rows of the incumbent on the device and slice before the stage."""
+    before_rate: float
+    """Share of right rows of the whole fleet before the stage."""
+    candidates: Bools
+    """[devices]: whose order is to serve the candidate."""
+    controls: Bools
+    """[devices]: the concurrent control."""
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> Self:
+        """Arrange, and add up cells of the same device, arm and slice."""
+        cells, members = evidence.cells, evidence.members
+        names = sorted({cell.device for cell in cells} | {member.device for member in members})
+        slices = sorted({cell.slice for cell in cells})
+        place = {name: number for number, name in enumerate(names)}
+        device = _places(cells, "device", place)
+        slice_ = _places(cells, "slice", {name: number for number, name in enumerate(slices)})
+        arm = _places(cells, "arm", {name: number for number, name in enumerate(ARMS)})
+        values = chain.from_iterable(map(attrgetter(*COUNTS), cells))
+        counts = np.fromiter(values, np.float64, len(cells) * len(COUNTS))
+        found = cls(
+            devices=len(names),
+            device=device,
+            arm=arm,
+            slice=slice_,
+            slices=slices,
+            at=np.arange(len(cells)),
+            counts=_true(counts.reshape(len(cells), len(COUNTS)).T),
+            all_latency=_latency(cells),
+            before=np.zeros((2, len(cells))),
+            before_rate=_rate(evidence.baselines),
+            candidates=_of_role(members, place, "candidate"),
+            controls=_of_role(members, place, "control"),
+        )
+        return found._merged()._with_before(evidence.baselines, place)
+
+    def __getitem__(self, name: str) -> Float64:
+        """One of :data:`COUNTS`, float64 [n]."""
+        found: Float64 = self.counts[_ROW[name]][self.at]
+        return found
+
+    @property
+    def latency(self) -> Float64:
+        """Rows by bin, float64 [n, bins]."""
+        return self.all_latency[self.at]
+
+    @property
+    def known(self) -> Float64:
+        """Right and wrong rows of the incumbent before the stage, float64 [2, n]."""
+        return self.before[:, self.at]
+
+    @property
+    def labelled(self) -> Float64:
+        """Rows with a label, float64 [n]."""
+        return self["right"] + self["wrong"]
+
+    @property
+    def pairs(self) -> Float64:
+        """Labelled rows that both releases answered, float64 [n]."""
+        alike = self["both_right"] + self["both_wrong"]
+        return alike + self["only_active_right"] + self["only_shadow_right"]
+
+    def take(self, chosen: Bools) -> Self:
+        """Some of the cells; devices keep their places."""
+        return replace(
+            self,
+            device=self.device[chosen],
+            arm=self.arm[chosen],
+            slice=self.slice[chosen],
+            at=self.at[chosen],
+        )
+
+    def is_arm(self, arm: str) -> Bools:
+        """Which cells are of an arm, [n]."""
+        found: Bools = self.arm == ARMS.index(arm)
+        return found
+
+    def of_arm(self, arm: str) -> Self:
+        """Cells of one arm."""
+        return self.take(self.is_arm(arm))
+
+    def within(self, name: str) -> Self:
+        """Cells of a declared slice value, ``name=value``."""
+        inside = np.array([name in key.split(",") for key in self.slices], bool)
+        return self.take(inside[self.slice])
+
+    def by_device(self, values: Float64) -> Float64:
+        """Sum values of cells, [n], by device, [devices]."""
+        return np.bincount(self.device, values, self.devices).astype(np.float64, copy=False)
+
+    def _merged(self) -> Self:
+        order = np.lexsort((self.arm, self.slice, self.device))
+        keys = np.stack([self.device, self.slice, self.arm])[:, order]
+        if not keys.size:
+            return self
+        first = np.flatnonzero(np.r_[True, np.any(keys[:, 1:] != keys[:, :-1], axis=0)])
+        return replace(
+            self,
+            device=keys[0, first],
+            slice=keys[1, first],
+            arm=keys[2, first],
+            at=np.arange(len(first)),
+            counts=np.add.reduceat(self.counts[:, order], first, axis=1),
+            all_latency=np.add.reduceat(self.all_latency[order], first, axis=0),
+            before=self.before[:, first],
+        )
+
+    def _with_before(self, baselines: Sequence[Baseline], place: dict[str, int]) -> Self:
+        """Look up each cell's baseline; of two for the same device and slice the last counts."""
+        slices = {name: number for number, name in enumerate(self.slices)}
+        keys = {
+            place[entry.device] * len(slices) + slices[entry.slice]: number
+            for number, entry in enumerate(baselines)
+            if entry.device in place and entry.slice in slices
+        }
+        if not keys:
+            return self
+        known = np.array(sorted(keys))
+        own = self.device * len(slices) + self.slice
+        near = np.minimum(np.searchsorted(known, own), len(known) - 1)
+        rows = [(baselines[keys[key]].right, baselines[keys[key]].wrong) for key in known.tolist()]
+        values = _true(np.array(rows, np.float64).T)
+        return replace(self, before=np.where(known[near] == own, values[:, near], 0.0))
+
+
+def _latency(cells: Sequence[Cell]) -> Float64:
+    sizes = np.fromiter((len(cell.latency) for cell in cells), np.int64, len(cells))
+    bins = int(sizes.max(initial=0))
+    found = np.zeros((len(cells), bins))
+    values = chain.from_iterable(cell.latency for cell in cells)
+    found[np.arange(bins) < sizes[:, None]] = np.fromiter(values, np.float64, int(sizes.sum()))
+    return _true(found)
+
+
+def _places(cells: Sequence[Cell], name: str, place: dict[str, int]) -> Int64:
+    found = map(place.__getitem__, map(attrgetter(name), cells))
+    return np.fromiter(found, np.int64, len(cells))
+
+
+def _of_role(members: Sequence[Member], place: dict[str, int], role: str) -> Bools:
+    found = np.zeros(len(place), bool)
+    found[[place[member.device] for member in members if member.role == role]] = True
+    return found
+
+
+def _true(counts: Float64) -> Float64:
+    """Counts as they can be."""
+    return np.where(np.isfinite(counts) & (counts > 0), counts, 0.0)
+
+
+def _rate(baselines: Sequence[Baseline]) -> float:
+    right = float(_true(np.array([entry.right for entry in baselines], np.float64)).sum())
+    wrong = float(_true(np.array([entry.wrong for entry in baselines], np.float64)).sum())
+    return right / (right + wrong) if right + wrong else 0.5
