@@ -86,14 +86,14 @@ class Columns:
             slice=slice_,
             slices=slices,
             at=np.arange(len(cells)),
-            counts=_true(counts.reshape(len(cells), len(COUNTS)).T),
+            counts=counts.reshape(len(cells), len(COUNTS)).T,
             all_latency=_latency(cells),
             before=np.zeros((2, len(cells))),
             before_rate=_rate(evidence.baselines),
             candidates=_of_role(members, place, "candidate"),
             controls=_of_role(members, place, "control"),
         )
-        return found._merged()._with_before(evidence.baselines, place)
+        return found.sound()._merged()._with_before(evidence.baselines, place)
 
     def __getitem__(self, name: str) -> Float64:
         """One of :data:`COUNTS`, float64 [n]."""
@@ -120,6 +120,15 @@ class Columns:
         """Labelled rows that both releases answered, float64 [n]."""
         alike = self["both_right"] + self["both_wrong"]
         return alike + self["only_active_right"] + self["only_shadow_right"]
+
+    def sound(self) -> Self:
+        """With 0 for what is no count."""
+        return replace(
+            self,
+            counts=_true(self.counts),
+            all_latency=_true(self.all_latency),
+            before=_true(self.before),
+        )
 
     def take(self, chosen: Bools) -> Self:
         """Some of the cells; devices keep their places."""
@@ -190,7 +199,7 @@ def _latency(cells: Sequence[Cell]) -> Float64:
     found = np.zeros((len(cells), bins))
     values = chain.from_iterable(cell.latency for cell in cells)
     found[np.arange(bins) < sizes[:, None]] = np.fromiter(values, np.float64, int(sizes.sum()))
-    return _true(found)
+    return found
 
 
 def _places(cells: Sequence[Cell], name: str, place: dict[str, int]) -> Int64:

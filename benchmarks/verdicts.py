@@ -1,0 +1,340 @@
+"""How often verdicts are right, and how soon, beside the tests that one would write first.
+
+Whole fleets are drawn (``benchmarks/verdict_fleets``): devices differ, wander, have days and
+nights, repeat themselves, and label late. The server's own ``judge_cells`` decides; at one look of
+each scenario it is held against ``judge`` on the same evidence, stored and read again.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.verdict_fleets import bad_data, peers
+from benchmarks.verdict_fleets.fleet import Fleet, World, as_evidence
+from benchmarks.verdict_fleets.scenarios import PLAN, SCENARIOS, SHADOW, WORSE_2, WORSE_5, Scenario
+from fleet_server.domain.evidence import Evidence
+from fleet_server.domain.plan import Plan, Stage
+from fleet_server.domain.verdict import judge, judge_cells
+
+OUT = Path(__file__).parents[1] / "build" / "verdicts.json"
+RUNS = 2000
+CHUNK = 50
+"""Runs that a process takes at once."""
+OURS = "ours"
+TRAFFIC = (60.0, 200.0, 600.0, 2000.0)
+"""Rows of a device-hour."""
+
+
+class Ended(NamedTuple):
+    """How one run ended under one test."""
+
+    outcome: str
+    minutes: int
+
+
+def minutes_of(hours: int) -> list[int]:
+    """When one looks: every minute at first, then ever more rarely, by a twelfth of the time."""
+    found = [1]
+    while found[-1] < hours * 60:
+        found.append(found[-1] + max(1, found[-1] // 12))
+    return [minute for minute in found if minute >= 2]
+
+
+def tests_of(stage: Stage, plan: Plan, world: World, minutes: list[int]) -> dict[str, Any]:
+    """The peers of one stage."""
+    arm = world.devices * (1.0 if stage.kind == "shadow" else stage.share)
+    due = peers.horizon(stage, plan, arm * world.rows_per_hour / 60, world.label_minutes)
+    near = min(minutes, key=lambda minute: abs(minute - due))
+    spaced = [
+        min(minutes, key=lambda m: abs(m - near * k / peers.GROUP_LOOKS)) for k in range(1, 9)
+    ]
+    return {
+        "z at every look": peers.Every(stage, plan, overlap=1.0),
+        "z, rows/5": peers.Every(stage, plan, overlap=plan.rows_per_observation),
+        "fixed horizon": peers.Fixed(stage, plan, near),
+        "O'Brien-Fleming": peers.Group(stage, plan, sorted(set(spaced))),
+    }
+
+
+def run_stage(
+    fleet: Fleet, stage: Stage, plan: Plan, hours: int, *, alone: bool
+) -> dict[str, Ended]:
+    """Take a fleet through one stage under every test at once."""
+    minutes = minutes_of(hours)
+    tests: dict[str, Any] = tests_of(stage, plan, fleet.world, minutes) if alone else {}
+    ended: dict[str, Ended] = {}
+    for look in fleet.looks(stage, minutes):
+        if OURS not in ended:
+            verdict = judge_cells(stage, plan, look.evidence, look.cells)
+            if verdict.decision != "hold":
+                ended[OURS] = Ended(verdict.decision, look.minute)
+        for name, test in tests.items():
+            outcome = test.at(look) if name not in ended else "hold"
+            if outcome != "hold":
+                ended[name] = Ended(outcome, look.minute)
+        # The others are followed until ours has decided and the fixed horizon has passed.
+        if OURS in ended and (not tests or look.minute >= tests["fixed horizon"].minute):
+            break
+    last = minutes[-1]
+    return {name: ended.get(name, Ended("open", last)) for name in (OURS, *tests)}
+
+
+def run(scenario: Scenario, plan: Plan, seed: int) -> dict[str, Ended]:
+    """One fleet through all stages of a scenario; it goes on to the next when ours promotes."""
+    fleet = Fleet(scenario.world, np.random.default_rng(seed), paired=scenario.paired)
+    alone = len(scenario.stages) == 1
+    spent, found = 0, {}
+    for stage in scenario.stages:
+        found = run_stage(fleet, stage, plan, scenario.hours, alone=alone)
+        spent += found[OURS].minutes
+        if found[OURS].outcome != "promote":
+            break
+    return found if alone else {OURS: Ended(found[OURS].outcome, spent)}
+
+
+def replayed(scenario: Scenario, plan: Plan) -> None:
+    """Judge one look as the server does, from stored evidence; raise where it differs."""
+    stage = scenario.stages[0]
+    fleet = Fleet(scenario.world, np.random.default_rng(1), paired=scenario.paired)
+    (look,) = fleet.looks(stage, [40])
+    stored = msgspec.json.encode(as_evidence(look, fleet))
+    again = judge(stage, plan, msgspec.json.decode(stored, type=Evidence))
+    if again != judge_cells(stage, plan, look.evidence, look.cells):
+        raise AssertionError(f"{scenario.name}: stored evidence is judged differently")
+
+
+def batch(work: tuple[Scenario, Plan, range]) -> list[dict[str, Ended]]:
+    """A few runs; for one process."""
+    scenario, plan, seeds = work
+    return [run(scenario, plan, seed) for seed in seeds]
+
+
+def damaged(work: tuple[Stage, str, range]) -> list[str]:
+    """Verdicts on evidence that proves nothing; for one process."""
+    stage, kind, seeds = work
+    return [bad_data.verdicts(stage, PLAN, kind, seed) for seed in seeds]
+
+
+class Line(NamedTuple):
+    """One scenario under every test."""
+
+    scenario: Scenario
+    runs: list[dict[str, Ended]]
+
+    def share(self, name: str) -> float:
+        """Of runs that ended as the scenario watches for."""
+        return sum(run[name].outcome == self.scenario.watched for run in self.runs) / len(self.runs)
+
+    def times(self, name: str) -> tuple[float, float] | None:
+        """Median and 95th percentile of the minutes, undecided runs counted as late as can be."""
+        if name not in self.runs[0]:
+            return None
+        watched = self.scenario.watched
+        found = [run[name].minutes if run[name].outcome == watched else np.inf for run in self.runs]
+        low, high = (float(v) for v in np.percentile(found, [50, 95], method="higher"))
+        return low, high
+
+    def met(self) -> bool | None:
+        """Whether the goal is met; none where there is none."""
+        if self.scenario.most is not None:
+            return self.share(OURS) <= self.scenario.most
+        if self.scenario.within is not None:
+            found = self.times(OURS)
+            return found is not None and found[0] <= self.scenario.within
+        return None
+
+
+def measure(
+    pool: Any, scenarios: Sequence[Scenario], plan_of: Callable[[Scenario], Plan], runs: int
+) -> Iterator[Line]:
+    """Run scenario by scenario; progress goes to stderr."""
+    for scenario in scenarios:
+        started = time.monotonic()
+        replayed(scenario, plan_of(scenario))
+        seeds = range(max(CHUNK, runs // scenario.every))
+        parts = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
+        work = [(scenario, plan_of(scenario), part) for part in parts]
+        found: list[dict[str, Ended]] = []
+        for part in pool.imap(batch, work):
+            found += part
+            print(f"\r{scenario.name}: {len(found)}", end="", file=sys.stderr, flush=True)
+        print(f"  {time.monotonic() - started:.0f} s", file=sys.stderr)
+        yield Line(scenario, found)
+
+
+def shown(line: Line, name: str) -> str:
+    """Share, or share and time."""
+    if name not in line.runs[0]:
+        return "-"
+    share = f"{line.share(name):.1%}"
+    if line.scenario.most is not None:
+        return share
+    times = line.times(name)
+    assert times is not None
+    low, high = (f"{value:.0f}" if np.isfinite(value) else "never" for value in times)
+    return f"{share}, {low} min ({high})"
+
+
+def ratio(line: Line) -> str:
+    """Mistakes of the z-test at every look by ours; or time of the fixed horizon by ours."""
+    if len(line.scenario.stages) > 1:
+        return "-"
+    if line.scenario.most is not None:
+        ours, theirs = line.share(OURS), line.share("z at every look")
+        return f"{theirs / ours:.0f}x" if ours else ("-" if not theirs else "none of ours")
+    ours_at, fixed_at = line.times(OURS), line.times("fixed horizon")
+    assert ours_at is not None and fixed_at is not None
+    return f"{fixed_at[0] / ours_at[0]:.1f}x" if np.isfinite(fixed_at[0]) else "-"
+
+
+NAMES = (OURS, "z at every look", "z, rows/5", "fixed horizon", "O'Brien-Fleming")
+
+
+def goal(scenario: Scenario) -> str:
+    """In words."""
+    if scenario.most is not None:
+        return f"<= {scenario.most:.0%}"
+    return f"<= {scenario.within} min" if scenario.within else ""
+
+
+def table_of(lines: Sequence[Line]) -> Table:
+    """One row a scenario."""
+    table = Table(title="share of runs; where time counts, median and (95th percentile) minutes")
+    for column in ("scenario", "runs", *NAMES, "ratio", "goal", "met"):
+        table.add_column(column)
+    for line in lines:
+        met = {None: "", True: "yes", False: "NO"}[line.met()]
+        cells = [shown(line, name) for name in NAMES]
+        number = str(len(line.runs))
+        table.add_row(line.scenario.name, number, *cells, ratio(line), goal(line.scenario), met)
+    return table
+
+
+def by_traffic(pool: Any, runs: int) -> Iterator[tuple[float, Line]]:
+    """How soon a worse release is seen in the shadow, at other row rates."""
+    for rows in TRAFFIC:
+        for world, points in ((WORSE_5, 5), (WORSE_2, 2)):
+            changed = World(**(_fields(world) | {"rows_per_hour": rows}))
+            scenario = Scenario(
+                name=f"{rows:.0f} rows an hour: {points} points worse, seen",
+                world=changed,
+                stages=(SHADOW,),
+                watched="rollback",
+                hours=24,
+            )
+            for line in measure(pool, [scenario], lambda _: PLAN, runs):
+                yield rows, line
+
+
+def _fields(world: World) -> dict[str, Any]:
+    return {name: getattr(world, name) for name in world.__dataclass_fields__}
+
+
+def proves_nothing(pool: Any, runs: int) -> dict[str, int]:
+    """Kind of stage and damage -> verdicts other than hold."""
+    found = {}
+    for stage in PLAN.stages:
+        for kind in bad_data.KINDS:
+            seeds = range(runs)
+            parts = [seeds[start : start + CHUNK] for start in range(0, runs, CHUNK)]
+            results = pool.imap(damaged, [(stage, kind, part) for part in parts])
+            decisions = [decision for part in results for decision in part]
+            found[f"{stage.kind}, {kind}"] = sum(decision != "hold" for decision in decisions)
+    return found
+
+
+def conditions(runs: int) -> dict[str, Any]:
+    """What the figures hold for."""
+    world = World()
+    return {
+        "runs": runs,
+        "devices": world.devices,
+        "traffic": f"{world.rows_per_hour:.0f} labelled rows a device-hour (by day more, by night "
+        f"less), labels {world.label_minutes} min late",
+        "world": _fields(world),
+        "plan": msgspec.to_builtins(PLAN),
+        "looks": "every minute, later at each twelfth of the time passed",
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, numpy {np.__version__}",
+    }
+
+
+def record(line: Line) -> dict[str, Any]:
+    """For the JSON file."""
+    return {
+        "scenario": line.scenario.name,
+        "runs": len(line.runs),
+        "goal": goal(line.scenario),
+        "met": line.met(),
+        "tests": {
+            name: {
+                "share": line.share(name),
+                "minutes": line.times(name),
+                "outcomes": {
+                    outcome: sum(run[name].outcome == outcome for run in line.runs)
+                    for outcome in ("promote", "rollback", "open")
+                },
+            }
+            for name in line.runs[0]
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--only", default="", help="scenarios whose name contains this")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    console = Console(width=200)
+    started = time.monotonic()
+    chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        lines = list(measure(pool, chosen, lambda s: plan_of(s), options.runs))
+        console.print(table_of(lines))
+        traffic: list[tuple[float, Line]] = []
+        nothing: dict[str, int] = {}
+        if not options.only:
+            traffic = list(by_traffic(pool, max(CHUNK, options.runs // 10)))
+            console.print(table_of([line for _, line in traffic]))
+            nothing = proves_nothing(pool, options.runs)
+            console.print(
+                f"verdicts on data that proves nothing, of {options.runs} each: {nothing}"
+            )
+    known = conditions(options.runs)
+    console.print_json(msgspec.json.encode(known).decode())
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(
+        json.dumps(
+            {
+                "conditions": known,
+                "lines": [record(line) for line in lines],
+                "traffic": [record(line) for _, line in traffic],
+                "nothing": nothing,
+            },
+            indent=1,
+        ).replace("Infinity", "null")
+    )
+    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+def plan_of(scenario: Scenario) -> Plan:
+    """The plan whose stages a scenario goes through."""
+    return Plan(stages=list(scenario.stages), metrics=PLAN.metrics)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    main()
