@@ -145,7 +145,7 @@ class Fleet:
 
 
 class _Drawn(NamedTuple):
-    """Sums of outcomes since the stage began: float64 [devices, minutes, 4] from minute ``since``."""
+    """Sums of outcomes since the stage began: float64 [devices, minutes, 4], from ``since`` on."""
 
     since: int
     sums: Float64

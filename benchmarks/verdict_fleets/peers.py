@@ -6,7 +6,7 @@ are two-proportion tests of candidate against control. Rows are discounted for o
 """
 
 import math
-from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -106,11 +106,9 @@ def horizon(stage: Stage, plan: Plan, rows_per_minute: float, wait: int) -> int:
     return wait + math.ceil(observations * plan.rows_per_observation / rows_per_minute)
 
 
+@lru_cache
 def _obrien_fleming(looks: int, alpha: float) -> float:
     """Critical value at the last of equally spaced looks, one-sided, by simulation."""
     rng = np.random.default_rng(0)
     walks = rng.normal(size=(200_000, looks)).cumsum(axis=1) / math.sqrt(looks)
     return float(np.quantile(walks.max(axis=1), 1 - alpha))
-
-
-Judge = Callable[[Look], Outcome]

@@ -3,20 +3,22 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from benchmarks.verdict_fleets.fleet import World
 from fleet_server.domain.plan import DEFAULT_PLAN, Metric, Metrics, Plan, Stage
 
 Watched = Literal["rollback", "promote"]
 
 WATCHFUL = Metrics(
-    accuracy=Metric(margin=0.005, allowed=0.02), slices=Metric(margin=0.02, allowed=0.04)
+    accuracy=Metric(margin=0.0025, allowed=0.02), slices=Metric(margin=0.02, allowed=0.04)
 )
 """Margins with which the goals are measured."""
 SHADOW = Stage(kind="shadow", share=1.0, min_seconds=600)
 HALF = Stage(kind="canary", share=0.5, min_seconds=600)
 TENTH = Stage(kind="canary", share=0.1, min_seconds=600)
-PLAN = Plan(stages=[SHADOW, HALF], metrics=WATCHFUL)
-WHOLE = Plan(stages=DEFAULT_PLAN.stages, metrics=WATCHFUL)
+PLAN = Plan(stages=[SHADOW, HALF], metrics=WATCHFUL, rows_per_observation=3.0)
+LONG = 24 * 3600.0
 HOUR = 60
 EQUAL = World()
 WORSE_2, WORSE_3, WORSE_5, BETTER_3 = (
@@ -54,6 +56,7 @@ def _stage(name: str, stage: Stage, hours: int) -> list[Scenario]:
         watched: Watched,
         most: float | None = None,
         within: int | None = None,
+        every: int = 1,
     ) -> Scenario:
         return Scenario(
             name=f"{name}: {what}",
@@ -63,6 +66,7 @@ def _stage(name: str, stage: Stage, hours: int) -> list[Scenario]:
             most=most,
             within=within,
             hours=hours,
+            every=every,
         )
 
     return [
@@ -71,12 +75,12 @@ def _stage(name: str, stage: Stage, hours: int) -> list[Scenario]:
         line("3 points worse, promoted", WORSE_3, "promote", most=0.02),
         line("5 points worse, seen", WORSE_5, "rollback", within=30),
         line("2 points worse, seen", WORSE_2, "rollback", within=180),
-        line("10 points worse on a fifth, same average, seen", HIDDEN, "rollback"),
-        line("3 points better, promoted", BETTER_3, "promote"),
+        line("10 points worse on a fifth, same average, seen", HIDDEN, "rollback", every=4),
+        line("3 points better, promoted", BETTER_3, "promote", every=4),
     ]
 
 
-def _lies(name: str, stage: Stage) -> list[Scenario]:
+def _attacks(name: str, stage: Stage) -> list[Scenario]:
     return [
         Scenario(
             name=f"{name}: equal, one device says always wrong",
@@ -84,6 +88,7 @@ def _lies(name: str, stage: Stage) -> list[Scenario]:
             stages=(stage,),
             watched="rollback",
             most=0.02,
+            every=8,
         ),
         Scenario(
             name=f"{name}: 3 points worse, one device says always right",
@@ -91,15 +96,25 @@ def _lies(name: str, stage: Stage) -> list[Scenario]:
             stages=(stage,),
             watched="promote",
             most=0.02,
+            every=8,
+        ),
+        Scenario(
+            name=f"{name}: equal, looked at for a day",
+            world=EQUAL,
+            stages=(msgspec.structs.replace(stage, min_seconds=LONG),),
+            watched="rollback",
+            most=0.02,
+            hours=23,
+            every=4 if stage.kind == "shadow" else 8,
         ),
     ]
 
 
 SCENARIOS: list[Scenario] = [
     *_stage("shadow", SHADOW, 6),
-    *_lies("shadow", SHADOW),
+    *_attacks("shadow", SHADOW),
     *_stage("canary of half", HALF, 6),
-    *_lies("canary of half", HALF),
+    *_attacks("canary of half", HALF),
     Scenario(
         name="canary of half, no pairs: equal, rolled back",
         world=EQUAL,
@@ -107,7 +122,7 @@ SCENARIOS: list[Scenario] = [
         watched="rollback",
         most=0.02,
         paired=False,
-        every=4,
+        every=10,
     ),
     Scenario(
         name="canary of half, no pairs: equal, and the world gets harder",
@@ -116,7 +131,7 @@ SCENARIOS: list[Scenario] = [
         watched="rollback",
         most=0.02,
         paired=False,
-        every=4,
+        every=10,
     ),
     Scenario(
         name="canary of half, no pairs: 5 points worse, seen",
@@ -124,7 +139,7 @@ SCENARIOS: list[Scenario] = [
         stages=(HALF,),
         watched="rollback",
         paired=False,
-        every=4,
+        every=10,
     ),
     Scenario(
         name="canary of a tenth: 5 points worse, seen",
@@ -132,6 +147,7 @@ SCENARIOS: list[Scenario] = [
         stages=(TENTH,),
         watched="rollback",
         hours=24,
+        every=4,
     ),
     Scenario(
         name="canary of a tenth: 2 points worse, seen",
@@ -139,17 +155,17 @@ SCENARIOS: list[Scenario] = [
         stages=(TENTH,),
         watched="rollback",
         hours=24,
-        every=4,
+        every=10,
     ),
     *(
         Scenario(
             name=f"shadow, canary of a tenth, ramp to half: {what}",
             world=world,
-            stages=tuple(WHOLE.stages),
+            stages=tuple(DEFAULT_PLAN.stages),
             watched=watched,
             most=most,
             hours=24,
-            every=10,
+            every=20,
         )
         for what, world, watched, most in (
             ("equal, rolled back", EQUAL, "rollback", 0.02),

@@ -126,5 +126,5 @@ def _log_mean_exp(values: Float64) -> float:
 def _log_mean_exps(values: Float64) -> Float64:
     """Over the first axis, without overflow."""
     top = values.max(axis=0)
-    mean: Float64 = np.log(np.exp(values - top).mean(axis=0)) + top
+    mean: Float64 = np.log(np.exp(values - top).sum(axis=0) / len(values)) + top
     return mean
