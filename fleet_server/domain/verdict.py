@@ -65,8 +65,8 @@ def judge_cells(stage: Stage, plan: Plan, evidence: Evidence, cells: Columns) ->
     overall = figures[0]
     return Verdict(
         decision="promote",
-        reason=f"not worse by more than {overall.allowed:.1%} on {overall.rows} labelled rows of "
-        f"{overall.devices} devices (e-value {overall.e_not_worse:.3g}, "
+        reason=f"not worse by more than {_percent(overall.allowed)} on {overall.rows} "
+        f"labelled rows of {overall.devices} devices (e-value {overall.e_not_worse:.3g}, "
         f"difference {overall.estimate or 0:+.1%})",
         evidence=figures,
     )
@@ -227,10 +227,14 @@ def _too_early(stage: Stage, evidence: Evidence) -> bool:
 def _worse(figure: Figure) -> str:
     where = f" on {figure.slice}" if figure.slice else ""
     return (
-        f"{figure.metric} is worse by more than {figure.margin:.1%}{where}: difference "
+        f"{figure.metric} is worse by more than {_percent(figure.margin)}{where}: difference "
         f"{figure.estimate or 0:+.1%} on {figure.rows} rows of {figure.devices} devices "
         f"(e-value {figure.e_worse:.3g}, needed {figure.worse_at:.3g})"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if math.isclose(share, round(share, 3)) else f"{share:.2%}"
 
 
 def _hurt_most(whole: Figure, figures: Sequence[Figure]) -> str:

@@ -40,7 +40,12 @@ def gather(
     }
     return Evidence(
         method=METHOD,
-        cells=_cells(windows.cells_of(connection, row.rollout, row.stage), row, kind),
+        cells=_cells(
+            windows.cells_of(connection, row.rollout, row.stage),
+            row,
+            kind,
+            {member.device for member in members if member.role == "candidate"},
+        ),
         baselines=_baselines(connection, row),
         members=list(members),
         slices=sorted(present),
@@ -112,18 +117,29 @@ def _refused(
     return failed and (refusal is not None or device.active != wish.active)
 
 
-def _cells(found: dict[CellKey, CellCounts], row: StoredRollout, kind: StageKind) -> list[Cell]:
+def _cells(
+    found: dict[CellKey, CellCounts],
+    row: StoredRollout,
+    kind: StageKind,
+    candidates: set[str],
+) -> list[Cell]:
     """Cells whose release is the one that its arm stands for in this kind of stage.
 
     Labels of an earlier stage come late and are left out: there, the arm ``shadow`` was another
-    release.
+    release. A baseline answers in the place of the release that the device should run.
     """
-    release_of: dict[Arm, str | None] = {
+    release_of: dict[str, str | None] = {
         "candidate": row.digest,
         "shadow": row.digest if kind == "shadow" else row.incumbent,
         "control": row.incumbent,
         "incumbent": row.incumbent,
     }
+
+    def stands_for(key: CellKey) -> str | None:
+        if key.arm == "fallback":
+            return row.digest if key.device in candidates else row.incumbent
+        return release_of.get(key.arm, "")
+
     return [
         Cell(
             device=key.device,
@@ -138,9 +154,11 @@ def _cells(found: dict[CellKey, CellCounts], row: StoredRollout, kind: StageKind
             only_active_right=counts.only_active_right,
             only_shadow_right=counts.only_shadow_right,
             both_wrong=counts.both_wrong,
+            scored=counts.scored,
+            unusual=counts.unusual,
         )
         for key, counts in sorted(found.items())
-        if key.digest == release_of.get(msgspec.convert(key.arm, Arm), "")
+        if key.digest == stands_for(key)
     ]
 
 

@@ -43,6 +43,8 @@ class CellCounts(msgspec.Struct, kw_only=True):
     only_active_right: int = 0
     only_shadow_right: int = 0
     both_wrong: int = 0
+    scored: int = 0
+    unusual: int = 0
 
     def merge(self, other: "CellCounts") -> None:
         """Add another cell's counts."""
