@@ -32,6 +32,7 @@ OUT = Path(__file__).parents[1] / "build" / "verdicts.json"
 RUNS = 2000
 CHUNK = 50
 """Runs that a process takes at once."""
+MANY = 100_000
 OURS = "ours"
 TRAFFIC = (60.0, 200.0, 600.0, 2000.0)
 """Rows of a device-hour."""
@@ -223,7 +224,7 @@ def table_of(lines: Sequence[Line]) -> Table:
     return table
 
 
-def by_traffic(pool: Any, runs: int) -> Iterator[tuple[float, Line]]:
+def by_traffic(pool: Any, runs: int) -> Iterator[Line]:
     """How soon a worse release is seen in the shadow, at other row rates."""
     for rows in TRAFFIC:
         for world, points in ((WORSE_5, 5), (WORSE_2, 2)):
@@ -235,8 +236,7 @@ def by_traffic(pool: Any, runs: int) -> Iterator[tuple[float, Line]]:
                 watched="rollback",
                 hours=24,
             )
-            for line in measure(pool, [scenario], lambda _: PLAN, runs):
-                yield rows, line
+            yield from measure(pool, [scenario], plan_of, runs)
 
 
 def _fields(world: World) -> dict[str, Any]:
@@ -254,6 +254,40 @@ def proves_nothing(pool: Any, runs: int) -> dict[str, int]:
             decisions = [decision for part in results for decision in part]
             found[f"{stage.kind}, {kind}"] = sum(decision != "hold" for decision in decisions)
     return found
+
+
+def at_scale() -> dict[str, float]:
+    """Seconds from stored evidence of many devices to the verdict, the better of three."""
+    found = {}
+    for stage in PLAN.stages:
+        fleet = Fleet(World(devices=1000), np.random.default_rng(0))
+        (look,) = fleet.looks(stage, [40])
+        seen = many(as_evidence(look, fleet), MANY // 1000)
+        seconds = []
+        for _ in range(3):
+            started = time.perf_counter()
+            judge(stage, PLAN, seen)
+            seconds.append(time.perf_counter() - started)
+        found[f"{stage.kind}, {MANY} devices"] = round(min(seconds), 3)
+    return found
+
+
+def many(seen: Evidence, times: int) -> Evidence:
+    """The same devices so many times, under other names."""
+
+    def named(parts: Sequence[Any]) -> list[Any]:
+        return [
+            msgspec.structs.replace(part, device=f"{part.device}-{copy}")
+            for copy in range(times)
+            for part in parts
+        ]
+
+    return msgspec.structs.replace(
+        seen,
+        cells=named(seen.cells),
+        members=named(seen.members),
+        baselines=named(seen.baselines),
+    )
 
 
 def conditions(runs: int) -> dict[str, Any]:
@@ -302,33 +336,32 @@ def main() -> None:
     console = Console(width=200)
     started = time.monotonic()
     chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
+    result: dict[str, Any] = {"conditions": conditions(options.runs), "lines": [], "traffic": []}
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        lines = list(measure(pool, chosen, lambda s: plan_of(s), options.runs))
+        lines = []
+        for line in measure(pool, chosen, plan_of, options.runs):
+            lines.append(line)
+            # What is measured so far is kept, however the rest goes.
+            result["lines"].append(record(line))
+            write(result)
         console.print(table_of(lines))
-        traffic: list[tuple[float, Line]] = []
-        nothing: dict[str, int] = {}
         if not options.only:
             traffic = list(by_traffic(pool, max(CHUNK, options.runs // 20)))
-            console.print(table_of([line for _, line in traffic]))
-            nothing = proves_nothing(pool, max(CHUNK, options.runs // 4))
-            console.print(
-                f"verdicts on data that proves nothing, of {options.runs} each: {nothing}"
-            )
-    known = conditions(options.runs)
-    console.print_json(msgspec.json.encode(known).decode())
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(
-        json.dumps(
-            {
-                "conditions": known,
-                "lines": [record(line) for line in lines],
-                "traffic": [record(line) for _, line in traffic],
-                "nothing": nothing,
-            },
-            indent=1,
-        ).replace("Infinity", "null")
-    )
+            console.print(table_of(traffic))
+            result["traffic"] = [record(line) for line in traffic]
+            result["nothing"] = proves_nothing(pool, max(CHUNK, options.runs // 4))
+            console.print(f"verdicts from data that proves nothing: {result['nothing']}")
+            result["at_scale"] = at_scale()
+            console.print(f"seconds for one verdict: {result['at_scale']}")
+    write(result)
+    console.print_json(msgspec.json.encode(result["conditions"]).decode())
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+def write(result: dict[str, Any]) -> None:
+    """Keep what was measured; never is no number in JSON."""
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(result, indent=1).replace("Infinity", "null"))
 
 
 def plan_of(scenario: Scenario) -> Plan:

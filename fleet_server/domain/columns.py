@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
-from typing import Self, get_args
+from typing import NamedTuple, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_core.messages.telemetry import Arm
 from fleet_server.domain.evidence import Baseline, Cell, Evidence, Member
+from fleet_server.domain.packed_cells import PackedCells
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -33,6 +34,7 @@ COUNTS = (
     "scored",
     "unusual",
 )
+NO_CELLS = PackedCells.of([], [], [], {}, np.zeros((0, 0), np.int64))
 _ROW = {name: place for place, name in enumerate(COUNTS)}
 
 
@@ -70,25 +72,21 @@ class Columns:
     @classmethod
     def of(cls, evidence: Evidence) -> Self:
         """Arrange, and add up cells of the same device, arm and slice."""
-        cells, members = evidence.cells, evidence.members
-        names = sorted({cell.device for cell in cells} | {member.device for member in members})
-        slices = sorted({cell.slice for cell in cells})
+        members, packed = evidence.members, evidence.packed or NO_CELLS
+        raw = _joined(_listed(evidence.cells), _unpacked(packed))
+        names = sorted({*raw.devices, *(member.device for member in members)})
+        slices = sorted(set(raw.slices))
         place = {name: number for number, name in enumerate(names)}
-        device = _places(cells, "device", place)
-        slice_ = _places(cells, "slice", {name: number for number, name in enumerate(slices)})
-        arm = _places(cells, "arm", {name: number for number, name in enumerate(ARMS)})
-        values = chain.from_iterable(map(attrgetter(*COUNTS), cells))
-        counts = np.fromiter(values, np.float64, len(cells) * len(COUNTS))
         found = cls(
             devices=len(names),
-            device=device,
-            arm=arm,
-            slice=slice_,
+            device=_renumbered(raw.devices, place)[raw.device],
+            arm=raw.arm,
+            slice=_renumbered(raw.slices, {s: n for n, s in enumerate(slices)})[raw.slice],
             slices=slices,
-            at=np.arange(len(cells)),
-            counts=counts.reshape(len(cells), len(COUNTS)).T,
-            all_latency=_latency(cells),
-            before=np.zeros((2, len(cells))),
+            at=np.arange(len(raw.arm)),
+            counts=raw.counts,
+            all_latency=raw.latency,
+            before=np.zeros((2, len(raw.arm))),
             before_rate=_rate(evidence.baselines),
             candidates=_of_role(members, place, "candidate"),
             controls=_of_role(members, place, "control"),
@@ -193,6 +191,72 @@ class Columns:
         return replace(self, before=np.where(known[near] == own, values[:, near], 0.0))
 
 
+class _Raw(NamedTuple):
+    """Cells in whatever order they came; names may stand twice."""
+
+    devices: list[str]
+    slices: list[str]
+    device: Int64
+    slice: Int64
+    arm: Int64
+    counts: Float64
+    latency: Float64
+
+
+def _listed(cells: Sequence[Cell]) -> _Raw:
+    devices = sorted({cell.device for cell in cells})
+    slices = sorted({cell.slice for cell in cells})
+    values = chain.from_iterable(map(attrgetter(*COUNTS), cells))
+    counts = np.fromiter(values, np.float64, len(cells) * len(COUNTS))
+    return _Raw(
+        devices,
+        slices,
+        _places(cells, "device", devices),
+        _places(cells, "slice", slices),
+        _places(cells, "arm", ARMS),
+        counts.reshape(len(cells), len(COUNTS)).T,
+        _latency(cells),
+    )
+
+
+def _unpacked(cells: PackedCells) -> _Raw:
+    arm = cells.unpack(cells.arm, None)
+    size = len(arm)
+    bins = [cells.unpack(column, size) for column in cells.latency]
+    counts = [cells.unpack(cells.counts[name], size) for name in COUNTS if name in cells.counts]
+    filled = np.zeros((len(COUNTS), size))
+    filled[[place for place, name in enumerate(COUNTS) if name in cells.counts]] = counts or 0
+    return _Raw(
+        cells.devices,
+        cells.slices,
+        cells.unpack(cells.device, size),
+        cells.unpack(cells.slice, size),
+        _renumbered(cells.arms, {name: place for place, name in enumerate(ARMS)})[arm],
+        filled,
+        np.array(bins, np.float64).reshape(len(bins), size).T,
+    )
+
+
+def _joined(first: _Raw, second: _Raw) -> _Raw:
+    if not len(second.arm) or not len(first.arm):
+        return second if len(second.arm) else first
+    bins = max(first.latency.shape[1], second.latency.shape[1])
+    latency = [np.pad(p.latency, ((0, 0), (0, bins - p.latency.shape[1]))) for p in (first, second)]
+    return _Raw(
+        first.devices + second.devices,
+        first.slices + second.slices,
+        np.concatenate([first.device, second.device + len(first.devices)]),
+        np.concatenate([first.slice, second.slice + len(first.slices)]),
+        np.concatenate([first.arm, second.arm]),
+        np.concatenate([first.counts, second.counts], axis=1),
+        np.concatenate(latency),
+    )
+
+
+def _renumbered(names: Sequence[str], place: dict[str, int]) -> Int64:
+    return np.array([place[name] for name in names], np.int64)
+
+
 def _latency(cells: Sequence[Cell]) -> Float64:
     sizes = np.fromiter((len(cell.latency) for cell in cells), np.int64, len(cells))
     bins = int(sizes.max(initial=0))
@@ -202,7 +266,8 @@ def _latency(cells: Sequence[Cell]) -> Float64:
     return found
 
 
-def _places(cells: Sequence[Cell], name: str, place: dict[str, int]) -> Int64:
+def _places(cells: Sequence[Cell], name: str, names: Sequence[str]) -> Int64:
+    place = {known: number for number, known in enumerate(names)}
     found = map(place.__getitem__, map(attrgetter(name), cells))
     return np.fromiter(found, np.int64, len(cells))
 

@@ -4,6 +4,7 @@ import msgspec
 
 from edge_core.messages.telemetry import Arm
 from fleet_server.domain.cohort import Role
+from fleet_server.domain.packed_cells import PackedCells
 
 METHOD = 2
 """How evidence that is gathered now is judged; what is stored is judged as it was then.
@@ -70,7 +71,9 @@ class Evidence(_Record, frozen=True, kw_only=True):
 
     method: int = 1
     """Stored evidence that does not say is of the first."""
-    cells: list[Cell]
+    cells: list[Cell] = []
+    packed: PackedCells | None = None
+    """More cells, as the server gathers them."""
     baselines: list[Baseline] = []
     members: list[Member]
     slices: list[str] = []

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fleet_server.domain import comparison
 from fleet_server.domain.columns import ARMS, COUNTS, Columns
 from fleet_server.domain.evidence import METHOD, Baseline, Cell, Evidence, Member
+from fleet_server.domain.packed_cells import PackedCells
 from fleet_server.domain.plan import Metric, Metrics, Plan, Stage
 from fleet_server.domain.verdict import Verdict, judge
 from tests.simulators.evidence import Fleet, Truth
@@ -238,14 +239,39 @@ def test_order_and_grouping_of_windows_change_nothing(
         cells=[parts[place] for place in rng.permutation(len(parts))],
         members=[whole.members[place] for place in rng.permutation(6)],
     )
+    half = len(mixed.cells) // 2
+    packed = msgspec.structs.replace(
+        mixed, cells=mixed.cells[:half], packed=_packed(mixed.cells[half:])
+    )
+    stored = msgspec.json.decode(msgspec.json.encode(packed), type=Evidence)
     for incumbent in (True, False):
-        ours, theirs = (
+        found = {
             msgspec.json.encode(
                 judge(stage, PLAN, msgspec.structs.replace(e, has_incumbent=incumbent))
             )
-            for e in (whole, mixed)
-        )
-        assert ours == theirs
+            for e in (whole, mixed, packed, stored)
+        }
+        assert len(found) == 1
+
+
+def _packed(cells: list[Cell]) -> PackedCells:
+    bins = max((len(cell.latency) for cell in cells), default=0)
+    latency = [cell.latency + [0] * (bins - len(cell.latency)) for cell in cells]
+    return PackedCells.of(
+        [cell.device for cell in cells],
+        [cell.slice for cell in cells],
+        [cell.arm for cell in cells],
+        {name: [getattr(cell, name) for cell in cells] for name in COUNTS},
+        np.array(latency, np.int64).reshape(len(cells), bins),
+    )
+
+
+@pytest.mark.parametrize("counts", [{}, {"rows": b"\x01"}, {"rows": b"\x01\x02\x03"}])
+def test_columns_that_are_not_of_one_length_are_refused(counts: dict[str, bytes]) -> None:
+    seen = [Cell(device="d1", arm="shadow", rows=5), Cell(device="d2", arm="shadow", rows=6)]
+    packed = msgspec.structs.replace(_packed(seen), counts=counts, slice=b"\0")
+    with pytest.raises(ValueError, match="does not hold 2 numbers"):
+        Columns.of(Evidence(packed=packed, members=[], elapsed_seconds=1.0, has_incumbent=True))
 
 
 def _split(cell: Cell, rng: np.random.Generator) -> list[Cell]:
