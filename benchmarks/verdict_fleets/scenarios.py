@@ -105,15 +105,15 @@ def _attacks(name: str, stage: Stage) -> list[Scenario]:
             watched="rollback",
             most=0.02,
             hours=23,
-            every=4 if stage.kind == "shadow" else 8,
+            every=8,
         ),
     ]
 
 
 SCENARIOS: list[Scenario] = [
     *_stage("shadow", SHADOW, 6),
-    *_attacks("shadow", SHADOW),
     *_stage("canary of half", HALF, 6),
+    *_attacks("shadow", SHADOW),
     *_attacks("canary of half", HALF),
     Scenario(
         name="canary of half, no pairs: equal, rolled back",
