@@ -14,35 +14,38 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.verdict_fleets import bad_data, peers
-from benchmarks.verdict_fleets.fleet import Fleet, World, as_evidence
-from benchmarks.verdict_fleets.scenarios import PLAN, SCENARIOS, SHADOW, WORSE_2, WORSE_5, Scenario
-from fleet_server.domain.evidence import Evidence
-from fleet_server.domain.plan import Plan, Stage
-from fleet_server.domain.verdict import judge, judge_cells
+ROOT = Path(__file__).parents[1]
+# Run as a script, in whose own folder ``statistics`` is another module than Python's.
+sys.path[0] = str(ROOT)
 
-OUT = Path(__file__).parents[1] / "build" / "verdicts.json"
+from benchmarks.verdict_fleets import bad_data, peers  # noqa: E402
+from benchmarks.verdict_fleets.fleet import Fleet, World, as_evidence  # noqa: E402
+from benchmarks.verdict_fleets.report import OURS, Ended, Line, record, table_of  # noqa: E402
+from benchmarks.verdict_fleets.scenarios import (  # noqa: E402
+    PLAN,
+    SCENARIOS,
+    SHADOW,
+    WORSE_2,
+    WORSE_5,
+    Scenario,
+)
+from fleet_server.domain.evidence import Evidence  # noqa: E402
+from fleet_server.domain.plan import Plan, Stage  # noqa: E402
+from fleet_server.domain.verdict import judge, judge_cells  # noqa: E402
+
+OUT = ROOT / "build" / "verdicts.json"
 RUNS = 2000
 CHUNK = 50
 """Runs that a process takes at once."""
 MANY = 100_000
-OURS = "ours"
 TRAFFIC = (60.0, 200.0, 600.0, 2000.0)
 """Rows of a device-hour."""
-
-
-class Ended(NamedTuple):
-    """How one run ended under one test."""
-
-    outcome: str
-    minutes: int
 
 
 def minutes_of(hours: int) -> list[int]:
@@ -63,7 +66,7 @@ def tests_of(stage: Stage, plan: Plan, world: World, minutes: list[int]) -> dict
     ]
     return {
         "z at every look": peers.Every(stage, plan, overlap=1.0),
-        "z, rows/5": peers.Every(stage, plan, overlap=plan.rows_per_observation),
+        "z, rows apart": peers.Every(stage, plan, overlap=plan.rows_per_observation),
         "fixed horizon": peers.Fixed(stage, plan, near),
         "O'Brien-Fleming": peers.Group(stage, plan, sorted(set(spaced))),
     }
@@ -128,35 +131,6 @@ def damaged(work: tuple[Stage, str, range]) -> list[str]:
     return [bad_data.verdicts(stage, PLAN, kind, seed) for seed in seeds]
 
 
-class Line(NamedTuple):
-    """One scenario under every test."""
-
-    scenario: Scenario
-    runs: list[dict[str, Ended]]
-
-    def share(self, name: str) -> float:
-        """Of runs that ended as the scenario watches for."""
-        return sum(run[name].outcome == self.scenario.watched for run in self.runs) / len(self.runs)
-
-    def times(self, name: str) -> tuple[float, float] | None:
-        """Median and 95th percentile of the minutes, undecided runs counted as late as can be."""
-        if name not in self.runs[0]:
-            return None
-        watched = self.scenario.watched
-        found = [run[name].minutes if run[name].outcome == watched else np.inf for run in self.runs]
-        low, high = (float(v) for v in np.percentile(found, [50, 95], method="higher"))
-        return low, high
-
-    def met(self) -> bool | None:
-        """Whether the goal is met; none where there is none."""
-        if self.scenario.most is not None:
-            return self.share(OURS) <= self.scenario.most
-        if self.scenario.within is not None:
-            found = self.times(OURS)
-            return found is not None and found[0] <= self.scenario.within
-        return None
-
-
 def measure(
     pool: Any, scenarios: Sequence[Scenario], plan_of: Callable[[Scenario], Plan], runs: int
 ) -> Iterator[Line]:
@@ -173,55 +147,6 @@ def measure(
             print(f"\r{scenario.name}: {len(found)}", end="", file=sys.stderr, flush=True)
         print(f"  {time.monotonic() - started:.0f} s", file=sys.stderr)
         yield Line(scenario, found)
-
-
-def shown(line: Line, name: str) -> str:
-    """Share, or share and time."""
-    if name not in line.runs[0]:
-        return "-"
-    share = f"{line.share(name):.1%}"
-    if line.scenario.most is not None:
-        return share
-    times = line.times(name)
-    assert times is not None
-    low, high = (f"{value:.0f}" if np.isfinite(value) else "never" for value in times)
-    return f"{share}, {low} min ({high})" if low != "never" else share
-
-
-def ratio(line: Line) -> str:
-    """Mistakes of the z-test at every look by ours; or time of the fixed horizon by ours."""
-    if len(line.scenario.stages) > 1:
-        return "-"
-    if line.scenario.most is not None:
-        ours, theirs = line.share(OURS), line.share("z at every look")
-        return f"{theirs / ours:.0f}x" if ours else ("-" if not theirs else "none of ours")
-    ours_at, fixed_at = line.times(OURS), line.times("fixed horizon")
-    assert ours_at is not None
-    assert fixed_at is not None
-    return f"{fixed_at[0] / ours_at[0]:.1f}x" if np.isfinite(fixed_at[0]) else "-"
-
-
-NAMES = (OURS, "z at every look", "z, rows/5", "fixed horizon", "O'Brien-Fleming")
-
-
-def goal(scenario: Scenario) -> str:
-    """In words."""
-    if scenario.most is not None:
-        return f"<= {scenario.most:.0%}"
-    return f"<= {scenario.within} min" if scenario.within else ""
-
-
-def table_of(lines: Sequence[Line]) -> Table:
-    """One row a scenario."""
-    table = Table(title="share of runs; where time counts, median and (95th percentile) minutes")
-    for column in ("scenario", "runs", *NAMES, "ratio", "goal", "met"):
-        table.add_column(column)
-    for line in lines:
-        met = {None: "", True: "yes", False: "NO"}[line.met()]
-        cells = [shown(line, name) for name in NAMES]
-        number = str(len(line.runs))
-        table.add_row(line.scenario.name, number, *cells, ratio(line), goal(line.scenario), met)
-    return table
 
 
 def by_traffic(pool: Any, runs: int) -> Iterator[Line]:
@@ -303,27 +228,6 @@ def conditions(runs: int) -> dict[str, Any]:
         "looks": "every minute, later at each tenth of the time passed",
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, numpy {np.__version__}",
-    }
-
-
-def record(line: Line) -> dict[str, Any]:
-    """For the JSON file."""
-    return {
-        "scenario": line.scenario.name,
-        "runs": len(line.runs),
-        "goal": goal(line.scenario),
-        "met": line.met(),
-        "tests": {
-            name: {
-                "share": line.share(name),
-                "minutes": line.times(name),
-                "outcomes": {
-                    outcome: sum(run[name].outcome == outcome for run in line.runs)
-                    for outcome in ("promote", "rollback", "open")
-                },
-            }
-            for name in line.runs[0]
-        },
     }
 
 

@@ -7,10 +7,10 @@ are two-proportion tests of candidate against control. Rows are discounted for o
 
 import math
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.verdict_fleets.fleet import Look
 from fleet_server.domain.columns import Columns
@@ -64,7 +64,7 @@ class Every:
 
     def __init__(self, stage: Stage, plan: Plan, *, overlap: float) -> None:
         self._stage, self._plan, self._overlap = stage, plan, overlap
-        self._critical = float(stats.norm.ppf(1 - plan.alpha))
+        self._critical = NormalDist().inv_cdf(1 - plan.alpha)
 
     def at(self, look: Look) -> Outcome:
         return judged(seen(self._stage, look.cells, self._overlap), self._plan, self._critical)
@@ -101,8 +101,8 @@ def horizon(stage: Stage, plan: Plan, rows_per_minute: float, wait: int) -> int:
     """Minutes until rows suffice for one look: of the whole fleet, or of one arm of a canary."""
     allowed = plan.metrics.accuracy.allowed or plan.delta
     variance = 0.2 if stage.kind == "shadow" else 2 * 0.16
-    sds = stats.norm.ppf(1 - plan.alpha) + stats.norm.ppf(POWER)
-    observations = float(sds**2 * variance / allowed**2)
+    sds = NormalDist().inv_cdf(1 - plan.alpha) + NormalDist().inv_cdf(POWER)
+    observations = sds**2 * variance / allowed**2
     return wait + math.ceil(observations * plan.rows_per_observation / rows_per_minute)
 
 
