@@ -5,6 +5,7 @@ devices add up exactly, in any order and grouping.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 import msgspec
@@ -21,6 +22,9 @@ LARGEST_ROWS = 2**53
 
 LARGEST_EDGE = 2.0**127
 """Leaves room in float32 for the step above the top edge."""
+
+UNUSUAL_SHARE = 0.1 + 0.01
+"""Of the reference's rows, at either end; quantile bins are not filled to the row."""
 
 FEW_PARTS = 16
 """So many parts of a batch are gathered input by input; more are joined first."""
@@ -229,6 +233,21 @@ class Layout:
             end = start + len(at_least)
             counts[start:end] -= np.diff(at_least, append=0)
             counts[end] += series.size - at_least[0]
+
+    @cached_property
+    def unusual_confidence(self) -> npt.NDArray[np.bool_]:
+        """Which of the confidence channel's counts are of unusual rows: bool [counts].
+
+        Those are the bins at either end in which the reference has a tenth of its rows or less,
+        the guards beyond them, and nulls.
+        """
+        counts = np.array(self.reference.channels[-2].counts[:-1], np.float64)
+        most = UNUSUAL_SHARE * counts.sum()
+        outer = np.minimum(np.cumsum(counts), np.cumsum(counts[::-1])[::-1]) <= most
+        # Of a reference without rows nothing is usual or not, but for what has no place in it.
+        found = outer & (most > 0)
+        found[[0, -1]] = True
+        return np.append(found, True)
 
     @property
     def confidence_size(self) -> int:

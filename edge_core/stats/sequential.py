@@ -21,6 +21,7 @@ Float64 = npt.NDArray[np.float64]
 # loses where there is nothing to win.
 STAKES = np.array([0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9])
 SPLIT_STEP = 0.005
+MARK_EVERY = 20
 LARGEST = 1.0
 """Values that are compared lie in [-LARGEST, LARGEST]."""
 
@@ -82,28 +83,68 @@ def difference_above(first: Counted, second: Counted, margin: float) -> float:
     capitals is evidence against s, and the smallest over all s is evidence against the null.
     Each cell of the grid of s is judged with its worse end for either gambler, so the grid
     never overstates the evidence.
+
+    The first capital falls as s rises and the second grows. So a few marks bound all the rest:
+    between two of them no sum is below the first's capital at the right and the second's at the
+    left, and only where that is below the smallest sum so far, every cell is looked at.
     """
-    larger = _log_returns(tuple(first.values), 0.0) @ first.counts
+    bets = _bets(first.values.tobytes(), second.values.tobytes(), margin)
+    falling = _log_mean_exps(bets.first_marks @ first.counts)
+    growing = _log_mean_exps(bets.second_marks @ second.counts)
+    least = float((falling + growing).min())
+    open_ = np.flatnonzero(falling[1:] + growing[:-1] < least)
+    if not open_.size:
+        return least
+    start, end = int(bets.marks[open_[0]]), int(bets.marks[open_[-1] + 1])
+    larger = _log_mean_exps(bets.first[:, start:end] @ first.counts)
+    smaller = _log_mean_exps(bets.second[:, start:end] @ second.counts)
+    return min(least, float((larger + smaller).min()))
+
+
+class _Bets(NamedTuple):
+    """Log of what each stake makes of one unit of two arms' values, by cell of s.
+
+    float64 [stakes, cells, values] each: against "the mean is at most s" for the first arm, and
+    "at least s - margin" for the second.
+    """
+
+    first: Float64
+    second: Float64
+    marks: npt.NDArray[np.int64]
+    first_marks: Float64
+    second_marks: Float64
+
+
+@lru_cache(maxsize=32)
+def _bets(first: bytes, second: bytes, margin: float) -> _Bets:
+    larger, idle_last = _log_returns(np.frombuffer(first), 0.0)
     # "At least t" for the second arm is "at most -t" for its negative.
-    smaller = _log_returns(tuple(-second.values), margin) @ second.counts
-    return float((_log_mean_exps(larger) + _log_mean_exps(smaller)[::-1]).min())
+    mirrored, idle = _log_returns(-np.frombuffer(second), margin)
+    smaller = np.ascontiguousarray(mirrored[:, ::-1])
+    cells = larger.shape[1]
+    # No two marks enclose an end of the cells in which one of the two stakes nothing.
+    ends = (idle - 1, idle, cells - idle_last - 1, cells - idle_last)
+    inside = [cell for cell in ends if 0 <= cell < cells]
+    marks = np.unique([*range(0, cells, MARK_EVERY), *inside, cells - 1])
+    found = _Bets(larger, smaller, marks, larger[:, marks], smaller[:, marks])
+    for array in found:
+        array.flags.writeable = False
+    return found
 
 
-@lru_cache(maxsize=16)
-def _log_returns(values: tuple[float, ...], shift: float) -> Float64:
+def _log_returns(values: Float64, shift: float) -> tuple[Float64, int]:
     """Log of what each stake makes of one unit, against "the mean is at most s + shift".
 
-    float64 [stakes, cells of s, values]; s is the upper end of its cell of [-1, 1], so that the
-    reversed order of cells gives the lower end of the negated ones.
+    float64 [stakes, cells of s, values], and for how many cells at the end nothing is staked; s
+    is the upper end of its cell of [-1, 1], so that the reversed order of cells gives the lower
+    end of the negated ones.
     """
     upper = np.arange(-LARGEST + SPLIT_STEP, LARGEST + SPLIT_STEP / 2, SPLIT_STEP) + shift
     # A null mean below all values is beaten by any value: it is judged as the lowest there is.
     room = np.maximum(upper + LARGEST, SPLIT_STEP)
     stakes = np.where(upper < LARGEST, STAKES[:, None] / room, 0.0)
-    gain = np.array(values) - (room - LARGEST)[:, None]
-    returns: Float64 = np.log1p(stakes[:, :, None] * gain)
-    returns.flags.writeable = False
-    return returns
+    gain = values - (room - LARGEST)[:, None]
+    return np.log1p(stakes[:, :, None] * gain), int((upper >= LARGEST).sum())
 
 
 def tempered(log_e: float, rows_per_observation: float) -> float:
@@ -126,5 +167,5 @@ def _log_mean_exp(values: Float64) -> float:
 def _log_mean_exps(values: Float64) -> Float64:
     """Over the first axis, without overflow."""
     top = values.max(axis=0)
-    mean: Float64 = np.log(np.exp(values - top).mean(axis=0)) + top
+    mean: Float64 = np.log(np.exp(values - top).sum(axis=0) / len(values)) + top
     return mean

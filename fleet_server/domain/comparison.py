@@ -7,34 +7,34 @@ Two sources of evidence on accuracy are averaged, which gives an e-value again:
   minus the device's own rate before the stage.
 
 Rows are not independent. Evidence is tempered for rows that overlap, and a device's rows weigh
-less the more there are of them (design effect: Kish, "Survey Sampling", 1965), so that no device
-counts for more than a fixed number of observations.
+less the more there are of them (:mod:`fleet_server.domain.weighing`).
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from edge_core.messages.telemetry import Arm
 from edge_core.stats import sequential
-from edge_core.stats.sequential import Counted
-from fleet_server.domain.evidence import Baseline, Cell, Evidence
+from fleet_server.domain import guardrails, weighing
+from fleet_server.domain.columns import Columns
+from fleet_server.domain.evidence import Evidence
+from fleet_server.domain.limits import Limits, limits_of
 from fleet_server.domain.plan import Plan, Stage
+from fleet_server.domain.weighing import Weighted
+
+Float64 = npt.NDArray[np.float64]
 
 LARGEST_LOG_E = 700.0
 PRIOR_OBSERVATIONS = 20.0
 """Weight of the fleet's rate in a device's own; devices differ by about .1 in their rates."""
 MOST_BASELINE = 30.0
 """Observations that a baseline is worth at most: it is of another time, with other activities."""
-SLICE_MARGIN = 2.0
-"""A slice has fewer rows, so it may look worse by this many times the margin."""
 LEVELS = 32
 """Baseline rates are rounded to this grid, so that a large fleet is no more work."""
-FAST_SHARE = 0.95
 RESIDUALS = np.arange(-LEVELS, LEVELS + 1) / LEVELS
 
 
@@ -58,220 +58,197 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     devices: int
 
 
-class _Shares(msgspec.Struct, frozen=True, kw_only=True):
-    """Bad and good rows by device."""
-
-    bad: dict[str, int]
-    good: dict[str, int]
-
-    def weighted(self, plan: Plan, correlation: float) -> Counted:
-        bad = good = 0.0
-        for device, count in self.bad.items():
-            rows = count + self.good[device]
-            weight = _weight(plan, rows, correlation)
-            bad, good = bad + weight * count, good + weight * self.good[device]
-        return sequential.counted([(0.0, good), (1.0, bad)])
-
-
-def figures(stage: Stage, plan: Plan, evidence: Evidence) -> list[Figure]:
-    """Accuracy overall and per slice, then errors and, where the candidate serves, latency.
+def figures(stage: Stage, plan: Plan, evidence: Evidence, cells: Columns) -> list[Figure]:
+    """Accuracy overall and per slice, then the guardrails.
 
     Noisy evidence has no figures of accuracy: bets on it would be bets on the noise.
     """
-    guards = 1 + len(evidence.slices) + (2 if stage.kind != "shadow" else 1)
-    worse_at = guards / plan.alpha
+    watched = guardrails.watched(stage.kind, evidence.method)
+    guards = 1 + len(evidence.slices) + len(watched)
+    ours = cells.of_arm("shadow" if stage.kind == "shadow" else "candidate")
+    second = evidence.method >= 2
+    alone = second and _devices(ours.device[ours["rows"] > 0]) >= weighing.ENOUGH_DEVICES
+    bench = _Bench(stage, plan, evidence, guards, standing_alone=alone, capped=second)
     names = [] if evidence.noisy else [None, *evidence.slices]
-    found = [_accuracy(stage, plan, evidence, name, worse_at) for name in names]
-    found.append(_errors(stage, plan, evidence, worse_at))
-    if stage.kind != "shadow":
-        found.append(_latency(plan, evidence.cells, worse_at))
+    found = [_accuracy(bench, cells, name) for name in names]
+    for metric in watched:
+        if metric != "scores" or not evidence.noisy:
+            compared = guardrails.compared(
+                metric, stage.kind, cells, drifting=evidence.drifting, capped=bench.capped
+            )
+            found.append(_guard(bench, metric, compared))
     return found
 
 
-def _accuracy(
-    stage: Stage, plan: Plan, evidence: Evidence, slice_: str | None, worse_at: float
-) -> Figure:
-    cells = [cell for cell in evidence.cells if slice_ is None or slice_ in cell.slice.split(",")]
-    shadows = [cell for cell in cells if cell.arm == "shadow" and _pairs(cell)]
-    serving = [cell for cell in cells if cell.arm == "candidate" and cell.right + cell.wrong > 0]
-    allowed = plan.delta * (SLICE_MARGIN if slice_ else 1.0)
-    paired = _paired(plan, shadows, candidate_is_shadow=stage.kind == "shadow")
-    controls = [cell for cell in cells if cell.arm == "control"]
+class _Bench(NamedTuple):
+    """What every figure of one judgement has to know."""
+
+    stage: Stage
+    plan: Plan
+    evidence: Evidence
+    guards: int
+    """Figures that may each roll back; each gets its part of alpha."""
+    standing_alone: bool
+    capped: bool
+
+
+def _accuracy(bench: _Bench, every: Columns, slice_: str | None) -> Figure:
+    plan = bench.plan
+    limits = limits_of(plan, "slices" if slice_ else "accuracy")
+    cells = every if slice_ is None else every.within(slice_)
+    shadows = cells.of_arm("shadow")
+    shadows = shadows.take(shadows.pairs > 0)
+    serving = cells.of_arm("candidate")
+    serving = serving.take(serving.labelled > 0)
+    paired = _paired(bench, shadows)
     arms = candidate, control = (
-        _residuals(plan, serving, evidence.baselines),
-        _residuals(plan, controls, evidence.baselines),
+        _residuals(bench, serving),
+        _residuals(bench, cells.of_arm("control")),
     )
     worse, fine = [], []
+    alone = bench.standing_alone
     if paired.total:
         # (difference + 1) / 2 lies in [0, 1].
-        fine.append(sequential.above(_halved(paired), (1 - allowed) / 2))
-        worse.append(sequential.above(_halved(paired.negated()), (1 + plan.delta) / 2))
+        halved, lost = paired.halved(), paired.negated().halved()
+        fine.append(weighing.above(halved, (1 - limits.allowed) / 2, standing_alone=alone))
+        worse.append(weighing.above(lost, (1 + limits.margin) / 2, standing_alone=alone))
     # In a drift the rates before the stage say little; rows that both answered still do.
-    if candidate.total and control.total and not evidence.drifting:
-        fine.append(sequential.difference_above(candidate, control, -allowed))
+    if candidate.total and control.total and not bench.evidence.drifting:
+        fine.append(_difference_above(candidate, control, -limits.allowed, alone))
         worse.append(
-            sequential.difference_above(candidate.negated(), control.negated(), plan.delta)
+            _difference_above(candidate.negated(), control.negated(), limits.margin, alone)
         )
-    return Figure(
-        metric="accuracy",
-        slice=slice_,
-        estimate=_portable(paired.mean) if paired.mean is not None else _difference(*arms),
-        margin=plan.delta,
-        allowed=allowed,
-        e_worse=_e(plan, worse),
-        e_not_worse=_e(plan, fine),
-        worse_at=worse_at,
-        rows=sum(map(_pairs, shadows)) or sum(cell.right + cell.wrong for cell in serving),
-        devices=len({cell.device for cell in [*shadows, *serving]}),
+    rows = int(shadows.pairs.sum()) or int(serving.labelled.sum())
+    return _figure(
+        bench,
+        ("accuracy", slice_, limits),
+        worse,
+        fine,
+        _portable(paired.mean) if paired.mean is not None else _difference(*arms),
+        (rows, _devices(np.concatenate([shadows.device, serving.device]))),
     )
 
 
-def _pairs(cell: Cell) -> int:
-    """Labelled rows that both releases answered."""
-    return cell.both_right + cell.only_active_right + cell.only_shadow_right + cell.both_wrong
-
-
-def _paired(plan: Plan, shadows: Iterable[Cell], *, candidate_is_shadow: bool) -> Counted:
+def _paired(bench: _Bench, shadows: Columns) -> Weighted:
     """Candidate right minus incumbent right, over rows that both answered."""
-    lost = same = won = 0.0
-    for cells in _by_device(shadows).values():
-        weight = _weight(plan, sum(map(_pairs, cells)), plan.device_correlation)
-        for cell in cells:
-            shadow, active = cell.only_shadow_right, cell.only_active_right
-            won += weight * (shadow if candidate_is_shadow else active)
-            lost += weight * (active if candidate_is_shadow else shadow)
-            same += weight * (cell.both_right + cell.both_wrong)
-    return sequential.counted([(-1.0, lost), (0.0, same), (1.0, won)])
+    plan, device = bench.plan, np.arange(shadows.devices)
+    ours, theirs = shadows["only_active_right"], shadows["only_shadow_right"]
+    won, lost = (theirs, ours) if bench.stage.kind == "shadow" else (ours, theirs)
+    rows = shadows.by_device(shadows.pairs)
+    weight = weighing.weights(
+        rows, plan.rows_per_observation, plan.device_correlation, capped=bench.capped
+    )
+    better, worse = shadows.by_device(won), shadows.by_device(lost)
+    outcomes = [worse, rows - worse - better, better]
+    return Weighted(
+        values=np.array([-1.0, 0.0, 1.0]),
+        device=np.tile(device, 3),
+        place=np.repeat([0, 1, 2], len(device)),
+        weight=np.concatenate([weight * part for part in outcomes]),
+    )
 
 
-def _residuals(plan: Plan, cells: Iterable[Cell], baselines: Sequence[Baseline]) -> Counted:
+def _residuals(bench: _Bench, cells: Columns) -> Weighted:
     """Right minus the device's own rate before the stage, which removes device effects.
 
     A device's rate is shrunk towards the fleet's; both were fixed before the stage began. The
     less is known of a device, the more its rows may share an error, and the less they weigh.
     """
-    before = {(entry.device, entry.slice): entry for entry in baselines}
-    right = sum(entry.right for entry in baselines)
-    total = right + sum(entry.wrong for entry in baselines)
-    fleet = right / total if total else 0.5
-    counts = np.zeros(len(RESIDUALS))
-    for own in _by_device(cells).values():
-        known = [before.get((c.device, c.slice), Baseline(device=c.device)) for c in own]
-        observations = sum(k.right + k.wrong for k in known) / plan.rows_per_observation
-        correlation = 1 / (PRIOR_OBSERVATIONS + min(observations, MOST_BASELINE))
-        weight = _weight(plan, sum(c.right + c.wrong for c in own), correlation)
-        for cell, entry in zip(own, known, strict=True):
-            level = round(LEVELS * _rate(plan, entry, fleet))
-            counts[2 * LEVELS - level] += weight * cell.right
-            counts[LEVELS - level] += weight * cell.wrong
-    return Counted(RESIDUALS, counts)
-
-
-def _rate(plan: Plan, known: Baseline, fleet: float) -> float:
-    prior = PRIOR_OBSERVATIONS * plan.rows_per_observation
-    return (known.right + prior * fleet) / (known.right + known.wrong + prior)
-
-
-def _errors(stage: Stage, plan: Plan, evidence: Evidence, worse_at: float) -> Figure:
-    """Rows without an answer, beside the incumbent's on the same devices and the control's."""
-    ours: Arm = "shadow" if stage.kind == "shadow" else "candidate"
-    beside: Arm = "incumbent" if stage.kind == "shadow" else "shadow"
-    mine = [cell for cell in evidence.cells if cell.arm == ours]
-    chosen = {cell.device for cell in mine}
-    same = [c for c in evidence.cells if c.arm == beside and c.device in chosen]
-    control = [c for c in evidence.cells if c.arm == "control" and not evidence.drifting]
-
-    def split(cell: Cell) -> tuple[int, int]:
-        return cell.errors, cell.rows
-
-    comparisons = [(same, plan.device_correlation), (control, 1 / PRIOR_OBSERVATIONS)]
-    return _rates(plan, "errors", plan.error_margin, worse_at, mine, comparisons, split)
-
-
-def _latency(plan: Plan, cells: Sequence[Cell], worse_at: float) -> Figure:
-    """Rows slower than 19 of 20 of the control's."""
-    mine = [cell for cell in cells if cell.arm == "candidate"]
-    control = [cell for cell in cells if cell.arm == "control"]
-    merged = [sum(bins) for bins in zip_longest(*(c.latency for c in control), fillvalue=0)]
-    limit = int(np.searchsorted(np.cumsum(merged), FAST_SHARE * sum(merged))) + 1
-
-    def split(cell: Cell) -> tuple[int, int]:
-        return sum(cell.latency[limit:]), sum(cell.latency[:limit])
-
-    comparisons = [(control, 1 / PRIOR_OBSERVATIONS)]
-    return _rates(plan, "latency", plan.latency_margin, worse_at, mine, comparisons, split)
-
-
-def _rates(
-    plan: Plan,
-    metric: str,
-    margin: float,
-    worse_at: float,
-    mine: Sequence[Cell],
-    comparisons: Sequence[tuple[Sequence[Cell], float]],
-    split: Callable[[Cell], tuple[int, int]],
-) -> Figure:
-    """Compare rates of bad rows; ``split`` gives (bad, good) of a cell.
-
-    Each comparison holds its cells and how alike rows of one device are in it.
-    """
-    ours = _shares(mine, split)
-    worse, fine, estimates = [], [], []
-    for cells, correlation in comparisons:
-        candidate = ours.weighted(plan, correlation)
-        other = _shares(cells, split).weighted(plan, correlation)
-        if candidate.total and other.total:
-            worse.append(sequential.difference_above(candidate, other, margin))
-            fine.append(sequential.difference_above(candidate.negated(), other.negated(), -margin))
-            estimates.append(_difference(candidate, other))
-    return Figure(
-        metric=metric,
-        slice=None,
-        estimate=estimates[0] if estimates else None,
-        margin=margin,
-        allowed=margin,
-        e_worse=_e(plan, worse),
-        e_not_worse=_e(plan, fine),
-        worse_at=worse_at,
-        rows=sum(ours.bad.values()) + sum(ours.good.values()),
-        devices=len(ours.bad),
+    overlap = bench.plan.rows_per_observation
+    right_before, wrong_before = cells.known
+    known = right_before + wrong_before
+    observations = np.minimum(cells.by_device(known) / overlap, MOST_BASELINE)
+    weight = weighing.weights(
+        cells.by_device(cells.labelled),
+        overlap,
+        1 / (PRIOR_OBSERVATIONS + observations),
+        capped=bench.capped,
+    )[cells.device]
+    prior = PRIOR_OBSERVATIONS * overlap
+    rates = (right_before + prior * cells.before_rate) / (known + prior)
+    level = np.rint(LEVELS * rates).astype(np.int64)
+    return Weighted(
+        values=RESIDUALS,
+        device=np.tile(cells.device, 2),
+        place=np.concatenate([2 * LEVELS - level, LEVELS - level]),
+        weight=np.concatenate([weight * cells["right"], weight * cells["wrong"]]),
     )
 
 
-def _shares(cells: Iterable[Cell], split: Callable[[Cell], tuple[int, int]]) -> _Shares:
-    bad: dict[str, int] = {}
-    good: dict[str, int] = {}
-    for device, own in _by_device(cells).items():
-        splits = [split(cell) for cell in own]
-        if any(map(sum, splits)):
-            bad[device], good[device] = sum(s[0] for s in splits), sum(s[1] for s in splits)
-    return _Shares(bad=bad, good=good)
+def _guard(bench: _Bench, metric: str, compared: guardrails.Compared) -> Figure:
+    """Compare rates of bad rows."""
+    plan, limits = bench.plan, limits_of(bench.plan, metric)
+    alone = bench.standing_alone
+    worse, fine, estimates = [], [], []
+    for rates, paired in ((compared.same_devices, True), (compared.control, False)):
+        if rates is None:
+            continue
+        correlation = plan.device_correlation if paired else 1 / PRIOR_OBSERVATIONS
+        candidate, other = (
+            weighing.by_device(
+                part.good,
+                part.bad,
+                weighing.weights(
+                    part.rows, plan.rows_per_observation, correlation, capped=bench.capped
+                ),
+            )
+            for part in (compared.ours, rates)
+        )
+        if candidate.total and other.total:
+            worse.append(_difference_above(candidate, other, limits.margin, alone))
+            # No promotion rests on this, so it need not stand without the loudest device.
+            fine.append(
+                _difference_above(candidate.negated(), other.negated(), -limits.allowed, False)
+            )
+            estimates.append(_difference(candidate, other))
+    return _figure(
+        bench,
+        (metric, None, limits),
+        worse,
+        fine,
+        estimates[0] if estimates else None,
+        (int(compared.ours.rows.sum()), int(np.count_nonzero(compared.ours.rows))),
+    )
 
 
-def _weight(plan: Plan, rows: int, correlation: float) -> float:
-    """What one of a device's rows counts for, beside the overlap of rows."""
-    return 1 / (1 + max(0.0, rows / plan.rows_per_observation - 1) * correlation)
+def _figure(
+    bench: _Bench,
+    named: tuple[str, str | None, Limits],
+    worse: Sequence[float],
+    fine: Sequence[float],
+    estimate: float | None,
+    size: tuple[int, int],
+) -> Figure:
+    metric, slice_, limits = named
+    return Figure(
+        metric=metric,
+        slice=slice_,
+        estimate=estimate,
+        margin=limits.margin,
+        allowed=limits.allowed,
+        e_worse=_e(bench.plan, worse),
+        e_not_worse=_e(bench.plan, fine),
+        worse_at=bench.guards / limits.alpha,
+        rows=size[0],
+        devices=size[1],
+    )
 
 
-def _by_device(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
-    found: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        found[cell.device].append(cell)
-    # One order for the same evidence, so that sums of fractions are the same numbers again.
-    return {device: sorted(found[device], key=lambda c: c.slice) for device in sorted(found)}
+def _devices(places: npt.NDArray[np.int64]) -> int:
+    return len(np.unique(places))
 
 
-def _halved(seen: Counted) -> Counted:
-    return Counted((seen.values + 1) / 2, seen.counts)
+def _difference_above(first: Weighted, second: Weighted, margin: float, alone: bool) -> float:
+    return weighing.difference_above(first, second, margin, standing_alone=alone)
 
 
-def _difference(mine: Counted, other: Counted) -> float | None:
+def _difference(mine: Weighted, other: Weighted) -> float | None:
     if mine.mean is None or other.mean is None:
         return None
     return _portable(mine.mean - other.mean)
 
 
-def _e(plan: Plan, log_es: list[float]) -> float:
+def _e(plan: Plan, log_es: Iterable[float]) -> float:
     """Temper and average."""
     tempered = [sequential.tempered(log_e, plan.rows_per_observation) for log_e in log_es]
     return _portable(math.exp(min(sequential.average(tempered), LARGEST_LOG_E)))

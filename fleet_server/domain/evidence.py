@@ -4,6 +4,15 @@ import msgspec
 
 from edge_core.messages.telemetry import Arm
 from fleet_server.domain.cohort import Role
+from fleet_server.domain.packed_cells import PackedCells
+
+METHOD = 2
+"""How evidence that is gathered now is judged; what is stored is judged as it was then.
+
+1. Rows of a device weigh less the more there are of them.
+2. Besides, evidence has to stand without any one device, a device counts for twice the usual rows
+   at most, and scores and fallbacks are watched (ADR 0020).
+"""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +38,10 @@ class Cell(_Record, frozen=True, kw_only=True):
     only_active_right: int = 0
     only_shadow_right: int = 0
     both_wrong: int = 0
+    scored: int = 0
+    """Rows whose confidence was counted."""
+    unusual: int = 0
+    """Those of them in the outer bins of the release's own reference, a tenth at either end."""
 
 
 class Baseline(_Record, frozen=True, kw_only=True):
@@ -56,7 +69,11 @@ class Member(_Record, frozen=True, kw_only=True):
 class Evidence(_Record, frozen=True, kw_only=True):
     """Everything that one judgement looks at."""
 
-    cells: list[Cell]
+    method: int = 1
+    """Stored evidence that does not say is of the first."""
+    cells: list[Cell] = []
+    packed: PackedCells | None = None
+    """More cells, as the server gathers them."""
     baselines: list[Baseline] = []
     members: list[Member]
     slices: list[str] = []

@@ -27,6 +27,35 @@ class Stage(_Record, frozen=True, kw_only=True):
     min_devices: Annotated[int, msgspec.Meta(ge=1)] = 2
 
 
+class Metric(_Record, frozen=True, kw_only=True):
+    """How one metric is judged; what is left out follows from the plan's own fields."""
+
+    margin: Annotated[float, msgspec.Meta(ge=0, lt=0.5)] | None = None
+    """Roll back on evidence that the candidate is worse by more than this."""
+    allowed: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] | None = None
+    """Promote on evidence that it is not worse by more than this."""
+    alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] | None = None
+    """Chance of either mistake."""
+
+
+class Metrics(_Record, frozen=True, kw_only=True):
+    """What is judged. Only accuracy needs evidence before a promotion; all others guard."""
+
+    accuracy: Metric = Metric()
+    """Margin and allowed: ``delta``."""
+    slices: Metric = Metric()
+    """Accuracy on each declared slice. Margin: ``delta``; allowed: twice that."""
+    errors: Metric = Metric()
+    """Rows without an answer. Margin: ``error_margin``."""
+    latency: Metric = Metric()
+    """Rows slower than 19 of 20 of the control's. Margin: ``latency_margin``."""
+    fallback: Metric = Metric(margin=0.05)
+    """Rows that the baseline answered on candidate devices, beside those on the control's."""
+    scores: Metric = Metric(margin=0.25)
+    """Rows with a confidence in the outer fifth of the release's reference, beside the
+    incumbent's in its own."""
+
+
 class Plan(_Record, frozen=True, kw_only=True):
     """A rollout's rules. Accuracy is the share of labelled rows that were right."""
 
@@ -48,6 +77,7 @@ class Plan(_Record, frozen=True, kw_only=True):
     error_margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.02
     latency_margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.25
     """Share of rows slower than 19 of 20 of the control's that the candidate may add."""
+    metrics: Metrics = Metrics()
     max_lost_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
     """Share of candidate devices that may refuse, fall silent or not get there."""
     device_timeout_seconds: Seconds = 900.0

@@ -8,11 +8,18 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
-from fleet_server.domain import comparison
+from fleet_server.domain import comparison, weighing
+from fleet_server.domain.columns import Columns
 from fleet_server.domain.comparison import Figure
 from fleet_server.domain.evidence import Evidence, Member
+from fleet_server.domain.limits import limits_of
 from fleet_server.domain.plan import Plan, Stage
+from fleet_server.domain.plausibility import constant, out_of_balance
+
+Float64 = npt.NDArray[np.float64]
 
 Decision = Literal["promote", "hold", "rollback"]
 
@@ -20,10 +27,9 @@ NOISY = (
     "labels carry noise for privacy, so accuracy is not judged: errors, latency and silent devices "
     "are watched, and a person decides"
 )
+CONSTANT = "every labelled row has the same outcome, which proves nothing"
 MIN_SILENT = 2
 """One device that falls silent is a dead battery."""
-UNLIKELY = 0.001
-"""Chance below which the arms' numbers of reporting devices count as out of balance."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,29 +42,48 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(stage: Stage, plan: Plan, evidence: Evidence) -> Verdict:
     """Judge one stage of a rollout."""
+    return judge_cells(stage, plan, evidence, Columns.of(evidence))
+
+
+def judge_cells(stage: Stage, plan: Plan, evidence: Evidence, cells: Columns) -> Verdict:
+    """Judge a stage whose cells are arranged; those in ``evidence`` are not looked at."""
     lost = _lost(plan, evidence.members)
     if lost is not None:
         return Verdict(decision="rollback", reason=lost)
     if not evidence.has_incumbent:
-        return _judge_first(stage, plan, evidence)
-    figures = comparison.figures(stage, plan, evidence)
-    worst = max(figures, key=lambda figure: figure.e_worse / figure.worse_at)
+        return _judge_first(stage, plan, evidence, cells)
+    figures = comparison.figures(stage, plan, evidence, cells)
+    worst = max(_blaming(plan, figures), key=lambda figure: figure.e_worse / figure.worse_at)
     if worst.e_worse >= worst.worse_at:
         reason = _worse(worst) + _hurt_most(worst, figures)
         return Verdict(decision="rollback", reason=reason, evidence=figures)
     if evidence.noisy:
         return Verdict(decision="hold", reason=NOISY, evidence=figures)
-    waiting = _waiting(stage, plan, evidence, figures)
+    waiting = _waiting(stage, plan, evidence, cells, figures)
     if waiting is not None:
         return Verdict(decision="hold", reason=waiting, evidence=figures)
     overall = figures[0]
     return Verdict(
         decision="promote",
-        reason=f"not worse by more than {plan.delta:.1%} on {overall.rows} labelled rows of "
-        f"{overall.devices} devices (e-value {overall.e_not_worse:.3g}, "
+        reason=f"not worse by more than {_percent(overall.allowed)} on {overall.rows} "
+        f"labelled rows of {overall.devices} devices (e-value {overall.e_not_worse:.3g}, "
         f"difference {overall.estimate or 0:+.1%})",
         evidence=figures,
     )
+
+
+def _blaming(plan: Plan, figures: Sequence[Figure]) -> Sequence[Figure]:
+    """Figures that may roll back. Scores speak for labels only until there are labels."""
+    return [f for f in figures if f.metric != "scores" or not _shown(plan, figures[0])]
+
+
+def _shown(plan: Plan, figure: Figure) -> bool:
+    """Whether it is shown that the candidate is not worse."""
+    return figure.e_not_worse >= _needed(plan, figure)
+
+
+def _needed(plan: Plan, figure: Figure) -> float:
+    return 1 / limits_of(plan, "slices" if figure.slice else figure.metric).alpha
 
 
 def _lost(plan: Plan, members: Sequence[Member]) -> str | None:
@@ -81,14 +106,14 @@ def _lost(plan: Plan, members: Sequence[Member]) -> str | None:
     return None
 
 
-def _judge_first(stage: Stage, plan: Plan, evidence: Evidence) -> Verdict:
+def _judge_first(stage: Stage, plan: Plan, evidence: Evidence, cells: Columns) -> Verdict:
     """Nothing to compare with: the release has to arrive, answer, and not fail."""
-    ours = [cell for cell in evidence.cells if cell.arm == "candidate"]
-    serving = {cell.device for cell in ours if cell.rows}
-    rows, errors = sum(cell.rows for cell in ours), sum(cell.errors for cell in ours)
-    if rows + errors >= plan.min_slice_rows and errors > plan.error_margin * (rows + errors):
+    ours = cells.of_arm("candidate")
+    by_device = ours.by_device(ours["rows"]), ours.by_device(ours["errors"])
+    rows, errors = (int(part.sum()) for part in by_device)
+    devices = int(np.count_nonzero(by_device[0]))
+    if rows + errors >= plan.min_slice_rows and _failing(plan, evidence, *by_device):
         return Verdict(decision="rollback", reason=f"{errors} of {rows + errors} rows failed")
-    devices = len(serving)
     missing = (
         (_not_there(plan, evidence.members), _confirmed(evidence.members)),
         (devices < stage.min_devices, f"{devices} devices served rows, {stage.min_devices} needed"),
@@ -105,10 +130,23 @@ def _judge_first(stage: Stage, plan: Plan, evidence: Evidence) -> Verdict:
     )
 
 
-def _waiting(stage: Stage, plan: Plan, evidence: Evidence, figures: Sequence[Figure]) -> str | None:
+def _failing(plan: Plan, evidence: Evidence, answered: Float64, failed: Float64) -> bool:
+    """Whether too many rows fail, of all devices and without the one that fails most."""
+    rows, margin = answered + failed, limits_of(plan, "errors").margin
+    if evidence.method < 2:
+        return bool(failed.sum() > margin * rows.sum())
+    share = weighing.counting(rows) / np.maximum(rows, 1.0)
+    excess = share * (failed - margin * rows)
+    alone = np.count_nonzero(rows) >= weighing.ENOUGH_DEVICES
+    return bool(excess.sum() - (max(0.0, excess.max()) if alone else 0.0) > 0)
+
+
+def _waiting(
+    stage: Stage, plan: Plan, evidence: Evidence, cells: Columns, figures: Sequence[Figure]
+) -> str | None:
     """What is still missing for a promotion; none when nothing is."""
     overall = figures[0]
-    needed = 1 / plan.alpha
+    needed = _needed(plan, overall)
     missing = (
         (evidence.drifting, "the world is drifting: nothing is promoted on unusual data"),
         (_not_there(plan, evidence.members), _confirmed(evidence.members)),
@@ -117,9 +155,12 @@ def _waiting(stage: Stage, plan: Plan, evidence: Evidence, figures: Sequence[Fig
             overall.devices < stage.min_devices,
             f"{overall.devices} devices with labelled rows, {stage.min_devices} needed",
         ),
-        (_out_of_balance(evidence), "fewer devices of one arm than of the other send rows"),
-        (_constant(evidence), "every labelled row has the same outcome, which proves nothing"),
-        *((True, text) for text in _slices_missing(plan, figures)),
+        (out_of_balance(cells), "fewer devices of one arm than of the other send rows"),
+        (
+            constant(evidence, cells),
+            CONSTANT,
+        ),
+        *((True, text) for text in _slices_missing(plan, figures, evidence.method)),
         (
             not overall.e_not_worse >= needed,
             f"evidence {overall.e_not_worse:.3g} of {needed:.3g} that it is not worse",
@@ -128,7 +169,7 @@ def _waiting(stage: Stage, plan: Plan, evidence: Evidence, figures: Sequence[Fig
     return next((reason for holds, reason in missing if holds), None)
 
 
-def _slices_missing(plan: Plan, figures: Sequence[Figure]) -> list[str]:
+def _slices_missing(plan: Plan, figures: Sequence[Figure], method: int) -> list[str]:
     """What declared slices still lack.
 
     A slice passes on evidence that it is not worse by more than its wider margin, or, where it
@@ -137,13 +178,13 @@ def _slices_missing(plan: Plan, figures: Sequence[Figure]) -> list[str]:
     open_ = [
         figure
         for figure in figures
-        if figure.metric == "accuracy" and figure.slice and figure.e_not_worse < 1 / plan.alpha
+        if figure.metric == "accuracy" and figure.slice and not _shown(plan, figure)
     ]
     thin = [f.slice or "" for f in open_ if f.rows < plan.min_slice_rows or f.estimate is None]
     low = [
         f.slice or ""
         for f in open_
-        if f.estimate is not None and (f.estimate < -f.allowed or f.e_worse > 1)
+        if f.estimate is not None and (f.estimate < -_bearable(f, method) or f.e_worse > 1)
     ]
     texts = []
     if thin:
@@ -151,6 +192,11 @@ def _slices_missing(plan: Plan, figures: Sequence[Figure]) -> list[str]:
     if low:
         texts.append(f"looks worse on {', '.join(low)}")
     return texts
+
+
+def _bearable(figure: Figure, method: int) -> float:
+    """One device can blame no release, so it need not look as bad to make a person look."""
+    return figure.margin if figure.devices == 1 and method >= 2 else figure.allowed
 
 
 def _chosen(members: Sequence[Member]) -> list[Member]:
@@ -178,50 +224,17 @@ def _too_early(stage: Stage, evidence: Evidence) -> bool:
     return not evidence.elapsed_seconds >= stage.min_seconds
 
 
-def _constant(evidence: Evidence) -> bool:
-    """Whether no labelled row was right, or none wrong: labels that never vary are broken."""
-    right = sum(c.right + c.both_right + c.only_shadow_right for c in evidence.cells)
-    wrong = sum(c.wrong + c.both_wrong + c.only_active_right for c in evidence.cells)
-    return not right or not wrong
-
-
-def _out_of_balance(evidence: Evidence) -> bool:
-    """Whether one arm's devices send rows so much more often that chance does not explain it.
-
-    Both arms were drawn from the same hat, so given how many devices report, how many of them
-    are candidates is hypergeometric (Fisher's exact test, two-sided by doubling). It only
-    holds a promotion, so looking often costs time and no wrong verdict.
-    """
-    reporting = {c.device for c in evidence.cells if c.arm in ("candidate", "control") and c.rows}
-    ours = [member.device in reporting for member in evidence.members if member.role == "candidate"]
-    theirs = [member.device in reporting for member in evidence.members if member.role == "control"]
-    if not ours or not theirs:
-        return False
-    seen, found = sum(ours) + sum(theirs), sum(ours)
-    fewest = max(0, seen - len(theirs))
-    chances = [
-        _log_ways(len(ours), k)
-        + _log_ways(len(theirs), seen - k)
-        - _log_ways(len(ours + theirs), seen)
-        for k in range(fewest, min(len(ours), seen) + 1)
-    ]
-    place = found - fewest
-    tails = (chances[: place + 1], chances[place:])
-    return 2 * min(sum(map(math.exp, tail)) for tail in tails) < UNLIKELY
-
-
-def _log_ways(n: int, k: int) -> float:
-    """Log of the number of ways to choose k of n."""
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-
 def _worse(figure: Figure) -> str:
     where = f" on {figure.slice}" if figure.slice else ""
     return (
-        f"{figure.metric} is worse by more than {figure.margin:.1%}{where}: difference "
+        f"{figure.metric} is worse by more than {_percent(figure.margin)}{where}: difference "
         f"{figure.estimate or 0:+.1%} on {figure.rows} rows of {figure.devices} devices "
         f"(e-value {figure.e_worse:.3g}, needed {figure.worse_at:.3g})"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if math.isclose(share, round(share, 3)) else f"{share:.2%}"
 
 
 def _hurt_most(whole: Figure, figures: Sequence[Figure]) -> str:

@@ -1,19 +1,23 @@
 """Gathers what a judgement looks at: the stage's counts, and what became of each order."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import sqlalchemy as sa
 
-from edge_core.messages.telemetry import Arm
 from fleet_server.domain.cohort import Role
-from fleet_server.domain.evidence import Baseline, Cell, Evidence, Member
+from fleet_server.domain.columns import COUNTS
+from fleet_server.domain.evidence import METHOD, Baseline, Evidence, Member
+from fleet_server.domain.packed_cells import PackedCells
 from fleet_server.domain.plan import Plan, StageKind
 from fleet_server.domain.rollout import known
 from fleet_server.storage import devices, journal, rollouts, windows
 from fleet_server.storage.devices import Desired, Device, StoredRefusal
 from fleet_server.storage.rollouts import StoredRollout
-from fleet_server.storage.windows import CellCounts, CellKey
+from fleet_server.storage.windows import CELL_COLUMNS
 
 DRIFT = "drift"
 SETTLED = ("committed", "idle")
@@ -39,8 +43,15 @@ def gather(
         if device.slices.get(name) in values
     }
     return Evidence(
-        cells=_cells(windows.cells_of(connection, row.rollout, row.stage), row, kind),
-        baselines=_baselines(connection, row),
+        method=METHOD,
+        packed=_cells(
+            connection,
+            row,
+            kind,
+            {member.device for member in members if member.role == "candidate"},
+        ),
+        # A shadow stage has no control whose rows could be held against those of before.
+        baselines=[] if kind == "shadow" else _baselines(connection, row),
         members=list(members),
         slices=sorted(present),
         elapsed_seconds=(now_ms - row.stage_started_ms) / 1000,
@@ -111,52 +122,55 @@ def _refused(
     return failed and (refusal is not None or device.active != wish.active)
 
 
-def _cells(found: dict[CellKey, CellCounts], row: StoredRollout, kind: StageKind) -> list[Cell]:
+def _cells(
+    connection: sa.Connection, row: StoredRollout, kind: StageKind, candidates: set[str]
+) -> PackedCells:
     """Cells whose release is the one that its arm stands for in this kind of stage.
 
     Labels of an earlier stage come late and are left out: there, the arm ``shadow`` was another
-    release.
+    release. A baseline answers in the place of the release that the device should run.
     """
-    release_of: dict[Arm, str | None] = {
-        "candidate": row.digest,
-        "shadow": row.digest if kind == "shadow" else row.incumbent,
-        "control": row.incumbent,
-        "incumbent": row.incumbent,
-    }
-    return [
-        Cell(
-            device=key.device,
-            arm=msgspec.convert(key.arm, Arm),
-            slice=key.slice,
-            rows=counts.rows,
-            errors=counts.errors,
-            right=counts.right,
-            wrong=counts.wrong,
-            latency=counts.latency,
-            both_right=counts.both_right,
-            only_active_right=counts.only_active_right,
-            only_shadow_right=counts.only_shadow_right,
-            both_wrong=counts.both_wrong,
-        )
-        for key, counts in sorted(found.items())
-        if key.digest == release_of.get(msgspec.convert(key.arm, Arm), "")
+    incumbent = row.incumbent or ""
+    digest_of = (
+        {"incumbent": incumbent, "shadow": row.digest}
+        if kind == "shadow"
+        else {"candidate": row.digest, "control": incumbent, "shadow": incumbent}
+    )
+
+    def cells(wanted: dict[str, str]) -> list[sa.Row[Any]]:
+        return windows.cell_rows(connection, row.rollout, row.stage, wanted)
+
+    ours, theirs = cells({"fallback": row.digest}), cells({"fallback": incumbent})
+    found = [
+        *cells(digest_of),
+        *(cell for cell in ours if cell.device in candidates),
+        *(cell for cell in theirs if cell.device not in candidates),
     ]
+    values = list(zip(*found, strict=True)) or [()] * len(CELL_COLUMNS)
+    columns: dict[str, Sequence[Any]] = dict(zip(CELL_COLUMNS, values, strict=True))
+    return PackedCells.of(
+        columns["device"],
+        columns["slice"],
+        columns["arm"],
+        {name: columns[name] for name in COUNTS},
+        _latency(columns["latency"]),
+    )
+
+
+def _latency(stored: Sequence[bytes]) -> npt.NDArray[np.int64]:
+    """Stored counts by bin, int64 [n, bins]; shorter ones are filled up."""
+    size = max(map(len, stored), default=0)
+    whole = b"".join(counts.ljust(size, b"\0") for counts in stored)
+    return np.frombuffer(whole, "<i8").reshape(len(stored), size // 8).astype(np.int64)
 
 
 def _baselines(connection: sa.Connection, row: StoredRollout) -> list[Baseline]:
     """What the incumbent did on each device before the stage, whoever watched it then."""
     if row.incumbent is None:
         return []
-    sums: dict[tuple[str, str], list[int]] = {}
-    for key, counts in windows.cells_of_release(connection, row.incumbent).items():
-        if key.arm in ("incumbent", "control") and (key.rollout, key.stage) != (
-            row.rollout,
-            row.stage,
-        ):
-            entry = sums.setdefault((key.device, key.slice), [0, 0])
-            entry[0] += counts.right
-            entry[1] += counts.wrong
+    arms = ("incumbent", "control")
+    found = windows.outcomes_before(connection, row.incumbent, arms, row.rollout, row.stage)
     return [
         Baseline(device=device, slice=slice_, right=right, wrong=wrong)
-        for (device, slice_), (right, wrong) in sorted(sums.items())
+        for device, slice_, right, wrong in found
     ]

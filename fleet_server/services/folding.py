@@ -38,8 +38,18 @@ class Fold:
             self._totals[key] = windows.totals_of(self._connection, *key)
         return self._totals[key]
 
-    def add(self, window: StatsWindow, place: tuple[str, int], *, noisy: bool) -> None:
-        """Add one window that was stored now for the first time; ``place`` is (rollout, stage)."""
+    def add(
+        self,
+        window: StatsWindow,
+        place: tuple[str, int],
+        *,
+        noisy: bool,
+        scores: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Add one window that was stored now for the first time.
+
+        ``place`` is (rollout, stage), ``scores`` as :func:`screening.scores` counts them.
+        """
         right, wrong = screening.labelled(window)
         self._changed.add(_totals_key(window))
         totals = self.totals(window)
@@ -52,7 +62,7 @@ class Fold:
         totals.paired_labelled += screening.paired_labels(window)
         digest = window.release.digest
         key = CellKey(*place, window.device, digest, window.arm, slice_key(window.slices))
-        self._cells.setdefault(key, CellCounts()).merge(_cell(window, right, wrong, paired))
+        self._cells.setdefault(key, CellCounts()).merge(_cell(window, right, wrong, paired, scores))
         self._costs.setdefault((digest, window.device), CostCounts()).merge(_cost(window))
         for name, asked in window.cost.consumers.items():
             self._consumers[window.release.model, name] += asked
@@ -90,7 +100,9 @@ def _cost(window: StatsWindow) -> CostCounts:
     )
 
 
-def _cell(window: StatsWindow, right: int, wrong: int, paired: PairedCounts) -> CellCounts:
+def _cell(
+    window: StatsWindow, right: int, wrong: int, paired: PairedCounts, scores: tuple[int, int]
+) -> CellCounts:
     return CellCounts(
         rows=window.rows,
         errors=window.errors,
@@ -103,4 +115,6 @@ def _cell(window: StatsWindow, right: int, wrong: int, paired: PairedCounts) -> 
         only_active_right=paired.only_active_right,
         only_shadow_right=paired.only_shadow_right,
         both_wrong=paired.both_wrong,
+        scored=scores[0],
+        unusual=scores[1],
     )

@@ -140,7 +140,8 @@ class _Batch:
         self._seen(device)
         self._store(self._timed(window), payload)
         noisy = release.window_schema.epsilon is not None
-        self._fold.add(window, self._places.of(window), noisy=noisy)
+        scores = screening.scores(window, release)
+        self._fold.add(window, self._places.of(window), noisy=noisy, scores=scores)
         return None
 
     def _whole(

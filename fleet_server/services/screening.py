@@ -39,6 +39,14 @@ def labelled(window: StatsWindow) -> tuple[int, int]:
     return _sum(window.right), _sum(window.wrong)
 
 
+def scores(window: StatsWindow, release: Release) -> tuple[int, int]:
+    """Rows of the window whose confidence was counted, and the unusual ones among them."""
+    if not window.counts:
+        return 0, 0
+    found = counts(window)[release.layout.slice_of("confidence")]
+    return int(found.sum()), int(found[release.layout.unusual_confidence].sum())
+
+
 def counts(window: StatsWindow) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """The window's channel counts, int64 [channels' bins]."""
     return np.frombuffer(window.counts, dtype="<i8").astype(np.int64)

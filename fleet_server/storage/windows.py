@@ -1,7 +1,8 @@
 """Queries on statistics windows and on the sums that are kept of them."""
 
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -43,6 +44,8 @@ class CellCounts(msgspec.Struct, kw_only=True):
     only_active_right: int = 0
     only_shadow_right: int = 0
     both_wrong: int = 0
+    scored: int = 0
+    unusual: int = 0
 
     def merge(self, other: "CellCounts") -> None:
         """Add another cell's counts."""
@@ -225,6 +228,59 @@ def cells_of(connection: sa.Connection, rollout: str, stage: int) -> dict[CellKe
     """Every cell of one stage."""
     query = sa.select(cells).where(cells.c.rollout == rollout, cells.c.stage == stage)
     return {_cell_key(row): _cell_counts(row) for row in connection.execute(query).mappings()}
+
+
+CELL_COLUMNS = (
+    "device",
+    "arm",
+    "slice",
+    "latency",
+    "rows",
+    "errors",
+    "right",
+    "wrong",
+    "both_right",
+    "only_active_right",
+    "only_shadow_right",
+    "both_wrong",
+    "scored",
+    "unusual",
+)
+
+
+def cell_rows(
+    connection: sa.Connection, rollout: str, stage: int, digest_of: Mapping[str, str]
+) -> list[sa.Row[Any]]:
+    """Cells of one stage in some arms, where they are of the release that goes with the arm.
+
+    Rows of :data:`CELL_COLUMNS`; ``latency`` as stored, little-endian int64.
+    """
+    wanted = [
+        sa.and_(cells.c.arm == arm, cells.c.digest == digest) for arm, digest in digest_of.items()
+    ]
+    query = sa.select(*(cells.c[name] for name in CELL_COLUMNS)).where(
+        cells.c.rollout == rollout, cells.c.stage == stage, sa.or_(sa.false(), *wanted)
+    )
+    return list(connection.execute(query).fetchall())
+
+
+def outcomes_before(
+    connection: sa.Connection, digest: str, arms: Sequence[str], rollout: str, stage: int
+) -> list[tuple[str, str, int, int]]:
+    """Device, slice, right and wrong rows of a release in some arms, all but one stage's."""
+    query = (
+        sa.select(
+            cells.c.device, cells.c.slice, sa.func.sum(cells.c.right), sa.func.sum(cells.c.wrong)
+        )
+        .where(
+            cells.c.digest == digest,
+            cells.c.arm.in_(arms),
+            sa.or_(cells.c.rollout != rollout, cells.c.stage != stage),
+        )
+        .group_by(cells.c.device, cells.c.slice)
+        .order_by(cells.c.device, cells.c.slice)
+    )
+    return [(d, s, int(right), int(wrong)) for d, s, right, wrong in connection.execute(query)]
 
 
 def cells_of_release(connection: sa.Connection, digest: str) -> dict[CellKey, CellCounts]:

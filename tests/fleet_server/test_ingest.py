@@ -97,6 +97,20 @@ def test_a_window_is_counted_once_however_often_it_comes(
     assert reasons(database) == {}
 
 
+def test_unusual_confidences_of_a_window_stand_in_its_cell(
+    ingest: Ingest, release: ReleaseRef, clock: Any, database: Database, catalog: Catalog
+) -> None:
+    with database.read() as connection:
+        layout = catalog.require(connection, release.digest).layout
+    counts, place = np.zeros(layout.total, I64), layout.slice_of("confidence")
+    usual = place.start + int(np.flatnonzero(~layout.unusual_confidence)[0])
+    counts[place.start], counts[usual], counts[place.stop - 1] = 2, 7, 1
+    ingest.take([stats(window(release, clock, counts=counts.tobytes()))])
+    with database.read() as connection:
+        (cell,) = windows.cells_of(connection, *windows.OUTSIDE).values()
+    assert (cell.scored, cell.unusual) == (10, 3)
+
+
 def test_gaps_in_the_sequence_are_lost_windows_until_they_come(
     ingest: Ingest, release: ReleaseRef, clock: Any, database: Database
 ) -> None:

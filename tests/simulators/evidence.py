@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleet_server.domain.cohort import DeviceFacts, assign
-from fleet_server.domain.evidence import Baseline, Cell, Evidence, Member
+from fleet_server.domain.evidence import METHOD, Baseline, Cell, Evidence, Member
 from fleet_server.domain.plan import Plan, Stage
 from fleet_server.domain.verdict import Verdict, judge
 
@@ -88,6 +88,7 @@ class Fleet:
         counts = self._draw(seconds)
         for look in range(counts.shape[1]):
             yield Evidence(
+                method=METHOD,
                 cells=[
                     cell
                     for place, name in enumerate(self.names)

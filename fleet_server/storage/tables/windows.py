@@ -74,6 +74,8 @@ cells = Table(
     Column("only_active_right", BigInteger, nullable=False),
     Column("only_shadow_right", BigInteger, nullable=False),
     Column("both_wrong", BigInteger, nullable=False),
+    Column("scored", BigInteger, nullable=False, server_default="0"),
+    Column("unusual", BigInteger, nullable=False, server_default="0"),
 )
 """Evidence of one rollout stage, merged as windows arrive. Rollout ``""``, stage -1: outside."""
 

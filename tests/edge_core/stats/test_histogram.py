@@ -253,3 +253,24 @@ def test_an_unknown_version_and_too_many_bytes_are_refused_by_name() -> None:
 def test_random_bytes_are_refused_cleanly(data: bytes) -> None:
     with pytest.raises(InvalidBundle):
         histogram.parse(data)
+
+
+def confidence(edges: list[float], counts: list[int]) -> Layout:
+    found = Channel(name="confidence", kind="score", edges=edges, counts=counts)
+    return Layout(msgspec.structs.replace(REFERENCE, channels=[found, scores()[1]]))
+
+
+def test_unusual_confidences_lie_in_the_outer_tenths_of_the_reference() -> None:
+    tenths = confidence([0.1 * place for place in range(11)], [0, *[100] * 10, 0, 0])
+    unusual = [True, True, *[False] * 8, True, True, True]
+    assert tenths.unusual_confidence.tolist() == unusual
+
+
+def test_a_confidence_that_most_rows_have_is_usual_even_if_none_is_higher() -> None:
+    sure = confidence([0.3, 0.6, 0.99, 1.0], [0, 80, 120, 800, 0, 0])
+    assert sure.unusual_confidence.tolist() == [True, True, False, False, True, True]
+
+
+def test_without_rows_in_the_reference_only_what_it_has_no_place_for_is_unusual() -> None:
+    empty = confidence([0.25, 0.5, 1.0], [0] * 5)
+    assert empty.unusual_confidence.tolist() == [True, False, False, True, True]

@@ -5,7 +5,7 @@ import pytest
 
 from edge_core.errors import InvalidConfiguration
 from fleet_server.domain import plan as plans
-from fleet_server.domain.plan import DEFAULT_PLAN, MAX_PLAN_BYTES, Plan, Stage
+from fleet_server.domain.plan import DEFAULT_PLAN, MAX_PLAN_BYTES, Metric, Plan, Stage
 
 
 def changed(**settings: object) -> bytes:
@@ -59,3 +59,27 @@ def test_a_first_release_has_nothing_to_run_in_the_shadow_of() -> None:
     assert plans.stages_for(DEFAULT_PLAN, has_incumbent=True) == DEFAULT_PLAN.stages
     only = Plan(stages=[Stage(kind="shadow", share=1.0)])
     assert plans.stages_for(only, has_incumbent=False) == []
+
+
+def test_margins_are_given_by_metric() -> None:
+    plan = plans.parse(
+        b'{"stages": [{"kind": "shadow", "share": 1}], "metrics": {"accuracy": {"margin": 0.005}}}'
+    )
+    assert plan.metrics.accuracy == Metric(margin=0.005)
+    assert plan.metrics.errors == Metric()
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        b'{"speed": {}}',
+        b'{"accuracy": {"delta": 0.1}}',
+        b'{"accuracy": {"margin": -0.1}}',
+        b'{"accuracy": {"allowed": 0}}',
+        b'{"slices": {"alpha": 1}}',
+        b'{"errors": {"margin": NaN}}',
+    ],
+)
+def test_metrics_that_mean_nothing_are_refused(metrics: bytes) -> None:
+    with pytest.raises(InvalidConfiguration):
+        plans.parse(b'{"stages": [{"kind": "shadow", "share": 1}], "metrics": ' + metrics + b"}")

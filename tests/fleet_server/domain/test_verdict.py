@@ -8,8 +8,8 @@ import pytest
 
 from fleet_server.domain.cohort import Role
 from fleet_server.domain.comparison import Figure
-from fleet_server.domain.evidence import Baseline, Cell, Evidence, Member
-from fleet_server.domain.plan import Plan, Stage
+from fleet_server.domain.evidence import METHOD, Baseline, Cell, Evidence, Member
+from fleet_server.domain.plan import Metrics, Plan, Stage
 from fleet_server.domain.verdict import Verdict, judge
 
 SHADOW = Stage(kind="shadow", share=1.0, min_seconds=10)
@@ -48,7 +48,12 @@ def members(role: Role, places: range, **facts: Any) -> list[Member]:
 
 def evidence(cells: list[Cell], people: list[Member], **changes: Any) -> Evidence:
     plain = Evidence(
-        cells=cells, members=people, slices=SIDES, elapsed_seconds=60.0, has_incumbent=True
+        method=METHOD,
+        cells=cells,
+        members=people,
+        slices=SIDES,
+        elapsed_seconds=60.0,
+        has_incumbent=True,
     )
     return msgspec.structs.replace(plain, **changes)
 
@@ -177,7 +182,8 @@ def test_a_rare_slice_passes_when_its_rows_do_not_point_to_worse() -> None:
         assert "side=both" in verdict.reason
     within_the_wider_margin = figure(with_rare(350, 60, 2500), "accuracy", "side=both")
     assert within_the_wider_margin.estimate == pytest.approx(-0.1, abs=0.002)
-    assert within_the_wider_margin.e_worse > 1
+    # One device blames nobody, but beyond the narrower margin a person is to look.
+    assert within_the_wider_margin.e_worse == 1
 
 
 def test_refusals_roll_back() -> None:
@@ -260,6 +266,85 @@ def test_slower_answers_roll_back_where_both_arms_have_some() -> None:
     assert with_latency(slow, fast).reason.startswith("latency is worse")
     for ours, theirs in ((fast, fast), (fast, slow), (slow, []), ([], fast)):
         assert with_latency(ours, theirs).decision == "promote"
+
+
+FALLBACKS = range(12), range(12, 24)
+
+
+def with_fallbacks(ours: int, theirs: int) -> Verdict:
+    """Twelve candidates and twelve controls with 1000 rows each, and so many fallbacks."""
+    ranges, cells = FALLBACKS, []
+    for places, arm, count in zip(ranges, ("candidate", "control"), (ours, theirs), strict=True):
+        cells += [serving(place, arm, 700, 300) for place in places]
+        cells += [
+            Cell(device=f"d{place}", arm="fallback", slice=side(place), rows=count)
+            for place in places
+        ]
+    people = members("candidate", ranges[0]) + members("control", ranges[1])
+    return judge(CANARY, PLAN, evidence(cells, people, baselines=BEFORE))
+
+
+def test_fallbacks_in_the_candidates_place_roll_back() -> None:
+    verdict = with_fallbacks(900, 20)
+    assert verdict.decision == "rollback"
+    assert verdict.reason.startswith("fallback is worse")
+
+
+def test_fallbacks_that_the_control_has_too_are_the_worlds() -> None:
+    for ours, theirs in ((900, 900), (20, 900), (20, 20)):
+        verdict = with_fallbacks(ours, theirs)
+        assert verdict.decision != "rollback"
+        assert figure(verdict, "fallback").e_worse < 1
+
+
+def scored(cells: list[Cell], unusual: dict[str, float], **changes: Any) -> list[Cell]:
+    """Every row has a confidence; so many of them, by arm, are unusual."""
+    return [
+        msgspec.structs.replace(
+            cell,
+            scored=cell.rows,
+            unusual=round(cell.rows * unusual.get(cell.arm, 0.2)),
+            **changes,
+        )
+        for cell in cells
+    ]
+
+
+def test_scores_that_leave_their_reference_roll_back_before_any_label_came() -> None:
+    unlabelled = {"right": 0, "wrong": 0, "both_right": 0, "both_wrong": 0}
+    unlabelled |= {"only_active_right": 0, "only_shadow_right": 0}
+    cells = scored(BETTER, {"shadow": 0.9}, **unlabelled)
+    verdict = judge(SHADOW, PLAN, evidence(cells, PEOPLE))
+    assert verdict.decision == "rollback"
+    assert verdict.reason.startswith("scores is worse")
+    usual = judge(SHADOW, PLAN, evidence(scored(BETTER, {}, **unlabelled), PEOPLE))
+    assert usual.decision == "hold"
+    drifted = scored(BETTER, {"shadow": 0.9, "incumbent": 0.9}, **unlabelled)
+    assert judge(SHADOW, PLAN, evidence(drifted, PEOPLE)).decision == "hold"
+
+
+def test_labels_have_the_last_word_over_scores() -> None:
+    verdict = judge(SHADOW, PLAN, evidence(scored(BETTER, {"shadow": 0.9}), PEOPLE))
+    assert figure(verdict, "scores").e_worse > figure(verdict, "scores").worse_at
+    assert verdict.decision == "promote"
+
+
+def test_each_metric_has_its_own_margins_and_alpha() -> None:
+    def plan(**metrics: Any) -> Plan:
+        return msgspec.structs.replace(PLAN, metrics=msgspec.convert(metrics, Metrics))
+
+    strict = judge(SHADOW, plan(accuracy={"margin": 0.01, "allowed": 0.02, "alpha": 0.01}), GOOD)
+    overall, left = figure(strict, "accuracy"), figure(strict, "accuracy", "side=left")
+    assert (overall.margin, overall.allowed) == (0.01, 0.02)
+    assert overall.worse_at == pytest.approx(5 / 0.01)
+    # What a slice may lose follows from what the whole may, its alpha from the plan's.
+    assert (left.margin, left.allowed, left.worse_at) == (0.01, 0.04, pytest.approx(5 / 0.05))
+    slow = judge(CANARY, plan(latency={"margin": 0.4}), GOOD)
+    assert figure(slow, "latency").margin == 0.4
+    assert figure(slow, "errors").margin == PLAN.error_margin
+    needed = judge(SHADOW, plan(accuracy={"alpha": 1e-60}), GOOD)
+    assert needed.decision == "hold"
+    assert "of 1e+60" in needed.reason
 
 
 def test_a_drift_leaves_only_paired_rows_to_blame_a_release() -> None:

@@ -54,9 +54,10 @@ def test_a_release_20_points_worse_on_one_side_is_rolled_back_within_20_seconds(
 
 
 def test_it_is_also_rolled_back_when_nobody_looked_in_the_shadow() -> None:
-    # 300 of 300 rolled back, in 25 s; 95 % of runs in 58 s.
+    # 300 of 300 rolled back, in 64 s; 95 % of runs in 134 s. With two or three devices on a side,
+    # evidence that has to stand without any one of them takes twice as long.
     truth = Truth(accuracy=0.81, better={"left": 0.0, "right": -0.2})
-    found, _ = outcomes(truth, CANARY_ONLY, runs=40, stage_seconds=120)
+    found, _ = outcomes(truth, CANARY_ONLY, runs=40, stage_seconds=240)
     assert found["rolled back"] >= 38
     assert found["promoted"] == 0
 

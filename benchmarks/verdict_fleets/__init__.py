@@ -1,0 +1,1 @@
+"""Simulated fleets for ``benchmarks/verdicts.py``, and the tests that stand beside ours."""
