@@ -1,17 +1,26 @@
 """How a rollout is to go: stages, margins, patience."""
 
-from typing import Annotated, Literal
+import difflib
+import re
+from typing import Annotated, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
 from edge_core.errors import InvalidConfiguration
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
+READ_VERSIONS = (1, 2)
+"""Version 2 adds holdouts, approvals, groups, pacing and attempts; version 1 is a plan without."""
 MAX_PLAN_BYTES = 64 * 1024
 
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 StageKind = Literal["shadow", "canary", "ramp"]
+Approvals = Annotated[int, msgspec.Meta(ge=0, le=5)]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
+TimeOfDay = Annotated[str, msgspec.Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,9 +31,23 @@ class Stage(_Record, frozen=True, kw_only=True):
     """One step: which share of the fleet, and what has to pass before the next."""
 
     kind: StageKind
-    share: Share
+    share: Share | None = None
+    """Of the devices that take part; either this or ``devices``."""
+    devices: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """So many of them, however large the fleet is."""
     min_seconds: Seconds = 600.0
     min_devices: Annotated[int, msgspec.Meta(ge=1)] = 2
+    approvals: Approvals = 0
+    """People who have to approve before it begins; of two or more, none may have started it."""
+
+    def __post_init__(self) -> None:
+        if (self.share is None) == (self.devices is None):
+            raise ValueError("a stage has either share or devices")
+
+    @property
+    def size(self) -> str:
+        """Its share or number of devices, in words."""
+        return f"{self.devices} devices" if self.share is None else f"{self.share:.0%}"
 
 
 class Metric(_Record, frozen=True, kw_only=True):
@@ -56,6 +79,42 @@ class Metrics(_Record, frozen=True, kw_only=True):
     incumbent's in its own."""
 
 
+class Disruption(_Record, frozen=True, kw_only=True):
+    """How many devices of one place may be changing at once."""
+
+    per: str = "site"
+    """``site``, or a slice of devices."""
+    most: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    share: Share | None = None
+    """Of the place's devices, at least one; either this or ``most``."""
+
+    def __post_init__(self) -> None:
+        if (self.most is None) == (self.share is None):
+            raise ValueError("disruption has either most or share")
+
+
+class MaintenanceWindow(_Record, frozen=True, kw_only=True):
+    """A time of the week in which devices may be given a new release; going back needs none."""
+
+    days: Annotated[list[Weekday], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: list(WEEKDAYS)
+    )
+    """Days on which it begins."""
+    begin: TimeOfDay
+    end: TimeOfDay
+    """One that is not later than ``begin`` lies on the next day."""
+    zone: str = "UTC"
+    """IANA name of the time zone."""
+    site: str | None = None
+    """Only for devices there; for all others where left out."""
+
+    def __post_init__(self) -> None:
+        try:
+            ZoneInfo(self.zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"unknown time zone {self.zone!r}") from error
+
+
 class Plan(_Record, frozen=True, kw_only=True):
     """A rollout's rules. Accuracy is the share of labelled rows that were right."""
 
@@ -63,6 +122,18 @@ class Plan(_Record, frozen=True, kw_only=True):
     stages: Annotated[list[Stage], msgspec.Meta(min_length=1, max_length=16)]
     strata: list[str] = msgspec.field(default_factory=lambda: ["side"])
     """Slices of devices within which cohorts are drawn."""
+    group: str = ""
+    """Which devices take part: a group's name or a query; all that fit where left out."""
+    holdout: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.0
+    """Share of devices, drawn at random, that stay on the incumbent, after the end as well."""
+    disruption: Disruption | None = None
+    maintenance: list[MaintenanceWindow] = []
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=20)] = 3
+    """How often a device is asked; one that fails each time is given up."""
+    retry_seconds: Annotated[float, msgspec.Meta(ge=1)] = 300.0
+    """Wait before the second attempt; twice as long before each further one."""
+    promotion_approvals: Approvals = 0
+    """People who have to approve before the whole fleet follows."""
     delta: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
     """Accuracy that the candidate may lose before it counts as worse."""
     alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
@@ -91,9 +162,13 @@ class Plan(_Record, frozen=True, kw_only=True):
         if ranks != sorted(ranks):
             raise ValueError("stages have to go from shadow over canary to ramp")
         for kind in ("canary", "ramp"):
-            shares = [stage.share for stage in self.stages if stage.kind == kind]
-            if shares != sorted(shares):
-                raise ValueError(f"shares of {kind} stages have to grow")
+            of_kind = [stage for stage in self.stages if stage.kind == kind]
+            for sizes in (
+                [stage.share for stage in of_kind if stage.share is not None],
+                [stage.devices for stage in of_kind if stage.devices is not None],
+            ):
+                if sizes != sorted(sizes):
+                    raise ValueError(f"sizes of {kind} stages have to grow")
 
 
 DEFAULT_PLAN = Plan(
@@ -112,10 +187,19 @@ def parse(data: bytes) -> Plan:
     try:
         plan = msgspec.json.decode(data, type=Plan)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidConfiguration(f"plan is not valid: {error}") from error
-    if plan.v != PLAN_VERSION:
-        raise InvalidConfiguration(f"plan has version {plan.v}; known is {PLAN_VERSION}")
+        raise InvalidConfiguration(f"plan is not valid: {error}{_meant(str(error))}") from error
+    if plan.v not in READ_VERSIONS:
+        raise InvalidConfiguration(f"plan has version {plan.v}; known are {READ_VERSIONS}")
     return plan
+
+
+def _meant(said: str) -> str:
+    """The known name that an unknown one is nearest to, in words."""
+    found = re.search(r"unknown field `([^`]*)`", said)
+    parts = (Plan, Stage, Disruption, MaintenanceWindow, Metrics, Metric)
+    known = sorted({name for part in parts for name in part.__struct_fields__})
+    near = difflib.get_close_matches(found[1], known, 1) if found else []
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def stages_for(plan: Plan, *, has_incumbent: bool) -> list[Stage]:

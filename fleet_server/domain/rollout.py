@@ -15,15 +15,18 @@ from fleet_server.domain.verdict import Verdict
 
 State = Literal[
     "running",
+    "awaiting_approval",
     "paused",
     "inconclusive",
     "promoting",
     "promoted",
     "rolling_back",
     "rolled_back",
+    "aborted",
+    "superseded",
 ]
 STATES: Final[tuple[State, ...]] = get_args(State)
-FINISHED: Final[frozenset[State]] = frozenset({"promoted", "rolled_back"})
+FINISHED: Final[frozenset[State]] = frozenset({"promoted", "rolled_back", "aborted", "superseded"})
 REVOKED: Final = "the release is no longer approved"
 MOST_NAMES = 5
 """Devices that a reason names."""
@@ -39,58 +42,52 @@ class Event(StrEnum):
     CONFIRMED = "confirmed"
     STRANDED = "stranded"
     """Going back ends without some devices that can be heard."""
+    NEEDS_APPROVAL = "needs_approval"
+    """A stage passed, and people have to approve what follows."""
     PAUSE = "pause"
     RESUME = "resume"
     ROLL_BACK = "roll_back"
+    ABORT = "abort"
+    """Ends it where it is: what a device runs stays, and nobody else changes."""
+    SUPERSEDE = "supersede"
+    """Another rollout of the model takes over."""
 
 
 REFUSED: Final = None
 """The event means nothing in that state."""
 
+_BY_PEOPLE: Final[dict[Event, State | None]] = {
+    **dict.fromkeys(Event, REFUSED),
+    Event.WORSE: "rolling_back",
+    Event.ROLL_BACK: "rolling_back",
+    Event.ABORT: "aborted",
+    Event.SUPERSEDE: "superseded",
+}
+"""What may happen to any rollout that has not decided yet."""
+
 TABLE: Final[dict[State, dict[Event, State | None]]] = {
     "running": {
+        **_BY_PEOPLE,
         Event.STAGE_PASSED: "running",
         Event.LAST_PASSED: "promoting",
-        Event.WORSE: "rolling_back",
+        Event.NEEDS_APPROVAL: "awaiting_approval",
         Event.DEADLINE: "inconclusive",
-        Event.CONFIRMED: REFUSED,
-        Event.STRANDED: REFUSED,
         Event.PAUSE: "paused",
-        Event.RESUME: REFUSED,
-        Event.ROLL_BACK: "rolling_back",
     },
-    "paused": {
-        Event.STAGE_PASSED: REFUSED,
-        Event.LAST_PASSED: REFUSED,
-        Event.WORSE: "rolling_back",
-        Event.DEADLINE: REFUSED,
-        Event.CONFIRMED: REFUSED,
-        Event.STRANDED: REFUSED,
-        Event.PAUSE: REFUSED,
-        Event.RESUME: "running",
-        Event.ROLL_BACK: "rolling_back",
+    "awaiting_approval": {
+        **_BY_PEOPLE,
+        Event.STAGE_PASSED: "running",
+        Event.LAST_PASSED: "promoting",
+        Event.PAUSE: "paused",
     },
-    "inconclusive": {
-        Event.STAGE_PASSED: REFUSED,
-        Event.LAST_PASSED: REFUSED,
-        Event.WORSE: "rolling_back",
-        Event.DEADLINE: REFUSED,
-        Event.CONFIRMED: REFUSED,
-        Event.STRANDED: REFUSED,
-        Event.PAUSE: REFUSED,
-        Event.RESUME: "running",
-        Event.ROLL_BACK: "rolling_back",
-    },
+    "paused": {**_BY_PEOPLE, Event.RESUME: "running"},
+    "inconclusive": {**_BY_PEOPLE, Event.RESUME: "running"},
     "promoting": {
-        Event.STAGE_PASSED: REFUSED,
-        Event.LAST_PASSED: REFUSED,
-        Event.WORSE: "rolling_back",
+        **_BY_PEOPLE,
         Event.DEADLINE: "promoting",
         Event.CONFIRMED: "promoted",
-        Event.STRANDED: REFUSED,
-        Event.PAUSE: REFUSED,
-        Event.RESUME: REFUSED,
-        Event.ROLL_BACK: "rolling_back",
+        Event.ABORT: REFUSED,
+        Event.SUPERSEDE: REFUSED,
     },
     "promoted": dict.fromkeys(Event, REFUSED),
     "rolling_back": {
@@ -99,6 +96,8 @@ TABLE: Final[dict[State, dict[Event, State | None]]] = {
         Event.STRANDED: "rolled_back",
     },
     "rolled_back": dict.fromkeys(Event, REFUSED),
+    "aborted": dict.fromkeys(Event, REFUSED),
+    "superseded": dict.fromkeys(Event, REFUSED),
 }
 """Nothing else is remembered between steps, so after a restart every state goes on by itself."""
 
@@ -140,6 +139,8 @@ def step(
     members: Sequence[Member],
     approved: bool,
     waited_seconds: float,
+    begun: bool = True,
+    approvals: int = 0,
 ) -> Transition | None:
     """Decide whether the rollout moves now; none when it stays where it is.
 
@@ -152,15 +153,46 @@ def step(
         members: what became of every device's order, role included.
         approved: whether the repository lists the candidate now.
         waited_seconds: time since the rollout last moved.
+        begun: whether the stage has begun; the first one may wait for people.
+        approvals: people who approved what follows.
     """
+    following_stage = stage + 1 if begun else stage
     event, reason = _event(state, stage, plan, stages, verdict, members, waited_seconds)
+    if state == "awaiting_approval" and event is None:
+        event, reason = _approved(plan, stages, following_stage, approvals)
+    elif event in (Event.STAGE_PASSED, Event.LAST_PASSED) and state == "running":
+        needed = needed_approvals(plan, stages, following_stage)
+        if needed:
+            event, reason = Event.NEEDS_APPROVAL, f"{reason}; {_asked(needed)}"
     if not approved and apply(state, Event.WORSE) is not None:
         event, reason = Event.WORSE, REVOKED
     following = apply(state, event) if event else None
     if event is None or following is None:
         return None
-    moved = stage + 1 if event is Event.STAGE_PASSED else stage
+    moved = following_stage if event is Event.STAGE_PASSED else stage
     return Transition(event, following, moved, reason)
+
+
+def needed_approvals(plan: Plan, stages: Sequence[Stage], following: int) -> int:
+    """People who have to approve before a stage, or before the whole fleet follows."""
+    if following >= len(stages):
+        return plan.promotion_approvals
+    return stages[following].approvals
+
+
+def _approved(
+    plan: Plan, stages: Sequence[Stage], following: int, approvals: int
+) -> tuple[Event | None, str]:
+    if approvals < needed_approvals(plan, stages, following):
+        return None, ""
+    last = following >= len(stages)
+    reason = f"approved by {approvals} of {needed_approvals(plan, stages, following)} people"
+    return (Event.LAST_PASSED if last else Event.STAGE_PASSED), reason
+
+
+def _asked(needed: int) -> str:
+    people = "a person has" if needed == 1 else f"{needed} people have"
+    return f"{people} to approve what follows"
 
 
 def _event(
@@ -195,7 +227,7 @@ def _arrived(
 
     The way back always ends: what cannot go back is named, and holds up nobody else.
     """
-    heard = [member for member in members if not member.silent]
+    heard = [member for member in members if not member.silent and member.role != "holdout"]
     refused = [member.device for member in heard if member.refused]
     if state == "promoting" and len(refused) > plan.max_lost_share * len(heard):
         return Event.WORSE, f"{len(refused)} of {len(heard)} devices refused the release"
@@ -207,7 +239,7 @@ def _arrived(
         return (Event.DEADLINE, asked) if late else (None, "")
     if waiting and not late:
         return None, ""
-    silent = len(members) - len(heard)
+    silent = sum(member.silent for member in members)
     failed = "refused the release" if state == "promoting" else "could not go back"
     missing = (
         (waiting, f"; not back by the deadline: {_names(waiting)}"),
@@ -236,6 +268,8 @@ def wanted(
 
     On candidate devices the incumbent stays on as shadow (ADR 0004).
     """
+    if role == "holdout":
+        return Wanted(active=incumbent)
     if state in ("promoting", "promoted"):
         return Wanted(active=candidate)
     if state in ("rolling_back", "rolled_back"):
