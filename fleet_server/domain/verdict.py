@@ -53,7 +53,10 @@ def judge_cells(stage: Stage, plan: Plan, evidence: Evidence, cells: Columns) ->
     if not evidence.has_incumbent:
         return _judge_first(stage, plan, evidence, cells)
     figures = comparison.figures(stage, plan, evidence, cells)
-    worst = max(_blaming(plan, figures), key=lambda figure: figure.e_worse / figure.worse_at)
+    broken = evidence.method >= 2 and constant(evidence, cells)
+    worst = max(
+        _blaming(plan, figures, broken), key=lambda figure: figure.e_worse / figure.worse_at
+    )
     if worst.e_worse >= worst.worse_at:
         reason = _worse(worst) + _hurt_most(worst, figures)
         return Verdict(decision="rollback", reason=reason, evidence=figures)
@@ -72,9 +75,15 @@ def judge_cells(stage: Stage, plan: Plan, evidence: Evidence, cells: Columns) ->
     )
 
 
-def _blaming(plan: Plan, figures: Sequence[Figure]) -> Sequence[Figure]:
-    """Figures that may roll back. Scores speak for labels only until there are labels."""
-    return [f for f in figures if f.metric != "scores" or not _shown(plan, figures[0])]
+def _blaming(plan: Plan, figures: Sequence[Figure], broken: bool) -> Sequence[Figure]:
+    """Figures that may roll back.
+
+    Scores speak for labels only until there are labels; broken labels blame nobody.
+    """
+    silent = {"accuracy"} if broken else set()
+    if _shown(plan, figures[0]):
+        silent.add("scores")
+    return [figure for figure in figures if figure.metric not in silent]
 
 
 def _shown(plan: Plan, figure: Figure) -> bool:

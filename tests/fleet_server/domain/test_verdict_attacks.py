@@ -299,3 +299,30 @@ def test_arrays_hold_what_the_cells_held() -> None:
         assert [cells[name][place] for name in COUNTS] == [getattr(cell, n) for n in COUNTS]
         entry = before[cell.device, cell.slice]
         assert cells.known[:, place].tolist() == [entry.right, entry.wrong]
+
+
+def test_labels_that_never_vary_blame_no_canary() -> None:
+    """Its devices were better than the control's before, so a constant looks like a loss."""
+    roles = [("candidate", place) for place in range(12)] + [("control", p) for p in range(12, 24)]
+    cells = [
+        Cell(device=f"d{place:02d}", arm=arm, slice=SIDES[place % 2], rows=4000, right=4000)  # type: ignore[arg-type]
+        for arm, place in roles
+    ]
+    before = [
+        Baseline(
+            device=f"d{place:02d}",
+            slice=SIDES[place % 2],
+            right=3900 if arm == "candidate" else 2000,
+            wrong=100 if arm == "candidate" else 2000,
+        )
+        for arm, place in roles
+    ]
+    people = [Member(device=f"d{place:02d}", role=arm, confirmed=True) for arm, place in roles]  # type: ignore[arg-type]
+    seen = Evidence(
+        method=METHOD, cells=cells, baselines=before, members=people, slices=list(SIDES),
+        elapsed_seconds=60.0, has_incumbent=True,
+    )  # fmt: skip
+    verdict = judge(CANARY, PLAN, seen)
+    assert whole(verdict).e_worse > whole(verdict).worse_at
+    assert verdict.decision == "hold"
+    assert "same outcome" in verdict.reason
