@@ -9,7 +9,7 @@ from typer.exceptions import TyperException
 
 from edge_core.errors import InvalidConfiguration, SerinusError
 from fleet_client.client import DEFAULT_URL, FleetClient, Refused
-from fleet_client.commands import devices, journal, labels, releases, retraining, rollouts
+from fleet_client.commands import devices, groups, journal, labels, releases, retraining, rollouts
 from fleet_client.commands.context import UNUSABLE, Context
 
 WRONG_USE = 1
@@ -25,6 +25,8 @@ for subject in (devices, releases, labels, journal):
     app.add_typer(subject.app)
 app.add_typer(rollouts.rollout_app, name="rollout")
 app.add_typer(devices.fallback_app, name="fallback")
+app.add_typer(groups.device_app, name="device")
+app.add_typer(groups.group_app, name="group")
 app.add_typer(rollouts.verdict_app, name="verdict")
 app.add_typer(labels.label_app, name="label")
 app.add_typer(retraining.app, name="retrain")

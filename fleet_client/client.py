@@ -1,6 +1,7 @@
 """``FleetClient``: every call of the fleet server's API, from Python."""
 
 from fleet_client.calls.devices import DeviceCalls
+from fleet_client.calls.groups import GroupCalls
 from fleet_client.calls.journal import JournalCalls
 from fleet_client.calls.labels import LabelCalls
 from fleet_client.calls.releases import ReleaseCalls
@@ -12,7 +13,13 @@ from fleet_client.transport import Refused as Refused
 
 
 class FleetClient(
-    DeviceCalls, ReleaseCalls, RolloutCalls, LabelCalls, RetrainingCalls, JournalCalls
+    DeviceCalls,
+    GroupCalls,
+    ReleaseCalls,
+    RolloutCalls,
+    LabelCalls,
+    RetrainingCalls,
+    JournalCalls,
 ):
     """Speaks to one server with one token; answers are the API's JSON.
 

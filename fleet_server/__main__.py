@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import uvicorn
 
@@ -18,10 +17,10 @@ from fleet_server import config as configuration
 from fleet_server.app import create_app
 from fleet_server.broker import Broker
 from fleet_server.config import ServerConfig
+from fleet_server.domain.permissions import ROLES
 from fleet_server.leader import Leader
 from fleet_server.mqtt_gateway import MqttGateway
 from fleet_server.services.suite import Services
-from fleet_server.services.tokens import Role
 
 USAGE_EXIT = 1
 UNUSABLE_EXIT = 2
@@ -124,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
         if name == "token":
             command.add_argument("name", help="whom it is for, as the log shows it")
-            command.add_argument("--role", choices=get_args(Role), default="viewer")
+            command.add_argument("--role", choices=ROLES, default="viewer")
     return parser
 
 

@@ -14,9 +14,39 @@ class RolloutCalls(Calls):
         """Show one rollout with its stages and newest verdict."""
         return self._get(f"rollouts/{part(rollout)}")
 
-    def start_rollout(self, release: str, plan: Json | None = None) -> Json:
-        """Start a rollout of ``model@version``; ``plan`` holds what differs from the default."""
-        return self._post("rollouts", {"release": release, "plan": plan})
+    def start_rollout(
+        self, release: str, plan: Json | None = None, *, supersede: bool = False
+    ) -> Json:
+        """Start a rollout of ``model@version``; ``plan`` holds what differs from the default.
+
+        ``supersede`` lets it take over from a rollout of the model that has not ended.
+        """
+        body = {"release": release, "plan": plan, "supersede": supersede}
+        return self._post("rollouts", body)
+
+    def check_plan(self, release: str, plan: Json | None = None) -> Json:
+        """Say what a plan would do on the present fleet; nothing is started."""
+        return self._post("rollout-plans/check", {"release": release, "plan": plan})
+
+    def default_plan(self) -> Json:
+        """Show the plan that counts where nothing else is said."""
+        return self._get("rollout-plans/default")
+
+    def abort(self, rollout: str, reason: str = "") -> Json:
+        """End a rollout where it is: devices that run the candidate keep it."""
+        return self._post(f"rollouts/{part(rollout)}/abort", {"reason": reason})
+
+    def approve(self, rollout: str, note: str = "") -> Json:
+        """Approve what follows the present stage; whoever started it may not."""
+        return self._post(f"rollouts/{part(rollout)}/approvals", {"reason": note})
+
+    def release_holdout(self, rollout: str) -> Json:
+        """Let the held-out devices of a promoted rollout follow it."""
+        return self._post(f"rollouts/{part(rollout)}/release-holdout", None)
+
+    def rollout_devices(self, rollout: str, after: str = "", limit: int = 200) -> list[Json]:
+        """List devices of a rollout whose names come after one, and why they wait."""
+        return self._items(f"rollouts/{part(rollout)}/devices", after=after, limit=limit)
 
     def pause(self, rollout: str, reason: str = "") -> Json:
         """Hold a rollout where it is."""

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
+from fleet_client.client import Json
 from fleet_client.commands.context import UNUSABLE, of
 from fleet_client.commands.following import follow, newest
 from fleet_client.commands.options import Reason
-from fleet_client.commands.plan_file import read_plan
+from fleet_client.commands.plan_file import as_toml, read_plan
 from fleet_client.views import rollouts as views
 
 rollout_app = typer.Typer(help="Start, follow and stop rollouts.", no_args_is_help=True)
@@ -28,12 +30,15 @@ def start(
     context: typer.Context,
     release: Annotated[str, typer.Argument(help="MODEL@VERSION, an approved release.")],
     plan: Annotated[
-        Path | None, typer.Option(help="JSON file with what differs from the default plan.")
+        Path | None, typer.Option(help="TOML or JSON file with what differs from the default plan.")
     ] = None,
+    supersede: Annotated[
+        bool, typer.Option("--supersede", help="Take over from one that has not ended.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
 ) -> None:
     """Start a rollout."""
-    started = of(context).client.start_rollout(release, read_plan(plan))
+    started = of(context).client.start_rollout(release, read_plan(plan), supersede=supersede)
     if watch:
         follow(of(context), started["rollout"])
     else:
@@ -84,6 +89,66 @@ def rollback(context: typer.Context, rollout: Which = "", reason: Reason = "") -
     client = of(context).client
     row = client.roll_back(rollout or newest(client), reason)
     of(context).show(row, views.rollout(row))
+
+
+@rollout_app.command()
+def abort(context: typer.Context, rollout: Which = "", reason: Reason = "") -> None:
+    """End a rollout where it is: devices that run the candidate keep it, no other follows."""
+    client = of(context).client
+    row = client.abort(rollout or newest(client), reason)
+    of(context).show(row, views.rollout(row))
+
+
+@rollout_app.command()
+def approve(context: typer.Context, rollout: Which = "", note: Reason = "") -> None:
+    """Approve what follows the present stage; whoever started the rollout may not."""
+    client = of(context).client
+    row = client.approve(rollout or newest(client), note)
+    of(context).show(row, views.rollout(row))
+
+
+@rollout_app.command()
+def release_holdout(context: typer.Context, rollout: Which = "") -> None:
+    """Let the held-out devices of a promoted rollout follow it."""
+    client = of(context).client
+    row = client.release_holdout(rollout or newest(client))
+    of(context).show(row, views.rollout(row))
+
+
+@rollout_app.command("devices")
+def list_devices(
+    context: typer.Context,
+    rollout: Which = "",
+    waiting: Annotated[bool, typer.Option("--waiting", help="Only those that wait.")] = False,
+) -> None:
+    """List a rollout's devices: what each should do, does, and waits for."""
+    client = of(context).client
+    name = rollout or newest(client)
+    rows: list[Json] = []
+    while page := client.rollout_devices(name, rows[-1]["device"] if rows else "", 1000):
+        rows += page
+    shown = [row for row in rows if row["waits_for"]] if waiting else rows
+    of(context).show(shown, views.devices(shown))
+
+
+@rollout_app.command()
+def plan(context: typer.Context) -> None:
+    """Print the default plan as TOML, with a word on each setting."""
+    row = of(context).client.default_plan()
+    of(context).show(row, Text(as_toml(row)))
+
+
+@rollout_app.command()
+def check(
+    context: typer.Context,
+    release: Annotated[str, typer.Argument(help="MODEL@VERSION, an approved release.")],
+    plan: Annotated[
+        Path | None, typer.Option(help="TOML or JSON file with what differs from the default plan.")
+    ] = None,
+) -> None:
+    """Say what a plan would do on the present fleet; nothing is started."""
+    row = of(context).client.check_plan(release, read_plan(plan))
+    of(context).show(row, views.forecast(row))
 
 
 @verdict_app.command("list")

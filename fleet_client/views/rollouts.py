@@ -12,6 +12,9 @@ STATE_STYLE = {
     "promoting": "cyan",
     "paused": "yellow",
     "inconclusive": "yellow",
+    "needs_approval": "yellow",
+    "aborted": "red",
+    "superseded": "dim",
     "rolling_back": "red",
     "rolled_back": "red",
 }
@@ -38,11 +41,11 @@ def rollout(row: Json) -> RenderableType:
     head = Text.assemble((row["release"], "bold"), "  ", state(row["state"]), f"  {row['rollout']}")
     if row["incumbent"]:
         head.append(f"  replaces {row['incumbent']}", style="dim")
-    stages = table_of("stage", "share", "started", "ended", "devices", "outcome")
+    stages = table_of("stage", "size", "started", "ended", "devices", "outcome")
     for entry in row["stages"]:
         stages.add_row(
             entry["kind"],
-            f"{entry['share']:.0%}",
+            entry["size"],
             when(entry["started_ms"]),
             when(entry["ended_ms"]),
             ", ".join(f"{n} {role}" for role, n in entry["devices"].items() if role != "none"),
@@ -51,6 +54,8 @@ def rollout(row: Json) -> RenderableType:
     parts: list[RenderableType] = [head, stages]
     if row["reason"]:
         parts.append(Text(row["reason"]))
+    if row["approvals"]:
+        parts.append(_approvals(row["approvals"]))
     if row["latest"]:
         latest = row["latest"]
         parts.append(
@@ -58,6 +63,53 @@ def rollout(row: Json) -> RenderableType:
         )
         parts.append(figures(latest["evidence"]))
     return Group(*parts)
+
+
+def _approvals(row: Json) -> Text:
+    given = ", ".join(entry["person"] for entry in row["given"]) or "nobody yet"
+    text = f"{row['before']} waits for {row['needed']} people; approved by {given}"
+    return Text(f"{text}: serinus rollout approve", "yellow")
+
+
+def devices(rows: list[Json]) -> Table:
+    """One line for each device of a rollout."""
+    table = table_of("device", "role", "site", "settled", "online", "update", "waits for")
+    for row in rows:
+        table.add_row(
+            row["device"],
+            row["role"],
+            row["site"],
+            "yes" if row["settled"] else "",
+            "yes" if row["online"] else Text("no", style="red"),
+            row["update"] or "",
+            Text(row["waits_for"], style="yellow"),
+        )
+    return table
+
+
+def forecast(row: Json) -> RenderableType:
+    """What a plan would do."""
+    head = Text.assemble((row["release"], "bold"), f"  would go to {row['devices']} devices")
+    if row["incumbent"]:
+        head.append(f"  and replace {row['incumbent']}", style="dim")
+    table = table_of("stage", "size", "devices", "at least", "approvals", "by stratum")
+    for stage in row["stages"]:
+        table.add_row(
+            stage["kind"],
+            stage["size"],
+            _roles(stage["devices"]),
+            f"{stage['min_seconds']:g} s",
+            str(stage["approvals"] or ""),
+            "\n".join(f"{name}: {_roles(of)}" for name, of in stage["strata"].items()),
+        )
+    left = [Text(f"{count} left out: {why}", "dim") for why, count in row["left_out"].items()]
+    warnings = [Text(text, "bold red") for text in row["warnings"]]
+    shortest = Text(f"at least {row['shortest_seconds']:g} s in all")
+    return Group(head, table, shortest, *left, *warnings)
+
+
+def _roles(counts: Json) -> str:
+    return ", ".join(f"{count} {role}" for role, count in counts.items() if role != "none")
 
 
 def figures(rows: list[Json]) -> Table:

@@ -1,9 +1,11 @@
-"""Who calls: the bearer token of a request."""
+"""Who calls: the bearer token of a request, and what its role has to allow."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from fleet_server.domain.permissions import Permission
 from fleet_server.services.suite import Services
 from fleet_server.services.tokens import demand
 from fleet_server.storage.tokens import StoredToken
@@ -16,18 +18,15 @@ def services(request: Request) -> Services:
     return found
 
 
-def viewer(request: Request) -> StoredToken:
-    """Return the caller's token, which has to allow reading."""
-    token = services(request).tokens.authenticate(_bearer(request))
-    demand(token, "viewer")
-    return token
+def needs(permission: Permission) -> Callable[[Request], StoredToken]:
+    """A dependency that returns the caller's token, which has to allow ``permission``."""
 
+    def token_of(request: Request) -> StoredToken:
+        token = services(request).tokens.authenticate(_bearer(request))
+        demand(token, permission)
+        return token
 
-def operator(request: Request) -> StoredToken:
-    """Return the caller's token, which has to allow changes."""
-    token = services(request).tokens.authenticate(_bearer(request))
-    demand(token, "operator")
-    return token
+    return token_of
 
 
 def _bearer(request: Request) -> str | None:
@@ -36,5 +35,7 @@ def _bearer(request: Request) -> str | None:
 
 
 ServicesOf = Annotated[Services, Depends(services)]
-Viewer = Annotated[StoredToken, Depends(viewer)]
-Operator = Annotated[StoredToken, Depends(operator)]
+Viewer = Annotated[StoredToken, Depends(needs("read"))]
+Operator = Annotated[StoredToken, Depends(needs("operate"))]
+Approver = Annotated[StoredToken, Depends(needs("approve"))]
+Builder = Annotated[StoredToken, Depends(needs("build"))]

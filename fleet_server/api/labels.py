@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from fleet_server.api.access import Operator, ServicesOf, Viewer
+from fleet_server.api.access import Builder, Operator, ServicesOf, Viewer
 from fleet_server.api.paging import Limit
 from fleet_server.api.schemas import Answer, items
 from fleet_server.services.errors import InvalidRequest
@@ -60,7 +60,7 @@ class Explanation(BaseModel):
 
 
 @router.post("/labels")
-async def tell_labels(request: Request, services: ServicesOf, token: Operator) -> Response:
+async def tell_labels(request: Request, services: ServicesOf, token: Builder) -> Response:
     """Tell the labels of predictions, some thousands at once; the same again changes nothing."""
     body = await request.body()
     try:
@@ -125,14 +125,14 @@ def appeal(appeal: int, services: ServicesOf, _token: Viewer) -> Response:
 
 
 @router.get("/appeals/{appeal}/sample")
-def appeal_sample(appeal: int, services: ServicesOf, _token: Operator) -> Response:
+def appeal_sample(appeal: int, services: ServicesOf, _token: Builder) -> Response:
     """Send what the contested answer was computed from, as its device sent it (msgpack)."""
     return Response(services.appeals.sample(appeal), media_type="application/msgpack")
 
 
 @router.put("/appeals/{appeal}/explanation")
 def explain_appeal(
-    appeal: int, body: Explanation, services: ServicesOf, token: Operator
+    appeal: int, body: Explanation, services: ServicesOf, token: Builder
 ) -> Response:
     """Keep what each input did to the contested answer."""
     return Answer(

@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from fleet_server.api.access import Operator, ServicesOf, Viewer
+from fleet_server.api.access import Builder, Operator, ServicesOf, Viewer
 from fleet_server.api.paging import Limit
 from fleet_server.api.schemas import Answer, Reason, items
 from fleet_server.domain.retraining import Policy
@@ -113,19 +113,19 @@ def cancel(
 
 
 @router.post("/claims")
-def claim(body: Claim, services: ServicesOf, _token: Operator) -> Response:
+def claim(body: Claim, services: ServicesOf, _token: Builder) -> Response:
     """Take the oldest open request for a model that a worker can build; empty where none is."""
     return Answer({"claimed": services.retraining.claim(body.worker, body.models)})
 
 
 @router.post("/requests/{request}/renew")
-def renew(request: int, body: Renew, services: ServicesOf, _token: Operator) -> Response:
+def renew(request: int, body: Renew, services: ServicesOf, _token: Builder) -> Response:
     """Hold a request for longer, and say how far it is."""
     return Answer(services.retraining.renew(request, body.lease, body.progress))
 
 
 @router.post("/requests/{request}/result")
-def finish(request: int, body: Finish, services: ServicesOf, token: Operator) -> Response:
+def finish(request: int, body: Finish, services: ServicesOf, token: Builder) -> Response:
     """Say what came of a request."""
     result = msgspec.convert(body.model_dump(), Result)
     return Answer(services.retraining.finish(request, result, by=token.name, role=token.role))

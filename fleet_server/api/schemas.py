@@ -20,6 +20,8 @@ class StartRollout(BaseModel):
     release: str = Field(max_length=100, examples=["watch-activity@1.1.0"])
     plan: dict[str, Any] | None = None
     """Settings that differ from the default plan."""
+    supersede: bool = False
+    """Take over from a rollout of the same model that has not ended."""
 
 
 class OneCommand(BaseModel):

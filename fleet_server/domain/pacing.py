@@ -64,7 +64,7 @@ def place_of(budget: Disruption, site: str, slices: Mapping[str, str]) -> str:
 
 
 def is_open(windows: Sequence[MaintenanceWindow], site: str, now: datetime) -> bool:
-    """Whether a device at a site may change now; windows of its own site count instead of others."""
+    """Whether a device at a site may change now; windows of its own site count alone."""
     own = [window for window in windows if window.site == site]
     fitting = own or [window for window in windows if window.site is None]
     if not fitting:

@@ -38,7 +38,7 @@ class Stage(_Record, frozen=True, kw_only=True):
     min_seconds: Seconds = 600.0
     min_devices: Annotated[int, msgspec.Meta(ge=1)] = 2
     approvals: Approvals = 0
-    """People who have to approve before it begins; of two or more, none may have started it."""
+    """People who have to approve before it begins; none of them may have started the rollout."""
 
     def __post_init__(self) -> None:
         if (self.share is None) == (self.devices is None):
@@ -133,7 +133,7 @@ class Plan(_Record, frozen=True, kw_only=True):
     retry_seconds: Annotated[float, msgspec.Meta(ge=1)] = 300.0
     """Wait before the second attempt; twice as long before each further one."""
     promotion_approvals: Approvals = 0
-    """People who have to approve before the whole fleet follows."""
+    """People who have to approve before the whole fleet follows; none may have started it."""
     delta: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
     """Accuracy that the candidate may lose before it counts as worse."""
     alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05

@@ -15,7 +15,7 @@ from fleet_server.domain.verdict import Verdict
 
 State = Literal[
     "running",
-    "awaiting_approval",
+    "needs_approval",
     "paused",
     "inconclusive",
     "promoting",
@@ -70,11 +70,11 @@ TABLE: Final[dict[State, dict[Event, State | None]]] = {
         **_BY_PEOPLE,
         Event.STAGE_PASSED: "running",
         Event.LAST_PASSED: "promoting",
-        Event.NEEDS_APPROVAL: "awaiting_approval",
+        Event.NEEDS_APPROVAL: "needs_approval",
         Event.DEADLINE: "inconclusive",
         Event.PAUSE: "paused",
     },
-    "awaiting_approval": {
+    "needs_approval": {
         **_BY_PEOPLE,
         Event.STAGE_PASSED: "running",
         Event.LAST_PASSED: "promoting",
@@ -158,7 +158,7 @@ def step(
     """
     following_stage = stage + 1 if begun else stage
     event, reason = _event(state, stage, plan, stages, verdict, members, waited_seconds)
-    if state == "awaiting_approval" and event is None:
+    if state == "needs_approval" and event is None:
         event, reason = _approved(plan, stages, following_stage, approvals)
     elif event in (Event.STAGE_PASSED, Event.LAST_PASSED) and state == "running":
         needed = needed_approvals(plan, stages, following_stage)
@@ -263,11 +263,15 @@ def wanted(
     role: Role,
     candidate: ReleaseRef,
     incumbent: ReleaseRef | None,
+    runs_candidate: bool = False,
 ) -> Wanted:
     """What a device with this role should run.
 
-    On candidate devices the incumbent stays on as shadow (ADR 0004).
+    On candidate devices the incumbent stays on as shadow (ADR 0004). After an abort, a device that
+    runs the candidate keeps it.
     """
+    if state == "aborted":
+        return Wanted(active=candidate if runs_candidate else incumbent)
     if role == "holdout":
         return Wanted(active=incumbent)
     if state in ("promoting", "promoted"):

@@ -60,10 +60,49 @@ def want(
             rollout=wish.rollout,
             sent_ms=None,
             confirmed_sent=False,
+            attempts=1,
         )
         devices.set_desired(connection, row)
         changed += 1
     return changed
+
+
+def retry(
+    connection: sa.Connection,
+    known: Sequence[devices.Device],
+    most: int,
+    wait_seconds: float,
+    now_ms: int,
+) -> None:
+    """Ask devices again that failed without refusing, ever more rarely, until ``most`` times.
+
+    One that never answers is not asked again: the broker keeps its order. One that refuses says
+    the same next time.
+    """
+    failed = {d.device: d for d in known if d.update_state == "failed"}
+    if not failed:
+        return
+    wanted = devices.desired_of(connection)
+    refused = {(row.device, row.digest) for row in devices.every_refusal(connection)}
+    for name, device in failed.items():
+        row = wanted.get(name)
+        if row is None or device.desired_revision != row.revision:
+            continue
+        if {(name, row.active), (name, row.shadow)} & refused or row.attempts >= most:
+            continue
+        if now_ms < row.issued_ms + 1000 * wait_seconds * 2 ** (row.attempts - 1):
+            continue
+        again = msgspec.structs.replace(
+            row,
+            revision=row.revision + 1,
+            issued_ms=now_ms,
+            sent_ms=None,
+            confirmed_sent=False,
+            attempts=row.attempts + 1,
+        )
+        devices.set_desired(connection, again)
+        text = f"asked again, {again.attempts} of {most} times: {device.reason}"
+        journal.add_event(connection, now_ms, "device", name, text)
 
 
 def ask_again(

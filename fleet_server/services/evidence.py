@@ -85,7 +85,13 @@ def members_of(
             device=device.device,
             role=msgspec.convert(roles[device.device], Role),
             confirmed=settled(device, wanted.get(device.device)),
-            refused=_refused(device, row, wanted.get(device.device), refusals.get(device.device)),
+            refused=_refused(
+                device,
+                row,
+                wanted.get(device.device),
+                refusals.get(device.device),
+                plan.attempts,
+            ),
             silent=max(device.last_seen_ms, heard_since_ms) < latest_ms,
         )
         for device in fleet
@@ -105,7 +111,11 @@ def settled(device: Device, wish: Desired | None) -> bool:
 
 
 def _refused(
-    device: Device, row: StoredRollout, wish: Desired | None, refusal: StoredRefusal | None
+    device: Device,
+    row: StoredRollout,
+    wish: Desired | None,
+    refusal: StoredRefusal | None,
+    attempts: int,
 ) -> bool:
     """Whether it would not install the candidate for this rollout, or recovered from it.
 
@@ -115,11 +125,14 @@ def _refused(
     if wish is None:
         return False
     failed = device.desired_revision == wish.revision and device.update_state == "failed"
+    given_up = failed and wish.attempts >= attempts
     if known(row.state) == "rolling_back":
         return failed
     if row.digest not in (wish.active, wish.shadow):
         return False
-    return failed and (refusal is not None or device.active != wish.active)
+    if device.trouble:
+        return False  # a device without room, say, speaks of itself and not of the release
+    return (failed and refusal is not None) or (given_up and device.active != wish.active)
 
 
 def _cells(

@@ -245,6 +245,7 @@ class _Batch:
             update_state=state.update,
             reason=state.reason,
             desired_revision=state.desired_revision,
+            trouble=state.troubles[0] if state.troubles else "",
             reported=msgspec.json.encode(state),
         )
         self._note_changes(before, state)

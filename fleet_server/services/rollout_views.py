@@ -6,21 +6,32 @@ import msgspec
 import sqlalchemy as sa
 
 from fleet_server.domain import plan as plans
+from fleet_server.domain.rollout import needed_approvals
 from fleet_server.storage import releases, rollouts
-from fleet_server.storage.rollouts import StoredRollout, StoredVerdict
+from fleet_server.storage.rollouts import StoredApproval, StoredRollout, StoredVerdict
 
 
 class StageView(msgspec.Struct, frozen=True, kw_only=True):
     """One stage that was begun."""
 
     kind: str
-    share: float
+    size: str
+    """Share of the fleet or number of devices, in words."""
     started_ms: int
     ended_ms: int | None
     outcome: str | None
     verdict: int | None
     devices: dict[str, int]
     """Role -> number of devices."""
+
+
+class ApprovalsView(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits for people."""
+
+    before: str
+    """Kind of the stage that waits, or ``whole fleet``."""
+    needed: int
+    given: list[StoredApproval]
 
 
 class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +56,8 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     """The newest verdict: decision, reason, evidence."""
     latest_ms: int | None
     decided_by: int | None
+    approvals: ApprovalsView | None
+    """None where nothing waits for people."""
     plan: dict[str, Any]
 
 
@@ -70,7 +83,7 @@ def rollout_view(connection: sa.Connection, row: StoredRollout) -> RolloutView:
     stages = [
         StageView(
             kind=planned[stage.stage].kind,
-            share=planned[stage.stage].share,
+            size=planned[stage.stage].size,
             started_ms=stage.started_ms,
             ended_ms=stage.ended_ms,
             outcome=stage.outcome,
@@ -93,12 +106,29 @@ def rollout_view(connection: sa.Connection, row: StoredRollout) -> RolloutView:
         created_by=row.created_by,
         finished_ms=row.finished_ms,
         seconds=took,
-        planned_stages=msgspec.to_builtins(planned),
+        planned_stages=[
+            {**msgspec.to_builtins(stage), "size": stage.size} for stage in planned
+        ],
         stages=stages,
         latest=None if row.latest is None else msgspec.json.decode(row.latest),
         latest_ms=row.latest_ms,
         decided_by=row.decided_by,
+        approvals=_approvals(connection, row, plan, planned),
         plan=msgspec.to_builtins(plan),
+    )
+
+
+def _approvals(
+    connection: sa.Connection, row: StoredRollout, plan: plans.Plan, planned: list[plans.Stage]
+) -> ApprovalsView | None:
+    if row.state != "needs_approval":
+        return None
+    begun = rollouts.has_begun(connection, row.rollout, row.stage)
+    following = row.stage + 1 if begun else row.stage
+    return ApprovalsView(
+        before=planned[following].kind if following < len(planned) else "whole fleet",
+        needed=needed_approvals(plan, planned, following),
+        given=rollouts.approvals_of(connection, row.rollout, following),
     )
 
 

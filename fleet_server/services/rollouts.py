@@ -13,16 +13,22 @@ from fleet_server.domain import plan as plans
 from fleet_server.domain import rollout as table
 from fleet_server.domain.plan import DEFAULT_PLAN, Plan
 from fleet_server.domain.rollout import FINISHED, Event
-from fleet_server.services import stages
+from fleet_server.services import contracts, desired, forecast, rollout_devices, stages
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
 from fleet_server.services.errors import Conflict, InvalidRequest, NotFound
+from fleet_server.services.forecast import Forecast
 from fleet_server.services.listening import Listening
+from fleet_server.services.rollout_devices import RolloutDevice
 from fleet_server.services.rollout_views import RolloutView, rollout_view
 from fleet_server.services.stages import Course
-from fleet_server.storage import journal, releases, rollouts
+from fleet_server.storage import audit, devices, journal, releases, rollouts
 from fleet_server.storage.database import Database
 from fleet_server.storage.rollouts import StoredRollout
+
+STRAGGLER_ATTEMPTS = 6
+STRAGGLER_SECONDS = 900.0
+"""A device that failed outside of a rollout is asked again so often, ever more rarely."""
 
 
 class Rollouts:
@@ -53,45 +59,40 @@ class Rollouts:
         with self._database.read() as connection:
             return rollout_view(connection, _require(connection, rollout))
 
-    def start(self, release: str, changes: dict[str, Any] | None, by: str) -> RolloutView:
+    def start(
+        self,
+        release: str,
+        changes: dict[str, Any] | None,
+        by: str,
+        *,
+        role: str = "operator",
+        supersede: bool = False,
+    ) -> RolloutView:
         """Start a rollout of ``model@version``.
 
         Args:
             release: name of an approved release.
             changes: settings that differ from the default plan.
             by: who asked for it.
+            role: theirs.
+            supersede: let it take over from a rollout of its model that has not ended.
 
         Raises:
             InvalidRequest: the name or the plan is not valid.
             NotFound: the release was never approved.
-            Conflict: it is revoked, in production already, no device could run it, or another
-                rollout of its model has not ended.
+            Conflict: it is revoked, in production already, no device could run it, a consumer has
+                not acknowledged that it breaks its output, or another rollout of its model has not
+                ended.
         """
         plan = _plan(changes)
         with self._database.write() as connection:
             now = self._clock()
             found = self._catalog.by_name(connection, release)
-            incumbent = self._incumbent(connection, found)
-            if not plans.stages_for(plan, has_incumbent=incumbent is not None):
-                raise InvalidRequest(
-                    f"{found.ref.name} is its model's first release and has nothing to run in the "
-                    "shadow of: add a canary or ramp stage to the plan"
-                )
-            row = StoredRollout(
-                rollout=f"r{rollouts.count(connection) + 1}",
-                model=found.ref.model,
-                digest=found.ref.digest,
-                incumbent=incumbent,
-                plan=msgspec.json.encode(plan),
-                salt=self._salt(),
-                state="running",
-                stage=0,
-                stage_started_ms=now,
-                deadline_from_ms=now,
-                created_ms=now,
-                created_by=by,
-            )
-            course = Course.of(row, found, self._incumbent_ref(connection, incumbent))
+            if supersede:
+                self._supersede(connection, found, by, role, now)
+            row = self._new_row(connection, found, plan, by, now)
+            course = self._course(connection, row, now)
+            contracts.check(connection, found, course.incumbent)
             if not stages.eligible(connection, course):
                 raise Conflict(
                     f"no device could run {found.ref.name}: none that runs no other model and is "
@@ -102,65 +103,208 @@ class Rollouts:
             stages.close_older(connection, row, now)
             text = f"rollout {row.rollout} started by {by}"
             journal.add_event(connection, now, "rollout", found.ref.name, text)
-            stages.begin(connection, course, now)
+            _record(connection, row, "start", now, by, role, {"release": found.ref.name})
+            if row.state == "running":
+                stages.begin(connection, course, now)
             view = rollout_view(connection, row)
         self.changed.set()
         return view
 
-    def pause(self, rollout: str, by: str, reason: str) -> RolloutView:
+    def check(self, release: str, changes: dict[str, Any] | None) -> Forecast:
+        """What a rollout would do now, without starting it; raises as :meth:`start`.
+
+        A rollout of the model that has not ended is looked past.
+        """
+        plan = _plan(changes)
+        with self._database.read() as connection:
+            now = self._clock()
+            found = self._catalog.by_name(connection, release)
+            row = self._new_row(connection, found, plan, "", now, alone=False)
+            course = self._course(connection, row, now)
+            contracts.check(connection, found, course.incumbent)
+            return forecast.of(connection, course)
+
+    def pause(self, rollout: str, by: str, reason: str, *, role: str = "operator") -> RolloutView:
         """Hold a rollout where it is; raise :class:`Conflict` in a state that cannot."""
-        return self._steer(rollout, Event.PAUSE, f"paused by {by}", reason)
+        return self._steer(rollout, Event.PAUSE, f"paused by {by}", reason, by, role)
 
-    def resume(self, rollout: str, by: str, reason: str) -> RolloutView:
+    def resume(self, rollout: str, by: str, reason: str, *, role: str = "operator") -> RolloutView:
         """Go on with a paused or inconclusive rollout."""
-        return self._steer(rollout, Event.RESUME, f"resumed by {by}", reason)
+        return self._steer(rollout, Event.RESUME, f"resumed by {by}", reason, by, role)
 
-    def roll_back(self, rollout: str, by: str, reason: str) -> RolloutView:
+    def roll_back(
+        self, rollout: str, by: str, reason: str, *, role: str = "operator"
+    ) -> RolloutView:
         """Put every device back on the release it had before."""
-        return self._steer(rollout, Event.ROLL_BACK, f"rolled back by {by}", reason)
+        return self._steer(rollout, Event.ROLL_BACK, f"rolled back by {by}", reason, by, role)
+
+    def abort(self, rollout: str, by: str, reason: str, *, role: str = "operator") -> RolloutView:
+        """End a rollout where it is: devices that run the candidate keep it, no other follows."""
+        return self._steer(rollout, Event.ABORT, f"aborted by {by}", reason, by, role)
+
+    def approve(self, rollout: str, by: str, note: str, *, role: str = "approver") -> RolloutView:
+        """Approve what follows the present stage.
+
+        Raises:
+            NotFound: there is no such rollout.
+            Conflict: it does not wait for approval, the person has started it, or has approved.
+        """
+        with self._database.write() as connection:
+            now = self._clock()
+            row = _require(connection, rollout)
+            if row.state != "needs_approval":
+                state = row.state.replace("_", " ")
+                raise Conflict(f"rollout {rollout} is {state}: nothing waits for approval")
+            if by == row.created_by:
+                raise Conflict(f"{by} started rollout {rollout}: somebody else has to approve it")
+            begun = rollouts.has_begun(connection, rollout, row.stage)
+            following = row.stage + 1 if begun else row.stage
+            if not rollouts.approve(connection, rollout, following, by, now, note):
+                raise Conflict(f"{by} has approved it already")
+            name = releases.names(connection)[row.digest]
+            said = f"approved by {by}: {note}" if note else f"approved by {by}"
+            journal.add_event(connection, now, "rollout", name, said)
+            _record(connection, row, "approve", now, by, role, {"stage": following, "note": note})
+            view = rollout_view(connection, row)
+        self.changed.set()
+        return view
+
+    def release_holdout(self, rollout: str, by: str, *, role: str = "operator") -> RolloutView:
+        """Let the held-out devices of a finished rollout follow it; raise :class:`Conflict`."""
+        with self._database.write() as connection:
+            now = self._clock()
+            row = _require(connection, rollout)
+            if row.state != "promoted":
+                raise Conflict(f"rollout {rollout} is not promoted: there is nothing to follow")
+            freed = rollouts.release_holdout(connection, rollout)
+            if not freed:
+                raise Conflict(f"rollout {rollout} holds no device out any more")
+            course = self._course(connection, row, now)
+            stages.order(connection, course, stages.eligible(connection, course), now)
+            text = f"{by} lets {len(freed)} held-out devices follow"
+            journal.add_event(connection, now, "rollout", course.name, text)
+            _record(connection, row, "release_holdout", now, by, role, {"devices": len(freed)})
+            view = rollout_view(connection, row)
+        self.changed.set()
+        return view
+
+    def devices(self, rollout: str, after: str, limit: int) -> list[RolloutDevice]:
+        """Devices of a rollout by name: role, what they should run and do, and why they wait."""
+        with self._database.read() as connection:
+            row = _require(connection, rollout)
+            now = self._clock()
+            return rollout_devices.of(connection, self._course(connection, row, now), after, limit)
 
     def decide(self) -> None:
-        """Judge every rollout that has not ended, and move it where its verdict says."""
+        """Judge every rollout that has not ended, and move it where its verdict says.
+
+        Devices that failed after theirs had ended are asked again.
+        """
         with self._database.read() as connection:
             running = [row.rollout for row in rollouts.unfinished(connection)]
+        self._ask_stragglers()
         for rollout in running:
             with self._database.write() as connection:
                 row = rollouts.one(connection, rollout)
                 if row is None or row.finished_ms is not None:
                     continue  # somebody ended it in between
-                course = self._course(connection, row)
-                stages.advance(connection, course, self._clock(), self._listening.since_ms())
+                now = self._clock()
+                course = self._course(connection, row, now)
+                stages.advance(connection, course, now, self._listening.since_ms())
 
-    def _steer(self, rollout: str, event: Event, what: str, reason: str) -> RolloutView:
+    def _ask_stragglers(self) -> None:
+        with self._database.read() as connection:
+            failed = devices.failed_outside(connection)
+        if failed:
+            with self._database.write() as connection:
+                known = [d for d in devices.named(connection, failed) if not d.retired]
+                now = self._clock()
+                desired.retry(connection, known, STRAGGLER_ATTEMPTS, STRAGGLER_SECONDS, now)
+
+    def _new_row(
+        self,
+        connection: sa.Connection,
+        found: Release,
+        plan: Plan,
+        by: str,
+        now_ms: int,
+        *,
+        alone: bool = True,
+    ) -> StoredRollout:
+        """A rollout as it begins, not stored yet."""
+        incumbent = self._incumbent(connection, found, alone=alone)
+        chosen = plans.stages_for(plan, has_incumbent=incumbent is not None)
+        if not chosen:
+            raise InvalidRequest(
+                f"{found.ref.name} is its model's first release and has nothing to run in the "
+                "shadow of: add a canary or ramp stage to the plan"
+            )
+        return StoredRollout(
+            rollout=f"r{rollouts.count(connection) + 1}",
+            model=found.ref.model,
+            digest=found.ref.digest,
+            incumbent=incumbent,
+            plan=msgspec.json.encode(plan),
+            salt=self._salt(),
+            state="needs_approval" if chosen[0].approvals else "running",
+            stage=0,
+            stage_started_ms=now_ms,
+            deadline_from_ms=now_ms,
+            created_ms=now_ms,
+            created_by=by,
+        )
+
+    def _supersede(
+        self, connection: sa.Connection, found: Release, by: str, role: str, now_ms: int
+    ) -> None:
+        """End the rollout of a release's model that has not ended, without giving any order."""
+        for row in rollouts.unfinished(connection):
+            if row.model != found.ref.model:
+                continue
+            following = table.apply(table.known(row.state), Event.SUPERSEDE)
+            if following is None:
+                raise Conflict(_refusal(row, Event.SUPERSEDE))
+            text = f"superseded by {found.ref.name}, started by {by}"
+            transition = table.Transition(Event.SUPERSEDE, following, row.stage, text)
+            stages.move(connection, self._course(connection, row, now_ms), transition, None, now_ms)
+            _record(connection, row, "supersede", now_ms, by, role, {"by": found.ref.name})
+
+    def _steer(
+        self, rollout: str, event: Event, what: str, reason: str, by: str, role: str
+    ) -> RolloutView:
         with self._database.write() as connection:
+            now = self._clock()
             row = _require(connection, rollout)
             following = table.apply(table.known(row.state), event)
             if following is None:
                 raise Conflict(_refusal(row, event))
             text = f"{what}: {reason}" if reason else what
             transition = table.Transition(event, following, row.stage, text)
-            course = self._course(connection, row)
-            stages.move(connection, course, transition, None, self._clock())
+            course = self._course(connection, row, now)
+            stages.move(connection, course, transition, None, now)
+            _record(connection, row, event.value, now, by, role, {"reason": reason})
             view = rollout_view(connection, _require(connection, rollout))
         self.changed.set()
         return view
 
-    def _course(self, connection: sa.Connection, row: StoredRollout) -> Course:
+    def _course(self, connection: sa.Connection, row: StoredRollout, now_ms: int) -> Course:
         candidate = self._catalog.require(connection, row.digest)
-        return Course.of(row, candidate, self._incumbent_ref(connection, row.incumbent))
+        incumbent = self._incumbent_ref(connection, row.incumbent)
+        return Course.of(row, candidate, incumbent, now_ms)
 
     def _incumbent_ref(self, connection: sa.Connection, digest: str | None) -> Release | None:
         return None if digest is None else self._catalog.require(connection, digest)
 
-    def _incumbent(self, connection: sa.Connection, release: Release) -> str | None:
-        """Digest of what a new rollout would replace."""
+    def _incumbent(self, connection: sa.Connection, release: Release, *, alone: bool) -> str | None:
+        """Digest of what a new rollout would replace; ``alone`` refuses one beside another."""
         name, model = release.ref.name, release.ref.model
         if not release.listed:
             raise Conflict(f"{name} is no longer approved: publish a release that is")
         for row in rollouts.unfinished(connection):
-            if row.model == model:
+            if alone and row.model == model:
                 raise Conflict(
-                    f"rollout {row.rollout} of {model} has not ended: wait, or roll it back first"
+                    f"rollout {row.rollout} of {model} has not ended: wait, roll it "
+                    "back, or let this one supersede it"
                 )
         present = releases.in_production(connection).get(model)
         if present is not None and present.digest == release.ref.digest:
@@ -173,6 +317,26 @@ def _require(connection: sa.Connection, rollout: str) -> StoredRollout:
     if row is None:
         raise NotFound(f"no rollout {rollout[:64]!r}; see: serinus rollout list")
     return row
+
+
+def _record(
+    connection: sa.Connection,
+    row: StoredRollout,
+    what: str,
+    now_ms: int,
+    by: str,
+    role: str,
+    detail: dict[str, Any],
+) -> None:
+    audit.record(
+        connection,
+        at_ms=now_ms,
+        actor=by,
+        role=role,
+        action=f"rollout.{what}",
+        subject=row.rollout,
+        detail=detail,
+    )
 
 
 def _plan(changes: dict[str, Any] | None) -> Plan:

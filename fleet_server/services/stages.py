@@ -4,21 +4,23 @@ Every function works inside the caller's transaction, so what is judged, stored 
 consistent step; a server that is killed in between finds the step done or not begun.
 """
 
+from collections import Counter
 from typing import Self
 
 import msgspec
 import sqlalchemy as sa
 
 from edge_core.release import ReleaseRef
-from fleet_server.domain import cohort
+from fleet_server.domain import cohort, pacing
 from fleet_server.domain import plan as plans
 from fleet_server.domain import rollout as table
 from fleet_server.domain.cohort import DeviceFacts, Role
 from fleet_server.domain.evidence import Member
+from fleet_server.domain.pacing import Waiting
 from fleet_server.domain.plan import Plan, Stage
 from fleet_server.domain.rollout import FINISHED, Event, State, Transition
 from fleet_server.domain.verdict import judge
-from fleet_server.services import desired, evidence, standing, verdicts
+from fleet_server.services import desired, evidence, groups, standing, verdicts
 from fleet_server.services.catalog import Release
 from fleet_server.services.desired import Wanted
 from fleet_server.services.verdicts import Inputs
@@ -29,6 +31,7 @@ from fleet_server.storage.rollouts import StoredRollout, StoredStage
 
 ROLLBACK = "rollback"
 ATTENTION = "rollout"
+JUDGED = ("running", "paused", "inconclusive", "needs_approval")
 
 
 class Course(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,13 +42,23 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     stages: list[Stage]
     candidate: Release
     incumbent: Release | None
+    now_ms: int
 
     @classmethod
-    def of(cls, row: StoredRollout, candidate: Release, incumbent: Release | None) -> Self:
+    def of(
+        cls, row: StoredRollout, candidate: Release, incumbent: Release | None, now_ms: int
+    ) -> Self:
         """Read the plan of a stored rollout."""
         plan = plans.parse(row.plan)
         chosen = plans.stages_for(plan, has_incumbent=row.incumbent is not None)
-        return cls(row=row, plan=plan, stages=chosen, candidate=candidate, incumbent=incumbent)
+        return cls(
+            row=row,
+            plan=plan,
+            stages=chosen,
+            candidate=candidate,
+            incumbent=incumbent,
+            now_ms=now_ms,
+        )
 
     @property
     def stage(self) -> Stage:
@@ -79,14 +92,29 @@ def eligible(connection: sa.Connection, course: Course) -> list[Device]:
     wanted = devices.desired_of(connection)
     others = {row.rollout for row in rollouts.unfinished(connection)} - {course.row.rollout}
 
+    group, taken = _group(connection, course)
+
     def fits(device: Device) -> bool:
         wish = wanted.get(device.device)
-        if wish is not None and wish.rollout in others:
+        if device.retired or (wish is not None and wish.rollout in others):
+            return False
+        if group is not None and device.device not in group | taken:
             return False
         present = wish.active if wish is not None else device.active
         return device.target in course.candidate.targets and (present is None or present in ours)
 
     return [device for device in devices.every(connection) if fits(device)]
+
+
+def _group(connection: sa.Connection, course: Course) -> tuple[set[str] | None, set[str]]:
+    """Devices of the plan's group now, none where all take part, and those that have a role.
+
+    A device that leaves the group stays in a rollout that has taken it.
+    """
+    if not course.plan.group:
+        return None, set()
+    meant = groups.members(connection, course.plan.group, course.now_ms)
+    return meant, rollouts.everyone(connection, course.row.rollout)
 
 
 def close_older(connection: sa.Connection, row: StoredRollout, now_ms: int) -> None:
@@ -106,13 +134,32 @@ def begin(connection: sa.Connection, course: Course, now_ms: int) -> None:
     _assign(connection, course, fleet, now_ms)
     roles = rollouts.role_counts(connection, row.rollout).get(row.stage, {})
     counts = ", ".join(f"{count} {role}" for role, count in sorted(roles.items()) if role != "none")
-    text = f"stage {course.stage.kind} ({course.stage.share:.0%}) begins: {counts or 'no device'}"
+    text = f"stage {course.stage.kind} ({course.stage.size}) begins: {counts or 'no device'}"
     journal.add_event(connection, now_ms, "rollout", course.name, text)
     order(connection, course, fleet, now_ms)
 
 
 def order(connection: sa.Connection, course: Course, fleet: list[Device], now_ms: int) -> None:
-    """Write what each device should run in the present state, where it differs."""
+    """Write what each device should run in the present state, where it differs and may change.
+
+    What another rollout has taken over is its own to order.
+    """
+    if course.state == "superseded":
+        return
+    wanted = _wishes(connection, course, fleet)
+    held = _held_back(connection, course, fleet, wanted, now_ms)
+    free = {name: wish for name, wish in wanted.items() if name not in held}
+    desired.want(connection, free, fleet, now_ms)
+
+
+def waiting(connection: sa.Connection, course: Course, now_ms: int) -> dict[str, str]:
+    """Device -> why it is not given its new release now."""
+    fleet = eligible(connection, course)
+    wanted = _wishes(connection, course, fleet)
+    return _held_back(connection, course, fleet, wanted, now_ms)
+
+
+def _wishes(connection: sa.Connection, course: Course, fleet: list[Device]) -> dict[str, Wanted]:
     row = course.row
     roles = rollouts.roles(connection, row.rollout, row.stage)
     wanted = {}
@@ -124,6 +171,7 @@ def order(connection: sa.Connection, course: Course, fleet: list[Device], now_ms
             role=role,
             candidate=course.candidate.ref,
             incumbent=course.incumbent.ref if course.incumbent else None,
+            runs_candidate=device.active == row.digest,
         )
         wanted[device.device] = Wanted(
             active=_digest(wish.active),
@@ -131,7 +179,34 @@ def order(connection: sa.Connection, course: Course, fleet: list[Device], now_ms
             arm=wish.arm,
             rollout=None if course.state in FINISHED else row.rollout,
         )
-    desired.want(connection, wanted, fleet, now_ms)
+    return wanted
+
+
+def _held_back(
+    connection: sa.Connection,
+    course: Course,
+    fleet: list[Device],
+    wanted: dict[str, Wanted],
+    now_ms: int,
+) -> dict[str, str]:
+    """Device -> why it has to wait for the candidate; going back waits for nothing."""
+    plan, digest = course.plan, course.row.digest
+    if plan.disruption is None and not plan.maintenance:
+        return {}
+    stored = devices.desired_of(connection)
+    coming: list[Waiting] = []
+    places: Counter[str] = Counter()
+    for device in fleet:
+        if plan.disruption is not None:
+            places[pacing.place_of(plan.disruption, device.site, device.slices)] += 1
+        wish, have = wanted[device.device], stored.get(device.device)
+        new = digest in (wish.active, wish.shadow)
+        given = have is not None and digest in (have.active, have.shadow)
+        changes = new and (have is None or (have.active, have.shadow) != (wish.active, wish.shadow))
+        changing = given and not evidence.settled(device, have)
+        if changing or changes:
+            coming.append(Waiting(device.device, device.site, device.slices, changing))
+    return pacing.held_back(plan, coming, places, pacing.moment(now_ms))
 
 
 def advance(connection: sa.Connection, course: Course, now_ms: int, heard_since_ms: int) -> None:
@@ -142,14 +217,18 @@ def advance(connection: sa.Connection, course: Course, now_ms: int, heard_since_
     """
     row = course.row
     fleet = eligible(connection, course)
-    _assign(connection, course, fleet, now_ms)
-    order(connection, course, fleet, now_ms)
+    begun = rollouts.has_begun(connection, row.rollout, row.stage)
+    if begun:
+        _assign(connection, course, fleet, now_ms)
+        order(connection, course, fleet, now_ms)
     desired.ask_again(connection, fleet, heard_since_ms, now_ms)
+    desired.retry(connection, fleet, course.plan.attempts, course.plan.retry_seconds, now_ms)
     members = evidence.members_of(connection, row, course.plan, fleet, now_ms, heard_since_ms)
     inputs, verdict, number = None, None, None
-    if course.state in ("running", "paused", "inconclusive"):
+    if begun and course.state in JUDGED:
         inputs = _inputs(connection, course, members, fleet, now_ms)
         verdict = judge(inputs.stage, inputs.plan, inputs.evidence)
+    following = row.stage + 1 if begun else row.stage
     transition = table.step(
         state=course.state,
         stage=row.stage,
@@ -159,6 +238,8 @@ def advance(connection: sa.Connection, course: Course, now_ms: int, heard_since_
         members=members,
         approved=releases.listing(connection)[row.digest],
         waited_seconds=(now_ms - row.deadline_from_ms) / 1000,
+        begun=begun,
+        approvals=len(rollouts.approvals_of(connection, row.rollout, following)),
     )
     if inputs is not None and verdict is not None:
         moves = transition is not None
@@ -178,7 +259,7 @@ def move(
 ) -> None:
     """Take a transition: store it, tell it, and order what it means for the devices."""
     row, state = course.row, transition.state
-    next_stage = transition.stage != row.stage
+    next_stage = transition.event is Event.STAGE_PASSED
     values = {
         "state": state,
         "stage": transition.stage,
@@ -207,7 +288,8 @@ def move(
     moved = msgspec.structs.replace(course, row=changed)
     _tell(connection, moved, transition, verdict, now_ms)
     if next_stage:
-        passed = f"stage {course.stage.kind} passed: {transition.reason}"
+        begins = course.stages[transition.stage]
+        passed = f"on to stage {begins.kind}: {transition.reason}"
         journal.add_event(connection, now_ms, "rollout", course.name, passed, {"verdict": verdict})
         begin(connection, moved, now_ms)
         return
@@ -231,6 +313,9 @@ _STAGE_OUTCOME = {
     Event.LAST_PASSED: "promote",
     Event.WORSE: "rollback",
     Event.ROLL_BACK: "rollback",
+    Event.NEEDS_APPROVAL: "promote",
+    Event.ABORT: "aborted",
+    Event.SUPERSEDE: "superseded",
 }
 
 
@@ -241,7 +326,13 @@ def _assign(connection: sa.Connection, course: Course, fleet: list[Device], now_
     if all(device.device in have for device in fleet):
         return
     facts = [DeviceFacts(device=device.device, slices=device.slices) for device in fleet]
-    drawn = cohort.assign(facts, course.stage, salt=row.salt, strata=course.plan.strata)
+    drawn = cohort.assign(
+        facts,
+        course.stage,
+        salt=row.salt,
+        strata=course.plan.strata,
+        holdout=course.plan.holdout,
+    )
     for device, role in drawn.items():
         if device not in have:
             rollouts.assign(connection, row.rollout, row.stage, device, role, now_ms)
@@ -285,7 +376,7 @@ def _tell(
     if transition.event in (Event.WORSE, Event.ROLL_BACK):
         title = f"{course.name} is rolled back: {transition.reason}"
         journal.open_alert(connection, now_ms, ROLLBACK, row.rollout, title, detail)
-    elif transition.event in (Event.DEADLINE, Event.STRANDED):
+    elif transition.event in (Event.DEADLINE, Event.STRANDED, Event.NEEDS_APPROVAL):
         title = f"rollout of {course.name} needs a person: {transition.reason}"
         journal.open_alert(connection, now_ms, ATTENTION, row.rollout, title, detail)
     else:

@@ -14,6 +14,7 @@ from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
 from fleet_server.services.fairness import Fairness
 from fleet_server.services.feedback_loops import FeedbackLoops
+from fleet_server.services.groups import Groups
 from fleet_server.services.ingest import Ingest
 from fleet_server.services.label_status import LabelStatuses
 from fleet_server.services.labels import Labels
@@ -40,6 +41,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     desired: DesiredStates
     costs: Costs
     overview: Overview
+    groups: Groups
     rollouts: Rollouts
     commands: Commands
     verdicts: Verdicts
@@ -86,6 +88,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             ),
             costs=costs,
             commands=Commands(database, clock, rollouts.changed),
+            groups=Groups(database, clock),
             overview=Overview(database, catalog, clock, costs),
             rollouts=rollouts,
             verdicts=Verdicts(database),

@@ -3,16 +3,15 @@
 import hashlib
 import secrets
 from pathlib import Path
-from typing import Literal, get_args
 
 from edge_core import durable
+from fleet_server.domain.permissions import ROLES, Permission, may, roles_with
 from fleet_server.services.clock import Clock
 from fleet_server.services.errors import InvalidRequest, NotAllowed, NotAuthenticated
 from fleet_server.storage import tokens
 from fleet_server.storage.database import Database
 from fleet_server.storage.tokens import StoredToken
 
-Role = Literal["viewer", "operator"]
 SESSION_MS = 12 * 3600 * 1000
 MAX_SECRET = 256
 WHERE = "the server wrote one to operator.token in its data folder"
@@ -36,8 +35,8 @@ class Tokens:
 
     def create(self, name: str, role: str) -> str:
         """Make a token and return its secret, which is stored nowhere."""
-        if role not in get_args(Role):
-            raise InvalidRequest(f"role {role!r} is not one of {', '.join(get_args(Role))}")
+        if role not in ROLES:
+            raise InvalidRequest(f"role {role[:64]!r} is not one of {', '.join(ROLES)}")
         secret = f"serinus_{secrets.token_urlsafe(32)}"
         token = StoredToken(hash=_digest(secret), name=name, role=role, created_ms=self._clock())
         with self._database.write() as connection:
@@ -81,11 +80,11 @@ class Tokens:
             tokens.end_sessions(connection, _digest(secret or ""), self._clock())
 
 
-def demand(token: StoredToken, role: Role) -> None:
-    """Raise :class:`NotAllowed` where a token's role does not include ``role``."""
-    order = get_args(Role)
-    if order.index(token.role) < order.index(role):
-        raise NotAllowed(f"the token {token.name!r} is a {token.role}'s; this needs an {role}'s")
+def demand(token: StoredToken, permission: Permission) -> None:
+    """Raise :class:`NotAllowed` where a token's role does not include a permission."""
+    if not may(token.role, permission):
+        roles = " or ".join(roles_with(permission))
+        raise NotAllowed(f"the token {token.name!r} is of role {token.role}; this needs {roles}")
 
 
 def _digest(secret: str) -> str:

@@ -10,6 +10,7 @@ from fleet_server.storage.rows import record
 from fleet_server.storage.tables import (
     confirmations,
     desired,
+    device_facts,
     devices,
     parity,
     parity_features,
@@ -36,6 +37,11 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     update_state: str | None
     reason: str
     desired_revision: int
+    trouble: str = ""
+    """The first of what stands wrong with the device itself; empty where nothing does."""
+    site: str = ""
+    retired: bool = False
+    """Operators do not count on it any more."""
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +56,8 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     rollout: str | None
     sent_ms: int | None
     confirmed_sent: bool
+    attempts: int = 1
+    """How often the device was asked for this."""
 
 
 class StoredRefusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +80,18 @@ class ParityCounts(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-_DEVICE_COLUMNS = [devices.c[name] for name in Device.__struct_fields__]
+_FACTS = ("site", "retired")
+_DEVICE_COLUMNS = [
+    *(devices.c[name] for name in Device.__struct_fields__ if name not in _FACTS),
+    sa.func.coalesce(device_facts.c.site, "").label("site"),
+    sa.func.coalesce(device_facts.c.retired, sa.false()).label("retired"),
+]
+
+
+def query() -> sa.Select[Any]:
+    """All devices, with what operators say of them."""
+    joined = devices.outerjoin(device_facts, device_facts.c.device == devices.c.device)
+    return sa.select(*_DEVICE_COLUMNS).select_from(joined)
 
 
 def seen(connection: sa.Connection, device: str, at_ms: int, *, alive: bool) -> bool:
@@ -93,15 +112,41 @@ def change(connection: sa.Connection, device: str, **values: Any) -> None:
 
 def one(connection: sa.Connection, device: str) -> Device | None:
     """One device; none where it was never seen."""
-    query = sa.select(*_DEVICE_COLUMNS).where(devices.c.device == device)
-    row = connection.execute(query).mappings().first()
-    return None if row is None else record(row, Device)
+    row = connection.execute(query().where(devices.c.device == device)).mappings().first()
+    return None if row is None else _device(row)
 
 
 def every(connection: sa.Connection) -> list[Device]:
     """All devices by name."""
-    query = sa.select(*_DEVICE_COLUMNS).order_by(devices.c.device)
-    return [record(row, Device) for row in connection.execute(query).mappings()]
+    found = connection.execute(query().order_by(devices.c.device)).mappings()
+    return [_device(row) for row in found]
+
+
+def named(connection: sa.Connection, names: Sequence[str]) -> list[Device]:
+    """Those of these names that are devices, in order."""
+    found = query().where(devices.c.device.in_(names)).order_by(devices.c.device)
+    return [_device(row) for row in connection.execute(found).mappings()]
+
+
+def failed_outside(connection: sa.Connection) -> list[str]:
+    """Devices that failed at an order of no running rollout, in order."""
+    found = (
+        sa.select(devices.c.device)
+        .join(desired, desired.c.device == devices.c.device)
+        .where(
+            devices.c.update_state == "failed",
+            desired.c.rollout.is_(None),
+            desired.c.revision == devices.c.desired_revision,
+        )
+        .order_by(devices.c.device)
+    )
+    return list(connection.execute(found).scalars())
+
+
+def desired_named(connection: sa.Connection, names: Sequence[str]) -> dict[str, Desired]:
+    """Desired states of those of these devices that have one."""
+    rows = connection.execute(sa.select(desired).where(desired.c.device.in_(names))).mappings()
+    return {row["device"]: record(row, Desired) for row in rows}
 
 
 def reported(connection: sa.Connection, device: str) -> bytes | None:
@@ -299,3 +344,8 @@ def every_parity(connection: sa.Connection) -> list[ParityCounts]:
     """Parity counts of every device and release."""
     rows = connection.execute(sa.select(parity)).mappings()
     return [record(row, ParityCounts) for row in rows]
+
+
+def _device(row: sa.RowMapping) -> Device:
+    values = {str(name): value for name, value in row.items()}
+    return msgspec.convert(values | {"retired": bool(row["retired"])}, Device)

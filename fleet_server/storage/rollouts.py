@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from fleet_server.storage.rows import record
-from fleet_server.storage.tables import assignments, rollouts, stages, verdicts
+from fleet_server.storage.tables import approvals, assignments, rollouts, stages, verdicts
 from fleet_server.storage.upsert import insert
 
 
@@ -43,6 +43,16 @@ class StoredStage(msgspec.Struct, frozen=True, kw_only=True):
     ended_ms: int | None = None
     outcome: str | None = None
     verdict: int | None = None
+
+
+class StoredApproval(msgspec.Struct, frozen=True, kw_only=True):
+    """One person's word that a stage may begin."""
+
+    rollout: str
+    stage: int
+    person: str
+    at_ms: int
+    note: str
 
 
 class StoredVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +159,47 @@ def roles(connection: sa.Connection, rollout: str, stage: int) -> dict[str, str]
         assignments.c.rollout == rollout, assignments.c.stage == stage
     )
     return {row.device: row.role for row in connection.execute(query)}
+
+
+def everyone(connection: sa.Connection, rollout: str) -> set[str]:
+    """Devices that have a role in any stage."""
+    query = sa.select(assignments.c.device).where(assignments.c.rollout == rollout).distinct()
+    return set(connection.execute(query).scalars())
+
+
+def has_begun(connection: sa.Connection, rollout: str, stage: int) -> bool:
+    """Whether a stage was begun."""
+    query = sa.select(stages.c.stage).where(stages.c.rollout == rollout, stages.c.stage == stage)
+    return connection.execute(query).first() is not None
+
+
+def approve(
+    connection: sa.Connection, rollout: str, stage: int, person: str, at_ms: int, note: str
+) -> bool:
+    """Note that a person approves a stage; whether that is new."""
+    query = insert(connection, approvals).values(
+        rollout=rollout, stage=stage, person=person, at_ms=at_ms, note=note
+    )
+    return bool(connection.execute(query.on_conflict_do_nothing()).rowcount)
+
+
+def approvals_of(connection: sa.Connection, rollout: str, stage: int) -> list[StoredApproval]:
+    """Who approved a stage, in the order in which they did."""
+    query = (
+        sa.select(approvals)
+        .where(approvals.c.rollout == rollout, approvals.c.stage == stage)
+        .order_by(approvals.c.at_ms, approvals.c.person)
+    )
+    return [record(row, StoredApproval) for row in connection.execute(query).mappings()]
+
+
+def release_holdout(connection: sa.Connection, rollout: str) -> list[str]:
+    """Give the held-out devices of a rollout no role any more; their names."""
+    held = (assignments.c.rollout == rollout, assignments.c.role == "holdout")
+    names = connection.execute(sa.select(assignments.c.device).where(*held).distinct())
+    found = sorted(names.scalars())
+    connection.execute(assignments.update().where(*held).values(role="none"))
+    return found
 
 
 def role_counts(connection: sa.Connection, rollout: str) -> dict[int, dict[str, int]]:

@@ -45,7 +45,7 @@ class Line:
         """One request, by a worker as a process of its own."""
         token = self.folder / "worker.token"
         if not token.exists():
-            told = [*command("serinus-server"), "token", "worker", "--role", "operator"]
+            told = [*command("serinus-server"), "token", "worker", "--role", "ci"]
             made = subprocess.run(
                 [*told, "--config", str(self.server.settings)],
                 capture_output=True, text=True, check=True,

@@ -22,10 +22,14 @@ from fleet_server.storage.tables.labels import outcomes as outcomes
 from fleet_server.storage.tables.labels import predictions as predictions
 from fleet_server.storage.tables.metadata import metadata as metadata
 from fleet_server.storage.tables.metadata import schema_version as schema_version
+from fleet_server.storage.tables.registry import device_facts as device_facts
+from fleet_server.storage.tables.registry import device_tags as device_tags
+from fleet_server.storage.tables.registry import groups as groups
 from fleet_server.storage.tables.releases import production as production
 from fleet_server.storage.tables.releases import releases as releases
 from fleet_server.storage.tables.retraining import retrain_policies as retrain_policies
 from fleet_server.storage.tables.retraining import retrain_requests as retrain_requests
+from fleet_server.storage.tables.rollouts import approvals as approvals
 from fleet_server.storage.tables.rollouts import assignments as assignments
 from fleet_server.storage.tables.rollouts import rollouts as rollouts
 from fleet_server.storage.tables.rollouts import stages as stages

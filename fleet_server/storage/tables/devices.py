@@ -1,7 +1,7 @@
 """What devices say of themselves and what is wanted of them."""
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Column, LargeBinary, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, String, Table, Text
 
 from fleet_server.storage.tables.metadata import metadata
 
@@ -21,9 +21,12 @@ devices = Table(
     Column("update_state", String(16)),
     Column("reason", Text, nullable=False, default=""),
     Column("desired_revision", BigInteger, nullable=False, default=0),
+    Column("trouble", Text, nullable=False, server_default=""),
     Column("reported", LargeBinary),
+    sa.Index("devices_in_state", "update_state", "device"),
 )
-"""What each device said last; ``reported`` is its ReportedState as JSON."""
+"""What each device said last; ``reported`` is its ReportedState as JSON, ``trouble`` the first of
+what stands wrong with the device itself."""
 
 desired = Table(
     "desired",
@@ -37,8 +40,10 @@ desired = Table(
     Column("rollout", String(32)),
     Column("sent_ms", BigInteger),
     Column("confirmed_sent", Boolean, nullable=False, default=False),
+    Column("attempts", Integer, nullable=False, server_default="1"),
 )
-"""What each device should run; ``confirmed_sent`` once the broker holds it."""
+"""What each device should run; ``confirmed_sent`` once the broker holds it; ``attempts`` counts how
+often the same was asked."""
 
 commands = Table(
     "commands",

@@ -61,3 +61,14 @@ verdicts = Table(
     Column("result", LargeBinary, nullable=False),
 )
 """``inputs`` (compressed JSON) give ``result`` (JSON) again whenever they are judged."""
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("rollout", String(32), primary_key=True),
+    Column("stage", Integer, primary_key=True),
+    Column("person", String(64), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("note", Text, nullable=False),
+)
+"""Who approved that a stage begins; the stage after the last one is the whole fleet."""
