@@ -106,9 +106,7 @@ def rollout_view(connection: sa.Connection, row: StoredRollout) -> RolloutView:
         created_by=row.created_by,
         finished_ms=row.finished_ms,
         seconds=took,
-        planned_stages=[
-            {**msgspec.to_builtins(stage), "size": stage.size} for stage in planned
-        ],
+        planned_stages=[{**msgspec.to_builtins(stage), "size": stage.size} for stage in planned],
         stages=stages,
         latest=None if row.latest is None else msgspec.json.decode(row.latest),
         latest_ms=row.latest_ms,

@@ -4,29 +4,29 @@ import re
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from fleet_server.domain.query import Term
 from fleet_server.storage.tables import device_facts, device_tags, devices, releases
 
 
-def condition(terms: tuple[Term, ...], now_ms: int) -> sa.ColumnElement[bool]:
-    """What ``devices.query()`` has to be restricted to."""
-    return sa.and_(sa.true(), *(_condition(term, now_ms) for term in terms))
+def condition(terms: tuple[Term, ...], now_ms: int, dialect: str) -> sa.ColumnElement[bool]:
+    """What ``devices.query()`` has to be restricted to, in the words of a dialect."""
+    return sa.and_(sa.true(), *(_condition(term, now_ms, dialect) for term in terms))
 
 
-def _condition(term: Term, now_ms: int) -> sa.ColumnElement[bool]:
+def _condition(term: Term, now_ms: int, dialect: str) -> sa.ColumnElement[bool]:
     if term.key == "seen":
         border = now_ms - term.span_ms
         seen = devices.c.last_seen_ms
         return seen > border if term.operator == "<" else seen < border
-    found = _tagged(term) if term.key == "tag" else _any(_column(term), term.values)
+    found = (
+        _tagged(term, dialect) if term.key == "tag" else _any(_column(term), term.values, dialect)
+    )
     return found if term.operator == "=" else sa.not_(found)
 
 
-def _tagged(term: Term) -> sa.ColumnElement[bool]:
-    tags = sa.select(device_tags.c.device).where(_any(device_tags.c.tag, term.values))
+def _tagged(term: Term, dialect: str) -> sa.ColumnElement[bool]:
+    tags = sa.select(device_tags.c.device).where(_any(device_tags.c.tag, term.values, dialect))
     return devices.c.device.in_(tags)
 
 
@@ -57,34 +57,17 @@ def _release() -> sa.ColumnElement[str]:
     )
 
 
-def _any(column: sa.ColumnElement[Any], values: tuple[str, ...]) -> sa.ColumnElement[bool]:
+def _any(
+    column: sa.ColumnElement[Any], values: tuple[str, ...], dialect: str
+) -> sa.ColumnElement[bool]:
     exact = [value for value in values if "*" not in value]
     patterns = [value for value in values if "*" in value]
-    return sa.or_(column.in_(exact), *(Matches(column, pattern) for pattern in patterns))
+    return sa.or_(column.in_(exact), *(_matches(column, each, dialect) for each in patterns))
 
 
-class Matches(sa.sql.functions.GenericFunction[bool]):
-    """Whether a text matches a pattern in which ``*`` stands for any letters, case and all.
-
-    ``LIKE`` ignores case in SQLite and not in PostgreSQL, so each has a word of its own.
-    """
-
-    inherit_cache = True
-    name = "matches"
-    type = sa.Boolean()
-
-
-@compiles(Matches, "sqlite")
-def _glob(element: Matches, compiler: SQLCompiler, **options: Any) -> str:
-    column, pattern = element.clauses
-    escaped = re.sub(r"([?\[])", r"[\1]", pattern.value)
-    text = sa.literal(escaped)
-    return f"{compiler.process(column, **options)} GLOB {compiler.process(text, **options)}"
-
-
-@compiles(Matches, "postgresql")
-def _like(element: Matches, compiler: SQLCompiler, **options: Any) -> str:
-    column, pattern = element.clauses
-    escaped = re.sub(r"([%_\\])", r"\\\1", pattern.value).replace("*", "%")
-    text = sa.literal(escaped)
-    return f"{compiler.process(column, **options)} LIKE {compiler.process(text, **options)}"
+def _matches(column: sa.ColumnElement[Any], pattern: str, dialect: str) -> sa.ColumnElement[bool]:
+    """``*`` stands for any letters, case and all; ``LIKE`` would ignore case in SQLite."""
+    if dialect == "postgresql":
+        escaped = re.sub(r"([%_\\])", r"\\\1", pattern)
+        return column.like(escaped.replace("*", "%"), escape="\\")
+    return column.op("GLOB", is_comparison=True)(re.sub(r"([?\[])", r"[\1]", pattern))

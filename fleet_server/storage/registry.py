@@ -75,7 +75,8 @@ def most_tags(connection: sa.Connection, names: Sequence[str]) -> int:
 
 def names_that_fit(connection: sa.Connection, terms: tuple[Term, ...], now_ms: int) -> list[str]:
     """Names of the devices that a query means, in order."""
-    fitting = device_rows.query().where(device_query.condition(terms, now_ms)).subquery()
+    wanted = device_query.condition(terms, now_ms, connection.dialect.name)
+    fitting = device_rows.query().where(wanted).subquery()
     query = sa.select(fitting.c.device).order_by(fitting.c.device)
     return list(connection.execute(query).scalars())
 

@@ -11,13 +11,21 @@ import numpy as np
 
 from edge_core.messages import codec, topics
 from edge_core.messages import windows as messages
-from edge_core.messages.telemetry import ReportedState, StatsWindow, UpdateState
+from edge_core.messages.telemetry import (
+    Arm,
+    PairedCounts,
+    Refusal,
+    ReportedState,
+    StatsWindow,
+    UpdateState,
+)
 from edge_core.release import ReleaseRef
 from fleet_server.config import ServerConfig
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.ingest import Inbound
+from fleet_server.services.rollout_views import RolloutView
 from fleet_server.services.suite import Services
-from fleet_server.storage import devices, drift, releases
+from fleet_server.storage import devices, drift, releases, rollouts
 from fleet_server.storage.devices import Desired, Device
 from fleet_server.storage.releases import InProduction
 from tests.simulators.tiny_bundle import TARGET
@@ -33,6 +41,7 @@ class SpokenFleet:
         self.services = Services.open(self.config, clock)
         self.watch = RepositoryWatch(self.config, self.services.catalog)
         self.refs: dict[str | None, ReleaseRef] = {}
+        self._sequence = 0
 
     def __enter__(self) -> Self:
         return self
@@ -65,6 +74,8 @@ class SpokenFleet:
         update: UpdateState = "idle",
         revision: int = 0,
         reason: str = "",
+        refusals: Sequence[Refusal] = (),
+        troubles: Sequence[str] = (),
     ) -> None:
         """Hand over one device's state."""
         state = ReportedState(
@@ -77,10 +88,61 @@ class SpokenFleet:
             shadow=shadow,
             update=update,
             reason=reason,
+            refusals=list(refusals),
+            troubles=list(troubles),
         )
         self.services.ingest.take(
             [Inbound(topic=topics.up(name, "state"), payload=codec.encode(state))]
         )
+
+    def refuse(self, name: str, ref: ReleaseRef, reason: str = "its self-test fails") -> None:
+        """A device says that it will not install a release."""
+        revision = self.wishes()[name].revision
+        refusal = Refusal(release=ref, reason=reason, at_ms=self.clock())
+        self.report(name, update="failed", revision=revision, reason=reason, refusals=[refusal])
+
+    def pass_stage(self, rollout: str) -> RolloutView:
+        """Everything that a better release gives a canary or ramp stage, on its devices."""
+        shown = self.services.rollouts.one(rollout)
+        with self.services.database.read() as connection:
+            roles = rollouts.roles(connection, rollout, len(shown.stages) - 1)
+        candidate = self.refs[shown.digest]
+        incumbent = self.refs[shown.incumbent_digest]
+        paired = PairedCounts(
+            agree=500, disagree=100, both_right=440, only_active_right=90, only_shadow_right=10,
+            both_wrong=60,
+        )  # fmt: skip
+        self._sequence += 1
+        for name, role in roles.items():
+            if role == "candidate":
+                self._labelled(name, candidate, "candidate", rollout, (530, 70))
+                self._labelled(name, incumbent, "shadow", rollout, (450, 150), paired)
+            elif role == "control":
+                self._labelled(name, incumbent, "control", rollout, (450, 150))
+        self.decide(1)
+        return self.services.rollouts.one(rollout)
+
+    def _labelled(
+        self,
+        device: str,
+        ref: ReleaseRef,
+        arm: Arm,
+        rollout: str,
+        counts: tuple[int, int],
+        paired: PairedCounts | None = None,
+    ) -> None:
+        with self.services.database.read() as connection:
+            bins = self.services.catalog.require(connection, ref.digest).layout.confidence_size
+        right, wrong = (np.zeros(bins, "<i8") for _ in counts)
+        right[1], wrong[1] = counts
+        self.window(
+            StatsWindow(
+                device=device, epoch=f"{arm}-outbox", sequence=self._sequence,
+                opened_ms=self.clock() - 2000, closed_ms=self.clock(), release=ref, target=TARGET,
+                arm=arm, rollout=rollout, rows=sum(counts), right=right.tobytes(),
+                wrong=wrong.tobytes(), paired=paired,
+            )
+        )  # fmt: skip
 
     def window(self, window: StatsWindow) -> None:
         """Hand over one window, packed as its release asks."""
