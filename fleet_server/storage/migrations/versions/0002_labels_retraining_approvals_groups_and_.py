@@ -1,4 +1,4 @@
-"""Labels appeals retraining and decisions."""
+"""Labels retraining approvals groups and decisions."""
 
 from collections.abc import Sequence
 
@@ -35,6 +35,15 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_appeals_prediction"), ["prediction"], unique=False)
 
     op.create_table(
+        "approvals",
+        sa.Column("rollout", sa.String(length=32), nullable=False),
+        sa.Column("stage", sa.Integer(), nullable=False),
+        sa.Column("person", sa.String(length=64), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("rollout", "stage", "person"),
+    )
+    op.create_table(
         "audit",
         sa.Column("entry", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
@@ -50,6 +59,35 @@ def upgrade() -> None:
     with op.batch_alter_table("audit", schema=None) as batch_op:
         batch_op.create_index("audit_of_subject", ["subject", "entry"], unique=False)
 
+    op.create_table(
+        "device_facts",
+        sa.Column("device", sa.String(length=64), nullable=False),
+        sa.Column("site", sa.String(length=64), nullable=False),
+        sa.Column("retired", sa.Boolean(), nullable=False),
+        sa.Column("set_ms", sa.BigInteger(), nullable=False),
+        sa.Column("set_by", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("device"),
+    )
+    with op.batch_alter_table("device_facts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_device_facts_site"), ["site"], unique=False)
+
+    op.create_table(
+        "device_tags",
+        sa.Column("device", sa.String(length=64), nullable=False),
+        sa.Column("tag", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("device", "tag"),
+    )
+    with op.batch_alter_table("device_tags", schema=None) as batch_op:
+        batch_op.create_index("devices_of_tag", ["tag", "device"], unique=False)
+
+    op.create_table(
+        "groups",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("query", sa.Text(), nullable=False),
+        sa.Column("set_ms", sa.BigInteger(), nullable=False),
+        sa.Column("set_by", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
     op.create_table(
         "label_delays",
         sa.Column("digest", sa.String(length=64), nullable=False),
@@ -152,3 +190,18 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("retrain_requests", schema=None) as batch_op:
         batch_op.create_index("retraining_of_model", ["model", "state"], unique=False)
+
+    with op.batch_alter_table("cells", schema=None) as batch_op:
+        batch_op.add_column(
+            sa.Column("scored", sa.BigInteger(), server_default="0", nullable=False)
+        )
+        batch_op.add_column(
+            sa.Column("unusual", sa.BigInteger(), server_default="0", nullable=False)
+        )
+
+    with op.batch_alter_table("desired", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("attempts", sa.Integer(), server_default="1", nullable=False))
+
+    with op.batch_alter_table("devices", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("trouble", sa.Text(), server_default="", nullable=False))
+        batch_op.create_index("devices_in_state", ["update_state", "device"], unique=False)
