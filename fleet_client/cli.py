@@ -29,6 +29,7 @@ app.add_typer(groups.device_app, name="device")
 app.add_typer(groups.group_app, name="group")
 app.add_typer(rollouts.verdict_app, name="verdict")
 app.add_typer(labels.label_app, name="label")
+app.add_typer(journal.audit_app, name="audit")
 app.add_typer(retraining.app, name="retrain")
 app.add_typer(labels.appeal_app, name="appeal")
 

@@ -71,6 +71,7 @@ def run(config: ServerConfig) -> None:
         stack.callback(leader.stop)
         leader.start()  # first, for windows of a release that is not known yet are refused
         gateway.start()
+        _watch(services, gateway, leader)
         _greet(config, broker, services)
         _serve(config, services, listener)
 
@@ -91,6 +92,17 @@ def _migrated(services: Services) -> str:
     if before is None:
         return ""
     return f"the schema of {services.database.name} was brought up from revision {before}"
+
+
+def _watch(services: Services, gateway: MqttGateway, leader: Leader) -> None:
+    """Let health and metrics ask the parts that run beside the services."""
+    health, gauges = services.health, services.gauges
+    health.watch("ingest", lambda: "" if gateway.alive else "its thread has ended", alive=True)
+    health.watch("decisions", lambda: leader.ended, alive=True)
+    connected = "the broker cannot be reached"
+    health.watch("broker", lambda: "" if gateway.connected else connected, alive=False)
+    gauges.add("broker_connected", lambda: gateway.connected)
+    gauges.add("ingest_waiting_messages", lambda: gateway.waiting)
 
 
 def make_token(config: ServerConfig, name: str, role: str) -> str:

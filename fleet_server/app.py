@@ -1,10 +1,9 @@
 """The web application as a function of its parts."""
 
 from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
-from fleet_server.api import errors, routes
+from fleet_server.api import errors, metrics, routes
 from fleet_server.api.limits import BodyLimit
 from fleet_server.api.schemas import LARGER_BODIES, MAX_BODY_BYTES
 from fleet_server.config import ServerConfig
@@ -19,14 +18,11 @@ def create_app(config: ServerConfig, services: Services) -> FastAPI:
     app.add_middleware(BodyLimit, most=MAX_BODY_BYTES, larger=LARGER_BODIES)
     errors.install(app)
     app.include_router(routes.router)
+    app.include_router(metrics.router)
     app.include_router(pages.router)
     for part in ("metadata", "targets"):
         files = StaticFiles(directory=config.repository_dir / part, check_dir=False)
         files.config_checked = True  # the repository may be made after the server has started
         app.mount(f"/repository/{part}", files)
-
-    @app.get("/healthz", include_in_schema=False)
-    def healthz() -> PlainTextResponse:
-        return PlainTextResponse("ok\n")
 
     return app

@@ -93,6 +93,8 @@ class RetentionConfig(_Section, frozen=True, kw_only=True):
     """Bodies of statistics windows; what they add up to is kept."""
     event_days: Annotated[float, msgspec.Meta(ge=1)] = 180.0
     """Events and closed alerts."""
+    run_days: Annotated[float, msgspec.Meta(ge=1)] = 730.0
+    """Which device ran which release when; what was in production is kept for good."""
 
 
 class LabelsConfig(_Section, frozen=True, kw_only=True):

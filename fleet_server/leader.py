@@ -33,6 +33,11 @@ class Leader:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def ended(self) -> str:
+        """Names of threads that should run and do not; empty where all do."""
+        return ", ".join(f"{t.name} has ended" for t in self._threads if not t.is_alive())
+
     def stop(self) -> None:
         """End both loops after the step that they are in."""
         self._stop.set()

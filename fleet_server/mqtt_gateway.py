@@ -101,6 +101,11 @@ class MqttGateway:
         return self._client.is_connected()
 
     @property
+    def alive(self) -> bool:
+        """Whether the thread that stores is running."""
+        return self._thread.is_alive()
+
+    @property
     def waiting(self) -> int:
         """Messages received and not yet stored."""
         return self._queue.qsize()

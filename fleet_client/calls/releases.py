@@ -10,9 +10,13 @@ class ReleaseCalls(Calls):
         """List every release that is or was approved."""
         return self._items("releases")
 
-    def production(self) -> list[Json]:
-        """Tell what is in production, since when and built from what."""
-        return self._items("production")
+    def production(self, at_ms: int | None = None) -> list[Json]:
+        """Tell what is in production, since when and built from what; or what was at a moment."""
+        return self._items("production", **({} if at_ms is None else {"at_ms": at_ms}))
+
+    def production_history(self, model: str = "") -> list[Json]:
+        """List what was ever in production, newest first."""
+        return self._items("production/history", **({"model": model} if model else {}))
 
     def cost(self) -> list[Json]:
         """List what predictions of each release cost."""

@@ -3,12 +3,12 @@
 import csv
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from edge_core.errors import InvalidConfiguration
 from fleet_client.client import Json
+from fleet_client.commands.options import moment_of
 
 COLUMNS = ("prediction_id", "label", "known_at")
 SUFFIXES = (".csv", ".jsonl")
@@ -64,7 +64,6 @@ def _moment(file: Path, number: int, text: str) -> int:
     if text.isdigit():
         return int(text)
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidConfiguration(f"{file}, line {number}: {text!r} is no time") from error
-    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+        return moment_of(text)
+    except InvalidConfiguration as error:
+        raise InvalidConfiguration(f"{file}, line {number}: {error}") from error

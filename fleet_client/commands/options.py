@@ -1,6 +1,7 @@
 """Arguments and options that several commands have."""
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -20,3 +21,12 @@ def seconds_of(text: str) -> float:
     if found is None:
         raise InvalidConfiguration(f"{text!r} is no span of time: write 90s, 30m, 2h or 7d")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
+
+
+def moment_of(text: str) -> int:
+    """A time in ISO 8601 as milliseconds since 1970; UTC where it names no zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidConfiguration(f"{text!r} is no time: write it as 2026-11-01T12:00Z") from error
+    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -1,8 +1,11 @@
 """``serinus releases``, ``production``, ``cost`` and ``consumers``."""
 
+from typing import Annotated
+
 import typer
 
 from fleet_client.commands.context import of
+from fleet_client.commands.options import moment_of
 from fleet_client.views import cost as cost_views
 from fleet_client.views import releases as views
 
@@ -17,9 +20,20 @@ def releases(context: typer.Context) -> None:
 
 
 @app.command()
-def production(context: typer.Context) -> None:
+def production(
+    context: typer.Context,
+    at: Annotated[
+        str, typer.Option(help="What was then: a time as ISO 8601, such as 2026-11-01T12:00Z.")
+    ] = "",
+    history: Annotated[bool, typer.Option("--history", help="All that ever was.")] = False,
+) -> None:
     """Say which release runs where, since when, decided by what, built from what."""
-    rows = of(context).client.production()
+    client = of(context).client
+    if at or history:
+        rows = client.production(moment_of(at)) if at else client.production_history()
+        of(context).show(rows, views.past(rows))
+        return
+    rows = client.production()
     of(context).show(rows, views.production(rows))
 
 

@@ -1,4 +1,4 @@
-"""Alerts."""
+"""Alerts and decisions."""
 
 from rich.table import Table
 from rich.text import Text
@@ -15,3 +15,27 @@ def alerts(rows: list[Json]) -> Table:
             when(row["opened_ms"]), when(row["closed_ms"]), row["kind"], Text(row["title"], style)
         )
     return table
+
+
+def audit(rows: list[Json]) -> Table:
+    """One line for each decision."""
+    table = table_of("entry", "at", "who", "role", "what", "of", "detail")
+    for row in rows:
+        detail = "" if row["detail"] == "{}" else row["detail"]
+        table.add_row(
+            str(row["entry"]),
+            when(row["at_ms"]),
+            row["actor"],
+            row["role"],
+            row["action"],
+            row["subject"],
+            detail,
+        )
+    return table
+
+
+def verified(row: Json) -> Text:
+    """Whether the chain holds."""
+    if row["holds"]:
+        return Text(f"{row['entries']} entries hold; keep this elsewhere: {row['head']}", "green")
+    return Text(f"{row['problem']}; the last good one is {row['head']}", "bold red")

@@ -90,3 +90,21 @@ def _decided(row: Json) -> str:
 
 def _dataset(row: Json) -> str:
     return f"{row['role']}: {row['name']}, {row['rows']} rows ({row['sha256'][:SHORT]})"
+
+
+def past(rows: list[Json]) -> Table:
+    """One line for each release that was in production."""
+    table = table_of("model", "release", "since", "until", "decided by", "devices then")
+    for row in rows:
+        ran = row["devices"] or {}
+        by = row["decided_by"]
+        started = f", started by {by['started_by']}" if by["started_by"] else ""
+        table.add_row(
+            row["model"],
+            row["release"],
+            when(row["since_ms"]),
+            when(row["until_ms"]) or "now",
+            f"{_decided(by)}{started}",
+            ", ".join(f"{count} on {name}" for name, count in ran.items()),
+        )
+    return table

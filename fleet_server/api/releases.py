@@ -1,11 +1,15 @@
 """Releases, what is in production, what it costs and who uses it."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
 
 from fleet_server.api.access import ServicesOf, Viewer
 from fleet_server.api.schemas import Answer, items
 
 router = APIRouter(default_response_class=Answer)
+
+Moment = Annotated[int, Query(ge=0, le=2**53)]
 
 
 @router.get("/releases")
@@ -15,9 +19,19 @@ def releases(services: ServicesOf, _token: Viewer) -> Response:
 
 
 @router.get("/production")
-def production(services: ServicesOf, _token: Viewer) -> Response:
-    """Tell what is in production, since when and built from what."""
+def production(services: ServicesOf, _token: Viewer, at_ms: Moment | None = None) -> Response:
+    """Tell what is in production, since when and built from what; or what was at a moment."""
+    if at_ms is not None:
+        return items(services.overview.production_at(at_ms))
     return items(services.overview.production())
+
+
+@router.get("/production/history")
+def production_history(
+    services: ServicesOf, _token: Viewer, model: Annotated[str | None, Query(max_length=64)] = None
+) -> Response:
+    """List what was ever in production, decided by which rollout and verdict; newest first."""
+    return items(services.overview.production_history(model))
 
 
 @router.get("/cost")

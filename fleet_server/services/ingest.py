@@ -17,7 +17,7 @@ from fleet_server.services.commands import note_outcomes
 from fleet_server.services.evaluators import Evaluators
 from fleet_server.services.folding import Fold
 from fleet_server.services.screening import Rejection
-from fleet_server.storage import devices, journal, windows
+from fleet_server.storage import devices, journal, runs, windows
 from fleet_server.storage.database import Database
 from fleet_server.storage.devices import StoredRefusal
 from fleet_server.storage.windows import StoredWindow
@@ -248,6 +248,8 @@ class _Batch:
             trouble=state.troubles[0] if state.troubles else "",
             reported=msgspec.json.encode(state),
         )
+        if active != before.active:
+            runs.note(self._connection, device, active, self._now)
         self._note_changes(before, state)
         note_outcomes(self._connection, device, state.commands, self._now)
         if before.target is None:

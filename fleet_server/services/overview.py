@@ -15,17 +15,18 @@ from fleet_server.services.views import (
     DeviceView,
     FleetView,
     ParityView,
+    PastProduction,
     ProductionView,
     ReleaseView,
     built_from,
     device_view,
     release_view,
 )
-from fleet_server.storage import devices, journal, releases, windows
+from fleet_server.storage import devices, journal, releases, rollouts, runs, windows
 from fleet_server.storage.database import Database
 from fleet_server.storage.devices import Device, StoredRefusal
 from fleet_server.storage.journal import Alert, Event, RejectedMessages
-from fleet_server.storage.releases import InProduction
+from fleet_server.storage.releases import InProduction, WasInProduction
 
 FEATURES_SHOWN = 64
 """Mismatching features of a release, the most first; a definition has up to 16384."""
@@ -100,6 +101,23 @@ class Overview:
                 for row in releases.in_production(connection).values()
             ]
 
+    def production_history(self, model: str | None) -> list[PastProduction]:
+        """What was ever in production, newest first."""
+        with self._database.read() as connection:
+            names = releases.names(connection)
+            found = releases.history(connection, model)
+            return [_past(connection, row, names, None) for row in found]
+
+    def production_at(self, at_ms: int) -> list[PastProduction]:
+        """What was in production at a moment, and what its model's devices ran then."""
+        with self._database.read() as connection:
+            names = releases.names(connection)
+            running = runs.devices_at(connection, at_ms)
+            return [
+                _past(connection, row, names, running)
+                for row in releases.production_at(connection, at_ms)
+            ]
+
     def _production(
         self,
         connection: sa.Connection,
@@ -170,6 +188,33 @@ class Overview:
         """Messages that were not taken in, by reason."""
         with self._database.read() as connection:
             return journal.rejections(connection, limit)
+
+
+def _past(
+    connection: sa.Connection,
+    row: WasInProduction,
+    names: dict[str, str],
+    running: dict[str, int] | None,
+) -> PastProduction:
+    rollout = rollouts.one(connection, row.rollout) if row.rollout else None
+    ran = {
+        names[digest]: count
+        for digest, count in (running or {}).items()
+        if names.get(digest, "").startswith(f"{row.model}@")
+    }
+    return PastProduction(
+        model=row.model,
+        release=names.get(row.digest, row.digest),
+        digest=row.digest,
+        since_ms=row.since_ms,
+        until_ms=row.until_ms,
+        decided_by={
+            "rollout": row.rollout,
+            "verdict": row.verdict,
+            "started_by": rollout.created_by if rollout else None,
+        },
+        devices=None if running is None else ran,
+    )
 
 
 def _parity(connection: sa.Connection, every: Sequence[Release]) -> dict[str, ParityView]:

@@ -2,7 +2,7 @@
 
 from fleet_server.config import RetentionConfig
 from fleet_server.services.clock import Clock
-from fleet_server.storage import commands, journal, windows
+from fleet_server.storage import commands, journal, runs, windows
 from fleet_server.storage.database import Database
 
 EVERY_MS = 3_600_000
@@ -33,4 +33,5 @@ class Retention:
             windows.empty_bodies(connection, self._emptied_ms, bodies_before)
             journal.forget(connection, events_before)
             commands.forget(connection, events_before)
+            runs.forget(connection, now - round(self._config.run_days * DAY_MS))
         self._done_ms, self._emptied_ms = now, bodies_before

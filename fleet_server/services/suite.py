@@ -6,6 +6,7 @@ import msgspec
 
 from fleet_server.config import ServerConfig
 from fleet_server.services.appeals import Appeals
+from fleet_server.services.audit_log import AuditLog
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.clock import Clock, wall_clock
 from fleet_server.services.commands import Commands
@@ -14,7 +15,10 @@ from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
 from fleet_server.services.fairness import Fairness
 from fleet_server.services.feedback_loops import FeedbackLoops
+from fleet_server.services.figures import FigureBook
+from fleet_server.services.gauges import Gauges
 from fleet_server.services.groups import Groups
+from fleet_server.services.health import Health
 from fleet_server.services.ingest import Ingest
 from fleet_server.services.label_status import LabelStatuses
 from fleet_server.services.labels import Labels
@@ -41,6 +45,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     desired: DesiredStates
     costs: Costs
     overview: Overview
+    audit_log: AuditLog
+    health: Health
+    figures: FigureBook
+    gauges: Gauges
     groups: Groups
     rollouts: Rollouts
     commands: Commands
@@ -88,6 +96,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             ),
             costs=costs,
             commands=Commands(database, clock, rollouts.changed),
+            audit_log=AuditLog(database),
+            health=Health(database),
+            figures=FigureBook(database, clock),
+            gauges=Gauges(),
             groups=Groups(database, clock),
             overview=Overview(database, catalog, clock, costs),
             rollouts=rollouts,

@@ -106,6 +106,20 @@ class ProductionView(msgspec.Struct, frozen=True, kw_only=True):
     built_from: dict[str, Any]
 
 
+class PastProduction(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that was in production for a time; without an end it is still."""
+
+    model: str
+    release: str
+    digest: str
+    since_ms: int
+    until_ms: int | None
+    decided_by: dict[str, Any]
+    """Rollout, the verdict that let it pass, and who started it."""
+    devices: dict[str, int] | None
+    """Release -> devices that ran it at the moment that was asked for; none where none was."""
+
+
 class FleetView(msgspec.Struct, frozen=True, kw_only=True):
     """The fleet in numbers."""
 

@@ -71,10 +71,26 @@ def digest(entry: Entry) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def after(connection: sa.Connection, entry: int, limit: int) -> list[Entry]:
-    """Entries with a larger number, oldest first."""
+def after(
+    connection: sa.Connection,
+    entry: int,
+    limit: int,
+    *,
+    subject: str | None = None,
+    actor: str | None = None,
+) -> list[Entry]:
+    """Entries with a larger number, oldest first; of one subject or actor where named."""
     query = sa.select(audit).where(audit.c.entry > entry).order_by(audit.c.entry).limit(limit)
+    if subject is not None:
+        query = query.where(audit.c.subject == subject)
+    if actor is not None:
+        query = query.where(audit.c.actor == actor)
     return [record_of(row, Entry) for row in connection.execute(query).mappings()]
+
+
+def count(connection: sa.Connection) -> int:
+    """How many entries there are."""
+    return int(connection.execute(sa.select(sa.func.count()).select_from(audit)).scalar_one())
 
 
 def every(connection: sa.Connection, page: int = 1000) -> Iterator[Entry]:

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from edge_core.release import ReleaseRef
 from fleet_server.storage.rows import record
-from fleet_server.storage.tables import production, releases
+from fleet_server.storage.tables import production, production_history, releases
 from fleet_server.storage.upsert import insert
 
 
@@ -34,6 +34,17 @@ class InProduction(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     digest: str
     since_ms: int
+    rollout: str | None
+    verdict: int | None
+
+
+class WasInProduction(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that was in production for a time; without an end it is still."""
+
+    model: str
+    digest: str
+    since_ms: int
+    until_ms: int | None
     rollout: str | None
     verdict: int | None
 
@@ -110,10 +121,43 @@ def in_production(connection: sa.Connection) -> dict[str, InProduction]:
 
 
 def put_in_production(connection: sa.Connection, row: InProduction) -> None:
-    """Make a release the one that a model's devices run."""
+    """Make a release the one that a model's devices run; what was before stays known."""
     values = msgspec.structs.asdict(row)
     connection.execute(
         insert(connection, production)
         .values(values)
         .on_conflict_do_update(index_elements=["model"], set_=values)
     )
+    connection.execute(
+        production_history.update()
+        .where(production_history.c.model == row.model, production_history.c.until_ms.is_(None))
+        .values(until_ms=row.since_ms)
+    )
+    connection.execute(
+        insert(connection, production_history)
+        .values(values)
+        .on_conflict_do_update(
+            index_elements=["model", "since_ms"], set_=values | {"until_ms": None}
+        )
+    )
+
+
+def history(connection: sa.Connection, model: str | None = None) -> list[WasInProduction]:
+    """What was ever in production, newest first."""
+    query = sa.select(production_history).order_by(
+        production_history.c.since_ms.desc(), production_history.c.model
+    )
+    if model is not None:
+        query = query.where(production_history.c.model == model)
+    return [record(row, WasInProduction) for row in connection.execute(query).mappings()]
+
+
+def production_at(connection: sa.Connection, at_ms: int) -> list[WasInProduction]:
+    """What was in production at a moment, by model."""
+    h = production_history.c
+    query = (
+        sa.select(production_history)
+        .where(h.since_ms <= at_ms, sa.or_(h.until_ms.is_(None), h.until_ms > at_ms))
+        .order_by(h.model)
+    )
+    return [record(row, WasInProduction) for row in connection.execute(query).mappings()]

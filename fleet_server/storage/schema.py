@@ -13,10 +13,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from edge_core.errors import InvalidConfiguration
-from fleet_server.storage import tables
+from fleet_server.storage import append_only, tables
 
 FOLDER = Path(__file__).with_name("migrations")
 FIRST = "0001"
+BEFORE = 1
+"""What ``schema_version`` held then."""
 """Revision of databases that were made before there were revisions."""
 GUARD = 2
 """What ``schema_version`` holds, so that a server from before there were revisions refuses."""
@@ -42,7 +44,10 @@ def present(connection: sa.Connection) -> str | None:
     found = MigrationContext.configure(connection).get_current_revision()
     if found is not None:
         return found
-    return FIRST if sa.inspect(connection).has_table(tables.schema_version.name) else None
+    if not sa.inspect(connection).has_table(tables.schema_version.name):
+        return None
+    version = connection.execute(sa.select(tables.schema_version.c.version)).scalar()
+    return FIRST if version in (None, BEFORE) else f"version {version}"
 
 
 def bring_up(connection: sa.Connection) -> str | None:
@@ -58,18 +63,37 @@ def bring_up(connection: sa.Connection) -> str | None:
     if found is None:
         tables.metadata.create_all(connection)
         connection.execute(tables.schema_version.insert().values(version=GUARD))
+        append_only.guard(connection)
         command.stamp(settings(connection), head)
         return None
     if found == head:
         return None
     if found not in known():
         raise InvalidConfiguration(
-            f"the database has schema revision {found[:32]}; this server knows up to {head}: run "
+            f"the database has schema {found[:32]}; this server knows revisions up to {head}: run "
             "the server version that wrote it, or restore a backup"
         )
     command.upgrade(settings(connection), head)
     connection.execute(tables.schema_version.update().values(version=GUARD))
+    append_only.guard(connection)
+    if found == FIRST:
+        _begin_history(connection)
     return found
+
+
+def _begin_history(connection: sa.Connection) -> None:
+    """What is in production begins the history that first servers did not keep."""
+    rows = [dict(row) for row in connection.execute(sa.select(tables.production)).mappings()]
+    if rows:
+        connection.execute(tables.production_history.insert(), rows)
+    d = tables.devices.c
+    query = sa.select(d.device, d.active, d.active_since_ms).where(d.active.is_not(None))
+    found = [
+        {"device": row.device, "digest": row.active, "from_ms": row.active_since_ms or 0}
+        for row in connection.execute(query)
+    ]
+    if found:
+        connection.execute(tables.runs.insert(), found)
 
 
 def known() -> list[str]:

@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from edge_core.errors import InvalidConfiguration
 from fleet_server.config import ServerConfig
 from fleet_server.services.suite import DATABASE, Services
-from fleet_server.storage import journal, rollouts, schema, tables, tokens, windows
+from fleet_server.storage import journal, releases, rollouts, runs, schema, tables, tokens, windows
 from fleet_server.storage.database import Database
 from fleet_server.storage.engines import Backend, Sqlite, backend_of
 from tests.simulators.next_revision import difference
@@ -69,6 +69,9 @@ def test_a_database_of_the_first_schema_keeps_every_row(old: Path) -> None:
         (row,) = rollouts.every(connection)
         assert (row.rollout, row.state, row.created_by) == ("r1", "running", "ann")
         assert journal.latest_events(connection, 1)[0].event == 18
+        (past,) = releases.history(connection)  # begins with what is in production
+        assert (past.digest, past.until_ms) == (RELEASE, None)
+        assert runs.devices_at(connection, 2**50) == {RELEASE: 6}
     database.close()
     again = Database(old)
     assert again.migrated_from is None

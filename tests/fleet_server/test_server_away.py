@@ -28,7 +28,7 @@ def old(fleet: SpokenFleet, repository: Any) -> ReleaseRef:
 def rollout(fleet: SpokenFleet, repository: Any, old: ReleaseRef) -> str:
     """Every device serves the candidate; none is left to compare their silence with."""
     new = fleet.approve(repository.publish("1.1.0", seed=1))
-    plan = {"stages": [{"kind": "canary", "share": 1.0}]}
+    plan = {"stages": [{"kind": "canary", "share": 1.0}], "attempts": 1}
     started = fleet.services.rollouts.start(new.name, plan, "me")
     fleet.clock.now += 1000
     fleet.obey()

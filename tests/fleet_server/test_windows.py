@@ -1,5 +1,6 @@
 """Packed windows into a real database: once each, whatever the clock, cost and noise kept."""
 
+import gzip
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
@@ -370,13 +371,13 @@ def test_exact_counts_are_never_negative(fleet: SpokenFleet, ref: ReleaseRef, wh
 
 def test_a_database_from_before_costs_were_kept_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "serinus.sqlite"
-    before = Database(path)
-    new = (tables.costs, tables.consumers, tables.noises, tables.unreplayed)
-    with before.write() as connection:
-        for table in (*new, tables.audit):
+    sample = Path(__file__).parents[1] / "compat" / "databases" / "schema-1.sqlite.gz"
+    path.write_bytes(gzip.decompress(sample.read_bytes()))
+    first = sa.create_engine(f"sqlite:///{path}")
+    with first.begin() as connection:  # as servers were before they kept these
+        for table in (tables.costs, tables.consumers, tables.noises, tables.unreplayed):
             table.drop(connection)
-        connection.execute(sa.text("DROP TABLE alembic_version"))  # there were no revisions then
-    before.close()
+    first.dispose()
     after = Database(path)
     with after.read() as connection:
         assert costs.by_release(connection) == []

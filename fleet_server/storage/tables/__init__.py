@@ -26,7 +26,9 @@ from fleet_server.storage.tables.registry import device_facts as device_facts
 from fleet_server.storage.tables.registry import device_tags as device_tags
 from fleet_server.storage.tables.registry import groups as groups
 from fleet_server.storage.tables.releases import production as production
+from fleet_server.storage.tables.releases import production_history as production_history
 from fleet_server.storage.tables.releases import releases as releases
+from fleet_server.storage.tables.releases import runs as runs
 from fleet_server.storage.tables.retraining import retrain_policies as retrain_policies
 from fleet_server.storage.tables.retraining import retrain_requests as retrain_requests
 from fleet_server.storage.tables.rollouts import approvals as approvals

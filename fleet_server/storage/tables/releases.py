@@ -1,5 +1,6 @@
 """Approved releases and what is in production."""
 
+import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, String, Table
 
 from fleet_server.storage.tables.metadata import metadata
@@ -28,3 +29,26 @@ production = Table(
     Column("rollout", String(32)),
     Column("verdict", Integer),
 )
+
+production_history = Table(
+    "production_history",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("since_ms", BigInteger, primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("until_ms", BigInteger),
+    Column("rollout", String(32)),
+    Column("verdict", Integer),
+)
+"""What was ever in production; what is has no end yet."""
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("from_ms", BigInteger, primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("to_ms", BigInteger),
+    sa.Index("runs_at", "digest", "from_ms", "to_ms"),
+)
+"""Which release each device reported to run, and from when to when."""

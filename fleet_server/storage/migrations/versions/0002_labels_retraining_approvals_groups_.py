@@ -1,4 +1,4 @@
-"""Labels retraining approvals groups and decisions."""
+"""Labels retraining approvals groups history."""
 
 from collections.abc import Sequence
 
@@ -153,6 +153,16 @@ def upgrade() -> None:
         batch_op.create_index("predictions_with_sample", ["device", "received_ms"], unique=False)
 
     op.create_table(
+        "production_history",
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("since_ms", sa.BigInteger(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("until_ms", sa.BigInteger(), nullable=True),
+        sa.Column("rollout", sa.String(length=32), nullable=True),
+        sa.Column("verdict", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("model", "since_ms"),
+    )
+    op.create_table(
         "retrain_policies",
         sa.Column("model", sa.String(length=64), nullable=False),
         sa.Column("every_days", sa.Float(), nullable=True),
@@ -190,6 +200,17 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("retrain_requests", schema=None) as batch_op:
         batch_op.create_index("retraining_of_model", ["model", "state"], unique=False)
+
+    op.create_table(
+        "runs",
+        sa.Column("device", sa.String(length=64), nullable=False),
+        sa.Column("from_ms", sa.BigInteger(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("to_ms", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("device", "from_ms"),
+    )
+    with op.batch_alter_table("runs", schema=None) as batch_op:
+        batch_op.create_index("runs_at", ["digest", "from_ms", "to_ms"], unique=False)
 
     with op.batch_alter_table("cells", schema=None) as batch_op:
         batch_op.add_column(
