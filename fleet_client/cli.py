@@ -9,7 +9,16 @@ from typer.exceptions import TyperException
 
 from edge_core.errors import InvalidConfiguration, SerinusError
 from fleet_client.client import DEFAULT_URL, FleetClient, Refused
-from fleet_client.commands import devices, groups, journal, labels, releases, retraining, rollouts
+from fleet_client.commands import (
+    devices,
+    groups,
+    incidents,
+    journal,
+    labels,
+    releases,
+    retraining,
+    rollouts,
+)
 from fleet_client.commands.context import UNUSABLE, Context
 
 WRONG_USE = 1
@@ -29,6 +38,7 @@ app.add_typer(groups.device_app, name="device")
 app.add_typer(groups.group_app, name="group")
 app.add_typer(rollouts.verdict_app, name="verdict")
 app.add_typer(labels.label_app, name="label")
+app.add_typer(incidents.app, name="incident")
 app.add_typer(journal.audit_app, name="audit")
 app.add_typer(retraining.app, name="retrain")
 app.add_typer(labels.appeal_app, name="appeal")

@@ -2,6 +2,7 @@
 
 from fleet_client.calls.devices import DeviceCalls
 from fleet_client.calls.groups import GroupCalls
+from fleet_client.calls.incidents import IncidentCalls
 from fleet_client.calls.journal import JournalCalls
 from fleet_client.calls.labels import LabelCalls
 from fleet_client.calls.releases import ReleaseCalls
@@ -19,6 +20,7 @@ class FleetClient(
     RolloutCalls,
     LabelCalls,
     RetrainingCalls,
+    IncidentCalls,
     JournalCalls,
 ):
     """Speaks to one server with one token; answers are the API's JSON.

@@ -57,6 +57,7 @@ class Leader:
             self._guarded("fairness", self._services.fairness.watch)
             self._guarded("feedback loops", self._services.feedback_loops.watch)
             self._guarded("retraining", self._services.retraining.watch)
+            self._guarded("incidents", self._services.incidents.collect)
             self._guarded("labels", self._services.labels.forget)
             self._guarded("retention", self._services.retention.prune)
             changed.wait(self._config.windows.decide_every_seconds)

@@ -2,8 +2,18 @@
 
 from fastapi import APIRouter
 
-from fleet_server.api import audit, devices, groups, journal, labels, releases, retraining, rollouts
+from fleet_server.api import (
+    audit,
+    devices,
+    groups,
+    incidents,
+    journal,
+    labels,
+    releases,
+    retraining,
+    rollouts,
+)
 
 router = APIRouter(prefix="/api/v1")
-for subject in (devices, groups, releases, rollouts, labels, retraining, journal, audit):
+for subject in (devices, groups, releases, rollouts, labels, retraining, journal, incidents, audit):
     router.include_router(subject.router)

@@ -277,7 +277,8 @@ class _Batch:
 
     def _note_refusal(self, row: StoredRefusal) -> None:
         text = f"refuses {row.name}: {row.reason}"
-        journal.add_event(self._connection, self._now, "refusal", row.device, text)
+        detail = {"release": row.name, "digest": row.digest}
+        journal.add_event(self._connection, self._now, "refusal", row.device, text, detail)
         refusing = sum(r.digest == row.digest for r in devices.every_refusal(self._connection))
         journal.open_alert(
             self._connection,

@@ -19,6 +19,7 @@ from fleet_server.services.figures import FigureBook
 from fleet_server.services.gauges import Gauges
 from fleet_server.services.groups import Groups
 from fleet_server.services.health import Health
+from fleet_server.services.incidents import Incidents
 from fleet_server.services.ingest import Ingest
 from fleet_server.services.label_status import LabelStatuses
 from fleet_server.services.labels import Labels
@@ -46,6 +47,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     costs: Costs
     overview: Overview
     audit_log: AuditLog
+    incidents: Incidents
     health: Health
     figures: FigureBook
     gauges: Gauges
@@ -97,6 +99,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             costs=costs,
             commands=Commands(database, clock, rollouts.changed),
             audit_log=AuditLog(database),
+            incidents=Incidents(database, clock),
             health=Health(database),
             figures=FigureBook(database, clock),
             gauges=Gauges(),

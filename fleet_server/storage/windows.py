@@ -297,3 +297,21 @@ def _cell_counts(row: sa.RowMapping) -> CellCounts:
     values = {n: row[n] for n in CellCounts.__struct_fields__ if n != "latency"}
     latency = np.frombuffer(row["latency"], dtype=np.int64).tolist()
     return CellCounts(latency=latency, **values)
+
+
+class Served(NamedTuple):
+    """What a candidate did in a rollout."""
+
+    devices: int
+    rows: int
+    errors: int
+
+
+def served_by(connection: sa.Connection, rollout: str, digest: str) -> Served:
+    """Sums over all stages of what a rollout's candidate answered to people."""
+    query = sa.select(
+        sa.func.count(cells.c.device.distinct()),
+        sa.func.sum(cells.c.rows),
+        sa.func.sum(cells.c.errors),
+    ).where(cells.c.rollout == rollout, cells.c.digest == digest, cells.c.arm == "candidate")
+    return Served(*(int(value or 0) for value in connection.execute(query).one()))

@@ -122,6 +122,17 @@ class SpokenFleet:
         self.decide(1)
         return self.services.rollouts.one(rollout)
 
+    def pass_nothing(self) -> None:
+        """Every device of the newest rollout answers a few rows, of which no label is known."""
+        shown = self.services.rollouts.every()[0]
+        with self.services.database.read() as connection:
+            roles = rollouts.roles(connection, shown.rollout, len(shown.stages) - 1)
+        self._sequence += 1
+        for name, role in roles.items():
+            if role == "candidate":
+                ref = self.refs[shown.digest]
+                self._labelled(name, ref, "candidate", shown.rollout, (0, 0), rows=100)
+
     def _labelled(
         self,
         device: str,
@@ -130,6 +141,7 @@ class SpokenFleet:
         rollout: str,
         counts: tuple[int, int],
         paired: PairedCounts | None = None,
+        rows: int | None = None,
     ) -> None:
         with self.services.database.read() as connection:
             bins = self.services.catalog.require(connection, ref.digest).layout.confidence_size
@@ -139,8 +151,8 @@ class SpokenFleet:
             StatsWindow(
                 device=device, epoch=f"{arm}-outbox", sequence=self._sequence,
                 opened_ms=self.clock() - 2000, closed_ms=self.clock(), release=ref, target=TARGET,
-                arm=arm, rollout=rollout, rows=sum(counts), right=right.tobytes(),
-                wrong=wrong.tobytes(), paired=paired,
+                arm=arm, rollout=rollout, rows=sum(counts) if rows is None else rows,
+                right=right.tobytes(), wrong=wrong.tobytes(), paired=paired,
             )
         )  # fmt: skip
 

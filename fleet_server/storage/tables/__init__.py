@@ -11,6 +11,9 @@ from fleet_server.storage.tables.devices import refusals as refusals
 from fleet_server.storage.tables.drift import drift as drift
 from fleet_server.storage.tables.drift import noises as noises
 from fleet_server.storage.tables.drift import periods as periods
+from fleet_server.storage.tables.incidents import cursors as cursors
+from fleet_server.storage.tables.incidents import incident_entries as incident_entries
+from fleet_server.storage.tables.incidents import incidents as incidents
 from fleet_server.storage.tables.journal import alerts as alerts
 from fleet_server.storage.tables.journal import events as events
 from fleet_server.storage.tables.journal import rejected as rejected

@@ -1,4 +1,4 @@
-"""Labels retraining approvals groups history."""
+"""The fleet server in full."""
 
 from collections.abc import Sequence
 
@@ -60,6 +60,12 @@ def upgrade() -> None:
         batch_op.create_index("audit_of_subject", ["subject", "entry"], unique=False)
 
     op.create_table(
+        "cursors",
+        sa.Column("reader", sa.String(length=32), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("reader"),
+    )
+    op.create_table(
         "device_facts",
         sa.Column("device", sa.String(length=64), nullable=False),
         sa.Column("site", sa.String(length=64), nullable=False),
@@ -88,6 +94,38 @@ def upgrade() -> None:
         sa.Column("set_by", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+    op.create_table(
+        "incident_entries",
+        sa.Column("incident", sa.Integer(), nullable=False),
+        sa.Column("place", sa.Integer(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("source", sa.String(length=16), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("subject", sa.String(length=256), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("detail", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("incident", "place"),
+    )
+    op.create_table(
+        "incidents",
+        sa.Column("incident", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("subject", sa.String(length=256), nullable=False),
+        sa.Column("title", sa.Text(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("opened_ms", sa.BigInteger(), nullable=False),
+        sa.Column("began_ms", sa.BigInteger(), nullable=False),
+        sa.Column("mitigated_ms", sa.BigInteger(), nullable=True),
+        sa.Column("resolved_ms", sa.BigInteger(), nullable=True),
+        sa.Column("resolved_by", sa.String(length=64), nullable=True),
+        sa.Column("owner", sa.String(length=64), nullable=True),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("incident"),
+    )
+    with op.batch_alter_table("incidents", schema=None) as batch_op:
+        batch_op.create_index("incidents_of_cause", ["kind", "subject", "state"], unique=False)
+
     op.create_table(
         "label_delays",
         sa.Column("digest", sa.String(length=64), nullable=False),
