@@ -20,8 +20,8 @@ class Database:
     write lock at once, so that what was read in it stays true until the commit.
     """
 
-    def __init__(self, backend: Backend | Path) -> None:
-        """Open, and make the schema or bring it up to date.
+    def __init__(self, backend: Backend | Path, *, migrate: bool = True) -> None:
+        """Open, and make the schema or bring it up to date; else it is left as it is found.
 
         Raises:
             Unavailable: it cannot be used now.
@@ -29,6 +29,11 @@ class Database:
         """
         self._backend = Sqlite(backend) if isinstance(backend, Path) else backend
         self._writer = threading.RLock()
+        self.migrated_from: str | None = None
+        if migrate:
+            self._migrate()
+
+    def _migrate(self) -> None:
         try:
             with self.write() as connection:
                 self.migrated_from = schema.bring_up(connection)
@@ -39,9 +44,9 @@ class Database:
             ) from error
 
     @classmethod
-    def at(cls, url: str | None, path: Path) -> Self:
+    def at(cls, url: str | None, path: Path, *, migrate: bool = True) -> Self:
         """The database of a URL, or the SQLite file ``path`` where none is given."""
-        return cls(backend_of(url, path))
+        return cls(backend_of(url, path), migrate=migrate)
 
     @property
     def name(self) -> str:

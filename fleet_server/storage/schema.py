@@ -72,6 +72,13 @@ def bring_up(connection: sa.Connection) -> str | None:
     return found
 
 
+def make(connection: sa.Connection, revision: str) -> None:
+    """Make the schema of a known revision in an empty database, within a writing transaction."""
+    command.upgrade(settings(connection), revision)
+    connection.execute(tables.schema_version.delete())
+    connection.execute(tables.schema_version.insert().values(version=GUARD))
+
+
 def known() -> list[str]:
     """Every revision, oldest first."""
     walked = ScriptDirectory.from_config(settings()).walk_revisions()
