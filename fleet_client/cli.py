@@ -9,7 +9,7 @@ from typer.exceptions import TyperException
 
 from edge_core.errors import InvalidConfiguration, SerinusError
 from fleet_client.client import DEFAULT_URL, FleetClient, Refused
-from fleet_client.commands import devices, journal, releases, rollouts
+from fleet_client.commands import devices, history, journal, releases, rollouts
 from fleet_client.commands.context import UNUSABLE, Context
 
 WRONG_USE = 1
@@ -21,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for subject in (devices, releases, journal):
+for subject in (devices, releases, history, journal):
     app.add_typer(subject.app)
 app.add_typer(rollouts.rollout_app, name="rollout")
 app.add_typer(devices.fallback_app, name="fallback")

@@ -1,6 +1,7 @@
 """``FleetClient``: every call of the fleet server's API, from Python."""
 
 from fleet_client.calls.devices import DeviceCalls
+from fleet_client.calls.history import HistoryCalls
 from fleet_client.calls.journal import JournalCalls
 from fleet_client.calls.releases import ReleaseCalls
 from fleet_client.calls.rollouts import RolloutCalls
@@ -9,7 +10,7 @@ from fleet_client.transport import Json as Json
 from fleet_client.transport import Refused as Refused
 
 
-class FleetClient(DeviceCalls, ReleaseCalls, RolloutCalls, JournalCalls):
+class FleetClient(DeviceCalls, ReleaseCalls, RolloutCalls, HistoryCalls, JournalCalls):
     """Speaks to one server with one token; answers are the API's JSON.
 
     Every method raises :class:`Unavailable` when the server cannot be reached and

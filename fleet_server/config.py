@@ -89,8 +89,10 @@ class RepositoryConfig(_Section, frozen=True, kw_only=True):
 class RetentionConfig(_Section, frozen=True, kw_only=True):
     """How long the database remembers; sums, verdicts and rollouts are kept for good."""
 
-    window_days: Annotated[float, msgspec.Meta(ge=1)] = 30.0
-    """Bodies of statistics windows; what they add up to is kept."""
+    window_days: Annotated[float, msgspec.Meta(ge=1)] = 2.0
+    """Statistics windows as they came; what they add up to is kept."""
+    hour_days: Annotated[float, msgspec.Meta(ge=1)] = 90.0
+    """Sums by hour; sums by day are kept for good."""
     event_days: Annotated[float, msgspec.Meta(ge=1)] = 180.0
     """Events and closed alerts."""
 

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from fleet_server.api import devices, journal, releases, rollouts
+from fleet_server.api import devices, history, journal, releases, rollouts
 
 router = APIRouter(prefix="/api/v1")
-for subject in (devices, releases, rollouts, journal):
+for subject in (devices, releases, rollouts, history, journal):
     router.include_router(subject.router)

@@ -11,6 +11,7 @@ from fleet_server.services.commands import Commands
 from fleet_server.services.cost import Costs
 from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
+from fleet_server.services.history import History
 from fleet_server.services.ingest import Ingest
 from fleet_server.services.listening import Listening
 from fleet_server.services.overview import Overview
@@ -34,6 +35,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     desired: DesiredStates
     costs: Costs
     overview: Overview
+    history: History
     rollouts: Rollouts
     commands: Commands
     verdicts: Verdicts
@@ -63,6 +65,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
                 clock,
                 drift_period_seconds=config.windows.drift_period_seconds,
                 future_seconds=config.windows.future_seconds,
+                hour_days=config.retention.hour_days,
             ),
             listening=listening,
             desired=DesiredStates(
@@ -74,6 +77,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             costs=costs,
             commands=Commands(database, clock, rollouts.changed),
             overview=Overview(database, catalog, clock, costs),
+            history=History(database, catalog, clock),
             rollouts=rollouts,
             verdicts=Verdicts(database),
             drift=DriftWatch(

@@ -14,6 +14,7 @@ from fleet_server.storage.tables.drift import periods as periods
 from fleet_server.storage.tables.journal import alerts as alerts
 from fleet_server.storage.tables.journal import events as events
 from fleet_server.storage.tables.journal import rejected as rejected
+from fleet_server.storage.tables.leadership import leadership as leadership
 from fleet_server.storage.tables.metadata import metadata as metadata
 from fleet_server.storage.tables.metadata import schema_version as schema_version
 from fleet_server.storage.tables.releases import production as production
@@ -22,6 +23,8 @@ from fleet_server.storage.tables.rollouts import assignments as assignments
 from fleet_server.storage.tables.rollouts import rollouts as rollouts
 from fleet_server.storage.tables.rollouts import stages as stages
 from fleet_server.storage.tables.rollouts import verdicts as verdicts
+from fleet_server.storage.tables.rollups import days as days
+from fleet_server.storage.tables.rollups import hours as hours
 from fleet_server.storage.tables.samples import parity as parity
 from fleet_server.storage.tables.samples import parity_features as parity_features
 from fleet_server.storage.tables.samples import samples as samples
