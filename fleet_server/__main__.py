@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -62,25 +63,38 @@ def run(config: ServerConfig) -> None:
         InvalidConfiguration: a port or the data folder is taken.
         Unavailable: the broker or the database cannot be used.
     """
+    roles = config.process.roles
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_server(config.data))
-        listener = stack.enter_context(_listen(config))
+        listener = stack.enter_context(_listen(config)) if "api" in roles else None
         services = Services.open(config)
         stack.callback(services.database.close)
         if migrated := _migrated(services):
             print(migrated, flush=True)
         services.tokens.ensure_operator(config.token_file)
         broker = Broker(config.mqtt, config.data)
-        stack.callback(broker.stop)
-        broker.start()
-        gateway = MqttGateway(config.mqtt, services.ingest, services.desired, services.listening)
-        stack.callback(gateway.stop)
+        if "ingest" in roles:
+            _take_in(config, services, broker, stack)
+        _greet(config, broker, services)
+        if listener is not None:
+            _serve(config, services, listener)
+        else:
+            threading.Event().wait()  # a signal ends it
+
+
+def _take_in(
+    config: ServerConfig, services: Services, broker: Broker, stack: contextlib.ExitStack
+) -> None:
+    """Start to store what devices send and, where that is a role, to decide."""
+    stack.callback(broker.stop)
+    broker.start()
+    gateway = MqttGateway(config.mqtt, services.ingest, services.desired, services.listening)
+    stack.callback(gateway.stop)
+    if "decide" in config.process.roles:
         leader = Leader(config, services, gateway)
         stack.callback(leader.stop)
         leader.start()  # first, for windows of a release that is not known yet are refused
-        gateway.start()
-        _greet(config, broker, services)
-        _serve(config, services, listener)
+    gateway.start()
 
 
 def back_up(config: ServerConfig, file: Path) -> str:
@@ -234,8 +248,10 @@ def _listen(config: ServerConfig) -> socket.socket:
 def _greet(config: ServerConfig, broker: Broker, services: Services) -> None:
     listed = sum(services.catalog.known().values())
     approved = f"{listed} approved releases" if listed else "no approved releases yet"
+    roles = "" if config.process.alone else f"  roles       {', '.join(config.process.roles)}\n"
     print(
         "Serinus fleet server\n"
+        f"{roles}"
         f"  page        {config.url}/\n"
         f"  token       {config.token_file} (operator)\n"
         f"  broker      {broker.description}\n"

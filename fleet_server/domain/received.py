@@ -11,18 +11,19 @@ import struct
 from collections.abc import Iterable
 from typing import Self
 
-MOST_RANGES = 64
-"""63 gaps: a device sends in order, so gaps are windows that were lost, or that another worker
-still holds."""
+MOST_RANGES = 1024
+"""16 KiB. A device sends in order, so gaps are windows that were lost, or that another worker of a
+shared subscription still holds: with two workers, every other one."""
 
 
 class Received:
     """Sorted, disjoint, not adjoining ranges [first, last] of sequence numbers."""
 
-    __slots__ = ("_firsts", "_lasts")
+    __slots__ = ("_firsts", "_lasts", "_most")
 
-    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(self, ranges: Iterable[tuple[int, int]] = (), *, most: int = MOST_RANGES) -> None:
         pairs = list(ranges)
+        self._most = most
         self._firsts = [first for first, _ in pairs]
         self._lasts = [last for _, last in pairs]
 
@@ -71,6 +72,6 @@ class Received:
         else:
             self._firsts.insert(at, number)
             self._lasts.insert(at, number)
-            if len(self._firsts) > MOST_RANGES:
+            if len(self._firsts) > self._most:
                 del self._firsts[1], self._lasts[0]
         return True

@@ -13,6 +13,7 @@ from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
 from fleet_server.services.history import History
 from fleet_server.services.ingest import Ingest
+from fleet_server.services.leading import Leading
 from fleet_server.services.listening import Listening
 from fleet_server.services.overview import Overview
 from fleet_server.services.retention import Retention
@@ -32,6 +33,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     ingest: Ingest
     listening: Listening
+    leading: Leading
     desired: DesiredStates
     costs: Costs
     overview: Overview
@@ -68,6 +70,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
                 hour_days=config.retention.hour_days,
             ),
             listening=listening,
+            leading=Leading(database, clock),
             desired=DesiredStates(
                 database,
                 clock,

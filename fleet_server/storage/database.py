@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from edge_core.errors import Unavailable
 from fleet_server.storage import schema
-from fleet_server.storage.engines import Backend, Sqlite, backend_of
+from fleet_server.storage.engines import Backend, LeaderLock, Sqlite, backend_of
 
 
 class Database:
@@ -29,6 +29,7 @@ class Database:
         """
         self._backend = Sqlite(backend) if isinstance(backend, Path) else backend
         self._writer = threading.RLock()
+        self._fence = threading.local()
         self.migrated_from: str | None = None
         if migrate:
             self._migrate()
@@ -74,11 +75,45 @@ class Database:
         with self._writer, self._translated(), self._connected() as connection:
             self._backend.begin_write(connection)
             try:
+                for check in self._checks:
+                    check(connection)
                 yield connection
             except BaseException:
                 connection.rollback()
                 raise
             connection.commit()
+
+    @contextlib.contextmanager
+    def fenced(self, check: Callable[[sa.Connection], None]) -> Iterator[None]:
+        """Let every transaction that this thread writes meanwhile begin with a check.
+
+        It runs under the writers' lock, so that what it finds stays true until the commit; where it
+        raises, nothing is written.
+        """
+        before = self._checks
+        self._fence.checks = (*before, check)
+        try:
+            yield
+        finally:
+            self._fence.checks = before
+
+    def try_lead(self) -> LeaderLock | None:
+        """Take the lock of the process that decides; none where another has it."""
+        with self._translated():
+            try:
+                return self._backend.try_lead()
+            except OSError as error:
+                raise Unavailable(f"the database {self.name} cannot be reached: {error}") from error
+
+    def end_leader(self) -> None:
+        """Take that lock from a process that does not move any more."""
+        with self._translated():
+            self._backend.end_leader()
+
+    @property
+    def _checks(self) -> tuple[Callable[[sa.Connection], None], ...]:
+        found: tuple[Callable[[sa.Connection], None], ...] = getattr(self._fence, "checks", ())
+        return found
 
     def close(self) -> None:
         """Release every connection."""

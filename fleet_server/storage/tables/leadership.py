@@ -10,9 +10,8 @@ leadership = Table(
     Column("one", Integer, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, nullable=False),
     Column("holder", String(128), nullable=False),
-    Column("session", BigInteger, nullable=False),
     Column("since_ms", BigInteger, nullable=False),
     Column("renewed_ms", BigInteger, nullable=False),
 )
 """One row. ``epoch`` rises whenever another process takes over; what an earlier one still wants to
-write is refused. ``session`` is the database's number for the connection that holds the lock."""
+write is refused."""

@@ -67,7 +67,6 @@ def upgrade() -> None:
         sa.Column("one", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("holder", sa.String(length=128), nullable=False),
-        sa.Column("session", sa.BigInteger(), nullable=False),
         sa.Column("since_ms", sa.BigInteger(), nullable=False),
         sa.Column("renewed_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("one"),
