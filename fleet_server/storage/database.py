@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from edge_core.errors import Unavailable
 from fleet_server.storage import schema
-from fleet_server.storage.engines import Backend, LeaderLock, Sqlite, backend_of
+from fleet_server.storage.engines import BUSY_TIMEOUT_MS, Backend, LeaderLock, Sqlite, backend_of
 
 
 class Database:
@@ -72,7 +72,7 @@ class Database:
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Open a transaction that commits at the end, or leaves nothing when an error is raised."""
-        with self._writer, self._translated(), self._connected() as connection:
+        with self._turn(), self._translated(), self._connected() as connection:
             self._backend.begin_write(connection)
             try:
                 for check in self._checks:
@@ -114,6 +114,16 @@ class Database:
     def _checks(self) -> tuple[Callable[[sa.Connection], None], ...]:
         found: tuple[Callable[[sa.Connection], None], ...] = getattr(self._fence, "checks", ())
         return found
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for this process's other writers, but not for ever: one may wait for a lock."""
+        if not self._writer.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+            raise Unavailable(f"the database {self.name} cannot be written now: it is locked")
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     def close(self) -> None:
         """Release every connection."""
