@@ -64,13 +64,19 @@ def restore(config: ServerConfig, file: Path, tell: Tell, *, force: bool = False
 
 def _restore_in_place(url: str, source: Archive, tell: Tell, *, force: bool) -> None:
     database = Database.at(url, Path(), migrate=False)
+    lock = None
     try:
+        lock = database.try_lead()
+        if lock is None:
+            raise Conflict(f"a server decides on {database.name}: stop every server first")
         with database.write() as connection:
             if not force and transfer.occupied(connection):
                 raise Conflict(f"the database {database.name} is not empty: {FORCE}")
             transfer.clear(connection)
             transfer.fill(connection, source, tell)
     finally:
+        if lock is not None:
+            lock.release()
         database.close()
 
 

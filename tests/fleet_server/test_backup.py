@@ -187,6 +187,20 @@ def test_what_is_there_is_replaced_only_on_demand(
     database.close()
 
 
+def test_nothing_is_restored_under_a_server_that_runs(
+    tmp_path: Path, fleet: SpokenFleet, ref: ReleaseRef, elsewhere: Any
+) -> None:
+    backups.back_up(fleet.config, tmp_path / "b.tar", quiet)
+    other = elsewhere("postgresql")
+    services = Services.open(other)
+    assert services.leading.lead()
+    with pytest.raises(Conflict, match="stop every server"):
+        backups.restore(other, tmp_path / "b.tar", quiet, force=True)
+    services.leading.release()
+    services.database.close()
+    backups.restore(other, tmp_path / "b.tar", quiet, force=True)
+
+
 @pytest.mark.parametrize("point", [0, 100, 600, 3000, -1500, -1])
 def test_a_damaged_backup_touches_nothing(
     fleet: SpokenFleet, ref: ReleaseRef, tmp_path: Path, point: int
