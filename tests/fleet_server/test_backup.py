@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -201,23 +202,22 @@ def test_nothing_is_restored_under_a_server_that_runs(
     backups.restore(other, tmp_path / "b.tar", quiet, force=True)
 
 
-@pytest.mark.parametrize("point", [0, 100, 600, 3000, -1500, -1])
 def test_a_damaged_backup_touches_nothing(
-    fleet: SpokenFleet, ref: ReleaseRef, tmp_path: Path, point: int
+    fleet: SpokenFleet, ref: ReleaseRef, tmp_path: Path
 ) -> None:
     file = tmp_path / "b.tar"
     backups.back_up(fleet.config, file, quiet)
-    data = bytearray(file.read_bytes())
-    last = max(p for p, b in enumerate(data) if b)  # a tar ends in zeros that mean nothing
-    where = point if point >= 0 else last + 1 + point
-    data[where] ^= 0x55
-    file.write_bytes(bytes(data))
+    whole = file.read_bytes()
+    last = len(whole.rstrip(b"\0"))  # a tar ends in zeros that mean nothing
     before = everything(fleet.services.database)
-    with pytest.raises(InvalidBackup):
-        backups.restore(fleet.config, file, quiet, force=True)
-    file.write_bytes(bytes(data)[: len(data) // 2])
-    with pytest.raises(InvalidBackup):
-        backups.restore(fleet.config, file, quiet, force=True)
+    damaged = [
+        whole[:point] + bytes([whole[point] ^ 0x55]) + whole[point + 1 :]
+        for point in (0, 100, 600, 3000, last - 1500, last - 1)
+    ]
+    for data in [*damaged, whole[: last // 2], whole[: last - 600]]:
+        file.write_bytes(data)
+        with pytest.raises(InvalidBackup):
+            backups.restore(fleet.config, file, quiet, force=True)
     assert everything(fleet.services.database) == before
 
 
@@ -276,6 +276,39 @@ def test_a_backup_of_a_newer_server_is_refused(
     archive._pack(file, manifest, tmp_path)
     with pytest.raises(InvalidBackup, match=says):
         backups.restore(ServerConfig(data_dir=str(tmp_path)), file, quiet)
+
+
+def test_a_restore_that_is_killed_leaves_the_old_database_or_the_new(tmp_path: Path) -> None:
+    settings = tmp_path / "s.toml"
+    settings.write_text(f'data_dir = "{tmp_path}"\n')
+    file = tmp_path / DATABASE
+    file.write_bytes(gzip.decompress(SAMPLE.read_bytes()))
+    config = ServerConfig(data_dir=str(tmp_path))
+    backups.back_up(config, tmp_path / "b.tar", quiet)
+    command = [sys.executable, "-m", "fleet_server", "restore", "--force", "--config"]
+    seen = set()
+    for delay in (0.0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.3, 1.0):
+        database = Database(file)
+        with database.write() as connection:
+            connection.execute(tables.tokens.delete())
+        database.close()
+        process = subprocess.Popen(
+            [*command, str(settings), str(tmp_path / "b.tar")],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        assert process.stderr is not None
+        process.stderr.readline()  # the first table is in
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        database = Database(file)
+        found = everything(database)
+        database.close()
+        assert len(found["verdicts"]) == 2
+        assert len(found["windows"]) > 0
+        seen.add(len(found["tokens"]))
+    assert seen == {0, 1}, "some of them ended before, some after"
 
 
 def test_what_is_no_backup_is_refused_in_one_line(tmp_path: Path) -> None:
