@@ -12,6 +12,7 @@ from fleet_client.client import DEFAULT_URL, FleetClient, Refused
 from fleet_client.commands import (
     devices,
     groups,
+    history,
     incidents,
     journal,
     labels,
@@ -30,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for subject in (devices, releases, labels, journal):
+for subject in (devices, releases, history, labels, journal):
     app.add_typer(subject.app)
 app.add_typer(rollouts.rollout_app, name="rollout")
 app.add_typer(devices.fallback_app, name="fallback")

@@ -2,6 +2,7 @@
 
 from fleet_client.calls.devices import DeviceCalls
 from fleet_client.calls.groups import GroupCalls
+from fleet_client.calls.history import HistoryCalls
 from fleet_client.calls.incidents import IncidentCalls
 from fleet_client.calls.journal import JournalCalls
 from fleet_client.calls.labels import LabelCalls
@@ -20,6 +21,7 @@ class FleetClient(
     RolloutCalls,
     LabelCalls,
     RetrainingCalls,
+    HistoryCalls,
     IncidentCalls,
     JournalCalls,
 ):

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from fleet_server.config import ServerConfig
 from fleet_server.domain.permissions import ROLES
 from fleet_server.leader import Leader
 from fleet_server.mqtt_gateway import MqttGateway
-from fleet_server.services.suite import Services
+from fleet_server.services import backups
+from fleet_server.services.suite import DATABASE, Services
+from fleet_server.storage import schema
+from fleet_server.storage.database import Database
 
 USAGE_EXIT = 1
 UNUSABLE_EXIT = 2
@@ -35,7 +39,11 @@ def main() -> None:
         if arguments.command == "run":
             run(config)
         elif arguments.command == "migrate":
-            print(migrate(config))
+            print(migrate(config, check=arguments.check))
+        elif arguments.command == "backup":
+            print(back_up(config, arguments.file))
+        elif arguments.command == "restore":
+            print(restore(config, arguments.file, force=arguments.force))
         elif arguments.command == "token":
             print(make_token(config, arguments.name, arguments.role))
         else:
@@ -54,36 +62,90 @@ def run(config: ServerConfig) -> None:
         InvalidConfiguration: a port or the data folder is taken.
         Unavailable: the broker or the database cannot be used.
     """
+    roles = config.process.roles
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_server(config.data))
-        listener = stack.enter_context(_listen(config))
+        listener = stack.enter_context(_listen(config)) if "api" in roles else None
         services = Services.open(config)
         stack.callback(services.database.close)
         if migrated := _migrated(services):
             print(migrated, flush=True)
         services.tokens.ensure_operator(config.token_file)
         broker = Broker(config.mqtt, config.data)
-        stack.callback(broker.stop)
-        broker.start()
-        gateway = MqttGateway(config.mqtt, services.ingest, services.desired, services.listening)
-        stack.callback(gateway.stop)
+        if "ingest" in roles:
+            _take_in(config, services, broker, stack)
+        _greet(config, broker, services)
+        if listener is not None:
+            _serve(config, services, listener)
+        else:
+            threading.Event().wait()  # a signal ends it
+
+
+def _take_in(
+    config: ServerConfig, services: Services, broker: Broker, stack: contextlib.ExitStack
+) -> None:
+    """Start to store what devices send and, where that is a role, to decide."""
+    stack.callback(broker.stop)
+    broker.start()
+    gateway = MqttGateway(config.mqtt, services.ingest, services.desired, services.listening)
+    stack.callback(gateway.stop)
+    if "decide" in config.process.roles:
         leader = Leader(config, services, gateway)
         stack.callback(leader.stop)
         leader.start()  # first, for windows of a release that is not known yet are refused
-        gateway.start()
-        _watch(services, gateway, leader)
-        _greet(config, broker, services)
-        _serve(config, services, listener)
+        services.health.watch("decisions", lambda: leader.ended, alive=True)
+    gateway.start()
+    _watch(services, gateway)
 
 
-def migrate(config: ServerConfig) -> str:
-    """Bring the database up to date; says what was done."""
+def back_up(config: ServerConfig, file: Path) -> str:
+    """Write the server's state to a file; says what was written."""
+    made = backups.back_up(config, file, _tell)
+    rows = sum(part.rows for part in made.parts)
+    return f"{file}: {rows:,} rows of {len(made.parts)} tables, schema revision {made.revision}"
+
+
+def restore(config: ServerConfig, file: Path, *, force: bool) -> str:
+    """Make the database what a backup says; says what was restored."""
+    with _only_server(config.data):
+        made = backups.restore(config, file, _tell, force=force)
+    rows = sum(part.rows for part in made.parts)
+    return f"restored {rows:,} rows of {len(made.parts)} tables from {file}"
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def migrate(config: ServerConfig, *, check: bool = False) -> str:
+    """Bring the database up to date, or only look; says what was done.
+
+    Raises:
+        InvalidConfiguration: it is not up to date, and was only looked at.
+    """
     _require_data(config)
+    if check:
+        return _checked(config)
     services = Services.open(config)
     try:
         return _migrated(services) or f"the schema of {services.database.name} is up to date"
     finally:
         services.database.close()
+
+
+def _checked(config: ServerConfig) -> str:
+    database = Database.at(config.database.url, config.data / DATABASE, migrate=False)
+    try:
+        with database.read() as connection:
+            found = schema.present(connection)
+    finally:
+        database.close()
+    if found != schema.newest():
+        raise InvalidConfiguration(
+            f"the schema of {database.name} is at revision {found or 'none'}, this server's at "
+            f"{schema.newest()}: run 'serinus-server migrate'"
+        )
+    return f"the schema of {database.name} is up to date"
 
 
 def _migrated(services: Services) -> str:
@@ -94,11 +156,10 @@ def _migrated(services: Services) -> str:
     return f"the schema of {services.database.name} was brought up from revision {before}"
 
 
-def _watch(services: Services, gateway: MqttGateway, leader: Leader) -> None:
-    """Let health and metrics ask the parts that run beside the services."""
+def _watch(services: Services, gateway: MqttGateway) -> None:
+    """Let health and metrics ask the gateway, which runs beside the services."""
     health, gauges = services.health, services.gauges
     health.watch("ingest", lambda: "" if gateway.alive else "its thread has ended", alive=True)
-    health.watch("decisions", lambda: leader.ended, alive=True)
     connected = "the broker cannot be reached"
     health.watch("broker", lambda: "" if gateway.connected else connected, alive=False)
     gauges.add("broker_connected", lambda: gateway.connected)
@@ -128,11 +189,19 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("run", "run the server; without settings it starts on SQLite and loopback"),
         ("migrate", "bring the database's schema up to date; 'run' does so by itself"),
+        ("backup", "write the whole state of the database to a file; the server may be running"),
+        ("restore", "make the database what a backup says; no server may be running"),
         ("check-config", "read the settings and say whether they are valid"),
         ("token", "make an API token and print it; only its hash is stored"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
+        if name == "migrate":
+            command.add_argument("--check", action="store_true", help="only say whether it is")
+        if name in ("backup", "restore"):
+            command.add_argument("file", type=Path, help="the backup (tar)")
+        if name == "restore":
+            command.add_argument("--force", action="store_true", help="replace what is there")
         if name == "token":
             command.add_argument("name", help="whom it is for, as the log shows it")
             command.add_argument("--role", choices=ROLES, default="viewer")
@@ -190,8 +259,10 @@ def _listen(config: ServerConfig) -> socket.socket:
 def _greet(config: ServerConfig, broker: Broker, services: Services) -> None:
     listed = sum(services.catalog.known().values())
     approved = f"{listed} approved releases" if listed else "no approved releases yet"
+    roles = "" if config.process.alone else f"  roles       {', '.join(config.process.roles)}\n"
     print(
         "Serinus fleet server\n"
+        f"{roles}"
         f"  page        {config.url}/\n"
         f"  token       {config.token_file} (operator)\n"
         f"  broker      {broker.description}\n"

@@ -2,13 +2,14 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
 from edge_core.errors import InvalidConfiguration
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+ProcessRole = Literal["api", "ingest", "decide"]
 BrokerKind = Literal["auto", "mosquitto", "embedded", "external"]
 
 
@@ -29,6 +30,8 @@ class MqttConfig(_Section, frozen=True, kw_only=True):
     client_id: str = "serinus-server"
     queue: Annotated[int, msgspec.Meta(ge=10, le=1_000_000)] = 5000
     """Messages held in memory between the network and the database."""
+    shared: bool = False
+    """Several processes divide what devices send, each with a ``client_id`` of its own."""
 
     def __post_init__(self) -> None:
         if self.broker != "external" and self.host not in ("127.0.0.1", "localhost"):
@@ -50,6 +53,27 @@ class DatabaseConfig(_Section, frozen=True, kw_only=True):
             raise ValueError(
                 "database.url begins with postgresql+pg8000://; leave it out for SQLite"
             )
+
+
+class ProcessConfig(_Section, frozen=True, kw_only=True):
+    """What this process does, where several serve one fleet on one PostgreSQL database."""
+
+    roles: tuple[ProcessRole, ...] = ("api", "ingest", "decide")
+    """``api`` answers HTTP, ``ingest`` stores what devices send, ``decide`` stands by to lead."""
+
+    def __post_init__(self) -> None:
+        if not self.roles or len(set(self.roles)) != len(self.roles):
+            raise ValueError("process.roles names at least one role, and none twice")
+        if "decide" in self.roles and "ingest" not in self.roles:
+            raise ValueError(
+                "process.roles: who decides has to hear devices, or would take them for silent: "
+                "add 'ingest'"
+            )
+
+    @property
+    def alone(self) -> bool:
+        """Whether it does everything."""
+        return set(self.roles) == set(get_args(ProcessRole))
 
 
 class WindowsConfig(_Section, frozen=True, kw_only=True):
@@ -89,8 +113,10 @@ class RepositoryConfig(_Section, frozen=True, kw_only=True):
 class RetentionConfig(_Section, frozen=True, kw_only=True):
     """How long the database remembers; sums, verdicts and rollouts are kept for good."""
 
-    window_days: Annotated[float, msgspec.Meta(ge=1)] = 30.0
-    """Bodies of statistics windows; what they add up to is kept."""
+    window_days: Annotated[float, msgspec.Meta(ge=1)] = 2.0
+    """Statistics windows as they came; what they add up to is kept."""
+    hour_days: Annotated[float, msgspec.Meta(ge=1)] = 90.0
+    """Sums by hour; sums by day are kept for good."""
     event_days: Annotated[float, msgspec.Meta(ge=1)] = 180.0
     """Events and closed alerts."""
     run_days: Annotated[float, msgspec.Meta(ge=1)] = 730.0
@@ -140,6 +166,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 8321
     database: DatabaseConfig = DatabaseConfig()
+    process: ProcessConfig = ProcessConfig()
     mqtt: MqttConfig = MqttConfig()
     windows: WindowsConfig = WindowsConfig()
     devices: DevicesConfig = DevicesConfig()
@@ -148,6 +175,20 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     cost: CostConfig = CostConfig()
     labels: LabelsConfig = LabelsConfig()
     fairness: FairnessConfig = FairnessConfig()
+
+    def __post_init__(self) -> None:
+        if self.process.alone and not self.mqtt.shared:
+            return
+        if self.database.url is None:
+            raise ValueError(
+                "several processes need one PostgreSQL database: set database.url, or leave out "
+                "process.roles and mqtt.shared"
+            )
+        if self.mqtt.broker != "external":
+            raise ValueError(
+                "several processes need one broker that belongs to none of them: set mqtt.broker "
+                "= 'external', or leave out process.roles and mqtt.shared"
+            )
 
     @property
     def data(self) -> Path:

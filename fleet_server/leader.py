@@ -13,7 +13,11 @@ from fleet_server.services.suite import Services
 
 
 class Leader:
-    """Two threads: one decides and sends, one keeps the list of approved releases."""
+    """Two threads: one decides and sends, one keeps the list of approved releases.
+
+    Of several processes one leads; the others ask again and again whether they may. All that these
+    threads write is checked, in the same transaction, against who leads then.
+    """
 
     def __init__(self, config: ServerConfig, services: Services, gateway: MqttGateway) -> None:
         self._config = config
@@ -28,8 +32,9 @@ class Leader:
         ]
 
     def start(self) -> None:
-        """Look at the repository once, then run both loops."""
-        self._guarded("repository", self._watch.look)
+        """Look at the repository once where it leads, then run both loops."""
+        self._guarded("leadership", self._services.leading.lead)
+        self._look()
         for thread in self._threads:
             thread.start()
 
@@ -45,11 +50,21 @@ class Leader:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(10)
+        self._services.leading.release()
 
     def _decide(self) -> None:
         changed = self._services.rollouts.changed
         while not self._stop.is_set():
             changed.clear()
+            self._guarded("leadership", self._lead)
+            changed.wait(self._config.windows.decide_every_seconds)
+
+    def _lead(self) -> None:
+        """One round, where this process is the one that decides."""
+        leading = self._services.leading
+        if not leading.lead():
+            return
+        with self._services.database.fenced(leading.check):
             self._guarded("commands", self._send_commands)
             self._guarded("drift", self._services.drift.observe)
             self._guarded("rollouts", self._services.rollouts.decide)
@@ -60,23 +75,29 @@ class Leader:
             self._guarded("incidents", self._services.incidents.collect)
             self._guarded("labels", self._services.labels.forget)
             self._guarded("retention", self._services.retention.prune)
-            changed.wait(self._config.windows.decide_every_seconds)
 
     def _send(self) -> None:
         """Send after the commit that wrote the rows; whatever fails is due again next time."""
         due = self._services.desired.to_send()
-        if due:
+        if due and self._services.leading.confirmed():
             self._services.desired.sent(self._gateway.send(due))
 
     def _send_commands(self) -> None:
         """Send what was ordered; what fails, or is not answered, is due again."""
         due = self._services.commands.to_send()
-        if due:
+        if due and self._services.leading.confirmed():
             self._services.commands.sent(self._gateway.send_commands(due))
 
     def _list(self) -> None:
         while not self._stop.wait(self._config.repository.check_every_seconds):
-            self._guarded("repository", self._watch.look)
+            self._look()
+
+    def _look(self) -> None:
+        """Take over what the repository lists, where this process leads."""
+        leading = self._services.leading
+        if leading.leads:
+            with self._services.database.fenced(leading.check):
+                self._guarded("repository", self._watch.look)
 
     def _guarded(self, what: str, step: Callable[[], object]) -> None:
         """Run one step; a failure is told once and the step is tried again next time."""

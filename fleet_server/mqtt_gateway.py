@@ -31,6 +31,8 @@ BATCH = 500
 IDLE_SECONDS = 0.2
 RETRY_SECONDS = 1.0
 QOS = 1
+SHARE = "$share/serinus-ingest/"
+"""Before a filter: of all who subscribe to it, the broker gives each message to one."""
 
 
 class _Received(msgspec.Struct, frozen=True):
@@ -166,7 +168,10 @@ class MqttGateway:
         self._connection += 1
         if not flags.session_present:
             self._forgotten.set()
-        client.subscribe(topics.every_up(), qos=QOS)
+        if self._config.shared:
+            client.unsubscribe(topics.every_up())  # the session may remember it
+        filters = f"{SHARE if self._config.shared else ''}{topics.every_up()}"
+        client.subscribe(filters, qos=QOS)
         self._listening.began()
         self._connected.set()
 

@@ -6,6 +6,7 @@ from fleet_server.api import (
     audit,
     devices,
     groups,
+    history,
     incidents,
     journal,
     labels,
@@ -15,5 +16,16 @@ from fleet_server.api import (
 )
 
 router = APIRouter(prefix="/api/v1")
-for subject in (devices, groups, releases, rollouts, labels, retraining, journal, incidents, audit):
+for subject in (
+    devices,
+    groups,
+    releases,
+    rollouts,
+    labels,
+    retraining,
+    journal,
+    incidents,
+    history,
+    audit,
+):
     router.include_router(subject.router)

@@ -1,16 +1,18 @@
 """The page: fleet, rollouts, releases, alerts and events, rendered here without any script."""
 
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 import jinja2
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from edge_core.errors import SerinusError
+from edge_core.errors import SerinusError, Unavailable
 from fleet_server.console import figures
 from fleet_server.services.errors import NotAuthenticated, NotFound
 from fleet_server.services.suite import Services
@@ -32,7 +34,28 @@ ROLLOUTS_SHOWN = 12
 EVENTS_SHOWN = 40
 COMMANDS_SHOWN = 50
 
-router = APIRouter(include_in_schema=False)
+AWAY = (
+    "The database cannot be used now. Nothing that devices send is lost meanwhile; try again soon."
+)
+
+
+class _Route(APIRoute):
+    """A page for people, also where the database is away."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap what answers."""
+        answer = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except Unavailable:
+                return _page("refused.html", status=503, text=AWAY)
+
+        return answered
+
+
+router = APIRouter(include_in_schema=False, route_class=_Route)
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
 )

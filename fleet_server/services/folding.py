@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from edge_core.messages.telemetry import PairedCounts, StatsWindow
 from fleet_server.services import screening
 from fleet_server.services.period_fold import PeriodFold
+from fleet_server.services.rollup_fold import RollupFold
 from fleet_server.storage import costs, windows
 from fleet_server.storage.costs import CostCounts
 from fleet_server.storage.windows import CellCounts, CellKey, Totals
@@ -19,15 +20,18 @@ def slice_key(slices: dict[str, str]) -> str:
 
 
 class Fold:
-    """Totals, evidence cells and drift periods of one batch; written once at its end."""
+    """Totals, evidence cells, drift periods and hours of one batch; written once at its end."""
 
-    def __init__(self, connection: sa.Connection, period: int, now_ms: int) -> None:
+    def __init__(
+        self, connection: sa.Connection, period: int, now_ms: int, oldest_hour_ms: int = 0
+    ) -> None:
         self._connection = connection
         self._now = now_ms
         self._totals: dict[tuple[str, str, str], Totals] = {}
         self._changed: set[tuple[str, str, str]] = set()
         self._cells: dict[CellKey, CellCounts] = {}
         self._periods = PeriodFold(connection, period)
+        self._rollups = RollupFold(connection, oldest_hour_ms)
         self._costs: dict[tuple[str, str], CostCounts] = {}
         self._consumers: Counter[tuple[str, str]] = Counter()
 
@@ -61,12 +65,14 @@ class Fold:
         totals.paired += paired.agree + paired.disagree
         totals.paired_labelled += screening.paired_labels(window)
         digest = window.release.digest
-        key = CellKey(*place, window.device, digest, window.arm, slice_key(window.slices))
+        slices = slice_key(window.slices)
+        key = CellKey(*place, window.device, digest, window.arm, slices)
         self._cells.setdefault(key, CellCounts()).merge(_cell(window, right, wrong, paired, scores))
         self._costs.setdefault((digest, window.device), CostCounts()).merge(_cost(window))
         for name, asked in window.cost.consumers.items():
             self._consumers[window.release.model, name] += asked
         self._periods.add(window, noisy=noisy)
+        self._rollups.add(window, slices)
 
     def write(self) -> None:
         """Add the batch to what is stored; what was only looked at leaves no row."""
@@ -75,6 +81,7 @@ class Fold:
         for place, cell in self._cells.items():
             windows.add_to_cell(self._connection, place, cell)
         self._periods.write()
+        self._rollups.write()
         for (digest, device), spent in self._costs.items():
             costs.add(self._connection, digest, device, spent)
         for (model, name), asked in self._consumers.items():

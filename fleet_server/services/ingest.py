@@ -20,6 +20,7 @@ from fleet_server.services.screening import Rejection
 from fleet_server.storage import devices, journal, runs, windows
 from fleet_server.storage.database import Database
 from fleet_server.storage.devices import StoredRefusal
+from fleet_server.storage.epochs import Receipts
 from fleet_server.storage.windows import StoredWindow
 
 CLOCK = "clock"
@@ -46,12 +47,14 @@ class Ingest:
         *,
         drift_period_seconds: float,
         future_seconds: float,
+        hour_days: float = 90.0,
     ) -> None:
         self._database = database
         self._catalog = catalog
         self._clock = clock
         self._period_ms = round(drift_period_seconds * 1000)
         self._future_ms = round(future_seconds * 1000)
+        self._hours_ms = round(hour_days * 86_400_000)
         self._evaluators = Evaluators()
 
     def take(self, batch: Sequence[Inbound]) -> None:
@@ -63,7 +66,8 @@ class Ingest:
         now = self._clock()
         with self._database.write() as connection:
             latest = now + self._future_ms
-            work = _Batch(connection, self._catalog, now, latest, self._period_ms, self._evaluators)
+            fold = Fold(connection, now // self._period_ms, now, now - self._hours_ms)
+            work = _Batch(connection, self._catalog, now, latest, fold, self._evaluators)
             for message in batch:
                 work.take(message)
             work.finish()
@@ -84,7 +88,7 @@ class _Batch:
         catalog: Catalog,
         now_ms: int,
         latest_ms: int,
-        period_ms: int,
+        fold: Fold,
         evaluators: Evaluators,
     ) -> None:
         self._connection = connection
@@ -92,7 +96,8 @@ class _Batch:
         self._catalog = catalog
         self._now = now_ms
         self._latest = latest_ms
-        self._fold = Fold(connection, now_ms // period_ms, now_ms)
+        self._fold = fold
+        self._receipts = Receipts(connection)
         self._wrong_clocks = {alert.subject for alert in journal.open_alerts(connection, CLOCK)}
         self._places = placement.Places(connection)
         self._retained = False
@@ -120,6 +125,7 @@ class _Batch:
 
     def finish(self) -> None:
         """Write the batch's sums, and confirm trials of devices that were heard of."""
+        self._receipts.write()
         self._fold.write()
         for device in sorted(self._heard):
             confirming.consider(self._connection, device, self._now)
@@ -130,11 +136,11 @@ class _Batch:
         if not _speaks_for(said, device):
             return _foreign(said.device if isinstance(said, StatsWindow) else "another device")
         place = (device, said.epoch, said.sequence)
-        if windows.known(self._connection, *place):
+        if self._receipts.known(*place):
             return None
         taken = self._whole(said, device)
         if isinstance(taken, Rejection):
-            windows.pass_sequence(self._connection, *place)
+            self._receipts.pass_over(*place)
             return taken
         window, release = taken
         self._seen(device)
@@ -183,7 +189,7 @@ class _Batch:
 
     def _store(self, window: StatsWindow, payload: bytes) -> None:
         right, wrong = screening.labelled(window)
-        windows.count_sequence(self._connection, window.device, window.epoch, window.sequence)
+        self._receipts.take(window.device, window.epoch, window.sequence)
         stored = StoredWindow(
             device=window.device,
             epoch=window.epoch,

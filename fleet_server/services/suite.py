@@ -19,10 +19,12 @@ from fleet_server.services.figures import FigureBook
 from fleet_server.services.gauges import Gauges
 from fleet_server.services.groups import Groups
 from fleet_server.services.health import Health
+from fleet_server.services.history import History
 from fleet_server.services.incidents import Incidents
 from fleet_server.services.ingest import Ingest
 from fleet_server.services.label_status import LabelStatuses
 from fleet_server.services.labels import Labels
+from fleet_server.services.leading import Leading
 from fleet_server.services.listening import Listening
 from fleet_server.services.overview import Overview
 from fleet_server.services.retention import Retention
@@ -43,6 +45,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     ingest: Ingest
     listening: Listening
+    leading: Leading
     desired: DesiredStates
     costs: Costs
     overview: Overview
@@ -52,6 +55,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     figures: FigureBook
     gauges: Gauges
     groups: Groups
+    history: History
     rollouts: Rollouts
     commands: Commands
     verdicts: Verdicts
@@ -88,8 +92,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
                 clock,
                 drift_period_seconds=config.windows.drift_period_seconds,
                 future_seconds=config.windows.future_seconds,
+                hour_days=config.retention.hour_days,
             ),
             listening=listening,
+            leading=Leading(database, clock),
             desired=DesiredStates(
                 database,
                 clock,
@@ -105,6 +111,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             gauges=Gauges(),
             groups=Groups(database, clock),
             overview=Overview(database, catalog, clock, costs),
+            history=History(database, catalog, clock),
             rollouts=rollouts,
             verdicts=Verdicts(database),
             drift=DriftWatch(

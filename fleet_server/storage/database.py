@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from edge_core.errors import Unavailable
 from fleet_server.storage import schema
-from fleet_server.storage.engines import Backend, Sqlite, backend_of
+from fleet_server.storage.engines import BUSY_TIMEOUT_MS, Backend, LeaderLock, Sqlite, backend_of
 
 
 class Database:
@@ -20,8 +20,8 @@ class Database:
     write lock at once, so that what was read in it stays true until the commit.
     """
 
-    def __init__(self, backend: Backend | Path) -> None:
-        """Open, and make the schema or bring it up to date.
+    def __init__(self, backend: Backend | Path, *, migrate: bool = True) -> None:
+        """Open, and make the schema or bring it up to date; else it is left as it is found.
 
         Raises:
             Unavailable: it cannot be used now.
@@ -29,6 +29,12 @@ class Database:
         """
         self._backend = Sqlite(backend) if isinstance(backend, Path) else backend
         self._writer = threading.RLock()
+        self._fence = threading.local()
+        self.migrated_from: str | None = None
+        if migrate:
+            self._migrate()
+
+    def _migrate(self) -> None:
         try:
             with self.write() as connection:
                 self.migrated_from = schema.bring_up(connection)
@@ -39,9 +45,9 @@ class Database:
             ) from error
 
     @classmethod
-    def at(cls, url: str | None, path: Path) -> Self:
+    def at(cls, url: str | None, path: Path, *, migrate: bool = True) -> Self:
         """The database of a URL, or the SQLite file ``path`` where none is given."""
-        return cls(backend_of(url, path))
+        return cls(backend_of(url, path), migrate=migrate)
 
     @property
     def name(self) -> str:
@@ -66,14 +72,58 @@ class Database:
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Open a transaction that commits at the end, or leaves nothing when an error is raised."""
-        with self._writer, self._translated(), self._connected() as connection:
+        with self._turn(), self._translated(), self._connected() as connection:
             self._backend.begin_write(connection)
             try:
+                for check in self._checks:
+                    check(connection)
                 yield connection
             except BaseException:
                 connection.rollback()
                 raise
             connection.commit()
+
+    @contextlib.contextmanager
+    def fenced(self, check: Callable[[sa.Connection], None]) -> Iterator[None]:
+        """Let every transaction that this thread writes meanwhile begin with a check.
+
+        It runs under the writers' lock, so that what it finds stays true until the commit; where it
+        raises, nothing is written.
+        """
+        before = self._checks
+        self._fence.checks = (*before, check)
+        try:
+            yield
+        finally:
+            self._fence.checks = before
+
+    def try_lead(self) -> LeaderLock | None:
+        """Take the lock of the process that decides; none where another has it."""
+        with self._translated():
+            try:
+                return self._backend.try_lead()
+            except OSError as error:
+                raise Unavailable(f"the database {self.name} cannot be reached: {error}") from error
+
+    def end_leader(self) -> None:
+        """Take that lock from a process that does not move any more."""
+        with self._translated():
+            self._backend.end_leader()
+
+    @property
+    def _checks(self) -> tuple[Callable[[sa.Connection], None], ...]:
+        found: tuple[Callable[[sa.Connection], None], ...] = getattr(self._fence, "checks", ())
+        return found
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for this process's other writers, but not for ever: one may wait for a lock."""
+        if not self._writer.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+            raise Unavailable(f"the database {self.name} cannot be written now: it is locked")
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     def close(self) -> None:
         """Release every connection."""

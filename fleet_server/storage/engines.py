@@ -10,6 +10,10 @@ from sqlalchemy import event
 BUSY_TIMEOUT_MS = 10_000
 WRITERS = 5_246_789_031
 """Key of the advisory lock that one writing transaction holds in PostgreSQL."""
+LEADER = 5_246_789_032
+"""Key of the advisory lock that the session of the process that decides holds."""
+IDLE_TIMEOUT_MS = 30_000
+"""A process that stops in the midst of a writing transaction loses it, or all would wait for it."""
 PASSING = ("08", "40", "53", "55", "57", "58", "XX")
 """Classes of SQLSTATE that say nothing about the statement: connections, deadlocks, disk and
 memory, locks, an operator's shutdown, the system. Source: PostgreSQL documentation, appendix A."""
@@ -32,6 +36,26 @@ class Backend(Protocol):
 
     def passes(self, error: sa.exc.SQLAlchemyError) -> bool:
         """Whether the same statement may succeed later."""
+        ...
+
+    def try_lead(self) -> "LeaderLock | None":
+        """Take the lock of the process that decides; none where another has it."""
+        ...
+
+    def end_leader(self) -> None:
+        """Take the lock from a process that does not move any more."""
+        ...
+
+
+class LeaderLock(Protocol):
+    """Held by one process at a time, until it ends or lets go."""
+
+    def held(self) -> bool:
+        """Whether it is still ours."""
+        ...
+
+    def release(self) -> None:
+        """Let go."""
         ...
 
 
@@ -61,6 +85,13 @@ class Sqlite:
         )
         return not isinstance(error, faults) and _from_database(error)
 
+    def try_lead(self) -> LeaderLock | None:
+        """The lock on the data folder lets one server in; it is the leader."""
+        return _FolderLock()
+
+    def end_leader(self) -> None:
+        """There is no other."""
+
 
 class Postgres:
     """A PostgreSQL server; writers stand in line, as they do in SQLite."""
@@ -80,6 +111,8 @@ class Postgres:
         stays true until the commit.
         """
         connection.execute(sa.text(f"SET LOCAL lock_timeout = {BUSY_TIMEOUT_MS}"))
+        idle = f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}"
+        connection.execute(sa.text(idle))
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITERS)))
 
     def passes(self, error: sa.exc.SQLAlchemyError) -> bool:
@@ -92,6 +125,63 @@ class Postgres:
         if isinstance(told, dict):
             return str(told.get("C", "")).startswith(PASSING)
         return True  # the connection broke before the server could answer
+
+    def try_lead(self) -> LeaderLock | None:
+        """A lock of a session of its own: it ends with the process, or with the connection."""
+        connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        connection.detach()  # closing it ends the session, instead of keeping it for others
+        try:
+            if connection.execute(sa.select(sa.func.pg_try_advisory_lock(LEADER))).scalar_one():
+                return _SessionLock(connection)
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+        return None
+
+    def end_leader(self) -> None:
+        """End the session that holds the lock, whatever its process does."""
+        holders = sa.text(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            " AND classid = :high AND objid = :low AND objsubid = 1 AND granted AND database ="
+            " (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        with self.engine.connect() as connection:
+            connection.execute(holders, {"high": LEADER >> 32, "low": LEADER & 0xFFFFFFFF})
+            connection.rollback()
+
+
+class _FolderLock:
+    """What the data folder's lock stands for."""
+
+    def held(self) -> bool:
+        """As long as the process lives."""
+        return True
+
+    def release(self) -> None:
+        """It goes with the process."""
+
+
+class _SessionLock:
+    """A session-level advisory lock of PostgreSQL."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def held(self) -> bool:
+        """Whether the session lives."""
+        try:
+            self._connection.execute(sa.text("SELECT 1"))
+        except (sa.exc.SQLAlchemyError, OSError):
+            return False
+        return True
+
+    def release(self) -> None:
+        """End the session."""
+        try:
+            self._connection.close()
+        except (sa.exc.SQLAlchemyError, OSError):
+            self._connection.invalidate()
 
 
 def backend_of(url: str | None, path: Path) -> Backend:

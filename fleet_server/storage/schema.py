@@ -96,6 +96,15 @@ def _begin_history(connection: sa.Connection) -> None:
         connection.execute(tables.runs.insert(), found)
 
 
+def make(connection: sa.Connection, revision: str) -> None:
+    """Make the schema of a known revision in an empty database, within a writing transaction."""
+    command.upgrade(settings(connection), revision)
+    connection.execute(tables.schema_version.delete())
+    connection.execute(tables.schema_version.insert().values(version=GUARD))
+    if sa.inspect(connection).has_table(tables.audit.name):
+        append_only.guard(connection)
+
+
 def known() -> list[str]:
     """Every revision, oldest first."""
     walked = ScriptDirectory.from_config(settings()).walk_revisions()

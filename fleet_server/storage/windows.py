@@ -96,21 +96,19 @@ def add_window(connection: sa.Connection, window: StoredWindow) -> bool:
     return bool(done.rowcount)
 
 
-def empty_bodies(connection: sa.Connection, after_ms: int, before_ms: int) -> None:
-    """Drop the bodies of windows received in [after, before); their rows stay."""
-    connection.execute(
-        windows.update()
-        .where(windows.c.received_ms >= after_ms, windows.c.received_ms < before_ms)
-        .values(body=b"")
-    )
+def forget(connection: sa.Connection, before_ms: int, most: int) -> int:
+    """Delete windows that were received before a time, the oldest first; how many were.
 
-
-def known(connection: sa.Connection, device: str, epoch: str, sequence: int) -> bool:
-    """Whether a window was stored before."""
-    query = sa.select(windows.c.sequence).where(
-        windows.c.device == device, windows.c.epoch == epoch, windows.c.sequence == sequence
+    What they add up to, and that they came, is stored elsewhere.
+    """
+    key = (windows.c.device, windows.c.epoch, windows.c.sequence)
+    oldest = (
+        sa.select(*key)
+        .where(windows.c.received_ms < before_ms)
+        .order_by(windows.c.received_ms)
+        .limit(most)
     )
-    return connection.execute(query).first() is not None
+    return int(connection.execute(windows.delete().where(sa.tuple_(*key).in_(oldest))).rowcount)
 
 
 def heard_of(connection: sa.Connection, device: str, digest: str, since_ms: int) -> bool:
@@ -126,36 +124,6 @@ def heard_of(connection: sa.Connection, device: str, digest: str, since_ms: int)
         .limit(1)
     )
     return connection.execute(query).first() is not None
-
-
-def count_sequence(connection: sa.Connection, device: str, epoch: str, sequence: int) -> None:
-    """Note that one sequence number of a device's outbox arrived."""
-    row = {"device": device, "epoch": epoch, "first": sequence, "last": sequence, "taken": 1}
-    connection.execute(
-        insert(connection, epochs)
-        .values(row)
-        .on_conflict_do_update(
-            index_elements=["device", "epoch"],
-            set_={
-                "first": sa.case((epochs.c.first < sequence, epochs.c.first), else_=sequence),
-                "last": sa.case((epochs.c.last > sequence, epochs.c.last), else_=sequence),
-                "taken": epochs.c.taken + 1,
-            },
-        )
-    )
-
-
-def pass_sequence(connection: sa.Connection, device: str, epoch: str, sequence: int) -> None:
-    """Note a sequence number whose window is not stored, so that it does not count as lost.
-
-    Counted only when no larger one was, for nothing else keeps it from being counted twice; and
-    only in a known epoch, so that untrue windows add no rows.
-    """
-    connection.execute(
-        epochs.update()
-        .where(epochs.c.device == device, epochs.c.epoch == epoch, epochs.c.last < sequence)
-        .values(last=sequence, taken=epochs.c.taken + 1)
-    )
 
 
 def lost_windows(connection: sa.Connection) -> dict[str, int]:

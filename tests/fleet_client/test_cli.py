@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from edge_core.errors import InvalidConfiguration, Unavailable
 from fleet_client.cli import app
 from fleet_client.client import FleetClient, Refused
-from fleet_client.views import cost, devices, releases
+from fleet_client.views import cost, devices, history, releases
 from tests.simulators.processes import command, free_port
 
 
@@ -166,6 +166,28 @@ def test_cost_of_a_shadow_has_no_price_and_large_numbers_no_exponent() -> None:
         "currency": "EUR",
     }
     assert printed(cost.cost([row])).splitlines()[1].split()[-2:] == ["12.5", "13,422"]
+
+
+def test_history_shows_each_course_and_every_hour() -> None:
+    hour = {"release": "tiny@1.0.0", "arm": "incumbent", "rows": 7, "errors": 0, "fallbacks": {}}
+    rows = [
+        hour | {"start_ms": 3_600_000 * n, "right": n, "wrong": 4 - n, "accuracy": n / 4}
+        for n in (0, 4, 2)
+    ]
+    course, _, *lines = printed(history.history(rows)).splitlines()
+    assert course.split() == ["tiny@1.0.0", "incumbent", "▁█▅", "accuracy", "0", "to", "1"]
+    assert lines[1].split() == [
+        "1970-01-01",
+        "04:00:00Z",
+        "tiny@1.0.0",
+        "incumbent",
+        "7",
+        "4",
+        "1.000",
+    ]
+    unlabelled = [row | {"right": 0, "wrong": 0, "accuracy": None} for row in rows]
+    assert "▁▁▁  rows 7 to 7" in printed(history.history(unlabelled))
+    assert printed(history.history([])).count("\n") == 1
 
 
 def test_consumers_are_listed_by_model() -> None:

@@ -37,6 +37,15 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
         ("[mqtt]\nbroker = 'emqx'", "emqx"),
         ("port = ", "TOML"),
         ("[retention]\nwindow_days = 0.5", "window_days"),
+        ("[process]\nroles = []", "at least one role"),
+        ("[process]\nroles = ['api', 'api']", "none twice"),
+        ("[process]\nroles = ['decide']", "add 'ingest'"),
+        ("[process]\nroles = ['api']", "database.url"),
+        ("[mqtt]\nshared = true", "database.url"),
+        (
+            "[database]\nurl = 'postgresql+pg8000://x/y'\n[process]\nroles = ['ingest']",
+            "mqtt.broker",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, names: str) -> None:

@@ -23,6 +23,7 @@ from fleet_server.storage.tables.labels import label_figures as label_figures
 from fleet_server.storage.tables.labels import labels as labels
 from fleet_server.storage.tables.labels import outcomes as outcomes
 from fleet_server.storage.tables.labels import predictions as predictions
+from fleet_server.storage.tables.leadership import leadership as leadership
 from fleet_server.storage.tables.metadata import metadata as metadata
 from fleet_server.storage.tables.metadata import schema_version as schema_version
 from fleet_server.storage.tables.registry import device_facts as device_facts
@@ -39,6 +40,8 @@ from fleet_server.storage.tables.rollouts import assignments as assignments
 from fleet_server.storage.tables.rollouts import rollouts as rollouts
 from fleet_server.storage.tables.rollouts import stages as stages
 from fleet_server.storage.tables.rollouts import verdicts as verdicts
+from fleet_server.storage.tables.rollups import days as days
+from fleet_server.storage.tables.rollups import hours as hours
 from fleet_server.storage.tables.samples import parity as parity
 from fleet_server.storage.tables.samples import parity_features as parity_features
 from fleet_server.storage.tables.samples import samples as samples

@@ -36,8 +36,10 @@ epochs = Table(
     Column("first", BigInteger, nullable=False),
     Column("last", BigInteger, nullable=False),
     Column("taken", BigInteger, nullable=False),
+    Column("received", LargeBinary),
 )
-"""How many of the sequence numbers first..last arrived: the rest is lost or still under way."""
+"""How many of the sequence numbers first..last arrived: the rest is lost or still under way.
+``received`` says which (domain/received.py); none in rows of earlier servers, whose windows say."""
 
 totals = Table(
     "totals",

@@ -66,6 +66,30 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("reader"),
     )
     op.create_table(
+        "days",
+        sa.Column("start_ms", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("arm", sa.String(length=16), nullable=False),
+        sa.Column("slice", sa.String(length=512), nullable=False),
+        sa.Column("windows", sa.BigInteger(), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("errors", sa.BigInteger(), nullable=False),
+        sa.Column("right", sa.BigInteger(), nullable=False),
+        sa.Column("wrong", sa.BigInteger(), nullable=False),
+        sa.Column("late", sa.BigInteger(), nullable=False),
+        sa.Column("dropped", sa.BigInteger(), nullable=False),
+        sa.Column("agree", sa.BigInteger(), nullable=False),
+        sa.Column("disagree", sa.BigInteger(), nullable=False),
+        sa.Column("both_right", sa.BigInteger(), nullable=False),
+        sa.Column("only_active_right", sa.BigInteger(), nullable=False),
+        sa.Column("only_shadow_right", sa.BigInteger(), nullable=False),
+        sa.Column("both_wrong", sa.BigInteger(), nullable=False),
+        sa.Column("latency", sa.LargeBinary(), nullable=False),
+        sa.Column("counts", sa.LargeBinary(), nullable=False),
+        sa.Column("causes", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("start_ms", "digest", "arm", "slice"),
+    )
+    op.create_table(
         "device_facts",
         sa.Column("device", sa.String(length=64), nullable=False),
         sa.Column("site", sa.String(length=64), nullable=False),
@@ -93,6 +117,30 @@ def upgrade() -> None:
         sa.Column("set_ms", sa.BigInteger(), nullable=False),
         sa.Column("set_by", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "hours",
+        sa.Column("start_ms", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("arm", sa.String(length=16), nullable=False),
+        sa.Column("slice", sa.String(length=512), nullable=False),
+        sa.Column("windows", sa.BigInteger(), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("errors", sa.BigInteger(), nullable=False),
+        sa.Column("right", sa.BigInteger(), nullable=False),
+        sa.Column("wrong", sa.BigInteger(), nullable=False),
+        sa.Column("late", sa.BigInteger(), nullable=False),
+        sa.Column("dropped", sa.BigInteger(), nullable=False),
+        sa.Column("agree", sa.BigInteger(), nullable=False),
+        sa.Column("disagree", sa.BigInteger(), nullable=False),
+        sa.Column("both_right", sa.BigInteger(), nullable=False),
+        sa.Column("only_active_right", sa.BigInteger(), nullable=False),
+        sa.Column("only_shadow_right", sa.BigInteger(), nullable=False),
+        sa.Column("both_wrong", sa.BigInteger(), nullable=False),
+        sa.Column("latency", sa.LargeBinary(), nullable=False),
+        sa.Column("counts", sa.LargeBinary(), nullable=False),
+        sa.Column("causes", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("start_ms", "digest", "arm", "slice"),
     )
     op.create_table(
         "incident_entries",
@@ -155,6 +203,15 @@ def upgrade() -> None:
     with op.batch_alter_table("labels", schema=None) as batch_op:
         batch_op.create_index("labels_waiting", ["joined", "latest", "received_ms"], unique=False)
 
+    op.create_table(
+        "leadership",
+        sa.Column("one", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("holder", sa.String(length=128), nullable=False),
+        sa.Column("since_ms", sa.BigInteger(), nullable=False),
+        sa.Column("renewed_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("one"),
+    )
     op.create_table(
         "outcomes",
         sa.Column("day", sa.Integer(), nullable=False),
@@ -264,3 +321,6 @@ def upgrade() -> None:
     with op.batch_alter_table("devices", schema=None) as batch_op:
         batch_op.add_column(sa.Column("trouble", sa.Text(), server_default="", nullable=False))
         batch_op.create_index("devices_in_state", ["update_state", "device"], unique=False)
+
+    with op.batch_alter_table("epochs", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("received", sa.LargeBinary(), nullable=True))
