@@ -78,7 +78,7 @@ def members_of(
     """
     roles = rollouts.roles(connection, row.rollout, row.stage)
     wanted = devices.desired_of(connection)
-    refusals = {r.device: r for r in devices.every_refusal(connection) if r.digest == row.digest}
+    refusals = devices.refusals_of(connection, row.digest)
     latest_ms = now_ms - round(plan.device_timeout_seconds * 1000)
     return [
         Member(

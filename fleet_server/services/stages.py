@@ -333,9 +333,8 @@ def _assign(connection: sa.Connection, course: Course, fleet: list[Device], now_
         strata=course.plan.strata,
         holdout=course.plan.holdout,
     )
-    for device, role in drawn.items():
-        if device not in have:
-            rollouts.assign(connection, row.rollout, row.stage, device, role, now_ms)
+    new = {device: role for device, role in drawn.items() if device not in have}
+    rollouts.assign(connection, row.rollout, row.stage, new, now_ms)
 
 
 def _inputs(
