@@ -1,9 +1,8 @@
 """Gathers what a judgement looks at: the stage's counts, and what became of each order."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
@@ -83,7 +82,7 @@ def members_of(
     return [
         Member(
             device=device.device,
-            role=msgspec.convert(roles[device.device], Role),
+            role=cast(Role, roles[device.device]),
             confirmed=settled(device, wanted.get(device.device)),
             refused=_refused(
                 device,

@@ -24,7 +24,7 @@ MOST_NAMED = 10_000
 """Names in one statement; SQLite takes 32,766 values."""
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True):
+class Device(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a device said last; releases by digest."""
 
     device: str
@@ -47,7 +47,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     """Operators do not count on it any more."""
 
 
-class Desired(msgspec.Struct, frozen=True, kw_only=True):
+class Desired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a device should run; releases by digest."""
 
     device: str
