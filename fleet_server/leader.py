@@ -11,6 +11,9 @@ from fleet_server.mqtt_gateway import MqttGateway
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.suite import Services
 
+MOST_BATCHES = 20
+"""Orders are sent so often in a row, then others have their turn."""
+
 
 class Leader:
     """Two threads: one decides and sends, one keeps the list of approved releases.
@@ -78,9 +81,15 @@ class Leader:
 
     def _send(self) -> None:
         """Send after the commit that wrote the rows; whatever fails is due again next time."""
-        due = self._services.desired.to_send()
-        if due and self._services.leading.confirmed():
-            self._services.desired.sent(self._gateway.send(due))
+        for _ in range(MOST_BATCHES):
+            due = self._services.desired.to_send()
+            if due and not self._services.leading.confirmed():
+                return
+            taken = self._gateway.send(due) if due else []
+            if taken:
+                self._services.desired.sent(taken)
+            if not taken or len(taken) < len(due) or self._stop.is_set():
+                return  # nothing is due, or the client takes no more now
 
     def _send_commands(self) -> None:
         """Send what was ordered; what fails, or is not answered, is due again."""

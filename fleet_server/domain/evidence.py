@@ -53,7 +53,7 @@ class Baseline(_Record, frozen=True, kw_only=True):
     wrong: int = 0
 
 
-class Member(_Record, frozen=True, kw_only=True):
+class Member(_Record, frozen=True, kw_only=True, gc=False):
     """What became of one device's order."""
 
     device: str

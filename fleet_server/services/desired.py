@@ -15,7 +15,7 @@ from fleet_server.storage.database import Database
 from fleet_server.storage.devices import Desired
 
 RETRY_MS = 5000
-MOST_AT_ONCE = 1000
+MOST_AT_ONCE = 10_000
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ def want(
     """Write the desired states that differ from what is stored; how many did."""
     stored = devices.desired_of(connection)
     answered = {device.device: device.desired_revision for device in known}
-    changed = 0
+    changed = []
     for device, wish in wanted.items():
         before = stored.get(device)
         if before is not None and _same(before, wish):
@@ -62,9 +62,9 @@ def want(
             confirmed_sent=False,
             attempts=1,
         )
-        devices.set_desired(connection, row)
-        changed += 1
-    return changed
+        changed.append(row)
+    devices.set_desired(connection, changed)
+    return len(changed)
 
 
 def retry(
@@ -79,16 +79,9 @@ def retry(
     One that never answers is not asked again: the broker keeps its order. One that refuses says
     the same next time.
     """
-    failed = {d.device: d for d in known if d.update_state == "failed"}
-    if not failed:
-        return
-    wanted = devices.desired_of(connection)
-    refused = {(row.device, row.digest) for row in devices.every_refusal(connection)}
-    for name, device in failed.items():
-        row = wanted.get(name)
-        if row is None or device.desired_revision != row.revision:
-            continue
-        if {(name, row.active), (name, row.shadow)} & refused or row.attempts >= most:
+    for device, row in _failed(connection, known):
+        name = device.device
+        if row.attempts >= most:
             continue
         if now_ms < row.issued_ms + 1000 * wait_seconds * 2 ** (row.attempts - 1):
             continue
@@ -100,7 +93,7 @@ def retry(
             confirmed_sent=False,
             attempts=row.attempts + 1,
         )
-        devices.set_desired(connection, again)
+        devices.set_desired(connection, [again])
         text = f"asked again, {again.attempts} of {most} times: {device.reason}"
         journal.add_event(connection, now_ms, "device", name, text)
 
@@ -113,22 +106,36 @@ def ask_again(
     Only orders from before ``since_ms``, so that each is repeated once for each time that it was
     away; and none of a release that its device refuses.
     """
-    wanted = devices.desired_of(connection)
-    refused = {(row.device, row.digest) for row in devices.every_refusal(connection)}
-    for device in known:
-        row = wanted.get(device.device)
-        if row is None or device.update_state != "failed" or row.issued_ms >= since_ms:
-            continue
-        if device.desired_revision != row.revision:
-            continue
-        if {(row.device, row.active), (row.device, row.shadow)} & refused:
+    for device, row in _failed(connection, known):
+        if row.issued_ms >= since_ms:
             continue
         again = msgspec.structs.replace(
             row, revision=row.revision + 1, issued_ms=now_ms, sent_ms=None, confirmed_sent=False
         )
-        devices.set_desired(connection, again)
+        devices.set_desired(connection, [again])
         text = f"asked again, for the server was away: {device.reason}"
         journal.add_event(connection, now_ms, "device", device.device, text)
+
+
+def _failed(
+    connection: sa.Connection, known: Sequence[devices.Device]
+) -> list[tuple[devices.Device, Desired]]:
+    """Devices whose present order failed though they refuse none of its releases."""
+    failed = [device for device in known if device.update_state == "failed"]
+    if not failed:
+        return []
+    wanted = devices.desired_named(connection, [device.device for device in failed])
+    refused = {(row.device, row.digest) for row in devices.every_refusal(connection)}
+    answered = [
+        (device, wanted[device.device])
+        for device in failed
+        if device.device in wanted and device.desired_revision == wanted[device.device].revision
+    ]
+    return [
+        (device, row)
+        for device, row in answered
+        if not {(row.device, row.active), (row.device, row.shadow)} & refused
+    ]
 
 
 def _same(row: Desired, wish: Wanted) -> bool:
@@ -160,19 +167,11 @@ class DesiredStates:
         """Desired states that the broker does not hold, or that a device has not answered."""
         now = self._clock()
         with self._database.read() as connection:
-            known = {device.device: device for device in devices.every(connection)}
-            confirmed = devices.confirmed(connection)
-            due = [
-                row
-                for row in devices.desired_of(connection).values()
-                if self._due(row, known.get(row.device), confirmed.get(row.device), now)
-            ]
-            # Those that wait longest come first, or devices that never answer would crowd out
-            # others.
-            due.sort(key=lambda row: -1 if row.sent_ms is None else row.sent_ms)
-            due = due[:MOST_AT_ONCE]
+            due = devices.due(connection, now - RETRY_MS, now - self._republish_ms, MOST_AT_ONCE)
+            names = [row.device for row in due]
+            confirmed = devices.confirmed(connection, names)
             refs = {ref.digest: ref for ref in releases.identities(connection)} if due else {}
-            reports = devices.reports(connection, [row.device for row in due])
+            reports = devices.reports(connection, names)
         return [
             self._packed(
                 row,
@@ -204,31 +203,17 @@ class DesiredStates:
         sent = state if reads >= DESIRED_VERSION else DesiredState1.of(state)
         return Outgoing(device=row.device, revision=row.revision, payload=codec.encode(sent))
 
-    def _due(
-        self, row: Desired, device: devices.Device | None, confirmed: int | None, now_ms: int
-    ) -> bool:
-        if row.sent_ms is None:
-            return True
-        waited = now_ms - row.sent_ms
-        if not row.confirmed_sent:
-            return waited > RETRY_MS
-        answered = device is not None and device.desired_revision == row.revision
-        waits = device is not None and device.update_state == "probation"
-        unheard = confirmed == row.revision and waits
-        return (unheard or not answered) and waited > self._republish_ms
-
     def sent(self, outgoing: Sequence[Outgoing]) -> None:
         """Note what was handed to the broker."""
         now = self._clock()
         with self._database.write() as connection:
-            for message in outgoing:
-                devices.note_sent(connection, message.device, message.revision, now)
+            pairs = [(message.device, message.revision) for message in outgoing]
+            devices.note_sent(connection, pairs, now)
 
     def delivered(self, confirmed: Sequence[tuple[str, int]]) -> None:
         """Note (device, revision) pairs that the broker confirmed."""
         with self._database.write() as connection:
-            for device, revision in confirmed:
-                devices.note_delivered(connection, device, revision)
+            devices.note_delivered(connection, confirmed)
 
     def broker_forgot(self) -> None:
         """Send everything again: the broker came up without what it held."""

@@ -1,9 +1,8 @@
 """Gathers what a judgement looks at: the stage's counts, and what became of each order."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
@@ -78,12 +77,12 @@ def members_of(
     """
     roles = rollouts.roles(connection, row.rollout, row.stage)
     wanted = devices.desired_of(connection)
-    refusals = {r.device: r for r in devices.every_refusal(connection) if r.digest == row.digest}
+    refusals = devices.refusals_of(connection, row.digest)
     latest_ms = now_ms - round(plan.device_timeout_seconds * 1000)
     return [
         Member(
             device=device.device,
-            role=msgspec.convert(roles[device.device], Role),
+            role=cast(Role, roles[device.device]),
             confirmed=settled(device, wanted.get(device.device)),
             refused=_refused(
                 device,

@@ -160,26 +160,32 @@ def waiting(connection: sa.Connection, course: Course, now_ms: int) -> dict[str,
 
 
 def _wishes(connection: sa.Connection, course: Course, fleet: list[Device]) -> dict[str, Wanted]:
-    row = course.row
-    roles = rollouts.roles(connection, row.rollout, row.stage)
+    roles = rollouts.roles(connection, course.row.rollout, course.row.stage)
+    digest, of_kind = course.row.digest, dict[tuple[str, bool], Wanted]()
     wanted = {}
     for device in fleet:
-        role = msgspec.convert(roles.get(device.device, "none"), Role)
-        wish = table.wanted(
-            state=course.state,
-            stage=course.stage,
-            role=role,
-            candidate=course.candidate.ref,
-            incumbent=course.incumbent.ref if course.incumbent else None,
-            runs_candidate=device.active == row.digest,
-        )
-        wanted[device.device] = Wanted(
-            active=_digest(wish.active),
-            shadow=_digest(wish.shadow),
-            arm=wish.arm,
-            rollout=None if course.state in FINISHED else row.rollout,
-        )
+        kind = roles.get(device.device, "none"), device.active == digest
+        if kind not in of_kind:
+            of_kind[kind] = _wish(course, *kind)
+        wanted[device.device] = of_kind[kind]
     return wanted
+
+
+def _wish(course: Course, role: str, runs_candidate: bool) -> Wanted:
+    wish = table.wanted(
+        state=course.state,
+        stage=course.stage,
+        role=msgspec.convert(role, Role),
+        candidate=course.candidate.ref,
+        incumbent=course.incumbent.ref if course.incumbent else None,
+        runs_candidate=runs_candidate,
+    )
+    return Wanted(
+        active=_digest(wish.active),
+        shadow=_digest(wish.shadow),
+        arm=wish.arm,
+        rollout=None if course.state in FINISHED else course.row.rollout,
+    )
 
 
 def _held_back(
@@ -333,9 +339,8 @@ def _assign(connection: sa.Connection, course: Course, fleet: list[Device], now_
         strata=course.plan.strata,
         holdout=course.plan.holdout,
     )
-    for device, role in drawn.items():
-        if device not in have:
-            rollouts.assign(connection, row.rollout, row.stage, device, role, now_ms)
+    new = {device: role for device, role in drawn.items() if device not in have}
+    rollouts.assign(connection, row.rollout, row.stage, new, now_ms)
 
 
 def _inputs(

@@ -1,6 +1,6 @@
 """Queries on devices, their desired state, refusals and parity counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -20,8 +20,11 @@ from fleet_server.storage.tables import (
 )
 from fleet_server.storage.upsert import insert
 
+MOST_NAMED = 10_000
+"""Names in one statement; SQLite takes 32,766 values."""
 
-class Device(msgspec.Struct, frozen=True, kw_only=True):
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a device said last; releases by digest."""
 
     device: str
@@ -44,7 +47,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     """Operators do not count on it any more."""
 
 
-class Desired(msgspec.Struct, frozen=True, kw_only=True):
+class Desired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a device should run; releases by digest."""
 
     device: str
@@ -81,10 +84,16 @@ class ParityCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _FACTS = ("site", "retired")
+_DESIRED_COLUMNS = [desired.c[name] for name in Desired.__struct_fields__]
+_DEVICE_NAMES = [
+    *(name for name in Device.__struct_fields__ if name not in _FACTS),
+    "site",
+    "retired",
+]
 _DEVICE_COLUMNS = [
     *(devices.c[name] for name in Device.__struct_fields__ if name not in _FACTS),
     sa.func.coalesce(device_facts.c.site, "").label("site"),
-    sa.func.coalesce(device_facts.c.retired, sa.false()).label("retired"),
+    sa.func.coalesce(device_facts.c.retired, sa.false(), type_=sa.Boolean()).label("retired"),
 ]
 
 
@@ -112,20 +121,24 @@ def change(connection: sa.Connection, device: str, **values: Any) -> None:
 
 def one(connection: sa.Connection, device: str) -> Device | None:
     """One device; none where it was never seen."""
-    row = connection.execute(query().where(devices.c.device == device)).mappings().first()
+    row = connection.execute(query().where(devices.c.device == device)).first()
     return None if row is None else _device(row)
 
 
 def every(connection: sa.Connection) -> list[Device]:
     """All devices by name."""
-    found = connection.execute(query().order_by(devices.c.device)).mappings()
+    found = connection.execute(query().order_by(devices.c.device)).fetchall()
     return [_device(row) for row in found]
 
 
 def named(connection: sa.Connection, names: Sequence[str]) -> list[Device]:
     """Those of these names that are devices, in order."""
-    found = query().where(devices.c.device.in_(names)).order_by(devices.c.device)
-    return [_device(row) for row in connection.execute(found).mappings()]
+    found = [
+        _device(row)
+        for part in _parts(names)
+        for row in connection.execute(query().where(devices.c.device.in_(part)))
+    ]
+    return sorted(found, key=lambda device: device.device)
 
 
 def failed_outside(connection: sa.Connection) -> list[str]:
@@ -145,8 +158,12 @@ def failed_outside(connection: sa.Connection) -> list[str]:
 
 def desired_named(connection: sa.Connection, names: Sequence[str]) -> dict[str, Desired]:
     """Desired states of those of these devices that have one."""
-    rows = connection.execute(sa.select(desired).where(desired.c.device.in_(names))).mappings()
-    return {row["device"]: record(row, Desired) for row in rows}
+    found = sa.select(*_DESIRED_COLUMNS)
+    return {
+        row[0]: _desired(row)
+        for part in _parts(names)
+        for row in connection.execute(found.where(desired.c.device.in_(part)))
+    }
 
 
 def reported(connection: sa.Connection, device: str) -> bytes | None:
@@ -189,43 +206,93 @@ def confirm(connection: sa.Connection, device: str, revision: int, at_ms: int) -
     return bool(done.rowcount)
 
 
-def confirmed(connection: sa.Connection) -> dict[str, int]:
-    """Revision of each device's desired state whose trial was confirmed last."""
-    rows = connection.execute(sa.select(confirmations.c.device, confirmations.c.revision))
-    return {row.device: row.revision for row in rows}
+def confirmed(connection: sa.Connection, names: Sequence[str]) -> dict[str, int]:
+    """Revision of each of these devices' desired state whose trial was confirmed last."""
+    found = sa.select(confirmations.c.device, confirmations.c.revision).where(
+        confirmations.c.device.in_(names)
+    )
+    return {row.device: row.revision for row in connection.execute(found)}
 
 
 def desired_of(connection: sa.Connection) -> dict[str, Desired]:
     """Desired state of every device that has one."""
-    rows = connection.execute(sa.select(desired)).mappings()
-    return {row["device"]: record(row, Desired) for row in rows}
+    rows = connection.execute(sa.select(*_DESIRED_COLUMNS)).fetchall()
+    return {row[0]: _desired(row) for row in rows}
 
 
-def set_desired(connection: sa.Connection, row: Desired) -> None:
-    """Insert or replace one device's desired state."""
-    values = msgspec.structs.asdict(row)
+def due(
+    connection: sa.Connection, resend_before_ms: int, republish_before_ms: int, limit: int
+) -> list[Desired]:
+    """Desired states to send, those that wait longest first.
+
+    Those that were never sent, that the broker did not confirm since ``resend_before_ms``, and
+    that their device did not answer since ``republish_before_ms``; one that is on probation
+    though its trial was confirmed has not heard so.
+    """
+    joined = desired.outerjoin(devices, devices.c.device == desired.c.device).outerjoin(
+        confirmations, confirmations.c.device == desired.c.device
+    )
+    answered = sa.func.coalesce(devices.c.desired_revision, -1) == desired.c.revision
+    unheard = sa.and_(
+        sa.func.coalesce(confirmations.c.revision, -1) == desired.c.revision,
+        sa.func.coalesce(devices.c.update_state, "") == "probation",
+    )
+    found = (
+        sa.select(*_DESIRED_COLUMNS)
+        .select_from(joined)
+        .where(
+            sa.or_(
+                desired.c.sent_ms.is_(None),
+                sa.and_(
+                    desired.c.confirmed_sent.is_(sa.false()),
+                    desired.c.sent_ms < resend_before_ms,
+                ),
+                sa.and_(
+                    desired.c.confirmed_sent.is_(sa.true()),
+                    desired.c.sent_ms < republish_before_ms,
+                    sa.or_(unheard, sa.not_(answered)),
+                ),
+            )
+        )
+        .order_by(sa.func.coalesce(desired.c.sent_ms, -1), desired.c.device)
+        .limit(limit)
+    )
+    return [_desired(row) for row in connection.execute(found)]
+
+
+def set_desired(connection: sa.Connection, rows: Sequence[Desired]) -> None:
+    """Insert or replace devices' desired states."""
+    if not rows:
+        return
+    statement = insert(connection, desired)
+    changed = {name: statement.excluded[name] for name in Desired.__struct_fields__[1:]}
     connection.execute(
-        insert(connection, desired)
-        .values(values)
-        .on_conflict_do_update(index_elements=["device"], set_=values)
+        statement.on_conflict_do_update(index_elements=["device"], set_=changed),
+        [msgspec.structs.asdict(row) for row in rows],
     )
 
 
-def note_sent(connection: sa.Connection, device: str, revision: int, at_ms: int) -> None:
-    """Note that a desired state was handed to the broker."""
-    connection.execute(
-        desired.update()
-        .where(desired.c.device == device, desired.c.revision == revision)
-        .values(sent_ms=at_ms)
-    )
+def note_sent(connection: sa.Connection, sent: Sequence[tuple[str, int]], at_ms: int) -> None:
+    """Note (device, revision) pairs that were handed to the broker."""
+    _note(connection, sent, sent_ms=at_ms)
 
 
-def note_delivered(connection: sa.Connection, device: str, revision: int) -> None:
-    """Note that the broker confirmed that it holds a desired state."""
+def note_delivered(connection: sa.Connection, delivered: Sequence[tuple[str, int]]) -> None:
+    """Note (device, revision) pairs that the broker confirmed that it holds."""
+    _note(connection, delivered, confirmed_sent=True)
+
+
+def _note(connection: sa.Connection, pairs: Sequence[tuple[str, int]], **values: Any) -> None:
+    if not pairs:
+        return
     connection.execute(
         desired.update()
-        .where(desired.c.device == device, desired.c.revision == revision)
-        .values(confirmed_sent=True)
+        .where(
+            desired.c.device == sa.bindparam("of_device"),
+            desired.c.revision == sa.bindparam("of_revision"),
+        )
+        .values(**values),
+        [{"of_device": device, "of_revision": revision} for device, revision in pairs],
     )
 
 
@@ -247,6 +314,13 @@ def add_refusal(connection: sa.Connection, row: StoredRefusal) -> bool:
         )
     )
     return bool(done.rowcount)
+
+
+def refusals_of(connection: sa.Connection, digest: str) -> dict[str, StoredRefusal]:
+    """Device -> its refusal of one release."""
+    found = sa.select(refusals).where(refusals.c.digest == digest).order_by(refusals.c.device)
+    rows = connection.execute(found).mappings()
+    return {row["device"]: record(row, StoredRefusal) for row in rows}
 
 
 def every_refusal(connection: sa.Connection) -> list[StoredRefusal]:
@@ -346,6 +420,15 @@ def every_parity(connection: sa.Connection) -> list[ParityCounts]:
     return [record(row, ParityCounts) for row in rows]
 
 
-def _device(row: sa.RowMapping) -> Device:
-    values = {str(name): value for name, value in row.items()}
-    return msgspec.convert(values | {"retired": bool(row["retired"])}, Device)
+def _device(row: Sequence[Any]) -> Device:
+    """A row of :func:`query`; made without checks, for there may be 100,000 of them."""
+    return Device(**dict(zip(_DEVICE_NAMES, row, strict=True)))
+
+
+def _desired(row: Sequence[Any]) -> Desired:
+    return Desired(**dict(zip(Desired.__struct_fields__, row, strict=True)))
+
+
+def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many at once as one statement takes."""
+    return (names[start : start + MOST_NAMED] for start in range(0, len(names), MOST_NAMED))

@@ -1,6 +1,7 @@
 """Queries on rollouts, their stages, assignments and verdicts."""
 
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -141,15 +142,21 @@ def stages_of(connection: sa.Connection, rollout: str) -> list[StoredStage]:
 
 
 def assign(
-    connection: sa.Connection, rollout: str, stage: int, device: str, role: str, at_ms: int
+    connection: sa.Connection, rollout: str, stage: int, roles: Mapping[str, str], at_ms: int
 ) -> None:
-    """Store a device's role in a stage."""
+    """Store devices' roles in a stage."""
+    if not roles:
+        return
+    statement = insert(connection, assignments)
+    changed = {name: statement.excluded[name] for name in ("role", "since_ms")}
     connection.execute(
-        insert(connection, assignments)
-        .values(rollout=rollout, stage=stage, device=device, role=role, since_ms=at_ms)
-        .on_conflict_do_update(
-            index_elements=["rollout", "stage", "device"], set_={"role": role, "since_ms": at_ms}
-        )
+        statement.on_conflict_do_update(
+            index_elements=["rollout", "stage", "device"], set_=changed
+        ),
+        [
+            {"rollout": rollout, "stage": stage, "device": device, "role": role, "since_ms": at_ms}
+            for device, role in roles.items()
+        ],
     )
 
 
@@ -158,7 +165,7 @@ def roles(connection: sa.Connection, rollout: str, stage: int) -> dict[str, str]
     query = sa.select(assignments.c.device, assignments.c.role).where(
         assignments.c.rollout == rollout, assignments.c.stage == stage
     )
-    return {row.device: row.role for row in connection.execute(query)}
+    return {row[0]: row[1] for row in connection.execute(query).fetchall()}
 
 
 def everyone(connection: sa.Connection, rollout: str) -> set[str]:

@@ -41,6 +41,7 @@ desired = Table(
     Column("sent_ms", BigInteger),
     Column("confirmed_sent", Boolean, nullable=False, default=False),
     Column("attempts", Integer, nullable=False, server_default="1"),
+    sa.Index("desired_unsent", "confirmed_sent", "sent_ms"),
 )
 """What each device should run; ``confirmed_sent`` once the broker holds it; ``attempts`` counts how
 often the same was asked."""

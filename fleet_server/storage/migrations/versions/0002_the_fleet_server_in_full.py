@@ -317,6 +317,7 @@ def upgrade() -> None:
 
     with op.batch_alter_table("desired", schema=None) as batch_op:
         batch_op.add_column(sa.Column("attempts", sa.Integer(), server_default="1", nullable=False))
+        batch_op.create_index("desired_unsent", ["confirmed_sent", "sent_ms"], unique=False)
 
     with op.batch_alter_table("devices", schema=None) as batch_op:
         batch_op.add_column(sa.Column("trouble", sa.Text(), server_default="", nullable=False))
