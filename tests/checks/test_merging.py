@@ -9,6 +9,7 @@ import pytest
 from edge_core.stats.histogram import Channel, Histogram, Layout, Reference
 from edge_core.stats.latency import LatencyHistogram
 from fleet_server.storage.costs import CostCounts
+from fleet_server.storage.rollups import ARRAYS, FIGURES, RollupCounts
 from fleet_server.storage.windows import CellCounts
 from tests.checks import merging
 from tests.checks.merging import CHECKS, Case
@@ -22,6 +23,8 @@ MICROSECONDS = RNG.lognormal(6, 3, ROWS)
 CELLS = RNG.integers(0, 50, (ROWS, len(CellCounts.__struct_fields__)))
 
 COSTS = RNG.integers(0, 50, (ROWS, len(CostCounts.__struct_fields__)))
+
+ROLLUPS = RNG.integers(0, 50, (ROWS, len(FIGURES)))
 
 LAYOUT = Layout(
     Reference(
@@ -63,11 +66,25 @@ def cost(rows: slice) -> CostCounts:
     return CostCounts(**dict(zip(CostCounts.__struct_fields__, sums, strict=True)))
 
 
+def rollup(rows: slice) -> RollupCounts:
+    if not len(ROLLUPS[rows]):
+        return RollupCounts()
+    sums = dict(zip(FIGURES, ROLLUPS[rows].sum(axis=0).tolist(), strict=True))
+    bins = np.bincount(ROLLUPS[rows, 0] % 4, minlength=4)
+    return RollupCounts(**sums, **dict.fromkeys(ARRAYS, bins))
+
+
+def read_rollup(found: RollupCounts) -> dict[str, object]:
+    arrays = {name: getattr(found, name).tolist() for name in ARRAYS}
+    return {name: getattr(found, name) for name in FIGURES} | arrays
+
+
 CASES = [
     Case(kind=Histogram, rows=ROWS, over=histogram, read=lambda found: found.counts.tolist()),
     Case(kind=LatencyHistogram, rows=ROWS, over=latency, read=lambda found: found.counts.tolist()),
     Case(kind=CostCounts, rows=ROWS, over=cost, read=msgspec.to_builtins),
     Case(kind=CellCounts, rows=ROWS, over=cell, read=msgspec.to_builtins),
+    Case(kind=RollupCounts, rows=ROWS, over=rollup, read=read_rollup),
 ]
 
 

@@ -257,6 +257,6 @@ def test_viewers_may_look_and_not_order(
     )
     with FleetClient(server.url, made.stdout.strip()) as viewer:
         assert isinstance(viewer.commands(NAME), list)
-        with pytest.raises(Refused, match="needs an operator's") as refused:
+        with pytest.raises(Refused, match="this needs operator") as refused:
             viewer.fallback_on([NAME])
     assert refused.value.status == 403
