@@ -197,6 +197,7 @@ class Agent:
         untold: ReportedState | None = None
         while True:
             await asyncio.sleep(sending.SEND_SECONDS)
+            self._link.keep_running()
             if self._account.news():
                 self._state_dirty.set()
             self._note_trial()

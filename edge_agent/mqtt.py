@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from typing import NamedTuple, get_args
 
 import paho.mqtt.client as paho
@@ -69,11 +70,24 @@ class Link:
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)
         self._client = client
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Connect in the background, and again whenever the connection is lost."""
         self._client.connect_async(self._settings.host, self._settings.port, KEEPALIVE_SECONDS)
+        others = set(threading.enumerate())
         self._client.loop_start()
+        begun = set(threading.enumerate()) - others
+        self._thread = next((thread for thread in begun if "paho" in thread.name), None)
+
+    def keep_running(self) -> None:
+        """Connect anew where an error has ended the client's thread, as want of memory does.
+
+        The client says nothing of it: the device would serve on and be silent for ever.
+        """
+        if self._thread is not None and not self._thread.is_alive():
+            self._enqueue(Disconnected("its thread has ended by an error, and begins again"))
+            self.start()
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """Send with quality of service 1; the number comes back when it is acknowledged."""

@@ -65,6 +65,7 @@ class MqttGateway:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._client = self._make_client()
+        self._receiver: threading.Thread | None = None
 
     def start(self) -> None:
         """Connect and start storing.
@@ -79,7 +80,10 @@ class MqttGateway:
             raise Unavailable(
                 f"no MQTT broker answers at {place} ({error}): start it, or correct [mqtt]"
             ) from error
+        others = set(threading.enumerate())
         self._client.loop_start()
+        begun = set(threading.enumerate()) - others
+        self._receiver = next((thread for thread in begun if "paho" in thread.name), None)
         if not self._connected.wait(CONNECT_SECONDS):
             self._client.loop_stop()
             raise Unavailable(
@@ -104,8 +108,9 @@ class MqttGateway:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that stores is running."""
-        return self._thread.is_alive()
+        """Whether the threads that receive and store are running; an error may end the first."""
+        receives = self._receiver is not None and self._receiver.is_alive()
+        return receives and self._thread.is_alive()
 
     @property
     def waiting(self) -> int:

@@ -16,6 +16,7 @@ from edge_core.messages import codec, topics
 from edge_core.messages import windows as messages
 from edge_core.messages.telemetry import ReportedState, StatsWindow
 from edge_core.release import ReleaseRef
+from fleet_client.client import FleetClient, Refused
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.clock import wall_clock
 from fleet_server.storage import leadership, tables, windows
@@ -127,6 +128,22 @@ def test_two_workers_one_killed_nothing_lost_and_nothing_doubled(
     assert sum(row["rows"] for row in shown) == WINDOWS * 3 * DEVICES
 
 
+def started(client: FleetClient, ref: ReleaseRef) -> str:
+    """A stopped process may hold the writers' lock until the database takes it from it."""
+    found: list[str] = []
+
+    def start() -> bool:
+        try:
+            found.append(client.start_rollout(ref.name)["rollout"])
+        except Refused as error:
+            if error.status != 503:
+                raise
+        return bool(found)
+
+    wait_for(start, seconds=60, what="a database that can be written")
+    return found[0]
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_a_leader_that_dies_or_stops_is_replaced_and_its_rollout_goes_on_once(
     cluster: Cluster, database: Database, how: signal.Signals
@@ -144,7 +161,7 @@ def test_a_leader_that_dies_or_stops_is_replaced_and_its_rollout_goes_on_once(
     sender.send("d0", "state", codec.encode(state))
     wait_for(lambda: bool(client.devices()), seconds=10, what="the device")
     first.process._child.send_signal(how)  # type: ignore[union-attr]
-    rollout = client.start_rollout(ref.name)["rollout"]
+    rollout = started(client, ref)
 
     def replaced() -> bool:
         found = leader(database)
