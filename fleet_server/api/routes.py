@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from fleet_server.api import (
     audit,
     devices,
+    drift,
     groups,
     history,
     incidents,
@@ -22,6 +23,7 @@ for subject in (
     releases,
     rollouts,
     labels,
+    drift,
     retraining,
     journal,
     incidents,

@@ -3,7 +3,7 @@
 import re
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -27,7 +27,7 @@ VALID_MS = 86_400_000
 SHORTEST_MS = 1000
 RESEND_MS = 10_000
 MOST_AT_ONCE = 1000
-KINDS = ("fallback_on", "fallback_off")
+KIND_ON, KIND_OFF = KINDS = ("fallback_on", "fallback_off")
 
 
 class OutgoingCommand(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +38,48 @@ class OutgoingCommand(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
+def draw_id() -> str:
+    """A new command's id."""
+    return secrets.token_hex(6)
+
+
+def issue(
+    connection: sa.Connection,
+    models: Mapping[str, str],
+    kind: str,
+    *,
+    reason: str,
+    until_ms: int | None,
+    by: str,
+    now_ms: int,
+    draw: Callable[[], str] = draw_id,
+) -> list[StoredCommand]:
+    """Store and log one command for each device; ``models`` says whose baseline answers on it."""
+    newest = commands.newest_ms(connection, list(models))
+    rows = []
+    for name, model in models.items():
+        # Later than every earlier one, whatever the clock does: the latest counts.
+        issued = max(now_ms, newest.get(name, 0) + 1)
+        expires = issued + VALID_MS if until_ms is None else min(until_ms, issued + VALID_MS)
+        row = StoredCommand(
+            command=draw(),
+            device=name,
+            kind=kind,
+            model=model,
+            reason=reason,
+            until_ms=until_ms,
+            issued_ms=issued,
+            expires_ms=max(expires, issued + SHORTEST_MS),
+            issued_by=by,
+        )
+        rows.append(row)
+    if rows:
+        commands.add(connection, rows)
+    for row in rows:
+        journal.add_event(connection, now_ms, "command", row.device, _said(row))
+    return rows
+
+
 class Commands:
     """Use cases on commands."""
 
@@ -46,7 +88,7 @@ class Commands:
         database: Database,
         clock: Clock,
         wake: threading.Event,
-        draw: Callable[[], str] = lambda: secrets.token_hex(6),
+        draw: Callable[[], str] = draw_id,
     ) -> None:
         """Take the parts.
 
@@ -91,26 +133,10 @@ class Commands:
             now = self._clock()
             models = {name: _model_of(connection, name, model) for name in dict.fromkeys(names)}
             until = None if for_seconds is None else now + round(for_seconds * 1000)
-            rows = []
-            for name, found in models.items():
-                # Later than every earlier one, whatever the clock does: the latest counts.
-                issued = max(now, commands.newest_ms(connection, name) + 1)
-                expires = issued + VALID_MS if until is None else min(until, issued + VALID_MS)
-                row = StoredCommand(
-                    command=self._draw(),
-                    device=name,
-                    kind=kind,
-                    model=found,
-                    reason=reason,
-                    until_ms=until,
-                    issued_ms=issued,
-                    expires_ms=max(expires, issued + SHORTEST_MS),
-                    issued_by=by,
-                )
-                rows.append(row)
-            commands.add(connection, rows)
-            for row in rows:
-                journal.add_event(connection, now, "command", row.device, _said(row))
+            rows = issue(
+                connection, models, kind, reason=reason, until_ms=until, by=by, now_ms=now,
+                draw=self._draw,
+            )  # fmt: skip
         self._wake.set()
         return rows
 

@@ -71,7 +71,7 @@ class Fold:
         self._costs.setdefault((digest, window.device), CostCounts()).merge(_cost(window))
         for name, asked in window.cost.consumers.items():
             self._consumers[window.release.model, name] += asked
-        self._periods.add(window, noisy=noisy)
+        self._periods.add(window, slices, noisy=noisy)
         self._rollups.add(window, slices)
 
     def write(self) -> None:

@@ -2,15 +2,12 @@
 
 from collections import Counter
 
-import numpy as np
-import numpy.typing as npt
 import sqlalchemy as sa
 
 from edge_core.messages.telemetry import StatsWindow
 from fleet_server.services import screening
 from fleet_server.storage import drift
-
-Int64 = npt.NDArray[np.int64]
+from fleet_server.storage.drift import PeriodCounts, PeriodKey
 
 
 class PeriodFold:
@@ -19,22 +16,27 @@ class PeriodFold:
     def __init__(self, connection: sa.Connection, period: int) -> None:
         self._connection = connection
         self._period = period
-        self._sums: dict[tuple[str, str], tuple[int, Int64]] = {}
+        self._sums: dict[PeriodKey, PeriodCounts] = {}
         self._noises: Counter[str] = Counter()
 
-    def add(self, window: StatsWindow, *, noisy: bool) -> None:
+    def add(self, window: StatsWindow, slice_key: str, *, noisy: bool) -> None:
         """Add one window that was stored now for the first time."""
         if not window.counts:
             return
-        key = (window.release.digest, window.arm)
-        self._noises[window.release.digest] += noisy
-        rows, counts = self._sums.get(key, (0, np.int64(0)))
-        self._sums[key] = (rows + window.rows, counts + screening.counts(window))
+        digest = window.release.digest
+        key = PeriodKey(digest, window.arm, self._period, slice_key)
+        right, wrong = screening.labelled(window)
+        counts = screening.counts(window)
+        own = PeriodCounts(rows=window.rows, right=right, wrong=wrong, counts=counts)
+        if key in self._sums:
+            self._sums[key].merge(own)
+        else:
+            self._sums[key] = own
+        self._noises[digest] += noisy
 
     def write(self) -> None:
         """Add the batch to what is stored."""
-        for (digest, arm), (rows, counts) in self._sums.items():
-            drift.add_to_period(self._connection, digest, arm, self._period, rows, counts)
+        drift.add_to_periods(self._connection, self._sums)
         for digest, count in self._noises.items():
             if count:
                 drift.add_noise(self._connection, digest, self._period, count)

@@ -27,6 +27,8 @@ RETRAINING = "retraining"
 LEASE_MS = 120_000
 MOST_GATES = 200
 SERVER = "server"
+UNTRAINABLE = ("upstream", "seasonal")
+"""Kinds of drift that training again does not help: broken sources, and what passes by itself."""
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,7 +228,9 @@ class Retraining:
             now = self._clock()
             self._take_back(connection, now)
             drifting = {
-                alert.detail.get("model"): alert for alert in journal.open_alerts(connection, DRIFT)
+                alert.detail.get("model"): alert
+                for alert in journal.open_alerts(connection, DRIFT)
+                if alert.detail.get("kind") not in UNTRAINABLE
             }
             for row in retraining.policies(connection):
                 alert = drifting.get(row.model)

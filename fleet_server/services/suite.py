@@ -13,6 +13,7 @@ from fleet_server.services.commands import Commands
 from fleet_server.services.cost import Costs
 from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
+from fleet_server.services.drift_response import DriftResponses
 from fleet_server.services.fairness import Fairness
 from fleet_server.services.feedback_loops import FeedbackLoops
 from fleet_server.services.figures import FigureBook
@@ -60,6 +61,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     commands: Commands
     verdicts: Verdicts
     drift: DriftWatch
+    drift_responses: DriftResponses
     labels: Labels
     label_status: LabelStatuses
     fairness: Fairness
@@ -81,6 +83,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         listening = Listening(clock)
         rollouts = Rollouts(database, catalog, clock, listening)
         costs = Costs(database, config.cost)
+        retraining = Retraining(database, catalog, clock, rollouts)
         told = Labels(database, catalog, clock, config.labels)
         return cls(
             database=database,
@@ -117,11 +120,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             drift=DriftWatch(
                 database, catalog, clock, period_seconds=config.windows.drift_period_seconds
             ),
+            drift_responses=DriftResponses(database, catalog, clock, retraining),
             labels=told,
             label_status=LabelStatuses(database),
             fairness=Fairness(database, catalog, clock, config.fairness),
             feedback_loops=FeedbackLoops(database, catalog, clock, config.fairness),
             appeals=Appeals(database, catalog, clock, told),
-            retraining=Retraining(database, catalog, clock, rollouts),
+            retraining=retraining,
             retention=Retention(database, clock, config.retention),
         )

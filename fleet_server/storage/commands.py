@@ -8,6 +8,9 @@ import sqlalchemy as sa
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import commands, devices
 
+MOST_NAMES = 500
+"""In one query."""
+
 
 class StoredCommand(msgspec.Struct, frozen=True, kw_only=True):
     """One command to one device."""
@@ -45,10 +48,18 @@ def latest(connection: sa.Connection, device: str, limit: int) -> list[StoredCom
     return [record(row, StoredCommand) for row in connection.execute(query).mappings()]
 
 
-def newest_ms(connection: sa.Connection, device: str) -> int:
-    """When the newest command to a device was issued; 0 where there is none."""
-    query = sa.select(sa.func.max(commands.c.issued_ms)).where(commands.c.device == device)
-    return connection.execute(query).scalar() or 0
+def newest_ms(connection: sa.Connection, names: Sequence[str]) -> dict[str, int]:
+    """Device -> when its newest command was issued; without those that never had one."""
+    found: dict[str, int] = {}
+    for start in range(0, len(names), MOST_NAMES):
+        part = names[start : start + MOST_NAMES]
+        query = (
+            sa.select(commands.c.device, sa.func.max(commands.c.issued_ms))
+            .where(commands.c.device.in_(part))
+            .group_by(commands.c.device)
+        )
+        found |= dict(connection.execute(query).tuples().all())
+    return found
 
 
 def due(

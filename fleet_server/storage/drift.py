@@ -1,5 +1,7 @@
 """Queries on merged drift periods and on what the detectors remember."""
 
+from typing import NamedTuple
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -9,54 +11,92 @@ from fleet_server.storage.tables import drift, noises, periods
 from fleet_server.storage.upsert import insert
 
 Int64 = npt.NDArray[np.int64]
+BATCH = 50
 
 
-class PeriodCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Channel counts of one arm, merged over the fleet and one drift period."""
+class PeriodKey(NamedTuple):
+    """What is merged over the fleet."""
 
     digest: str
     arm: str
     period: int
-    rows: int
+    slice: str
+    """``name=value,...`` in the order of names."""
+
+
+class PeriodCounts(msgspec.Struct, kw_only=True):
+    """Channel counts of one arm and slice in one drift period, with what its labels said."""
+
+    rows: int = 0
+    right: int = 0
+    wrong: int = 0
     counts: Int64
 
-
-def add_to_period(
-    connection: sa.Connection, digest: str, arm: str, period: int, rows: int, counts: Int64
-) -> None:
-    """Merge channel counts into a drift period."""
-    query = sa.select(periods).where(
-        periods.c.digest == digest, periods.c.arm == arm, periods.c.period == period
-    )
-    row = connection.execute(query).mappings().first()
-    if row is not None:
-        rows += row["rows"]
-        counts = counts + np.frombuffer(row["counts"], dtype=np.int64)
-    values = {"rows": rows, "counts": counts.tobytes()}
-    connection.execute(
-        insert(connection, periods)
-        .values(digest=digest, arm=arm, period=period, **values)
-        .on_conflict_do_update(index_elements=["digest", "arm", "period"], set_=values)
-    )
+    def merge(self, other: "PeriodCounts") -> None:
+        """Add another's."""
+        self.rows += other.rows
+        self.right += other.right
+        self.wrong += other.wrong
+        self.counts = self.counts + other.counts
 
 
-def periods_between(connection: sa.Connection, after: int, before: int) -> list[PeriodCounts]:
+class StoredState(NamedTuple):
+    """What a detector remembers."""
+
+    state: bytes
+    season: bytes
+    period: int
+    """Last one that it has seen."""
+
+
+def add_to_periods(connection: sa.Connection, sums: dict[PeriodKey, PeriodCounts]) -> None:
+    """Merge channel counts into drift periods."""
+    keys = list(sums)
+    columns = [periods.c[name] for name in PeriodKey._fields]
+    for start in range(0, len(keys), BATCH):
+        part = {key: sums[key] for key in keys[start : start + BATCH]}
+        query = sa.select(periods).where(sa.tuple_(*columns).in_(list(part)))
+        for row in connection.execute(query).mappings():
+            key, found = _period(row)
+            part[key].merge(found)
+        rows = [
+            {
+                **key._asdict(),
+                "rows": counts.rows,
+                "right": counts.right,
+                "wrong": counts.wrong,
+                "counts": counts.counts.tobytes(),
+            }
+            for key, counts in part.items()
+        ]
+        merging = insert(connection, periods).values(rows)
+        changed = {name: merging.excluded[name] for name in ("rows", "right", "wrong", "counts")}
+        connection.execute(
+            merging.on_conflict_do_update(index_elements=list(PeriodKey._fields), set_=changed)
+        )
+
+
+def periods_between(
+    connection: sa.Connection, after: int, before: int
+) -> list[tuple[PeriodKey, PeriodCounts]]:
     """Merged counts of the periods in (after, before), oldest first."""
     query = (
         sa.select(periods)
         .where(periods.c.period > after, periods.c.period < before)
         .order_by(periods.c.period)
     )
-    return [
-        PeriodCounts(
-            digest=row["digest"],
-            arm=row["arm"],
-            period=row["period"],
-            rows=row["rows"],
-            counts=np.frombuffer(row["counts"], dtype=np.int64),
-        )
-        for row in connection.execute(query).mappings()
-    ]
+    return [_period(row) for row in connection.execute(query).mappings()]
+
+
+def _period(row: sa.RowMapping) -> tuple[PeriodKey, PeriodCounts]:
+    key = PeriodKey(**{name: row[name] for name in PeriodKey._fields})
+    counts = PeriodCounts(
+        rows=row["rows"],
+        right=row["right"],
+        wrong=row["wrong"],
+        counts=np.frombuffer(row["counts"], dtype=np.int64),
+    )
+    return key, counts
 
 
 def add_noise(connection: sa.Connection, digest: str, period: int, count: int) -> None:
@@ -82,14 +122,21 @@ def forget_periods(connection: sa.Connection, before: int) -> None:
     connection.execute(periods.delete().where(periods.c.period < before))
 
 
-def drift_states(connection: sa.Connection) -> dict[str, tuple[bytes, int]]:
-    """Digest -> (detector state, last period that it has seen)."""
-    return {row.digest: (row.state, row.period) for row in connection.execute(sa.select(drift))}
+def states(connection: sa.Connection) -> dict[str, StoredState]:
+    """Digest -> what its detector remembers."""
+    return {
+        row.digest: StoredState(row.state, row.season or b"", row.period)
+        for row in connection.execute(sa.select(drift))
+    }
 
 
-def put_drift_state(connection: sa.Connection, digest: str, state: bytes, period: int) -> None:
-    """Replace a detector's state."""
-    values = {"state": state, "period": period}
+def put_state(
+    connection: sa.Connection, digest: str, state: bytes, season: bytes | None, period: int
+) -> None:
+    """Replace what a detector remembers; its season only where one is given."""
+    values: dict[str, object] = {"state": state, "period": period}
+    if season is not None:
+        values["season"] = season
     connection.execute(
         insert(connection, drift)
         .values(digest=digest, **values)

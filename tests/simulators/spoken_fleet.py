@@ -27,6 +27,7 @@ from fleet_server.services.rollout_views import RolloutView
 from fleet_server.services.suite import Services
 from fleet_server.storage import devices, drift, releases, rollouts
 from fleet_server.storage.devices import Desired, Device
+from fleet_server.storage.drift import PeriodCounts, PeriodKey
 from fleet_server.storage.releases import InProduction
 from tests.simulators.tiny_bundle import TARGET
 
@@ -206,7 +207,9 @@ class SpokenFleet:
                         shares *= 1 - shift
                         shares[-2] += shift
                     counts.append(np.round(rows * shares).astype(np.int64))
-                drift.add_to_period(connection, digest, arm, number, rows, np.concatenate(counts))
+                key = PeriodKey(digest, arm, number, "")
+                merged = PeriodCounts(rows=rows, counts=np.concatenate(counts))
+                drift.add_to_periods(connection, {key: merged})
         self.clock.now += round(self.config.windows.drift_period_seconds * 1000)
         self.services.drift.observe()
 

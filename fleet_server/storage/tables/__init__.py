@@ -9,6 +9,8 @@ from fleet_server.storage.tables.devices import desired as desired
 from fleet_server.storage.tables.devices import devices as devices
 from fleet_server.storage.tables.devices import refusals as refusals
 from fleet_server.storage.tables.drift import drift as drift
+from fleet_server.storage.tables.drift import drift_policies as drift_policies
+from fleet_server.storage.tables.drift import drift_responses as drift_responses
 from fleet_server.storage.tables.drift import noises as noises
 from fleet_server.storage.tables.drift import periods as periods
 from fleet_server.storage.tables.incidents import cursors as cursors

@@ -11,13 +11,15 @@ from edge_core.features.evaluation import Evaluator
 from edge_core.stats import histogram
 from edge_core.stats.histogram import Histogram, Layout
 from firmware_bundles.watch_activity.data import SIDES, load_recordings
-from fleet_server.domain.drift import (
+from fleet_server.domain.drifting.detector import (
+    GROWING_PERIODS,
     DriftFinding,
-    DriftState,
+    Seen,
     Settings,
-    WatchedChannel,
     observe,
 )
+from fleet_server.domain.drifting.measures import Channels, WatchedChannel
+from fleet_server.domain.drifting.state import EVERYONE, DriftState
 
 FEATURES = Path(__file__).parents[3] / "firmware_bundles/watch_activity/features.json"
 TRAINING_SUBJECTS = range(1, 6)
@@ -53,9 +55,17 @@ class Replay:
             classes=2,
         )
         self._layout = Layout(reference)
-        self.channels = [
-            WatchedChannel(name=c.name, kind=c.kind, size=c.size) for c in reference.channels
-        ]
+        self.channels = Channels(
+            [
+                WatchedChannel(
+                    name=c.name,
+                    kind=c.kind,
+                    usual=tuple(c.counts),
+                    ordered=c.name != "predicted",
+                )
+                for c in reference.channels
+            ]
+        )
         self._loops: dict[bool, list[Int64]] = {False: [], True: []}
         for turned, loops in self._loops.items():
             for subject in FLEET_SUBJECTS:
@@ -108,18 +118,34 @@ def replay() -> Replay:
 
 def watch(
     replay: Replay, seed: int, state: DriftState, numbers: range, turned_at: float
-) -> tuple[DriftState, DriftFinding | None, int]:
-    """Replay periods until something is found: state, finding, last period."""
+) -> tuple[DriftFinding | None, int]:
+    """Replay periods until something is found: finding, last period."""
     devices = 2 * len(FLEET_SUBJECTS) * len(SIDES)
     offsets = np.random.default_rng(seed).integers(0, 1000, devices)
     finding, number = None, numbers.start
     for number in numbers:
         share = float(np.clip(number + 1 - turned_at, 0, 1))
-        arms = {"incumbent": replay.period(number, offsets, share)}
-        state, finding = observe(state, replay.channels, arms, number, SETTINGS)
+        seen = {EVERYONE: {"incumbent": Seen(*replay.period(number, offsets, share))}}
+        hour = number * PERIOD_SECONDS // 3600
+        finding = observe(state, replay.channels, seen, number, hour, SETTINGS)
         if finding is not None:
             break
-    return state, finding, number
+    return finding, number
+
+
+def grown(
+    replay: Replay,
+    seed: int,
+    state: DriftState,
+    finding: DriftFinding,
+    opened: int,
+    turned_at: float,
+) -> DriftFinding:
+    """The finding with what joined it in the periods after."""
+    for number in range(opened + 1, opened + 1 + GROWING_PERIODS):
+        more, _ = watch(replay, seed, state, range(number, number + 1), turned_at)
+        finding = more or finding
+    return finding
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -128,20 +154,24 @@ def test_ten_minutes_of_real_movement_raise_no_alarm_and_turned_watches_do(
 ) -> None:
     minutes = 10 * 60 // PERIOD_SECONDS
     never = float("inf")
-    state, finding, _ = watch(replay, seed, DriftState(), range(minutes), never)
+    state = DriftState(len(replay.channels))
+    finding, _ = watch(replay, seed, state, range(minutes), never)
     assert finding is None
     turned_at = minutes + 0.5  # in the middle of a period
-    _, finding, number = watch(replay, seed, state, range(minutes, minutes + 10), turned_at)
+    finding, number = watch(replay, seed, state, range(minutes, minutes + 10), turned_at)
     assert finding is not None
     assert number + 1 - turned_at <= 3
-    assert [c.name for c in finding.channels if c.kind == "input"] == ["ay", "az"]
     assert finding.kind == "data"
+    finding = grown(replay, seed, state, finding, number, turned_at)
+    assert {f.channel for f in finding.figures if f.kind == "input"} == {"ay", "az"}
     assert finding.since == minutes
 
 
 def test_watches_turned_early_are_found_as_well(replay: Replay) -> None:
     first = SETTINGS.learning_periods + 2
-    _, finding, number = watch(replay, 9, DriftState(), range(40), float(first))
+    state = DriftState(len(replay.channels))
+    finding, number = watch(replay, 9, state, range(40), float(first))
     assert finding is not None
     assert number < first + 3
-    assert {"ay", "az"} <= {c.name for c in finding.channels}
+    finding = grown(replay, 9, state, finding, number, float(first))
+    assert {"ay", "az"} <= set(finding.channels)

@@ -111,6 +111,44 @@ def upgrade() -> None:
         batch_op.create_index("devices_of_tag", ["tag", "device"], unique=False)
 
     op.create_table(
+        "drift_periods",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("arm", sa.String(length=16), nullable=False),
+        sa.Column("period", sa.BigInteger(), nullable=False),
+        sa.Column("slice", sa.String(length=512), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("right", sa.BigInteger(), nullable=False),
+        sa.Column("wrong", sa.BigInteger(), nullable=False),
+        sa.Column("counts", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", "arm", "period", "slice"),
+    )
+    with op.batch_alter_table("drift_periods", schema=None) as batch_op:
+        batch_op.create_index("drift_periods_by_number", ["period"], unique=False)
+
+    op.create_table(
+        "drift_policies",
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("fallback", sa.JSON(), nullable=False),
+        sa.Column("set_ms", sa.BigInteger(), nullable=False),
+        sa.Column("set_by", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("model"),
+    )
+    op.create_table(
+        "drift_responses",
+        sa.Column("response", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("alert", sa.Integer(), nullable=False),
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("action", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("detail", sa.JSON(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("by", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("response"),
+    )
+    with op.batch_alter_table("drift_responses", schema=None) as batch_op:
+        batch_op.create_index("responses_to_alert", ["alert"], unique=False)
+
+    op.create_table(
         "groups",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("query", sa.Text(), nullable=False),
@@ -307,6 +345,7 @@ def upgrade() -> None:
     with op.batch_alter_table("runs", schema=None) as batch_op:
         batch_op.create_index("runs_at", ["digest", "from_ms", "to_ms"], unique=False)
 
+    op.drop_table("periods")
     with op.batch_alter_table("cells", schema=None) as batch_op:
         batch_op.add_column(
             sa.Column("scored", sa.BigInteger(), server_default="0", nullable=False)
@@ -322,6 +361,9 @@ def upgrade() -> None:
     with op.batch_alter_table("devices", schema=None) as batch_op:
         batch_op.add_column(sa.Column("trouble", sa.Text(), server_default="", nullable=False))
         batch_op.create_index("devices_in_state", ["update_state", "device"], unique=False)
+
+    with op.batch_alter_table("drift", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("season", sa.LargeBinary(), nullable=True))
 
     with op.batch_alter_table("epochs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("received", sa.LargeBinary(), nullable=True))
