@@ -174,4 +174,5 @@ def test_watches_turned_early_are_found_as_well(replay: Replay) -> None:
     assert finding is not None
     assert number < first + 3
     finding = grown(replay, 9, state, finding, number, float(first))
-    assert {"ay", "az"} <= set(finding.channels)
+    assert "ay" in finding.channels
+    assert any(name.startswith("az") for name in finding.channels)
