@@ -12,7 +12,7 @@ sense is seen through the incumbent, which runs beside the candidate on the same
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -21,15 +21,36 @@ import numpy.typing as npt
 
 from fleet_server.domain.drifting import betting, finding
 from fleet_server.domain.drifting.finding import DriftFinding, Figure
-from fleet_server.domain.drifting.measures import DEAD, FLOOR, MEASURES, RISES, SHARES, Channels
+from fleet_server.domain.drifting.measures import (
+    DEAD,
+    FLOOR,
+    MEASURES,
+    POSITION,
+    RISES,
+    SHARES,
+    Channels,
+)
 from fleet_server.domain.drifting.measures import share as as_share
 from fleet_server.domain.drifting.state import EVERYONE, DriftState
 
 CLEAR_PERIODS = 2
-WIDER = 1.0
-"""Times the learned standard deviation: neighbouring periods hang together."""
+LEAST_SEEN = 0.1
+"""Part of the variance that is seen of errors that hang together, at least."""
+BY_CHANCE = 1.0
+"""Kurtosis that a sample of normal errors may well have too much."""
+RARE = 12.0
+"""Standard deviations up to which a rare error tells how heavy the tails are."""
+MOST_HANGING = 0.98
+LENT_FREEDOM = 6.0
+"""Degrees of freedom that the other channels lend to each."""
+FEW_TRIALS = 10
+"""So many errors say half of how they hang together."""
 LARGE = 3.0
 """Standard deviations beyond which an error in an hour that was never seen tells of the season."""
+PROVEN = 9.0
+"""Log capital at which a figure takes part in a drift that is sure, however small it is now."""
+USUAL, LEAST_USUAL = 3.0, 1.0
+"""Standard deviations within which a drift's figures have to come back, by how far they were."""
 CLEARLY = 3.5
 """Standard deviations at which a figure takes part in a drift that is sure."""
 GROWING_PERIODS = 3
@@ -52,8 +73,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     learning_periods: int = 8
     """Periods before the first alert is possible."""
-    periods_a_false_alert: float = 4368.0
-    """One false alert in so many periods at most: half a year of hours."""
+    periods_a_false_alert: float = 2184.0
+    """One false alert in so many periods at most: a quarter of hours."""
     min_rows: int = 100
     """Fewer say nothing."""
 
@@ -81,7 +102,9 @@ class _View(NamedTuple):
     """Standard deviation of the error."""
     t: Float64
     """Departures in standard deviations, 0 where nothing can be said."""
-    freedom: Float64
+    z: Float64
+    """As standard normal deviates."""
+    usable: Bool
     rows: Float64
     """[slices, channels]."""
     fewer: Float64
@@ -163,20 +186,31 @@ def _view(
     rows = channels.rows(counts)
     told = rows >= settings.min_rows
     values = channels.measure(counts)
+    fewer = np.maximum(1.0, state.rows / np.maximum(rows, 1.0))[..., None]
     own = state.variance + FLOOR**2
     doubt = state.season.doubt() ** 2
     expected = state.season.expected(state.season.hour, state.level, own)
-    fewer = np.maximum(1.0, state.rows / np.maximum(rows, 1.0))[..., None]
-    variance = WIDER**2 * state.variance * fewer + FLOOR**2 + doubt
+    tried = np.maximum(state.trials, 1) / _hanging_together(state)
+    # Errors that hang together are few where they seem many: their variance is larger than what
+    # was seen of it, and the level is less sure.
+    learned = (
+        _moderated(state, channels, tried)
+        * fewer
+        * (1 + 1 / tried)
+        / np.maximum(1 - 1 / tried, LEAST_SEEN)
+    )
+    drawn = 1 / np.maximum(rows, 1.0)[..., None]
+    variance = np.maximum(learned, drawn) + FLOOR**2 + doubt
     if noise is not None:  # a slice has fewer rows, and fewer windows to carry noise
         of_slices = noise * np.sqrt(rows[:1] / np.maximum(rows, 1.0))
         variance = variance + channels.blurred(of_slices) ** 2
     error = values - expected
-    away = np.where(RISES, np.maximum(error, 0.0), np.abs(error))
+    away = np.sign(error) * np.maximum(np.abs(error) - DEAD, 0.0)
     sure = told & (state.learned >= settings.learning_periods)[:, None]
     usable = sure[..., None] & channels.applies
-    t = np.where(usable, np.maximum(away - DEAD, 0.0) / np.sqrt(variance), 0.0)
-    freedom = np.clip(state.trials - 1.0, 1.0, MOST_FREEDOM)
+    t = np.where(usable, away / np.sqrt(variance), 0.0)
+    freedom = np.clip(np.minimum(tried - 1.0 + LENT_FREEDOM, _tail(state)), 1.0, MOST_FREEDOM)
+    z = betting.as_normal(t, freedom)
     return _View(
         number,
         values,
@@ -184,7 +218,8 @@ def _view(
         error,
         np.sqrt(variance),
         t,
-        freedom,
+        z,
+        usable,
         rows,
         fewer,
         own,
@@ -193,19 +228,54 @@ def _view(
     )
 
 
+def _hanging_together(state: DriftState) -> Float64:
+    """How many periods say what one independent period would, by the errors' autocorrelation."""
+    rho = state.covariance / np.maximum(state.variance, 1e-12)
+    rho = np.clip(rho * state.trials / (state.trials + FEW_TRIALS), 0.0, MOST_HANGING)
+    return np.asarray((1 + rho) / (1 - rho), np.float64)
+
+
+def _moderated(state: DriftState, channels: Channels, tried: Float64) -> Float64:
+    """Variances of few errors, pulled up to what is usual among channels, and never down.
+
+    Source: Smyth, "Linear models and empirical Bayes methods", 2004 (moderated t statistics).
+    """
+    known = np.where(channels.applies, state.variance, np.nan)
+    with np.errstate(all="ignore"):
+        usual = np.nan_to_num(np.nanmedian(known, axis=1, keepdims=True))
+    both = (tried * state.variance + LENT_FREEDOM * usual) / (tried + LENT_FREEDOM)
+    return np.maximum(both, state.variance)
+
+
+def _tail(state: DriftState) -> Float64:
+    """Degrees of freedom of the t distribution whose kurtosis is that of the errors."""
+    excess = state.fourth / np.maximum(state.variance, 1e-12) ** 2 - 3 - BY_CHANCE
+    return np.asarray(4 + 6 / np.maximum(excess, 6 / MOST_FREEDOM), np.float64)
+
+
 def _bet(state: DriftState, view: _View) -> None:
     """A figure of which nothing can be said keeps what it has."""
-    said = view.told[..., None]
-    gain = np.where(said, betting.log_e(view.t, view.freedom), 0.0)
+    gains = betting.log_e(view.z, _hanging_together(state), ~RISES)
+    gain = np.where(view.usable[..., None], gains, 0.0)
     state.capital = np.maximum(state.capital + gain, 0.0)
     rising = state.capital > 0
     state.risen = np.where(rising, np.where(state.risen < 0, view.number, state.risen), -1)
 
 
 def _enough(state: DriftState, channels: Channels, settings: Settings) -> bool:
-    watched = np.broadcast_to(channels.applies, state.capital.shape)
-    evidence = float(betting.log_mean_exp(state.capital[watched]))
-    return evidence >= math.log(settings.periods_a_false_alert)
+    return betting.log_weighted(state.capital, _weights(state, channels)) >= math.log(
+        settings.periods_a_false_alert
+    )
+
+
+def _weights(state: DriftState, channels: Channels) -> Float64:
+    """Half of the bets are on all rows, half on slices; half on positions, half on the rest."""
+    slices = np.full(len(state.memory.slices), 0.5 / max(1, len(state.memory.slices) - 1))
+    slices[0] = 0.5 if len(slices) > 1 else 1.0
+    measures = np.where(np.arange(len(MEASURES)) == POSITION, 0.5, 0.5 / (len(MEASURES) - 1))
+    found = slices[:, None, None] * measures * channels.applies
+    bettors = np.stack([found, found / 2, np.where(RISES, 0.0, found / 2)], axis=-1)
+    return np.asarray(bettors / bettors.sum(), np.float64)
 
 
 def _learn(state: DriftState, view: _View) -> None:
@@ -220,6 +290,13 @@ def _learn(state: DriftState, view: _View) -> None:
     change = step * (_by_chance(view, error) / view.fewer - state.variance)
     state.season.add(view.expected + error, there)
     state.variance = np.where(tried, state.variance + change, state.variance)
+    rare = np.clip(view.error, -RARE * view.spread, RARE * view.spread)
+    fourth = step * ((_by_chance(view, rare) / view.fewer) ** 2 - state.fourth)
+    state.fourth = np.where(tried, state.fourth + fourth, state.fourth)
+    lone = np.copysign(np.sqrt(_by_chance(view, error)), error)
+    lagged = step * (lone * state.error - state.covariance)
+    state.covariance = np.where(tried, state.covariance + lagged, state.covariance)
+    state.error = np.where(tried, lone, state.error)
     state.trials = state.trials + tried
     state.learned = state.learned + there
     pace = 1 / np.clip(state.learned, 1, MEMORY_PERIODS)[:, None]
@@ -243,11 +320,12 @@ def _watch_begin(
     settings: Settings,
 ) -> DriftFinding | None:
     """Open a drift on enough evidence, while something departs."""
-    clear: Bool = np.logical_and(view.t >= CLEARLY, state.capital > 0)
+    clear = _clear(state, view)
     if not clear.any() or not _enough(state, channels, settings):
         return None
     state.memory.drifted, state.memory.quiet, state.memory.opened = _places(clear), 0, view.number
-    surest = np.argmax(np.where(clear, state.capital, -1.0))
+    state.memory.limits = _limits(view, state.memory.drifted)
+    surest = np.argmax(np.where(clear[..., None], state.capital, -1.0))
     state.memory.since = int(state.risen.flat[surest])
     return _finding(state, channels, view, seen, settings, opened=True)
 
@@ -263,8 +341,12 @@ def _watch_end(
     places = state.memory.drifted
     if view.number - state.memory.opened <= GROWING_PERIODS and (new := _joined(state, view)):
         state.memory.drifted = [*places, *new]
+        state.memory.limits += _limits(view, new)
         return _finding(state, channels, view, seen, settings, opened=True)
-    usual_again = all(float(view.t[place]) < CLEARLY for place in places)
+    usual_again = all(
+        abs(float(view.t[place])) < limit
+        for place, limit in zip(places, state.memory.limits, strict=True)
+    )
     state.memory.quiet = state.memory.quiet + 1 if usual_again else 0
     if state.memory.quiet < CLEAR_PERIODS:
         return None
@@ -274,9 +356,22 @@ def _watch_end(
 
 
 def _joined(state: DriftState, view: _View) -> list[tuple[int, int, int]]:
-    """Figures that drift as well, some of which a drift that begins within a period only touches."""
-    clear: Bool = np.logical_and(view.t >= CLEARLY, state.capital > 0)
+    """Figures that drift as well: a drift that begins within a period touches some only then."""
+    clear = _clear(state, view)
     return [place for place in _places(clear) if place not in state.memory.drifted]
+
+
+def _limits(view: _View, places: Sequence[tuple[int, int, int]]) -> list[float]:
+    """Within how many standard deviations figures are as usual again: half of what they were."""
+    return [float(np.clip(abs(view.t[place]) / 2, LEAST_USUAL, USUAL)) for place in places]
+
+
+def _clear(state: DriftState, view: _View) -> Bool:
+    """Figures that depart now, or have for long."""
+    now = np.where(RISES, view.t, np.abs(view.t)) >= CLEARLY
+    proven = state.capital.max(axis=-1) >= PROVEN
+    found: Bool = np.logical_and(np.logical_or(now, proven), state.capital.max(axis=-1) > 0)
+    return found
 
 
 def _places(clear: Bool) -> list[tuple[int, int, int]]:
@@ -317,8 +412,8 @@ def _figure(
         slice=state.memory.slices[slice_],
         usual=unit(view.expected[place]),
         now=unit(view.values[place]),
-        deviations=float(view.t[place]),
-        e=float(np.exp(min(state.capital[place], LARGEST_LOG_E))),
+        deviations=abs(float(view.t[place])),
+        e=float(np.exp(min(state.capital[place].max(), LARGEST_LOG_E))),
     )
 
 

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from fleet_server.domain.drifting.betting import BETTORS
 from fleet_server.domain.drifting.measures import MEASURES
 from fleet_server.domain.drifting.season import Season
 
@@ -32,6 +33,8 @@ class Memory(msgspec.Struct, kw_only=True):
     """Period in which it was told."""
     drifted: list[tuple[int, int, int]] = []
     """Slice, channel and measure of each figure that the open drift is about."""
+    limits: list[float] = []
+    """Within how many standard deviations each is usual again."""
     quiet: int = 0
     """Periods in a row that looked usual while a drift was open."""
     hour: int = -1
@@ -55,11 +58,17 @@ class DriftState:
         self.level: Float64 = np.zeros(shape)
         self.variance: Float64 = np.zeros(shape)
         """Mean squared error of what was expected, for as many rows as usual."""
+        self.covariance: Float64 = np.zeros(shape)
+        """Mean product of an error and the one before."""
+        self.fourth: Float64 = np.zeros(shape)
+        """Mean fourth power of an error."""
+        self.error: Float64 = np.zeros(shape)
+        """The last one."""
         self.trials: Int64 = np.zeros(shape, np.int64)
         """Errors that it was learned from."""
-        self.capital: Float64 = np.zeros(shape)
-        """Log capital, never below 0."""
-        self.risen: Int64 = np.full(shape, -1, np.int64)
+        self.capital: Float64 = np.zeros((*shape, BETTORS))
+        """Log capital of each bettor, never below 0."""
+        self.risen: Int64 = np.full((*shape, BETTORS), -1, np.int64)
         """Period in which the capital last left 1."""
         self.season = Season(*shape)
 
@@ -80,6 +89,7 @@ class DriftState:
         self.capital[:] = 0
         self.risen[:] = -1
         self.memory.since, self.memory.drifted, self.memory.quiet = None, [], 0
+        self.memory.limits = []
 
     def pack(self) -> bytes:
         """Everything but the season's profiles."""
@@ -112,7 +122,18 @@ class DriftState:
         return found
 
 
-_ARRAYS = ("learned", "rows", "level", "variance", "trials", "capital", "risen")
+_ARRAYS = (
+    "learned",
+    "rows",
+    "level",
+    "variance",
+    "covariance",
+    "fourth",
+    "error",
+    "trials",
+    "capital",
+    "risen",
+)
 _SEASON = {"sum": 0, "seen": 0, "day": 1, "week": 1, "day_visits": 1, "week_visits": 1}
 """Arrays of the season, and their axis of slices."""
 _MAGIC = b"SD2\0"
