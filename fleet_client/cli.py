@@ -11,6 +11,7 @@ from edge_core.errors import InvalidConfiguration, SerinusError
 from fleet_client.client import DEFAULT_URL, FleetClient, Refused
 from fleet_client.commands import (
     devices,
+    drift,
     groups,
     history,
     incidents,
@@ -41,6 +42,7 @@ app.add_typer(rollouts.verdict_app, name="verdict")
 app.add_typer(labels.label_app, name="label")
 app.add_typer(incidents.app, name="incident")
 app.add_typer(journal.audit_app, name="audit")
+app.add_typer(drift.app, name="drift")
 app.add_typer(retraining.app, name="retrain")
 app.add_typer(labels.appeal_app, name="appeal")
 

@@ -1,6 +1,7 @@
 """``FleetClient``: every call of the fleet server's API, from Python."""
 
 from fleet_client.calls.devices import DeviceCalls
+from fleet_client.calls.drift import DriftCalls
 from fleet_client.calls.groups import GroupCalls
 from fleet_client.calls.history import HistoryCalls
 from fleet_client.calls.incidents import IncidentCalls
@@ -20,6 +21,7 @@ class FleetClient(
     ReleaseCalls,
     RolloutCalls,
     LabelCalls,
+    DriftCalls,
     RetrainingCalls,
     HistoryCalls,
     IncidentCalls,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from edge_core.stats import noise
 from fleet_server.domain.drifting import detector
-from fleet_server.domain.drifting.detector import Period, Seen, Settings
+from fleet_server.domain.drifting.expectation import Period, Seen, Settings
 from fleet_server.domain.drifting.finding import DriftFinding
 from fleet_server.domain.drifting.measures import Channels, WatchedChannel
 from fleet_server.domain.drifting.state import EVERYONE, DriftState

@@ -58,7 +58,7 @@ def newest_ms(connection: sa.Connection, names: Sequence[str]) -> dict[str, int]
             .where(commands.c.device.in_(part))
             .group_by(commands.c.device)
         )
-        found |= dict(connection.execute(query).tuples().all())
+        found |= {row[0]: row[1] for row in connection.execute(query)}
     return found
 
 

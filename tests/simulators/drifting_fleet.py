@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from fleet_server.domain.drifting.detector import Seen
+from fleet_server.domain.drifting.expectation import Seen
 from fleet_server.domain.drifting.measures import WatchedChannel
 from fleet_server.domain.drifting.state import EVERYONE
 

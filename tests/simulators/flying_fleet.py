@@ -19,7 +19,7 @@ from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.stats import histogram
 from edge_core.stats.histogram import Layout
-from fleet_server.domain.drifting.detector import Period, Seen
+from fleet_server.domain.drifting.expectation import Period, Seen
 from fleet_server.domain.drifting.measures import Channels, WatchedChannel
 from fleet_server.domain.drifting.state import EVERYONE
 

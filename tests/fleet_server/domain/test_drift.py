@@ -4,7 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fleet_server.domain.drifting.detector import DriftFinding, Period, Seen, Settings, observe
+from fleet_server.domain.drifting.detector import observe
+from fleet_server.domain.drifting.expectation import Period, Seen, Settings
+from fleet_server.domain.drifting.finding import DriftFinding
 from fleet_server.domain.drifting.measures import ChannelKind, Channels, WatchedChannel
 from fleet_server.domain.drifting.state import EVERYONE, DriftState
 

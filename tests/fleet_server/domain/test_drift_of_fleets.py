@@ -6,7 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from fleet_server.domain.drifting.detector import DriftFinding, Period, Seen, Settings, observe
+from fleet_server.domain.drifting.detector import observe
+from fleet_server.domain.drifting.expectation import Period, Seen, Settings
+from fleet_server.domain.drifting.finding import DriftFinding
 from fleet_server.domain.drifting.measures import Channels, WatchedChannel
 from fleet_server.domain.drifting.state import EVERYONE, DriftState
 from tests.simulators.drifting_fleet import Conditions, Fleet

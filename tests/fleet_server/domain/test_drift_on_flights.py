@@ -5,7 +5,9 @@ import datetime
 
 import pytest
 
-from fleet_server.domain.drifting.detector import DriftFinding, Settings, observe
+from fleet_server.domain.drifting.detector import observe
+from fleet_server.domain.drifting.expectation import Settings
+from fleet_server.domain.drifting.finding import DriftFinding
 from fleet_server.domain.drifting.state import DriftState
 from tests.simulators.flying_fleet import Flights, day_of
 

@@ -11,13 +11,9 @@ from edge_core.features.evaluation import Evaluator
 from edge_core.stats import histogram
 from edge_core.stats.histogram import Histogram, Layout
 from firmware_bundles.watch_activity.data import SIDES, load_recordings
-from fleet_server.domain.drifting.detector import (
-    GROWING_PERIODS,
-    DriftFinding,
-    Seen,
-    Settings,
-    observe,
-)
+from fleet_server.domain.drifting.detector import GROWING_PERIODS, observe
+from fleet_server.domain.drifting.expectation import Seen, Settings
+from fleet_server.domain.drifting.finding import DriftFinding
 from fleet_server.domain.drifting.measures import Channels, WatchedChannel
 from fleet_server.domain.drifting.state import EVERYONE, DriftState
 
