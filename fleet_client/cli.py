@@ -20,6 +20,7 @@ from fleet_client.commands import (
     releases,
     retraining,
     rollouts,
+    webhooks,
 )
 from fleet_client.commands.context import UNUSABLE, Context
 
@@ -45,6 +46,7 @@ app.add_typer(journal.audit_app, name="audit")
 app.add_typer(drift.app, name="drift")
 app.add_typer(retraining.app, name="retrain")
 app.add_typer(labels.appeal_app, name="appeal")
+app.add_typer(webhooks.app, name="webhook")
 
 
 @app.callback()

@@ -10,6 +10,7 @@ from fleet_client.calls.labels import LabelCalls
 from fleet_client.calls.releases import ReleaseCalls
 from fleet_client.calls.retraining import RetrainingCalls
 from fleet_client.calls.rollouts import RolloutCalls
+from fleet_client.calls.webhooks import WebhookCalls
 from fleet_client.transport import DEFAULT_URL as DEFAULT_URL
 from fleet_client.transport import Json as Json
 from fleet_client.transport import Refused as Refused
@@ -26,6 +27,7 @@ class FleetClient(
     HistoryCalls,
     IncidentCalls,
     JournalCalls,
+    WebhookCalls,
 ):
     """Speaks to one server with one token; answers are the API's JSON.
 

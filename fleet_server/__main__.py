@@ -163,6 +163,7 @@ def _watch(services: Services, gateway: MqttGateway) -> None:
     connected = "the broker cannot be reached"
     health.watch("broker", lambda: "" if gateway.connected else connected, alive=False)
     gauges.add("broker_connected", lambda: gateway.connected)
+    gauges.add("webhook_waiting_messages", services.webhooks.waiting)
     gauges.add("ingest_waiting_messages", lambda: gateway.waiting)
 
 

@@ -123,6 +123,13 @@ class RetentionConfig(_Section, frozen=True, kw_only=True):
     """Which device ran which release when; what was in production is kept for good."""
 
 
+class WebhooksConfig(_Section, frozen=True, kw_only=True):
+    """Where events are told."""
+
+    private: bool = False
+    """Whether receivers may be in private networks and on this machine."""
+
+
 class LabelsConfig(_Section, frozen=True, kw_only=True):
     """How long predictions are kept for labels that come late."""
 
@@ -174,6 +181,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     retention: RetentionConfig = RetentionConfig()
     cost: CostConfig = CostConfig()
     labels: LabelsConfig = LabelsConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
     fairness: FairnessConfig = FairnessConfig()
 
     def __post_init__(self) -> None:

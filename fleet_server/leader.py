@@ -10,6 +10,7 @@ from fleet_server.config import ServerConfig
 from fleet_server.mqtt_gateway import MqttGateway
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.suite import Services
+from fleet_server.webhook_sender import WebhookSender
 
 MOST_BATCHES = 20
 """Orders are sent so often in a row, then others have their turn."""
@@ -29,6 +30,7 @@ class Leader:
         self._stop = threading.Event()
         self._complaints: dict[str, str] = {}
         self._watch = RepositoryWatch(config, services.catalog)
+        self._sender = WebhookSender(services.webhooks, private=config.webhooks.private)
         self._threads = [
             threading.Thread(target=self._decide, name="decisions", daemon=True),
             threading.Thread(target=self._list, name="repository", daemon=True),
@@ -53,6 +55,7 @@ class Leader:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(10)
+        self._sender.close()
         self._services.leading.release()
 
     def _decide(self) -> None:
@@ -76,6 +79,7 @@ class Leader:
             self._guarded("feedback loops", self._services.feedback_loops.watch)
             self._guarded("retraining", self._services.retraining.watch)
             self._guarded("incidents", self._services.incidents.collect)
+            self._guarded("webhooks", self._tell)
             self._guarded("labels", self._services.labels.forget)
             self._guarded("retention", self._services.retention.prune)
 
@@ -90,6 +94,11 @@ class Leader:
                 self._services.desired.sent(taken)
             if not taken or len(taken) < len(due) or self._stop.is_set():
                 return  # nothing is due, or the client takes no more now
+
+    def _tell(self) -> None:
+        """Put news into the outbox, and send what is due; the sender notes what came of it."""
+        self._services.webhooks.collect()
+        self._sender.send(self._services.leading.confirmed)
 
     def _send_commands(self) -> None:
         """Send what was ordered; what fails, or is not answered, is due again."""

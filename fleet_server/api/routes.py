@@ -14,6 +14,7 @@ from fleet_server.api import (
     releases,
     retraining,
     rollouts,
+    webhooks,
 )
 
 router = APIRouter(prefix="/api/v1")
@@ -29,5 +30,6 @@ for subject in (
     incidents,
     history,
     audit,
+    webhooks,
 ):
     router.include_router(subject.router)

@@ -155,7 +155,12 @@ class Incidents:
         incidents.note(connection, number, [*_belonging(row, past), line])
         said = f"incident {number} opened: {alert.title}"
         journal.add_event(
-            connection, now_ms, "incident", str(number), said, {"model": model, "incident": number}
+            connection,
+            now_ms,
+            "incident",
+            str(number),
+            said,
+            {"model": model, "incident": number, "opened": True},
         )
 
     def _reopened(self, connection: sa.Connection, alert: Alert) -> bool:

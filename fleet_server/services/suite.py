@@ -33,6 +33,7 @@ from fleet_server.services.retraining import Retraining
 from fleet_server.services.rollouts import Rollouts
 from fleet_server.services.tokens import Tokens
 from fleet_server.services.verdicts import Verdicts
+from fleet_server.services.webhooks import Webhooks
 from fleet_server.storage.database import Database
 
 DATABASE = "serinus.sqlite"
@@ -69,6 +70,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     appeals: Appeals
     retraining: Retraining
     retention: Retention
+    webhooks: Webhooks
 
     @classmethod
     def open(cls, config: ServerConfig, clock: Clock = wall_clock) -> Self:
@@ -128,4 +130,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             appeals=Appeals(database, catalog, clock, told),
             retraining=retraining,
             retention=Retention(database, clock, config.retention),
+            webhooks=Webhooks(database, clock),
         )

@@ -1,5 +1,6 @@
 """SQLite and PostgreSQL behind one face: how transactions begin, and which errors pass."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Protocol
@@ -178,10 +179,9 @@ class _SessionLock:
 
     def release(self) -> None:
         """End the session."""
-        try:
+        # A session that the database has ended cannot even be closed.
+        with contextlib.suppress(sa.exc.SQLAlchemyError, OSError):
             self._connection.close()
-        except (sa.exc.SQLAlchemyError, OSError):
-            self._connection.invalidate()
 
 
 def backend_of(url: str | None, path: Path) -> Backend:

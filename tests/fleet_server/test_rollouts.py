@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
+from edge_core.bundle import manifest as manifests
+from edge_core.stats import histogram
 from fleet_client.client import Refused
+from fleet_server.domain.drifting.expectation import Settings
+from fleet_server.domain.drifting.state import DriftState
 from tests.simulators.device import SimulatedFleet, by_version
 from tests.simulators.processes import command, wait_for
 from tests.simulators.server import FleetServer
@@ -274,4 +278,9 @@ def reported(server: FleetServer) -> int:
 
 
 def learned(server: FleetServer) -> bool:
-    return any(json.loads(state)["margins"] for (state,) in server.rows("SELECT state FROM drift"))
+    release = histogram.parse((server.folder / "bundles/1.0.0" / manifests.REFERENCE).read_bytes())
+    for state, season in server.rows("SELECT state, season FROM drift"):
+        found = DriftState.unpack(state, season or b"", len(release.channels) + 1)
+        if found is not None and found.learned[0] > Settings().learning_periods:
+            return True
+    return False

@@ -332,8 +332,8 @@ def test_noisy_windows_merge_to_the_truth(fleet: SpokenFleet, noisy: ReleaseRef)
         )
     assert rejections(fleet) == {}
     with fleet.services.database.read() as connection:
-        (period,) = drift.periods_between(connection, 0, 2**60)
-        assert drift.noise_of(connection, noisy.digest) == {period.period: number}
+        ((key, period),) = drift.periods_between(connection, 0, 2**60)
+        assert drift.noise_of(connection, noisy.digest) == {key.period: number}
     deviations = np.repeat(
         [np.sqrt(number * noise.variance(ratio)) for ratio in schema.channel_ratios], schema.sizes
     )

@@ -31,6 +31,8 @@ drift_period_seconds = {drift}
 republish_seconds = 2
 [repository]
 check_every_seconds = 0.2
+[webhooks]
+private = true
 """
 
 

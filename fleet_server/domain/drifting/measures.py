@@ -61,7 +61,7 @@ class Channels:
         self.starts: Int64 = np.cumsum(np.append(0, sizes))[:-1]
         self.sizes: Int64 = sizes
         self.total = int(sizes.sum())
-        self._scores = np.concatenate([_normal_scores(channel) for channel in channels])
+        self._scores = np.concatenate([normal_scores(channel) for channel in channels])
         self._training = np.concatenate([_shares(channel) for channel in channels])
         last = self.starts + sizes - 1
         self._null = np.zeros(self.total, bool)
@@ -141,7 +141,7 @@ def _shares(channel: WatchedChannel) -> Float64:
     return np.asarray(counts / max(counts.sum(), 1.0), np.float64)
 
 
-def _normal_scores(channel: WatchedChannel) -> Float64:
+def normal_scores(channel: WatchedChannel) -> Float64:
     """Where each bin lies, in standard deviations of what training saw; 0 for nulls.
 
     The middle of the bin's share of the reference, as a quantile of the normal distribution

@@ -48,6 +48,8 @@ from fleet_server.storage.tables.samples import parity as parity
 from fleet_server.storage.tables.samples import parity_features as parity_features
 from fleet_server.storage.tables.samples import samples as samples
 from fleet_server.storage.tables.samples import unreplayed as unreplayed
+from fleet_server.storage.tables.webhooks import deliveries as deliveries
+from fleet_server.storage.tables.webhooks import webhooks as webhooks
 from fleet_server.storage.tables.windows import cells as cells
 from fleet_server.storage.tables.windows import consumers as consumers
 from fleet_server.storage.tables.windows import costs as costs

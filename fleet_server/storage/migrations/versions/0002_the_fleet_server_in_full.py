@@ -90,6 +90,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("start_ms", "digest", "arm", "slice"),
     )
     op.create_table(
+        "deliveries",
+        sa.Column("delivery", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("webhook", sa.String(length=64), nullable=False),
+        sa.Column("message", sa.String(length=64), nullable=False),
+        sa.Column("event", sa.Integer(), nullable=True),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("due_ms", sa.BigInteger(), nullable=False),
+        sa.Column("ended_ms", sa.BigInteger(), nullable=True),
+        sa.Column("answer", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("delivery"),
+    )
+    with op.batch_alter_table("deliveries", schema=None) as batch_op:
+        batch_op.create_index("deliveries_due", ["state", "due_ms"], unique=False)
+        batch_op.create_index("deliveries_of_webhook", ["webhook", "delivery"], unique=False)
+
+    op.create_table(
         "device_facts",
         sa.Column("device", sa.String(length=64), nullable=False),
         sa.Column("site", sa.String(length=64), nullable=False),
@@ -345,6 +364,18 @@ def upgrade() -> None:
     with op.batch_alter_table("runs", schema=None) as batch_op:
         batch_op.create_index("runs_at", ["digest", "from_ms", "to_ms"], unique=False)
 
+    op.create_table(
+        "webhooks",
+        sa.Column("webhook", sa.String(length=64), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("secret", sa.String(length=128), nullable=False),
+        sa.Column("kinds", sa.JSON(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.String(length=64), nullable=False),
+        sa.Column("disabled_ms", sa.BigInteger(), nullable=True),
+        sa.Column("problem", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("webhook"),
+    )
     op.drop_table("periods")
     with op.batch_alter_table("cells", schema=None) as batch_op:
         batch_op.add_column(
