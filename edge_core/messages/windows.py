@@ -125,6 +125,12 @@ def head(packed: PackedWindow) -> Head:
     return Head(epoch, sequence, reader.take(SENDER_BYTES), reader.take(TAG_BYTES), reader.rest())
 
 
+def arm_of(found: Head) -> Arm | None:
+    """The arm that a window says, before the rest is read; none where it says none."""
+    place = found.rest[0] & ARM_BITS if found.rest else len(ARMS)
+    return ARMS[place] if place < len(ARMS) else None
+
+
 def unpack(found: Head, schema: WindowSchema, device: str) -> StatsWindow:
     """Unpack the rest of what :func:`pack` made with an equal schema.
 

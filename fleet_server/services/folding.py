@@ -1,6 +1,7 @@
 """Sums one batch of accepted windows before they are added to what is stored."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from fleet_server.services.period_fold import PeriodFold
 from fleet_server.services.rollup_fold import RollupFold
 from fleet_server.storage import costs, windows
 from fleet_server.storage.costs import CostCounts
-from fleet_server.storage.windows import CellCounts, CellKey, Totals
+from fleet_server.storage.windows import CellCounts, CellKey, Totals, TotalsKey
 
 
 def slice_key(slices: dict[str, str]) -> str:
@@ -35,11 +36,16 @@ class Fold:
         self._costs: dict[tuple[str, str], CostCounts] = {}
         self._consumers: Counter[tuple[str, str]] = Counter()
 
+    def load(self, keys: Sequence[TotalsKey]) -> None:
+        """Read several sums at once; any other is read when it is asked for."""
+        wanted = [key for key in dict.fromkeys(keys) if key not in self._totals]
+        self._totals |= windows.every_total(self._connection, wanted)
+
     def totals(self, window: StatsWindow) -> Totals:
         """Sums of the window's device, release and arm, this batch's earlier windows included."""
         key = _totals_key(window)
         if key not in self._totals:
-            self._totals[key] = windows.totals_of(self._connection, *key)
+            self.load([key])
         return self._totals[key]
 
     def add(
@@ -76,14 +82,11 @@ class Fold:
 
     def write(self) -> None:
         """Add the batch to what is stored; what was only looked at leaves no row."""
-        for key in self._changed:
-            windows.put_totals(self._connection, *key, self._totals[key])
-        for place, cell in self._cells.items():
-            windows.add_to_cell(self._connection, place, cell)
+        windows.put_totals(self._connection, {key: self._totals[key] for key in self._changed})
+        windows.add_to_cells(self._connection, self._cells)
         self._periods.write()
         self._rollups.write()
-        for (digest, device), spent in self._costs.items():
-            costs.add(self._connection, digest, device, spent)
+        costs.add(self._connection, self._costs)
         for (model, name), asked in self._consumers.items():
             costs.add_consumer(self._connection, model, name, asked, self._now)
 

@@ -1,6 +1,7 @@
 """Takes in what devices say: one transaction for each batch, nothing counted twice."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -20,8 +21,8 @@ from fleet_server.services.screening import Rejection
 from fleet_server.storage import devices, journal, runs, windows
 from fleet_server.storage.database import Database
 from fleet_server.storage.devices import StoredRefusal
-from fleet_server.storage.epochs import Receipts
-from fleet_server.storage.windows import StoredWindow
+from fleet_server.storage.epochs import Outbox, Receipts
+from fleet_server.storage.windows import StoredWindow, TotalsKey
 
 CLOCK = "clock"
 RETURNING = ("failed", "recovering")
@@ -68,8 +69,7 @@ class Ingest:
             latest = now + self._future_ms
             fold = Fold(connection, now // self._period_ms, now, now - self._hours_ms)
             work = _Batch(connection, self._catalog, now, latest, fold, self._evaluators)
-            for message in batch:
-                work.take(message)
+            work.take([_read(message) for message in batch])
             work.finish()
 
     def reject(self, message: Inbound, reason: str, detail: str) -> None:
@@ -77,6 +77,31 @@ class Ingest:
         with self._database.write() as connection:
             device, kind = _sender(message.topic)
             journal.reject(connection, self._clock(), device, kind, reason, detail)
+
+
+class _Read(NamedTuple):
+    """A message that was looked at, before the database is asked anything."""
+
+    message: Inbound
+    sender: str
+    kind: str
+    """As the topic claims; for counting only."""
+    topic: topics.UpTopic | None
+    window: Head | StatsWindow | None
+    problem: str
+
+
+def _read(message: Inbound) -> _Read:
+    sender, kind = _sender(message.topic)
+    try:
+        topic = topics.parse_up(message.topic)
+        if topic.kind != "stats":
+            return _Read(message, sender, kind, topic, None, "")
+        came = codec.decode_window(message.payload)
+        window = came if isinstance(came, StatsWindow) else messages.head(came)
+    except InvalidMessage as error:
+        return _Read(message, sender, kind, None, None, str(error))
+    return _Read(message, sender, kind, topic, window, "")
 
 
 class _Batch:
@@ -99,40 +124,77 @@ class _Batch:
         self._fold = fold
         self._receipts = Receipts(connection)
         self._wrong_clocks = {alert.subject for alert in journal.open_alerts(connection, CLOCK)}
-        self._places = placement.Places(connection)
+        self._places = placement.Places(connection, ())
+        self._known: set[str] = set()
+        """Devices that were seen before."""
+        self._windows: list[StoredWindow] = []
         self._retained = False
         self._heard: set[str] = set()
         self._kinds: dict[str, Callable[[str, bytes], Rejection | None]] = {
-            "stats": self._stats,
             "samples": self._sample,
             "state": self._state,
             "online": self._online,
         }
 
-    def take(self, message: Inbound) -> None:
-        """Take in one message, or count why not."""
-        device, kind = _sender(message.topic)
-        self._retained = message.retained
-        try:
-            topic = topics.parse_up(message.topic)
-            rejection = self._kinds[topic.kind](topic.device, message.payload)
-        except InvalidMessage as error:
-            rejection = Rejection(reason="unreadable message", detail=str(error))
-        if rejection is not None:
-            journal.reject(
-                self._connection, self._now, device, kind, rejection.reason, rejection.detail
-            )
+    def take(self, batch: Sequence[_Read]) -> None:
+        """Take in messages one after another, or count why not."""
+        self._load(batch)
+        for read in batch:
+            rejection = self._take(read)
+            if rejection is not None:
+                journal.reject(
+                    self._connection,
+                    self._now,
+                    read.sender,
+                    read.kind,
+                    rejection.reason,
+                    rejection.detail,
+                )
 
     def finish(self) -> None:
-        """Write the batch's sums, and confirm trials of devices that were heard of."""
+        """Write what the batch adds up to, and confirm trials of devices that were heard of."""
+        windows.add_windows(self._connection, self._windows)
         self._receipts.write()
         self._fold.write()
-        for device in sorted(self._heard):
+        heard = sorted(self._heard)
+        devices.note_alive(self._connection, heard, self._now)
+        for device in devices.on_trial(self._connection, heard, confirming.ON_TRIAL):
             confirming.consider(self._connection, device, self._now)
 
-    def _stats(self, device: str, payload: bytes) -> Rejection | None:
-        came = codec.decode_window(payload)
-        said = came if isinstance(came, StatsWindow) else messages.head(came)
+    def _load(self, batch: Sequence[_Read]) -> None:
+        """Read at once what the messages will ask for; nothing is believed of them yet."""
+        names = sorted({read.topic.device for read in batch if read.topic is not None})
+        self._known = devices.known(self._connection, names)
+        self._places = placement.Places(self._connection, names)
+        told = [
+            (read.topic.device, read.window)
+            for read in batch
+            if read.topic is not None and read.window is not None
+        ]
+        self._receipts.load(Outbox(device, said.epoch) for device, said in told)
+        keys = [key for device, said in told if (key := self._sums_of(device, said)) is not None]
+        self._fold.load(keys)
+
+    def _sums_of(self, device: str, said: Head | StatsWindow) -> TotalsKey | None:
+        """Whose sums a window may add to."""
+        if isinstance(said, StatsWindow):
+            return device, said.release.digest, said.arm
+        arm = messages.arm_of(said)
+        release = self._catalog.tagged(self._connection, said.release)
+        return None if arm is None or release is None else (device, release.ref.digest, arm)
+
+    def _take(self, read: _Read) -> Rejection | None:
+        if read.topic is None:
+            return Rejection(reason="unreadable message", detail=read.problem)
+        self._retained = read.message.retained
+        try:
+            if read.window is not None:
+                return self._stats(read.topic.device, read.window, read.message.payload)
+            return self._kinds[read.topic.kind](read.topic.device, read.message.payload)
+        except InvalidMessage as error:
+            return Rejection(reason="unreadable message", detail=str(error))
+
+    def _stats(self, device: str, said: Head | StatsWindow, payload: bytes) -> Rejection | None:
         if not _speaks_for(said, device):
             return _foreign(said.device if isinstance(said, StatsWindow) else "another device")
         place = (device, said.epoch, said.sequence)
@@ -209,7 +271,7 @@ class _Batch:
             wrong=wrong,
             body=payload,
         )
-        windows.add_window(self._connection, stored)
+        self._windows.append(stored)
 
     def _sample(self, device: str, payload: bytes) -> Rejection | None:
         sample = codec.decode(Sample, payload)
@@ -300,6 +362,9 @@ class _Batch:
         now_alive = alive and not self._retained
         if now_alive:
             self._heard.add(device)
+        if device in self._known:
+            return
+        self._known.add(device)
         if devices.seen(self._connection, device, self._now, alive=now_alive):
             journal.add_event(self._connection, self._now, "device", device, "first seen")
 

@@ -1,5 +1,7 @@
 """Where a device's windows belong, and what a device that is new should run."""
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 
 from edge_core.messages.telemetry import StatsWindow
@@ -18,12 +20,13 @@ ROLES_OF_ARM = {
 
 
 class Places:
-    """Stage of each running rollout, and the role of each of its devices."""
+    """Stage of each running rollout, and the roles of some devices."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, names: Sequence[str]) -> None:
+        """Read the roles of these devices; no others may be asked for."""
         self._stages = {}
         for row in rollouts.unfinished(connection):
-            roles = rollouts.roles(connection, row.rollout, row.stage)
+            roles = rollouts.roles_of(connection, row.rollout, row.stage, names)
             self._stages[row.rollout] = (row.stage, roles)
 
     def of(self, window: StatsWindow) -> tuple[str, int]:

@@ -1,11 +1,13 @@
 """Queries on what answers cost and who asked for them."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
 from edge_core.messages.telemetry import OTHER_CONSUMERS
+from fleet_server.storage import bulk
 from fleet_server.storage.tables import consumers, costs
 from fleet_server.storage.upsert import insert
 
@@ -52,15 +54,13 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
 FIELDS = CostCounts.__struct_fields__
 
 
-def add(connection: sa.Connection, digest: str, device: str, counts: CostCounts) -> None:
-    """Add to what is kept of a device and release."""
-    values = msgspec.structs.asdict(counts)
-    more = {name: costs.c[name] + value for name, value in values.items()}
-    connection.execute(
-        insert(connection, costs)
-        .values(digest=digest, device=device, **values)
-        .on_conflict_do_update(index_elements=["digest", "device"], set_=more)
-    )
+def add(connection: sa.Connection, sums: Mapping[tuple[str, str], CostCounts]) -> None:
+    """Add to what is kept of releases and devices, (digest, device)."""
+    rows = [
+        {"digest": digest, "device": device, **msgspec.structs.asdict(counts)}
+        for (digest, device), counts in sums.items()
+    ]
+    bulk.put(connection, costs, rows, add=FIELDS)
 
 
 def by_release(connection: sa.Connection) -> list[ReleaseCost]:

@@ -114,6 +114,33 @@ def seen(connection: sa.Connection, device: str, at_ms: int, *, alive: bool) -> 
     return False
 
 
+def known(connection: sa.Connection, names: Sequence[str]) -> set[str]:
+    """Those of some devices that were seen before."""
+    found: set[str] = set()
+    for part in _parts(names):
+        query = sa.select(devices.c.device).where(devices.c.device.in_(part))
+        found.update(connection.execute(query).scalars())
+    return found
+
+
+def note_alive(connection: sa.Connection, names: Sequence[str], at_ms: int) -> None:
+    """Note that known devices spoke at that time."""
+    for part in _parts(names):
+        query = devices.update().where(devices.c.device.in_(part)).values(last_seen_ms=at_ms)
+        connection.execute(query)
+
+
+def on_trial(connection: sa.Connection, names: Sequence[str], state: str) -> list[str]:
+    """Those of some devices whose update is in a state."""
+    found: list[str] = []
+    for part in _parts(names):
+        query = sa.select(devices.c.device).where(
+            devices.c.device.in_(part), devices.c.update_state == state
+        )
+        found.extend(connection.execute(query).scalars())
+    return sorted(found)
+
+
 def change(connection: sa.Connection, device: str, **values: Any) -> None:
     """Set columns of a known device."""
     connection.execute(devices.update().where(devices.c.device == device).values(**values))

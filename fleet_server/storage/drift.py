@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from fleet_server.storage import bulk
 from fleet_server.storage.tables import drift, noises, periods
 from fleet_server.storage.upsert import insert
 
@@ -69,11 +70,7 @@ def add_to_periods(connection: sa.Connection, sums: dict[PeriodKey, PeriodCounts
             }
             for key, counts in part.items()
         ]
-        merging = insert(connection, periods).values(rows)
-        changed = {name: merging.excluded[name] for name in ("rows", "right", "wrong", "counts")}
-        connection.execute(
-            merging.on_conflict_do_update(index_elements=list(PeriodKey._fields), set_=changed)
-        )
+        bulk.put(connection, periods, rows)
 
 
 def periods_between(

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from fleet_server.domain.received import Received
+from fleet_server.storage import bulk
 from fleet_server.storage.tables import epochs, windows
-from fleet_server.storage.upsert import insert
 
 
 class Outbox(NamedTuple):
@@ -69,9 +69,18 @@ class Receipts:
 
     def write(self) -> None:
         """Store what changed."""
-        for outbox, row in self._rows.items():
-            if row.changed:
-                _put(self._connection, outbox, row)
+        rows = [
+            {
+                **outbox._asdict(),
+                "first": row.first,
+                "last": row.last,
+                "taken": row.taken,
+                "received": row.received.pack(),
+            }
+            for outbox, row in self._rows.items()
+            if row.changed
+        ]
+        bulk.put(self._connection, epochs, rows)
 
     def _row(self, device: str, epoch: str) -> _Row:
         outbox = Outbox(device, epoch)
@@ -115,17 +124,3 @@ def settle(connection: sa.Connection, most: int) -> int:
             .values(received=packed)
         )
     return len(found)
-
-
-def _put(connection: sa.Connection, outbox: Outbox, row: _Row) -> None:
-    values = {
-        "first": row.first,
-        "last": row.last,
-        "taken": row.taken,
-        "received": row.received.pack(),
-    }
-    connection.execute(
-        insert(connection, epochs)
-        .values(**outbox._asdict(), **values)
-        .on_conflict_do_update(index_elements=["device", "epoch"], set_=values)
-    )

@@ -1,12 +1,13 @@
 """Queries on rollouts, their stages, assignments and verdicts."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from fleet_server.storage import bulk
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import approvals, assignments, rollouts, stages, verdicts
 from fleet_server.storage.upsert import insert
@@ -158,6 +159,21 @@ def assign(
             for device, role in roles.items()
         ],
     )
+
+
+def roles_of(
+    connection: sa.Connection, rollout: str, stage: int, names: Sequence[str]
+) -> dict[str, str]:
+    """Device -> role in one stage, of some devices."""
+    found: dict[str, str] = {}
+    for part in bulk.chunks(names, bulk.AT_ONCE):
+        query = sa.select(assignments.c.device, assignments.c.role).where(
+            assignments.c.rollout == rollout,
+            assignments.c.stage == stage,
+            assignments.c.device.in_(part),
+        )
+        found |= {row.device: row.role for row in connection.execute(query)}
+    return found
 
 
 def roles(connection: sa.Connection, rollout: str, stage: int) -> dict[str, str]:

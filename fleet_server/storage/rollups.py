@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from fleet_server.storage import bulk
 from fleet_server.storage.tables import days, hours
 from fleet_server.storage.tables.rollups import ARRAYS, FIGURES
-from fleet_server.storage.upsert import insert
 
 Int64 = npt.NDArray[np.int64]
 
@@ -129,14 +129,15 @@ def _merge(connection: sa.Connection, table: sa.Table, sums: dict[RollupKey, Rol
             found = _rollup(row)
             found.counts.merge(part[found.key])
             part[found.key] = found.counts
-        for key, counts in part.items():
-            values = {name: getattr(counts, name) for name in FIGURES}
-            values |= {name: getattr(counts, name).tobytes() for name in ARRAYS}
-            connection.execute(
-                insert(connection, table)
-                .values(**key._asdict(), **values)
-                .on_conflict_do_update(index_elements=list(RollupKey._fields), set_=values)
-            )
+        rows = [
+            {
+                **key._asdict(),
+                **{name: getattr(counts, name) for name in FIGURES},
+                **{name: getattr(counts, name).tobytes() for name in ARRAYS},
+            }
+            for key, counts in part.items()
+        ]
+        bulk.put(connection, table, rows)
 
 
 def _rollup(row: sa.RowMapping) -> Rollup:

@@ -9,10 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from fleet_server.storage import bulk
 from fleet_server.storage.tables import cells, epochs, totals, windows
-from fleet_server.storage.upsert import insert
 
 Int64 = npt.NDArray[np.int64]
+TotalsKey = tuple[str, str, str]
+"""Device, release and arm."""
+CELLS_AT_ONCE = 150
 
 OUTSIDE = ("", -1)
 """Rollout and stage of cells that belong to none."""
@@ -88,12 +91,9 @@ class StoredWindow(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-def add_window(connection: sa.Connection, window: StoredWindow) -> bool:
-    """Store a window; False where it was stored before."""
-    done = connection.execute(
-        insert(connection, windows).values(msgspec.structs.asdict(window)).on_conflict_do_nothing()
-    )
-    return bool(done.rowcount)
+def add_windows(connection: sa.Connection, found: Sequence[StoredWindow]) -> None:
+    """Store windows; those that were stored before stay as they are."""
+    bulk.put(connection, windows, [msgspec.structs.asdict(w) for w in found], replace=False)
 
 
 def forget(connection: sa.Connection, before_ms: int, most: int) -> int:
@@ -135,25 +135,27 @@ def lost_windows(connection: sa.Connection) -> dict[str, int]:
 
 def totals_of(connection: sa.Connection, device: str, digest: str, arm: str) -> Totals:
     """A device's sums; zeros where there are none."""
-    query = sa.select(totals).where(
-        totals.c.device == device, totals.c.digest == digest, totals.c.arm == arm
-    )
-    row = connection.execute(query).mappings().first()
-    if row is None:
-        return Totals()
-    return Totals(**{name: row[name] for name in Totals.__struct_fields__})
+    return every_total(connection, [(device, digest, arm)])[device, digest, arm]
 
 
-def put_totals(
-    connection: sa.Connection, device: str, digest: str, arm: str, values: Totals
-) -> None:
-    """Replace a device's sums."""
-    row = msgspec.structs.asdict(values)
-    connection.execute(
-        insert(connection, totals)
-        .values(device=device, digest=digest, arm=arm, **row)
-        .on_conflict_do_update(index_elements=["device", "digest", "arm"], set_=row)
-    )
+def every_total(connection: sa.Connection, keys: Sequence[TotalsKey]) -> dict[TotalsKey, Totals]:
+    """Sums by device, release and arm; zeros where there are none."""
+    found = {key: Totals() for key in keys}
+    columns = sa.tuple_(totals.c.device, totals.c.digest, totals.c.arm)
+    for part in bulk.chunks(found, bulk.AT_ONCE):
+        for row in connection.execute(sa.select(totals).where(columns.in_(part))).mappings():
+            values = {name: row[name] for name in Totals.__struct_fields__}
+            found[row["device"], row["digest"], row["arm"]] = Totals(**values)
+    return found
+
+
+def put_totals(connection: sa.Connection, values: Mapping[TotalsKey, Totals]) -> None:
+    """Replace devices' sums."""
+    rows = [
+        {"device": device, "digest": digest, "arm": arm, **msgspec.structs.asdict(sums)}
+        for (device, digest, arm), sums in values.items()
+    ]
+    bulk.put(connection, totals, rows)
 
 
 def served(connection: sa.Connection) -> Totals:
@@ -177,19 +179,22 @@ def totals_by_release(connection: sa.Connection) -> dict[str, Totals]:
     }
 
 
-def add_to_cell(connection: sa.Connection, key: CellKey, counts: CellCounts) -> None:
-    """Merge counts into a cell."""
-    matches = [cells.c[name] == value for name, value in key._asdict().items()]
-    row = connection.execute(sa.select(cells).where(*matches)).mappings().first()
-    if row is not None:
-        counts.merge(_cell_counts(row))
-    values = msgspec.structs.asdict(counts)
-    values["latency"] = np.array(counts.latency, dtype=np.int64).tobytes()
-    connection.execute(
-        insert(connection, cells)
-        .values(**key._asdict(), **values)
-        .on_conflict_do_update(index_elements=list(CellKey._fields), set_=values)
-    )
+def add_to_cells(connection: sa.Connection, sums: Mapping[CellKey, CellCounts]) -> None:
+    """Merge counts into cells."""
+    columns = sa.tuple_(*(cells.c[name] for name in CellKey._fields))
+    merged = dict(sums)
+    for part in bulk.chunks(sums, CELLS_AT_ONCE):
+        for row in connection.execute(sa.select(cells).where(columns.in_(part))).mappings():
+            merged[_cell_key(row)].merge(_cell_counts(row))
+    rows = [
+        {
+            **key._asdict(),
+            **msgspec.structs.asdict(counts),
+            "latency": np.array(counts.latency, dtype=np.int64).tobytes(),
+        }
+        for key, counts in merged.items()
+    ]
+    bulk.put(connection, cells, rows)
 
 
 def cells_of(connection: sa.Connection, rollout: str, stage: int) -> dict[CellKey, CellCounts]:

@@ -38,7 +38,7 @@ def put(
     **counts: Any,
 ) -> None:
     key = CellKey(*place, device, digest, arm, SLICE)
-    windows.add_to_cell(connection, key, CellCounts(**counts))
+    windows.add_to_cells(connection, {key: CellCounts(**counts)})
 
 
 def gather(database: Database, kind: Any = "canary", **changes: Any) -> Evidence:
