@@ -74,7 +74,7 @@ def refused(answer: httpx.Response, says: str) -> None:
 
 def fill(filler: Path) -> None:
     """Leave next to nothing; the server takes some of the room meanwhile."""
-    with filler.open("wb") as stream, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), filler.open("wb") as stream:
         while True:
             room = os.statvfs(filler.parent)
             left = room.f_bavail * room.f_frsize - SPARE
