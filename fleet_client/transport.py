@@ -1,5 +1,9 @@
 """HTTP to one server: requests, answers, what went wrong."""
 
+import json
+import time
+import uuid
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -10,6 +14,11 @@ from edge_core.errors import InvalidConfiguration, SerinusError, Unavailable
 
 DEFAULT_URL = "http://127.0.0.1:8321"
 TIMEOUT_SECONDS = 15.0
+PAGE = 1000
+SILENT_SECONDS = 40.0
+"""A stream of events that says nothing for so long is dead: there is a heartbeat."""
+PAUSES = (0.2, 0.5, 1.0)
+"""Seconds before a request is sent again, with the same key."""
 
 Json = dict[str, Any]
 
@@ -63,8 +72,19 @@ class Calls:
         items: list[Json] = self._get(path, **query)["items"]
         return items
 
+    def _pages(self, path: str, **query: Any) -> Iterator[Json]:
+        """Entries of a list that comes in parts, one part at a time."""
+        cursor: Json = {}
+        while True:
+            part_ = self._get(path, limit=PAGE, **query, **cursor)
+            yield from part_["items"]
+            if not part_.get("next"):
+                return
+            cursor = {"cursor": part_["next"]}
+
     def _post(self, path: str, body: Json | None) -> Json:
-        return self._call("POST", path, json=body)
+        """Ask once, whatever the way there loses: the server knows the key."""
+        return self._call("POST", path, json=body, headers={"Idempotency-Key": str(uuid.uuid4())})
 
     def _put(self, path: str, body: Json) -> Json:
         return self._call("PUT", path, json=body)
@@ -86,10 +106,23 @@ class Calls:
         return content
 
     def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Ask, and again where the answer was lost or the server cannot just now."""
+        for pause in PAUSES:
+            answer = self._asked(method, path, **options)
+            if answer is not None and "retry-after" not in answer.headers:
+                return _checked(answer)
+            time.sleep(pause)
+        last = self._asked(method, path, **options)
+        if last is None:
+            raise Unavailable(f"{self.url} ends connections without an answer")
+        return _checked(last)
+
+    def _asked(self, method: str, path: str, **options: Any) -> httpx.Response | None:
+        """An answer; none where it was lost on its way."""
         try:
-            answer = self._http.request(method, path, **options)
-            if answer.is_error:
-                raise Refused(answer.status_code, _detail(answer))
+            return self._http.request(method, path, **options)
+        except (httpx.ReadError, httpx.RemoteProtocolError):
+            return None
         except httpx.TimeoutException as error:
             raise Unavailable(f"{self.url} did not answer within {TIMEOUT_SECONDS:g} s") from error
         except httpx.HTTPError as error:
@@ -97,7 +130,33 @@ class Calls:
                 f"no Serinus server answers at {self.url} ({error}): start one with "
                 "'serinus-server run', or name another with --url"
             ) from error
-        return answer
+
+    def _events(self, path: str, last: int | None) -> Iterator[tuple[int, Json]]:
+        """Server-sent events from one connection; ends with it."""
+        headers = {"Accept": "text/event-stream"}
+        if last is not None:
+            headers["Last-Event-ID"] = str(last)
+        timeout = httpx.Timeout(TIMEOUT_SECONDS, read=SILENT_SECONDS)
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise Refused(answer.status_code, _detail(answer))
+                number = last or 0
+                for line in answer.iter_lines():
+                    name, _, value = line.partition(": ")
+                    if name == "id":
+                        number = int(value)
+                    elif name == "data":
+                        yield number, json.loads(value)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{self.url} tells no more events: {error}") from error
+
+
+def _checked(answer: httpx.Response) -> httpx.Response:
+    if answer.is_error:
+        raise Refused(answer.status_code, _detail(answer))
+    return answer
 
 
 def _is_address(url: str) -> bool:

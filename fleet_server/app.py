@@ -4,6 +4,8 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from fleet_server.api import errors, metrics, routes
+from fleet_server.api.conditional import Conditional
+from fleet_server.api.idempotency import Idempotency
 from fleet_server.api.limits import BodyLimit
 from fleet_server.api.schemas import LARGER_BODIES, MAX_BODY_BYTES
 from fleet_server.config import ServerConfig
@@ -15,6 +17,10 @@ def create_app(config: ServerConfig, services: Services) -> FastAPI:
     """Build the API, the release repository's static files and the page."""
     app = FastAPI(title="Serinus fleet server", docs_url=None, redoc_url=None)
     app.state.services = services
+    app.state.listeners = 0
+    app.state.ending = False
+    app.add_middleware(Conditional)
+    app.add_middleware(Idempotency, requests=services.idempotency, tokens=services.tokens)
     app.add_middleware(BodyLimit, most=MAX_BODY_BYTES, larger=LARGER_BODIES)
     errors.install(app)
     app.include_router(routes.router)

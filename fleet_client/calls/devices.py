@@ -1,6 +1,6 @@
 """Devices and what is ordered of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fleet_client.transport import Calls, Json, part
@@ -13,9 +13,13 @@ class DeviceCalls(Calls):
         """Answer with the fleet in numbers."""
         return self._get("fleet")
 
-    def devices(self) -> list[Json]:
-        """List every device."""
-        return self._items("devices")
+    def devices(self, query: str = "") -> list[Json]:
+        """List devices: those that a query or a group's name means, or all."""
+        return list(self.each_device(query))
+
+    def each_device(self, query: str = "") -> Iterator[Json]:
+        """Devices one after another, a page at a time."""
+        return self._pages("devices", **({"query": query} if query else {}))
 
     def device(self, name: str) -> Json:
         """Show one device with its whole reported state."""

@@ -1,6 +1,12 @@
 """Alerts, events and rejected messages."""
 
+import time
+from collections.abc import Iterator
+
+from edge_core.errors import Unavailable
 from fleet_client.transport import Calls, Json
+
+AGAIN_SECONDS = 1.0
 
 
 class JournalCalls(Calls):
@@ -10,9 +16,25 @@ class JournalCalls(Calls):
         """List open alerts, then closed ones."""
         return self._items("alerts")
 
-    def events(self, after: int = 0) -> list[Json]:
-        """List events after a number, oldest first."""
-        return self._items("events", after=after)
+    def events(self, after: int = 0, limit: int = 200) -> list[Json]:
+        """List so many events after a number, oldest first."""
+        return self._items("events", after=after, limit=limit)
+
+    def follow_events(self, after: int | None = None) -> Iterator[Json]:
+        """Events as they happen, for ever, through restarts of the server; none is left out.
+
+        ``after`` is the number of the last one that is known; none: from now on.
+        """
+        last = after
+        while True:
+            try:
+                for number, event in self._events("events/stream", last):
+                    last = number
+                    yield event
+            except Unavailable:
+                if last is None:
+                    raise
+            time.sleep(AGAIN_SECONDS)
 
     def rejected(self) -> list[Json]:
         """List messages that the server did not take in, counted by reason."""

@@ -16,10 +16,29 @@ fallback_app = typer.Typer(
 
 
 @app.command()
-def devices(context: typer.Context) -> None:
+def devices(
+    context: typer.Context,
+    query: Annotated[
+        str, typer.Argument(help="Group, or terms such as site=oslo online=true; all if left out.")
+    ] = "",
+) -> None:
     """List the devices and what they run."""
-    rows = of(context).client.devices()
+    rows = of(context).client.devices(query)
     of(context).show(rows, views.devices(rows))
+
+
+@app.command()
+def fleet(context: typer.Context) -> None:
+    """Show the whole fleet in numbers."""
+    row = of(context).client.fleet()
+    of(context).show(row, views.facts(row))
+
+
+@app.command()
+def refusals(context: typer.Context) -> None:
+    """List releases that devices would not install, and why."""
+    rows = of(context).client.refusals()
+    of(context).show(rows, views.refusals(rows))
 
 
 @fallback_app.command("on")

@@ -6,6 +6,7 @@ import typer
 
 from fleet_client.commands.context import of
 from fleet_client.views import groups as views
+from fleet_client.views.devices import facts
 
 device_app = typer.Typer(help="Say where devices are and what they are for.", no_args_is_help=True)
 group_app = typer.Typer(help="Save queries over devices.", no_args_is_help=True)
@@ -18,6 +19,15 @@ Tags = Annotated[
     list[str], typer.Argument(metavar="TAG...", help="Small letters, digits, - and _.")
 ]
 Name = Annotated[str, typer.Argument(help="Name of the group.")]
+
+
+@device_app.command("show")
+def show_device(
+    context: typer.Context, name: Annotated[str, typer.Argument(help="Its name.")]
+) -> None:
+    """Show one device with its whole reported state."""
+    row = of(context).client.device(name)
+    of(context).show(row, facts(row))
 
 
 @device_app.command()

@@ -19,6 +19,29 @@ def alerts(context: typer.Context) -> None:
     of(context).show(rows, views.alerts(rows))
 
 
+@app.command()
+def events(
+    context: typer.Context,
+    after: Annotated[int, typer.Option(help="Only with a larger number.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", help="Tell new ones as they come.")] = False,
+) -> None:
+    """List what happened, oldest first; --follow goes on."""
+    client = of(context).client
+    rows = client.events(after, limit=1000)
+    of(context).show(rows, views.events(rows))
+    if follow:
+        last = rows[-1]["event"] if rows else after
+        for row in client.follow_events(last):
+            of(context).show(row, views.event(row))
+
+
+@app.command()
+def rejected(context: typer.Context) -> None:
+    """List messages that the server did not take in, counted by reason."""
+    rows = of(context).client.rejected()
+    of(context).show(rows, views.rejected(rows))
+
+
 @audit_app.command("list")
 def list_audit(
     context: typer.Context,

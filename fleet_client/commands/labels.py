@@ -1,6 +1,7 @@
 """``serinus label``, ``fairness``, ``holdout``, ``prediction`` and ``appeal``."""
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from edge_core.errors import InvalidConfiguration
 from fleet_client.client import FleetClient, Json
 from fleet_client.commands import label_file
 from fleet_client.commands.context import UNUSABLE, of
@@ -125,6 +127,31 @@ def open_appeal(
 def show_appeal(context: typer.Context, appeal: Appeal) -> None:
     """Show one appeal with the answer's release, labels and explanation."""
     row = of(context).client.appeal(appeal)
+    of(context).show(row, views.appeal(row))
+
+
+@appeal_app.command()
+def sample(
+    context: typer.Context,
+    appeal: Appeal,
+    file: Annotated[Path, typer.Argument(help="Where to write it (msgpack).")],
+) -> None:
+    """Fetch what a contested answer was computed from, as its device sent it."""
+    file.write_bytes(of(context).client.appeal_sample(appeal))
+
+
+@appeal_app.command()
+def explain(
+    context: typer.Context,
+    appeal: Appeal,
+    file: Annotated[Path, typer.Argument(help="JSON with method, contributions and a note.")],
+) -> None:
+    """Keep an explanation beside a contested answer."""
+    try:
+        told = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidConfiguration(f"cannot read an explanation from {file}: {error}") from error
+    row = of(context).client.explain_appeal(appeal, told)
     of(context).show(row, views.appeal(row))
 
 

@@ -1,5 +1,7 @@
 """Devices and commands."""
 
+import json
+
 from rich.table import Table
 from rich.text import Text
 
@@ -49,4 +51,21 @@ def commands(rows: list[Json], now_ms: int) -> Table:
             outcome,
             row["reason"],
         )
+    return table
+
+
+def facts(row: Json) -> Table:
+    """Names and values, one a line; what is nested is JSON."""
+    table = table_of("", "")
+    for key, value in row.items():
+        shown = json.dumps(value) if isinstance(value, dict | list) else str(value)
+        table.add_row(key.replace("_", " "), when(value) if key.endswith("_ms") else shown)
+    return table
+
+
+def refusals(rows: list[Json]) -> Table:
+    """One line for each device and release."""
+    table = table_of("device", "release", "since", "reason")
+    for row in rows:
+        table.add_row(row["device"], row["name"], when(row["at_ms"]), row["reason"])
     return table

@@ -39,3 +39,35 @@ def verified(row: Json) -> Text:
     if row["holds"]:
         return Text(f"{row['entries']} entries hold; keep this elsewhere: {row['head']}", "green")
     return Text(f"{row['problem']}; the last good one is {row['head']}", "bold red")
+
+
+def events(rows: list[Json]) -> Table:
+    """One line for each event."""
+    table = table_of("event", "at", "kind", "of", "what")
+    for row in rows:
+        table.add_row(
+            str(row["event"]), when(row["at_ms"]), row["kind"], row["subject"], row["text"]
+        )
+    return table
+
+
+def event(row: Json) -> Text:
+    """One event as it happens."""
+    at = when(row["at_ms"])
+    return Text(f"{row['event']}  {at}  {row['kind']}  {row['subject']}  {row['text']}")
+
+
+def rejected(rows: list[Json]) -> Table:
+    """One line for each device, kind and reason."""
+    table = table_of("device", "kind", "reason", "count", "first", "last", "detail")
+    for row in rows:
+        table.add_row(
+            row["device"],
+            row["kind"],
+            row["reason"],
+            str(row["count"]),
+            when(row["first_ms"]),
+            when(row["last_ms"]),
+            row["detail"],
+        )
+    return table

@@ -1,9 +1,11 @@
 """Devices, their commands and what they refuse."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 
 from fleet_server.api.access import Operator, ServicesOf, Viewer
-from fleet_server.api.paging import Limit
+from fleet_server.api.paging import Cursor, Limit, page, text_of
 from fleet_server.api.schemas import Answer, OneCommand, SeveralCommands, items
 from fleet_server.services.suite import Services
 from fleet_server.storage.commands import StoredCommand
@@ -19,9 +21,17 @@ def fleet(services: ServicesOf, _token: Viewer) -> Response:
 
 
 @router.get("/devices")
-def devices(services: ServicesOf, _token: Viewer) -> Response:
-    """List every device."""
-    return items(services.overview.devices())
+def devices(
+    request: Request,
+    services: ServicesOf,
+    _token: Viewer,
+    query: Annotated[str, Query(max_length=1000, examples=["site=oslo online=true"])] = "",
+    cursor: Cursor = None,
+    limit: Limit = 200,
+) -> Response:
+    """List devices by name: those that a query means, or all."""
+    found = services.overview.devices(query=query, after=text_of(cursor), limit=limit + 1)
+    return page(request, found, limit, lambda device: device.device)
 
 
 @router.get("/devices/{device}")

@@ -24,6 +24,7 @@ STATUS: dict[type[SerinusError], HTTPStatus] = {
     NotAllowed: HTTPStatus.FORBIDDEN,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+TYPE = "urn:serinus:problem:"
 
 
 def install(app: FastAPI) -> None:
@@ -33,11 +34,27 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
 
 
+def refusal(error: SerinusError) -> JSONResponse:
+    """The problem document of what a service refuses."""
+    found = next((kind for kind in STATUS if isinstance(error, kind)), InvalidRequest)
+    return problem(STATUS[found], str(error))
+
+
 def problem(status: HTTPStatus, detail: str) -> JSONResponse:
-    """One problem document."""
-    headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
+    """One problem document; docs/api.md tells the types."""
+    headers = {}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "1"
+    content = {
+        "type": TYPE + status.phrase.lower().replace(" ", "-"),
+        "title": status.phrase,
+        "status": int(status),
+        "detail": detail,
+    }
     return JSONResponse(
-        {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail},
+        content,
         status_code=int(status),
         headers=headers,
         media_type="application/problem+json",
@@ -45,8 +62,8 @@ def problem(status: HTTPStatus, detail: str) -> JSONResponse:
 
 
 async def _refused(_request: Request, error: Exception) -> JSONResponse:
-    found = (status for kind, status in STATUS.items() if isinstance(error, kind))
-    return problem(next(found, HTTPStatus.UNPROCESSABLE_ENTITY), str(error))
+    assert isinstance(error, SerinusError)
+    return refusal(error)
 
 
 async def _malformed(_request: Request, error: Exception) -> JSONResponse:

@@ -1,9 +1,9 @@
 """Alerts, events and what was not taken in."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from fleet_server.api.access import ServicesOf, Viewer
-from fleet_server.api.paging import After, Limit
+from fleet_server.api.paging import After, Cursor, Limit, number_of, page
 from fleet_server.api.schemas import Answer, items
 
 router = APIRouter(default_response_class=Answer)
@@ -16,9 +16,18 @@ def alerts(services: ServicesOf, _token: Viewer, limit: Limit = 200) -> Response
 
 
 @router.get("/events")
-def events(services: ServicesOf, _token: Viewer, after: After = 0, limit: Limit = 200) -> Response:
+def events(
+    request: Request,
+    services: ServicesOf,
+    _token: Viewer,
+    after: After = 0,
+    cursor: Cursor = None,
+    limit: Limit = 200,
+) -> Response:
     """List events after a number, oldest first."""
-    return items(services.overview.events(after, limit))
+    after = number_of(cursor) or after
+    found = services.overview.events(after, limit + 1)
+    return page(request, found, limit, lambda event: event.event)
 
 
 @router.get("/rejected")

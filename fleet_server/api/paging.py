@@ -1,8 +1,67 @@
-"""Which part of a list a request asks for."""
+"""Which part of a list a request asks for, and where the next part begins.
 
-from typing import Annotated
+A cursor says after which entry to go on, by the key that the list is sorted by: entries that come
+and go between two requests are neither shown twice nor left out. It is opaque to who asks.
+"""
 
-from fastapi import Query
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
-Limit = Annotated[int, Query(ge=1, le=1000)]
+import msgspec
+from fastapi import Query, Request, Response
+
+from fleet_server.api.schemas import Answer
+from fleet_server.services.errors import InvalidRequest
+
+K = TypeVar("K", str, int)
+
+MOST = 1000
+
+Limit = Annotated[int, Query(ge=1, le=MOST)]
 After = Annotated[int, Query(ge=0)]
+Cursor = Annotated[str | None, Query(max_length=512, description="From 'next' of the last part.")]
+
+
+def encoded(key: str | int) -> str:
+    """A key as a cursor."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
+
+
+def text_of(cursor: str | None) -> str | None:
+    """The text that a cursor holds; raise :class:`InvalidRequest`."""
+    return None if cursor is None else _decoded(cursor, str)
+
+
+def number_of(cursor: str | None) -> int | None:
+    """The number that a cursor holds; raise :class:`InvalidRequest`."""
+    return None if cursor is None else _decoded(cursor, int)
+
+
+def page(
+    request: Request, found: Sequence[Any], limit: int, key: Callable[[Any], str | int]
+) -> Response:
+    """One part of a list.
+
+    Args:
+        request: whose URL the link to the next part goes back to.
+        found: one more than ``limit``, where there are more.
+        limit: how many are shown.
+        key: what the list is sorted by.
+    """
+    shown = found[:limit]
+    after = encoded(key(shown[-1])) if len(found) > limit and shown else None
+    answer = Answer({"items": shown, "next": after})
+    if after is not None:
+        url = request.url.include_query_params(cursor=after)
+        answer.headers["link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return answer
+
+
+def _decoded(cursor: str, kind: type[K]) -> K:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return msgspec.json.decode(base64.b64decode(padded, b"-_", validate=True), type=kind)
+    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidRequest("this cursor is not one that the server gave") from error

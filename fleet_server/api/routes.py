@@ -6,6 +6,7 @@ from fleet_server.api import (
     audit,
     devices,
     drift,
+    event_stream,
     groups,
     history,
     incidents,
@@ -19,6 +20,7 @@ from fleet_server.api import (
 
 router = APIRouter(prefix="/api/v1")
 for subject in (
+    event_stream,
     devices,
     groups,
     releases,

@@ -10,7 +10,7 @@ from fleet_server.domain import query as queries
 from fleet_server.domain.query import InvalidQuery, Term
 from fleet_server.services.clock import Clock
 from fleet_server.services.errors import Conflict, InvalidRequest, NotFound
-from fleet_server.storage import audit, journal, registry
+from fleet_server.storage import audit, device_query, journal, registry
 from fleet_server.storage.database import Database
 from fleet_server.storage.registry import Group
 
@@ -140,6 +140,15 @@ def members(connection: sa.Connection, text: str, now_ms: int) -> set[str]:
         raise InvalidRequest(f"no group {text!r}; a query has terms such as site=berlin")
     terms = _parse(found.query if found else text)
     return set(registry.names_that_fit(connection, terms, now_ms))
+
+
+def condition(connection: sa.Connection, text: str, now_ms: int) -> sa.ColumnElement[bool]:
+    """The same as SQL, for lists that are read in parts; raises as :func:`members`."""
+    found = registry.group(connection, text) if NAME.match(text) else None
+    if NAME.match(text) and found is None:
+        raise InvalidRequest(f"no group {text!r}; a query has terms such as site=berlin")
+    terms = _parse(found.query if found else text)
+    return device_query.condition(terms, now_ms, connection.dialect.name)
 
 
 def _parse(text: str) -> tuple[Term, ...]:

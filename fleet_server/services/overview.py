@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import sqlalchemy as sa
 
+from fleet_server.services import groups
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
 from fleet_server.services.cost import Costs, CostView
@@ -46,15 +47,23 @@ class Overview:
         """The server's time."""
         return self._clock()
 
-    def devices(self) -> list[DeviceView]:
-        """Every device by name."""
+    def devices(
+        self, *, query: str = "", after: str | None = None, limit: int = 1000
+    ) -> list[DeviceView]:
+        """Devices by name, after one of them: those that a query means, or all.
+
+        Raises:
+            InvalidRequest: no query.
+        """
         with self._database.read() as connection:
-            names = releases.names(connection)
-            wanted = devices.desired_of(connection)
-            lost = windows.lost_windows(connection)
+            wanted = groups.condition(connection, query, self._clock()) if query else None
+            found = devices.page(connection, wanted, after, limit)
+            names = [device.device for device in found]
+            known = releases.names(connection)
+            wishes = devices.desired_named(connection, names)
+            lost = windows.lost_windows(connection, names)
             return [
-                device_view(d, wanted.get(d.device), names, lost.get(d.device, 0))
-                for d in devices.every(connection)
+                device_view(d, wishes.get(d.device), known, lost.get(d.device, 0)) for d in found
             ]
 
     def device(self, name: str) -> DeviceView:
@@ -65,9 +74,9 @@ class Overview:
                 raise NotFound(f"no device {name[:64]!r} has reported yet; see: serinus devices")
             view = device_view(
                 found,
-                devices.desired_of(connection).get(name),
+                devices.desired_one(connection, name),
                 releases.names(connection),
-                windows.lost_windows(connection).get(name, 0),
+                windows.lost_windows(connection, [name]).get(name, 0),
             )
             reported = devices.reported(connection, name)
         return msgspec.structs.replace(

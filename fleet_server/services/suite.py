@@ -21,6 +21,7 @@ from fleet_server.services.gauges import Gauges
 from fleet_server.services.groups import Groups
 from fleet_server.services.health import Health
 from fleet_server.services.history import History
+from fleet_server.services.idempotency import IdempotentRequests
 from fleet_server.services.incidents import Incidents
 from fleet_server.services.ingest import Ingest
 from fleet_server.services.label_status import LabelStatuses
@@ -71,6 +72,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     retraining: Retraining
     retention: Retention
     webhooks: Webhooks
+    idempotency: IdempotentRequests
 
     @classmethod
     def open(cls, config: ServerConfig, clock: Clock = wall_clock) -> Self:
@@ -131,4 +133,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             retraining=retraining,
             retention=Retention(database, clock, config.retention),
             webhooks=Webhooks(database, clock),
+            idempotency=IdempotentRequests(database, clock),
         )

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +12,8 @@ import sqlalchemy as sa
 from edge_core.errors import Unavailable
 from fleet_server.storage import schema
 from fleet_server.storage.engines import BUSY_TIMEOUT_MS, Backend, LeaderLock, Sqlite, backend_of
+
+_NOTES: ContextVar[tuple[Callable[[sa.Connection], None], ...]] = ContextVar("notes", default=())
 
 
 class Database:
@@ -78,10 +81,24 @@ class Database:
                 for check in self._checks:
                     check(connection)
                 yield connection
+                for note in _NOTES.get():
+                    note(connection)
             except BaseException:
                 connection.rollback()
                 raise
             connection.commit()
+
+    @contextlib.contextmanager
+    def noting(self, note: Callable[[sa.Connection], None]) -> Iterator[None]:
+        """Let every transaction that this task writes meanwhile end with a note of its own.
+
+        The task may be spread over threads: what was begun in it counts.
+        """
+        token = _NOTES.set((*_NOTES.get(), note))
+        try:
+            yield
+        finally:
+            _NOTES.reset(token)
 
     @contextlib.contextmanager
     def fenced(self, check: Callable[[sa.Connection], None]) -> Iterator[None]:

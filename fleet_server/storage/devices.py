@@ -158,6 +158,21 @@ def every(connection: sa.Connection) -> list[Device]:
     return [_device(row) for row in found]
 
 
+def page(
+    connection: sa.Connection,
+    wanted: sa.ColumnElement[bool] | None,
+    after: str | None,
+    limit: int,
+) -> list[Device]:
+    """So many devices by name, after one of them."""
+    found = query().order_by(devices.c.device).limit(limit)
+    if wanted is not None:
+        found = found.where(wanted)
+    if after is not None:
+        found = found.where(devices.c.device > after)
+    return [_device(row) for row in connection.execute(found)]
+
+
 def named(connection: sa.Connection, names: Sequence[str]) -> list[Device]:
     """Those of these names that are devices, in order."""
     found = [

@@ -126,11 +126,17 @@ def heard_of(connection: sa.Connection, device: str, digest: str, since_ms: int)
     return connection.execute(query).first() is not None
 
 
-def lost_windows(connection: sa.Connection) -> dict[str, int]:
-    """Device -> sequence numbers between its first and last that never arrived."""
+def lost_windows(connection: sa.Connection, names: Sequence[str] | None = None) -> dict[str, int]:
+    """Device -> sequence numbers between its first and last that never arrived; of all, or some."""
     missing = epochs.c.last - epochs.c.first + 1 - epochs.c.taken
     query = sa.select(epochs.c.device, sa.func.sum(missing)).group_by(epochs.c.device)
-    return {device: int(lost) for device, lost in connection.execute(query)}
+    if names is None:
+        return {device: int(lost) for device, lost in connection.execute(query)}
+    found: dict[str, int] = {}
+    for part in bulk.chunks(names, bulk.AT_ONCE):
+        some = query.where(epochs.c.device.in_(part))
+        found |= {device: int(lost) for device, lost in connection.execute(some)}
+    return found
 
 
 def totals_of(connection: sa.Connection, device: str, digest: str, arm: str) -> Totals:

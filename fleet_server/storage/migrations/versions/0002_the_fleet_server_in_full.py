@@ -200,6 +200,20 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("start_ms", "digest", "arm", "slice"),
     )
     op.create_table(
+        "idempotency",
+        sa.Column("identity", sa.String(length=64), nullable=False),
+        sa.Column("request", sa.String(length=64), nullable=False),
+        sa.Column("begun_ms", sa.BigInteger(), nullable=False),
+        sa.Column("done", sa.Boolean(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("content_type", sa.String(length=128), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("identity"),
+    )
+    with op.batch_alter_table("idempotency", schema=None) as batch_op:
+        batch_op.create_index("idempotency_by_age", ["begun_ms"], unique=False)
+
+    op.create_table(
         "incident_entries",
         sa.Column("incident", sa.Integer(), nullable=False),
         sa.Column("place", sa.Integer(), nullable=False),
