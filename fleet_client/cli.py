@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 from edge_core.errors import InvalidConfiguration, SerinusError
 from fleet_client.client import DEFAULT_URL, FleetClient, Refused
 from fleet_client.commands import (
+    consumers,
     devices,
     drift,
     groups,
@@ -33,8 +34,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for subject in (devices, releases, history, labels, journal):
+for subject in (devices, releases, consumers, history, labels, journal):
     app.add_typer(subject.app)
+app.add_typer(releases.release_app, name="release")
+app.add_typer(consumers.consumer_app, name="consumer")
 app.add_typer(rollouts.rollout_app, name="rollout")
 app.add_typer(devices.fallback_app, name="fallback")
 app.add_typer(groups.device_app, name="device")

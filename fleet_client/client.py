@@ -1,5 +1,6 @@
 """``FleetClient``: every call of the fleet server's API, from Python."""
 
+from fleet_client.calls.consumers import ConsumerCalls
 from fleet_client.calls.devices import DeviceCalls
 from fleet_client.calls.drift import DriftCalls
 from fleet_client.calls.groups import GroupCalls
@@ -20,6 +21,7 @@ class FleetClient(
     DeviceCalls,
     GroupCalls,
     ReleaseCalls,
+    ConsumerCalls,
     RolloutCalls,
     LabelCalls,
     DriftCalls,

@@ -1,10 +1,10 @@
-"""Releases, production, cost and consumers."""
+"""Releases, production and cost."""
 
-from fleet_client.transport import Calls, Json
+from fleet_client.transport import Calls, Json, part
 
 
 class ReleaseCalls(Calls):
-    """Releases, production, cost and consumers."""
+    """Releases, production and cost."""
 
     def releases(self) -> list[Json]:
         """List every release that is or was approved."""
@@ -22,6 +22,10 @@ class ReleaseCalls(Calls):
         """List what predictions of each release cost."""
         return self._items("cost")
 
-    def consumers(self) -> list[Json]:
-        """List who asks which model, and how much."""
-        return self._items("consumers")
+    def lineage(self, release: str) -> Json:
+        """Show a release's ancestors, children, and what it was built from."""
+        return self._get(f"releases/{part(release)}/lineage")
+
+    def diff(self, before: str, after: str) -> Json:
+        """Tell what one release has otherwise than another."""
+        return self._get("releases/diff", before=before, after=after)

@@ -1,4 +1,4 @@
-"""``serinus releases``, ``production``, ``cost`` and ``consumers``."""
+"""``serinus releases``, ``release``, ``production`` and ``cost``."""
 
 from typing import Annotated
 
@@ -10,6 +10,9 @@ from fleet_client.views import cost as cost_views
 from fleet_client.views import releases as views
 
 app = typer.Typer()
+release_app = typer.Typer(help="Where releases come from, how they differ.", no_args_is_help=True)
+
+Release = Annotated[str, typer.Argument(help="As model@version.")]
 
 
 @app.command()
@@ -44,8 +47,17 @@ def cost(context: typer.Context) -> None:
     of(context).show(rows, cost_views.cost(rows))
 
 
-@app.command()
-def consumers(context: typer.Context) -> None:
-    """List who asks which model, and how much."""
-    rows = of(context).client.consumers()
-    of(context).show(rows, cost_views.consumers(rows))
+@release_app.command()
+def lineage(context: typer.Context, release: Release) -> None:
+    """Show what a release was built from, its ancestors and its children."""
+    row = of(context).client.lineage(release)
+    of(context).show(row, views.lineage(row))
+
+
+@release_app.command()
+def diff(context: typer.Context, before: Release, after: Release) -> None:
+    """Tell what the second release has otherwise than the first. Exit code 1 where anything is."""
+    row = of(context).client.diff(before, after)
+    of(context).show(row, views.diff(row))
+    if row["differences"]:
+        raise typer.Exit(1)

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from fleet_client.views.words import Json, count, number, table_of, when
+from fleet_client.views.words import Json, count, number, table_of
 
 
 def cost(rows: list[Json]) -> Table:
@@ -25,18 +25,6 @@ def cost(rows: list[Json]) -> Table:
             number(row["bytes_per_device_hour"]),
             _price(row),
         )
-    return table
-
-
-def consumers(rows: list[Json]) -> Table:
-    """One line for each consumer of each model."""
-    table = table_of("model", "consumer")
-    table.add_column("predictions", justify="right")
-    for column in ("first heard", "last heard"):
-        table.add_column(column)
-    for row in rows:
-        first, last = when(row["first_ms"]), when(row["last_ms"])
-        table.add_row(row["model"], row["consumer"], count(row["rows"]), first, last)
     return table
 
 

@@ -1,11 +1,16 @@
 """Releases and production."""
 
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from fleet_client.views import cost
 from fleet_client.views.words import SHORT, Json, share, table_of, when
+
+MOST_SHOWN = 48
 
 
 def releases(rows: list[Json]) -> Table:
@@ -108,3 +113,44 @@ def past(rows: list[Json]) -> Table:
             ", ".join(f"{count} on {name}" for name, count in ran.items()),
         )
     return table
+
+
+def lineage(row: Json) -> RenderableType:
+    """A release, what it was built from, and its line as a tree."""
+    release = row["release"]
+    tree = Tree(Text(release["name"], "bold"))
+    made = release["built_from"]
+    for data in made["datasets"]:
+        tree.add(f"data: {data.get('name', '')} {data.get('role', '')} {data.get('rows', '')} rows")
+    dirty = " (with changes that were not committed)" if made["code_dirty"] else ""
+    tree.add(f"code: {made['code_commit'] or 'unknown'}{dirty}, recipe {made['recipe']}")
+    tree.add(f"gates: {len(made['gates'])}, waivers: {len(made['waivers'])}")
+    place = tree
+    for parent in row["ancestors"]:
+        known = "" if parent["known"] else "  (never approved here)"
+        place = place.add(f"from {parent['name']}  {when(parent['listed_ms'])}{known}")
+    if row["children"]:
+        tree.add(f"children: {', '.join(row['children'])}")
+    return tree
+
+
+def diff(row: Json) -> RenderableType:
+    """What differs, section by section."""
+    same = {
+        "features": row["same_features"],
+        "output": row["same_output"],
+        "data": row["same_data"],
+    }
+    head = Text(f"{row['before']} -> {row['after']}: ", "bold")
+    head.append(", ".join(f"{'same' if yes else 'other'} {name}" for name, yes in same.items()))
+    table = table_of("what", "before", "after")
+    for entry in row["differences"]:
+        table.add_row(entry["place"], _short(entry["before"]), _short(entry["after"]))
+    return Group(head, table)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"

@@ -9,6 +9,7 @@ from fleet_server.api.schemas import Answer, items
 
 router = APIRouter(default_response_class=Answer)
 
+Name = Annotated[str, Query(max_length=100, examples=["watch-activity@1.1.0"])]
 Moment = Annotated[int, Query(ge=0, le=2**53)]
 
 
@@ -40,7 +41,13 @@ def cost(services: ServicesOf, _token: Viewer) -> Response:
     return items(services.costs.by_release())
 
 
-@router.get("/consumers")
-def consumers(services: ServicesOf, _token: Viewer) -> Response:
-    """List who asks which model, and how much."""
-    return items(services.costs.consumers())
+@router.get("/releases/diff")
+def diff(services: ServicesOf, _token: Viewer, before: Name, after: Name) -> Response:
+    """Tell what one release has otherwise than another, from their signed manifests."""
+    return Answer(services.lineages.diff(before, after))
+
+
+@router.get("/releases/{release}/lineage")
+def lineage(release: str, services: ServicesOf, _token: Viewer) -> Response:
+    """Show a release's ancestors, children, and what it was built from."""
+    return Answer(services.lineages.of(release))

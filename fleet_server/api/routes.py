@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from fleet_server.api import (
     audit,
+    consumers,
     devices,
     drift,
     event_stream,
@@ -21,6 +22,7 @@ from fleet_server.api import (
 router = APIRouter(prefix="/api/v1")
 for subject in (
     event_stream,
+    consumers,
     devices,
     groups,
     releases,

@@ -1,13 +1,11 @@
-"""What predictions cost, by release, and who asks for them."""
-
-from collections.abc import Sequence
+"""What predictions cost, by release."""
 
 import msgspec
 import sqlalchemy as sa
 
 from fleet_server.config import CostConfig
 from fleet_server.storage import costs, releases
-from fleet_server.storage.costs import Consumer, CostCounts, ReleaseCost
+from fleet_server.storage.costs import CostCounts, ReleaseCost
 from fleet_server.storage.database import Database
 
 HOUR_MS = 3_600_000
@@ -54,11 +52,6 @@ class Costs:
         return {
             row.digest: _view(row, names.get(row.digest, UNKNOWN), self._config) for row in found
         }
-
-    def consumers(self) -> Sequence[Consumer]:
-        """Who asked each model."""
-        with self._database.read() as connection:
-            return costs.every_consumer(connection)
 
 
 def _view(row: ReleaseCost, name: str, config: CostConfig) -> CostView:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from fleet_server.domain import cohort
 from fleet_server.domain.cohort import DeviceFacts
 from fleet_server.services import stages
+from fleet_server.services.contracts import Agreement
 from fleet_server.services.stages import Course
 from fleet_server.storage import devices
 
@@ -40,7 +41,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str]
 
 
-def of(connection: sa.Connection, course: Course) -> Forecast:
+def of(connection: sa.Connection, course: Course, agreed: Agreement) -> Forecast:
     """Look ahead."""
     fleet = stages.eligible(connection, course)
     facts = [DeviceFacts(device=d.device, slices=d.slices) for d in fleet]
@@ -52,7 +53,7 @@ def of(connection: sa.Connection, course: Course) -> Forecast:
         left_out=_left_out(connection, course, {device.device for device in fleet}),
         stages=made,
         shortest_seconds=sum(stage.min_seconds for stage in made),
-        warnings=_warnings(course, made),
+        warnings=[*_warnings(course, made), *_unasked(agreed)],
     )
 
 
@@ -103,3 +104,12 @@ def _warnings(course: Course, made: list[StageForecast]) -> list[str]:
         if stage.kind != "shadow" and course.incumbent and not stage.devices.get("control"):
             told.append(f"stage {stage.kind} has no control to compare with")
     return told
+
+
+def _unasked(agreed: Agreement) -> list[str]:
+    """Users that nobody declared: nothing waits for them."""
+    if not agreed.undeclared:
+        return []
+    names = ", ".join(agreed.undeclared)
+    does = "breaks its output" if agreed.breaks else "keeps its output"
+    return [f"used by {names}, which nobody declared; the release {does}"]

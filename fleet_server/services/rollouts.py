@@ -92,7 +92,7 @@ class Rollouts:
                 self._supersede(connection, found, by, role, now)
             row = self._new_row(connection, found, plan, by, now)
             course = self._course(connection, row, now)
-            contracts.check(connection, found, course.incumbent)
+            agreed = contracts.check(connection, found, course.incumbent)
             if not stages.eligible(connection, course):
                 raise Conflict(
                     f"no device could run {found.ref.name}: none that runs no other model and is "
@@ -102,6 +102,8 @@ class Rollouts:
             rollouts.add(connection, row)
             stages.close_older(connection, row, now)
             text = f"rollout {row.rollout} started by {by}"
+            if agreed.breaks and agreed.undeclared:
+                text += f"; it breaks its output, and nobody asked {', '.join(agreed.undeclared)}"
             journal.add_event(connection, now, "rollout", found.ref.name, text)
             _record(connection, row, "start", now, by, role, {"release": found.ref.name})
             if row.state == "running":
@@ -121,8 +123,8 @@ class Rollouts:
             found = self._catalog.by_name(connection, release)
             row = self._new_row(connection, found, plan, "", now, alone=False)
             course = self._course(connection, row, now)
-            contracts.check(connection, found, course.incumbent)
-            return forecast.of(connection, course)
+            agreed = contracts.check(connection, found, course.incumbent)
+            return forecast.of(connection, course, agreed)
 
     def pause(self, rollout: str, by: str, reason: str, *, role: str = "operator") -> RolloutView:
         """Hold a rollout where it is; raise :class:`Conflict` in a state that cannot."""

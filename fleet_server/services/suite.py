@@ -10,6 +10,7 @@ from fleet_server.services.audit_log import AuditLog
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.clock import Clock, wall_clock
 from fleet_server.services.commands import Commands
+from fleet_server.services.consumers import Consumers
 from fleet_server.services.cost import Costs
 from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
@@ -27,6 +28,7 @@ from fleet_server.services.ingest import Ingest
 from fleet_server.services.label_status import LabelStatuses
 from fleet_server.services.labels import Labels
 from fleet_server.services.leading import Leading
+from fleet_server.services.lineage import Lineages
 from fleet_server.services.listening import Listening
 from fleet_server.services.overview import Overview
 from fleet_server.services.retention import Retention
@@ -73,6 +75,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     retention: Retention
     webhooks: Webhooks
     idempotency: IdempotentRequests
+    consumers: Consumers
+    lineages: Lineages
 
     @classmethod
     def open(cls, config: ServerConfig, clock: Clock = wall_clock) -> Self:
@@ -134,4 +138,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             retention=Retention(database, clock, config.retention),
             webhooks=Webhooks(database, clock),
             idempotency=IdempotentRequests(database, clock),
+            consumers=Consumers(database, clock),
+            lineages=Lineages(database, catalog),
         )

@@ -7,9 +7,11 @@ import pytest
 
 from fleet_server.services import contracts
 from fleet_server.services.catalog import Release
-from fleet_server.services.errors import Conflict
+from fleet_server.services.errors import Conflict, InvalidRequest, NotFound
+from fleet_server.storage import audit, costs
 from tests.simulators.spoken_fleet import SpokenFleet
 
+BACKENDS = ("sqlite", "postgresql")
 CLASSES = ["still", "shake", "tilt"]
 
 
@@ -53,3 +55,94 @@ def test_what_breaks_an_output_needs_the_next_major_version(
             return
         with pytest.raises(Conflict, match="next MAJOR version"):
             contracts.check(connection, minor, incumbent)
+
+
+def consumers(fleet: SpokenFleet) -> Any:
+    return fleet.services.consumers
+
+
+WHO = {"by": "ann", "role": "operator"}
+
+
+def test_a_break_waits_for_every_declared_consumer(fleet: SpokenFleet, incumbent: Release) -> None:
+    model = incumbent.ref.model
+    major = changed(incumbent, "2.0.0", CLASSES[:2])
+    minor = changed(incumbent, "1.1.0", CLASSES)
+    for name in ("pager", "diary"):
+        consumers(fleet).declare(model, name, "somebody", "", **WHO)
+
+    def agreement(candidate: Release = major) -> contracts.Agreement:
+        with fleet.services.database.read() as connection:
+            return contracts.check(connection, candidate, incumbent)
+
+    assert agreement(minor).missing == [], "what breaks nothing waits for nobody"
+    with pytest.raises(Conflict, match="diary, pager has not acknowledged"):
+        agreement()
+    consumers(fleet).acknowledge(model, "pager", 2, "reads two classes", **WHO)
+    consumers(fleet).acknowledge(model, "diary", 3, "", **WHO)
+    with pytest.raises(Conflict, match="and diary has not"):
+        agreement()
+    consumers(fleet).withdraw(model, "diary", **WHO)
+    assert agreement().breaks
+    with fleet.services.database.read() as connection:
+        actions = [entry.action for entry in audit.every(connection)]
+    assert actions == [f"consumer.{what}" for what in (*["declare"] * 2, *["acknowledge"] * 2)] + [
+        "consumer.withdraw"
+    ]
+
+
+def test_who_asks_without_being_declared_is_told_of_and_waited_for_by_nobody(
+    fleet: SpokenFleet, incumbent: Release
+) -> None:
+    model = incumbent.ref.model
+    with fleet.services.database.write() as connection:
+        costs.add_consumer(connection, model, "script.py", 12, fleet.clock())
+    consumers(fleet).declare(model, "pager", "somebody", "", **WHO)
+    consumers(fleet).acknowledge(model, "pager", 2, "", **WHO)
+    with fleet.services.database.read() as connection:
+        found = contracts.check(connection, changed(incumbent, "2.0.0", CLASSES[:2]), incumbent)
+    assert found.undeclared == ["script.py"]
+    shown = [(v.consumer, v.declared, v.rows, v.acknowledged) for v in consumers(fleet).every()]
+    assert shown == [("script.py", False, 12, []), ("pager", True, 0, [2])]
+
+
+def test_nobody_is_declared_by_mistake(fleet: SpokenFleet, incumbent: Release) -> None:
+    model = incumbent.ref.model
+    with pytest.raises(NotFound):
+        consumers(fleet).declare("other", "pager", "somebody", "", **WHO)
+    for name, owner in (("", "x"), ("a\nb", "x"), ("pager", ""), ("x" * 300, "x")):
+        with pytest.raises(InvalidRequest):
+            consumers(fleet).declare(model, name, owner, "", **WHO)
+    with pytest.raises(NotFound):
+        consumers(fleet).acknowledge(model, "pager", 2, "", **WHO)
+    with pytest.raises(NotFound):
+        consumers(fleet).withdraw(model, "pager", **WHO)
+
+
+def test_a_plan_says_who_uses_a_release(fleet: SpokenFleet, repository: Any) -> None:
+    old = fleet.approve(repository.publish("1.0.0"))
+    fleet.produce(old, ["d1", "d2", "d3"])
+    new = fleet.approve(repository.publish("1.1.0", seed=1))
+    with fleet.services.database.write() as connection:
+        costs.add_consumer(connection, old.model, "script.py", 12, fleet.clock())
+    forecast = fleet.services.rollouts.check(new.name, None)
+    assert "used by script.py, which nobody declared; the release keeps its output" in (
+        forecast.warnings
+    )
+
+
+def test_releases_tell_their_line_and_how_they_differ(fleet: SpokenFleet, repository: Any) -> None:
+    old = fleet.approve(repository.publish("1.0.0"))
+    new = fleet.approve(repository.publish("1.1.0", seed=1))
+    line = fleet.services.lineages.of(new.name)
+    assert line.release.name == new.name
+    assert line.release.built_from is not None
+    found = fleet.services.lineages.diff(old.name, new.name)
+    assert found.same_output
+    assert found.same_features
+    parts = {difference.part for difference in found.differences}
+    assert "files" in parts
+    assert not parts & {"model", "version"}
+    assert fleet.services.lineages.diff(new.name, new.name).differences == []
+    with pytest.raises(NotFound):
+        fleet.services.lineages.diff(old.name, "tiny-motion@9.9.9")

@@ -286,7 +286,7 @@ def test_consumers_become_visible_and_cannot_fill_the_database(
 ) -> None:
     for sequence, name in enumerate(("till", "till", "robot")):
         fleet.window(window(ref, fleet, sequence=sequence, cost=Cost(consumers={name: 5})))
-    found = [(c.model, c.consumer, c.rows) for c in fleet.services.costs.consumers()]
+    found = [(c.model, c.consumer, c.rows) for c in fleet.services.consumers.every()]
     assert found == [("tiny-motion", "till", 10), ("tiny-motion", "robot", 5)]
     with fleet.services.database.write() as connection:
         for number in range(FLOOD):

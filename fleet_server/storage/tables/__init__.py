@@ -3,6 +3,8 @@
 from fleet_server.storage.tables.access import sessions as sessions
 from fleet_server.storage.tables.access import tokens as tokens
 from fleet_server.storage.tables.audit import audit as audit
+from fleet_server.storage.tables.consumers import acknowledgements as acknowledgements
+from fleet_server.storage.tables.consumers import declared_consumers as declared_consumers
 from fleet_server.storage.tables.devices import commands as commands
 from fleet_server.storage.tables.devices import confirmations as confirmations
 from fleet_server.storage.tables.devices import desired as desired

@@ -14,6 +14,16 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     """Bring the schema up to this revision."""
     op.create_table(
+        "acknowledgements",
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("consumer", sa.String(length=256), nullable=False),
+        sa.Column("major", sa.Integer(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("by", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("model", "consumer", "major"),
+    )
+    op.create_table(
         "appeals",
         sa.Column("appeal", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("prediction", sa.String(length=64), nullable=False),
@@ -88,6 +98,16 @@ def upgrade() -> None:
         sa.Column("counts", sa.LargeBinary(), nullable=False),
         sa.Column("causes", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("start_ms", "digest", "arm", "slice"),
+    )
+    op.create_table(
+        "declared_consumers",
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("consumer", sa.String(length=256), nullable=False),
+        sa.Column("owner", sa.String(length=256), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("declared_ms", sa.BigInteger(), nullable=False),
+        sa.Column("declared_by", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("model", "consumer"),
     )
     op.create_table(
         "deliveries",
