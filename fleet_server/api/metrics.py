@@ -66,6 +66,7 @@ class _Ours(Collector):
 
 
 _GAUGES = {
+    "webhook_waiting_messages": "Messages to other systems that were not taken yet.",
     "broker_connected": "Whether the MQTT broker is connected.",
     "ingest_waiting_messages": "Messages received and not yet stored.",
 }

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from edge_core.errors import InvalidConfiguration, Unavailable
 from fleet_client.cli import app
 from fleet_client.client import FleetClient, Refused
-from fleet_client.views import cost, devices, history, releases
+from fleet_client.views import consumers, cost, devices, history, releases
 from tests.simulators.processes import command, free_port
 
 
@@ -36,7 +36,9 @@ class Strange(BaseHTTPRequestHandler):
     """A web server that is not ours."""
 
     def do_GET(self) -> None:
-        body = {"/api/v1/devices": b"[1]", "/api/v1/releases": b"<html>"}.get(self.path, b"")
+        body = {"/api/v1/devices": b"[1]", "/api/v1/releases": b"<html>"}.get(
+            self.path.partition("?")[0], b""
+        )
         self.send_response(200 if body else 500)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -190,9 +192,25 @@ def test_history_shows_each_course_and_every_hour() -> None:
     assert printed(history.history([])).count("\n") == 1
 
 
+CONSUMER: dict[str, object] = {
+    "model": "tiny",
+    "consumer": "pager",
+    "rows": 7,
+    "first_ms": 0,
+    "last_ms": 0,
+    "declared": False,
+    "owner": "",
+    "note": "",
+    "acknowledged": [],
+}
+
+
 def test_consumers_are_listed_by_model() -> None:
-    row = {"model": "tiny", "consumer": "uid 1000", "rows": 7, "first_ms": 0, "last_ms": 86_400_000}
-    assert "uid 1000            7  1970-01-01" in printed(cost.consumers([row]))
+    row = CONSUMER | {"consumer": "uid 1000", "last_ms": 86_400_000}
+    assert "uid 1000            7  1970-01-01" in printed(consumers.consumers([row]))
+    assert "not declared" in printed(consumers.consumers([row]))
+    known = row | {"declared": True, "owner": "the ward", "acknowledged": [1, 2]}
+    assert "the ward  1.x, 2.x" in printed(consumers.consumers([known]))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +243,7 @@ def test_a_command_says_what_became_of_it(changes: dict[str, object], told: str)
 
 
 def test_what_a_device_says_steers_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {"model": "tiny", "consumer": "a\x1b[2Jb\x9bc\nd", "rows": 7, "first_ms": 0, "last_ms": 0}
+    row = CONSUMER | {"consumer": "a\x1b[2Jb\x9bc\nd"}
     monkeypatch.setattr(FleetClient, "consumers", lambda _: [row])
     done = CliRunner().invoke(app, ["--token", "t", "consumers"])
     assert done.exit_code == 0, done.output
