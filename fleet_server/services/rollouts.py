@@ -149,7 +149,8 @@ class Rollouts:
 
         Raises:
             NotFound: there is no such rollout.
-            Conflict: it does not wait for approval, the person has started it, or has approved.
+            Conflict: it does not wait for approval, the person has started it or has approved, or
+                a consumer was declared meanwhile and has not acknowledged what it breaks.
         """
         with self._database.write() as connection:
             now = self._clock()
@@ -159,6 +160,8 @@ class Rollouts:
                 raise Conflict(f"rollout {rollout} is {state}: nothing waits for approval")
             if by == row.created_by:
                 raise Conflict(f"{by} started rollout {rollout}: somebody else has to approve it")
+            course = self._course(connection, row, now)
+            contracts.check(connection, course.candidate, course.incumbent)
             begun = rollouts.has_begun(connection, rollout, row.stage)
             following = row.stage + 1 if begun else row.stage
             if not rollouts.approve(connection, rollout, following, by, now, note):
@@ -212,7 +215,21 @@ class Rollouts:
                     continue  # somebody ended it in between
                 now = self._clock()
                 course = self._course(connection, row, now)
-                stages.advance(connection, course, now, self._listening.since_ms())
+                if not self._held(connection, course, now):
+                    stages.advance(connection, course, now, self._listening.since_ms())
+
+    def _held(self, connection: sa.Connection, course: Course, now_ms: int) -> bool:
+        """Pause a rollout that breaks its output for a consumer that was declared meanwhile."""
+        row = course.row
+        missing = contracts.agreement(connection, course.candidate, course.incumbent).missing
+        if row.state != "running" or not missing:
+            return False
+        following = table.apply(table.known(row.state), Event.PAUSE)
+        assert following is not None, "what runs can be paused"
+        text = f"paused: {', '.join(missing)} has not acknowledged that it breaks its output"
+        transition = table.Transition(Event.PAUSE, following, row.stage, text)
+        stages.move(connection, course, transition, None, now_ms)
+        return True
 
     def _ask_stragglers(self) -> None:
         with self._database.read() as connection:
@@ -283,6 +300,8 @@ class Rollouts:
             text = f"{what}: {reason}" if reason else what
             transition = table.Transition(event, following, row.stage, text)
             course = self._course(connection, row, now)
+            if event is Event.RESUME:
+                contracts.check(connection, course.candidate, course.incumbent)
             stages.move(connection, course, transition, None, now)
             _record(connection, row, event.value, now, by, role, {"reason": reason})
             view = rollout_view(connection, _require(connection, rollout))

@@ -9,6 +9,7 @@ from fleet_server.services import contracts
 from fleet_server.services.catalog import Release
 from fleet_server.services.errors import Conflict, InvalidRequest, NotFound
 from fleet_server.storage import audit, costs
+from tests.simulators import tiny_bundle
 from tests.simulators.spoken_fleet import SpokenFleet
 
 BACKENDS = ("sqlite", "postgresql")
@@ -146,3 +147,40 @@ def test_releases_tell_their_line_and_how_they_differ(fleet: SpokenFleet, reposi
     assert fleet.services.lineages.diff(new.name, new.name).differences == []
     with pytest.raises(NotFound):
         fleet.services.lineages.diff(old.name, "tiny-motion@9.9.9")
+
+
+def test_a_consumer_that_is_declared_meanwhile_holds_the_rollout(
+    fleet: SpokenFleet, repository: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"d{number:02}" for number in range(20)]
+    old = fleet.approve(repository.publish("1.0.0"))
+    fleet.produce(old, names)
+    real = tiny_bundle._manifest
+
+    def turned(model: str, version: str, seed: int, files: Any, classes: Any, *rest: Any) -> Any:
+        return real(model, version, seed, files, list(reversed(classes)), *rest)
+
+    monkeypatch.setattr(tiny_bundle, "_manifest", turned)
+    new = fleet.approve(repository.publish("2.0.0", seed=1))
+    for approvals, state in ((1, "needs_approval"), (0, "running")):
+        stage = {"kind": "canary", "share": 0.25, "min_seconds": 0, "approvals": approvals}
+        rollout = fleet.services.rollouts.start(
+            new.name, {"stages": [stage], "strata": []}, "ann"
+        ).rollout
+        assert fleet.services.rollouts.one(rollout).state == state
+        consumers(fleet).declare(old.model, "pager", "somebody", "", **WHO)
+        if approvals:
+            with pytest.raises(Conflict, match="pager has not"):
+                fleet.services.rollouts.approve(rollout, "bob", "")
+        else:
+            fleet.decide()
+            assert fleet.services.rollouts.one(rollout).state == "paused"
+            with pytest.raises(Conflict, match="pager has not"):
+                fleet.services.rollouts.resume(rollout, "ann", "")
+            consumers(fleet).acknowledge(old.model, "pager", 2, "", **WHO)
+            fleet.services.rollouts.resume(rollout, "ann", "")
+            fleet.decide()
+            assert fleet.services.rollouts.one(rollout).state == "running"
+        if approvals:
+            fleet.services.rollouts.abort(rollout, "ann", "")
+            consumers(fleet).withdraw(old.model, "pager", **WHO)
