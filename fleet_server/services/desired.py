@@ -1,6 +1,6 @@
 """What each device should run: written in a use case's transaction, sent after its commit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -40,9 +40,13 @@ def want(
     wanted: dict[str, Wanted],
     known: Sequence[devices.Device],
     now_ms: int,
-) -> int:
-    """Write the desired states that differ from what is stored; how many did."""
-    stored = devices.desired_of(connection)
+    stored: Mapping[str, Desired] | None = None,
+) -> list[Desired]:
+    """Write the desired states that differ from what is ``stored``; those that did.
+
+    What is stored is read where it is not given.
+    """
+    stored = devices.desired_of(connection) if stored is None else stored
     answered = {device.device: device.desired_revision for device in known}
     changed = []
     for device, wish in wanted.items():
@@ -64,7 +68,7 @@ def want(
         )
         changed.append(row)
     devices.set_desired(connection, changed)
-    return len(changed)
+    return changed
 
 
 def retry(
@@ -73,12 +77,15 @@ def retry(
     most: int,
     wait_seconds: float,
     now_ms: int,
-) -> None:
+) -> list[Desired]:
     """Ask devices again that failed without refusing, ever more rarely, until ``most`` times.
+
+    Returns the orders that were written.
 
     One that never answers is not asked again: the broker keeps its order. One that refuses says
     the same next time.
     """
+    asked = []
     for device, row in _failed(connection, known):
         name = device.device
         if row.attempts >= most:
@@ -93,28 +100,33 @@ def retry(
             confirmed_sent=False,
             attempts=row.attempts + 1,
         )
-        devices.set_desired(connection, [again])
+        asked.append(again)
         text = f"asked again, {again.attempts} of {most} times: {device.reason}"
         journal.add_event(connection, now_ms, "device", name, text)
+    devices.set_desired(connection, asked)
+    return asked
 
 
 def ask_again(
     connection: sa.Connection, known: Sequence[devices.Device], since_ms: int, now_ms: int
-) -> None:
+) -> list[Desired]:
     """Repeat, as new, the orders that devices gave up on because the server was away.
 
     Only orders from before ``since_ms``, so that each is repeated once for each time that it was
-    away; and none of a release that its device refuses.
+    away; and none of a release that its device refuses. Returns those that were written.
     """
+    asked = []
     for device, row in _failed(connection, known):
         if row.issued_ms >= since_ms:
             continue
         again = msgspec.structs.replace(
             row, revision=row.revision + 1, issued_ms=now_ms, sent_ms=None, confirmed_sent=False
         )
-        devices.set_desired(connection, [again])
+        asked.append(again)
         text = f"asked again, for the server was away: {device.reason}"
         journal.add_event(connection, now_ms, "device", device.device, text)
+    devices.set_desired(connection, asked)
+    return asked
 
 
 def _failed(

@@ -13,7 +13,8 @@ from fleet_server.domain.evidence import METHOD, Baseline, Evidence, Member
 from fleet_server.domain.packed_cells import PackedCells
 from fleet_server.domain.plan import Plan, StageKind
 from fleet_server.domain.rollout import known
-from fleet_server.storage import devices, journal, rollouts, windows
+from fleet_server.services.whole_fleet import WholeFleet
+from fleet_server.storage import devices, journal, windows
 from fleet_server.storage.devices import Desired, Device, StoredRefusal
 from fleet_server.storage.rollouts import StoredRollout
 from fleet_server.storage.windows import CELL_COLUMNS
@@ -68,6 +69,7 @@ def members_of(
     row: StoredRollout,
     plan: Plan,
     fleet: Sequence[Device],
+    whole: WholeFleet,
     now_ms: int,
     heard_since_ms: int,
 ) -> list[Member]:
@@ -75,8 +77,8 @@ def members_of(
 
     None is silent for a time in which the server could not have heard it.
     """
-    roles = rollouts.roles(connection, row.rollout, row.stage)
-    wanted = devices.desired_of(connection)
+    roles = whole.roles(connection, row.rollout, row.stage)
+    wanted = whole.desired(connection)
     refusals = devices.refusals_of(connection, row.digest)
     latest_ms = now_ms - round(plan.device_timeout_seconds * 1000)
     return [

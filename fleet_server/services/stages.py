@@ -24,7 +24,8 @@ from fleet_server.services import desired, evidence, groups, standing, verdicts
 from fleet_server.services.catalog import Release
 from fleet_server.services.desired import Wanted
 from fleet_server.services.verdicts import Inputs
-from fleet_server.storage import devices, journal, releases, rollouts
+from fleet_server.services.whole_fleet import WholeFleet
+from fleet_server.storage import journal, releases, rollouts
 from fleet_server.storage.devices import Device
 from fleet_server.storage.releases import InProduction
 from fleet_server.storage.rollouts import StoredRollout, StoredStage
@@ -43,6 +44,8 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     candidate: Release
     incumbent: Release | None
     now_ms: int
+    whole: WholeFleet
+    """As the transaction sees it that the course is gone in."""
 
     @classmethod
     def of(
@@ -58,6 +61,7 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
             candidate=candidate,
             incumbent=incumbent,
             now_ms=now_ms,
+            whole=WholeFleet(),
         )
 
     @property
@@ -89,7 +93,7 @@ def eligible(connection: sa.Connection, course: Course) -> list[Device]:
     each other's orders for ever.
     """
     ours = {ref.digest for ref in _of_model(connection, course.row.model)}
-    wanted = devices.desired_of(connection)
+    wanted = course.whole.desired(connection)
     others = {row.rollout for row in rollouts.unfinished(connection)} - {course.row.rollout}
 
     group, taken = _group(connection, course)
@@ -103,7 +107,7 @@ def eligible(connection: sa.Connection, course: Course) -> list[Device]:
         present = wish.active if wish is not None else device.active
         return device.target in course.candidate.targets and (present is None or present in ours)
 
-    return [device for device in devices.every(connection) if fits(device)]
+    return [device for device in course.whole.devices(connection) if fits(device)]
 
 
 def _group(connection: sa.Connection, course: Course) -> tuple[set[str] | None, set[str]]:
@@ -149,7 +153,8 @@ def order(connection: sa.Connection, course: Course, fleet: list[Device], now_ms
     wanted = _wishes(connection, course, fleet)
     held = _held_back(connection, course, fleet, wanted, now_ms)
     free = {name: wish for name, wish in wanted.items() if name not in held}
-    desired.want(connection, free, fleet, now_ms)
+    stored = course.whole.desired(connection)
+    course.whole.ordered(desired.want(connection, free, fleet, now_ms, stored))
 
 
 def waiting(connection: sa.Connection, course: Course, now_ms: int) -> dict[str, str]:
@@ -160,7 +165,7 @@ def waiting(connection: sa.Connection, course: Course, now_ms: int) -> dict[str,
 
 
 def _wishes(connection: sa.Connection, course: Course, fleet: list[Device]) -> dict[str, Wanted]:
-    roles = rollouts.roles(connection, course.row.rollout, course.row.stage)
+    roles = course.whole.roles(connection, course.row.rollout, course.row.stage)
     digest, of_kind = course.row.digest, dict[tuple[str, bool], Wanted]()
     wanted = {}
     for device in fleet:
@@ -199,7 +204,7 @@ def _held_back(
     plan, digest = course.plan, course.row.digest
     if plan.disruption is None and not plan.maintenance:
         return {}
-    stored = devices.desired_of(connection)
+    stored = course.whole.desired(connection)
     coming: list[Waiting] = []
     places: Counter[str] = Counter()
     for device in fleet:
@@ -227,9 +232,10 @@ def advance(connection: sa.Connection, course: Course, now_ms: int, heard_since_
     if begun:
         _assign(connection, course, fleet, now_ms)
         order(connection, course, fleet, now_ms)
-    desired.ask_again(connection, fleet, heard_since_ms, now_ms)
-    desired.retry(connection, fleet, course.plan.attempts, course.plan.retry_seconds, now_ms)
-    members = evidence.members_of(connection, row, course.plan, fleet, now_ms, heard_since_ms)
+    whole, plan = course.whole, course.plan
+    whole.ordered(desired.ask_again(connection, fleet, heard_since_ms, now_ms))
+    whole.ordered(desired.retry(connection, fleet, plan.attempts, plan.retry_seconds, now_ms))
+    members = evidence.members_of(connection, row, plan, fleet, whole, now_ms, heard_since_ms)
     inputs, verdict, number = None, None, None
     if begun and course.state in JUDGED:
         inputs = _inputs(connection, course, members, fleet, now_ms)
@@ -328,7 +334,7 @@ _STAGE_OUTCOME = {
 def _assign(connection: sa.Connection, course: Course, fleet: list[Device], now_ms: int) -> None:
     """Give every device without a role in the present stage one; nobody's role changes."""
     row = course.row
-    have = rollouts.roles(connection, row.rollout, row.stage)
+    have = course.whole.roles(connection, row.rollout, row.stage)
     if all(device.device in have for device in fleet):
         return
     facts = [DeviceFacts(device=device.device, slices=device.slices) for device in fleet]
@@ -341,6 +347,7 @@ def _assign(connection: sa.Connection, course: Course, fleet: list[Device], now_
     )
     new = {device: role for device, role in drawn.items() if device not in have}
     rollouts.assign(connection, row.rollout, row.stage, new, now_ms)
+    course.whole.assigned(row.rollout, row.stage, new)
 
 
 def _inputs(
