@@ -22,6 +22,7 @@ from fleet_server.services.listening import Listening
 from fleet_server.services.rollout_devices import RolloutDevice
 from fleet_server.services.rollout_views import RolloutView, rollout_view
 from fleet_server.services.stages import Course
+from fleet_server.services.uncollected import uncollected
 from fleet_server.storage import audit, devices, journal, releases, rollouts
 from fleet_server.storage.database import Database
 from fleet_server.storage.rollouts import StoredRollout
@@ -209,7 +210,7 @@ class Rollouts:
             running = [row.rollout for row in rollouts.unfinished(connection)]
         self._ask_stragglers()
         for rollout in running:
-            with self._database.write() as connection:
+            with uncollected(), self._database.write() as connection:
                 row = rollouts.one(connection, rollout)
                 if row is None or row.finished_ms is not None:
                     continue  # somebody ended it in between
