@@ -34,7 +34,7 @@ persistence true
 persistence_location {folder}/
 autosave_interval 60
 max_packet_size {max_packet}
-max_inflight_messages 200
+max_inflight_messages 2000
 max_queued_messages 200000
 max_keepalive 600
 log_dest file {folder}/mosquitto.log

@@ -27,7 +27,8 @@ from fleet_server.services.listening import Listening
 
 KEEPALIVE = 30
 CONNECT_SECONDS = 10.0
-BATCH = 500
+BATCH = 1000
+"""Messages in one transaction, at most; the broker beside the server sends twice as many ahead."""
 IDLE_SECONDS = 0.2
 RETRY_SECONDS = 1.0
 QOS = 1

@@ -45,7 +45,4 @@ def write(value: int, k: int) -> str:
 
 def read(bits: BitReader, k: int) -> int:
     """One number that :func:`write` wrote; raise ``InvalidMessage`` where the bits end."""
-    quotient = bits.unary(MOST_ONES)
-    if quotient == MOST_ONES:
-        return bits.take(WIDEST)
-    return quotient << k | bits.take(k)
+    return bits.after_ones(k, MOST_ONES, WIDEST)
