@@ -21,6 +21,7 @@ from fleet_client.commands import (
     releases,
     retraining,
     rollouts,
+    tokens,
     webhooks,
 )
 from fleet_client.commands.context import UNUSABLE, Context
@@ -48,6 +49,7 @@ app.add_typer(incidents.app, name="incident")
 app.add_typer(journal.audit_app, name="audit")
 app.add_typer(drift.app, name="drift")
 app.add_typer(retraining.app, name="retrain")
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(labels.appeal_app, name="appeal")
 app.add_typer(webhooks.app, name="webhook")
 

@@ -11,6 +11,7 @@ from fleet_client.calls.labels import LabelCalls
 from fleet_client.calls.releases import ReleaseCalls
 from fleet_client.calls.retraining import RetrainingCalls
 from fleet_client.calls.rollouts import RolloutCalls
+from fleet_client.calls.tokens import TokenCalls
 from fleet_client.calls.webhooks import WebhookCalls
 from fleet_client.transport import DEFAULT_URL as DEFAULT_URL
 from fleet_client.transport import Json as Json
@@ -30,6 +31,7 @@ class FleetClient(
     IncidentCalls,
     JournalCalls,
     WebhookCalls,
+    TokenCalls,
 ):
     """Speaks to one server with one token; answers are the API's JSON.
 

@@ -86,6 +86,13 @@ class Calls:
         """Ask once, whatever the way there loses: the server knows the key."""
         return self._call("POST", path, json=body, headers={"Idempotency-Key": str(uuid.uuid4())})
 
+    def _post_once(self, path: str, body: Json) -> Json:
+        """Ask without a key, and never again: the answer is kept nowhere."""
+        answer = self._asked("POST", path, json=body)
+        if answer is None:
+            raise Unavailable(f"{self.url} ended the connection: look what is there, then ask")
+        return _content(_checked(answer), self.url)
+
     def _put(self, path: str, body: Json) -> Json:
         return self._call("PUT", path, json=body)
 
@@ -96,14 +103,7 @@ class Calls:
         return self._answer("GET", path).content
 
     def _call(self, method: str, path: str, **options: Any) -> Json:
-        answer = self._answer(method, path, **options)
-        try:
-            content: Json = answer.json()
-        except ValueError as error:
-            raise Unavailable(f"{self.url} does not answer as a Serinus server does") from error
-        if not isinstance(content, dict):
-            raise Unavailable(f"{self.url} does not answer as a Serinus server does")
-        return content
+        return _content(self._answer(method, path, **options), self.url)
 
     def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Ask, and again where the answer was lost or the server cannot just now."""
@@ -151,6 +151,16 @@ class Calls:
                         yield number, json.loads(value)
         except httpx.HTTPError as error:
             raise Unavailable(f"{self.url} tells no more events: {error}") from error
+
+
+def _content(answer: httpx.Response, url: str) -> Json:
+    try:
+        content: Json = answer.json()
+    except ValueError as error:
+        raise Unavailable(f"{url} does not answer as a Serinus server does") from error
+    if not isinstance(content, dict):
+        raise Unavailable(f"{url} does not answer as a Serinus server does")
+    return content
 
 
 def _checked(answer: httpx.Response) -> httpx.Response:

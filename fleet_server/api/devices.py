@@ -70,6 +70,7 @@ def _ordered(
         reason=body.reason,
         for_seconds=body.for_seconds,
         by=token.name,
+        role=token.role,
     )
 
 

@@ -16,6 +16,7 @@ from fleet_server.api import (
     releases,
     retraining,
     rollouts,
+    tokens,
     webhooks,
 )
 
@@ -35,5 +36,6 @@ for subject in (
     history,
     audit,
     webhooks,
+    tokens,
 ):
     router.include_router(subject.router)

@@ -14,7 +14,7 @@ from edge_core.messages.telemetry import CommandOutcome
 from edge_core.release import MODEL_PATTERN
 from fleet_server.services.clock import Clock
 from fleet_server.services.errors import Conflict, InvalidRequest, NotFound
-from fleet_server.storage import commands, devices, journal, releases
+from fleet_server.storage import audit, commands, devices, journal, releases
 from fleet_server.storage.commands import StoredCommand
 from fleet_server.storage.database import Database
 
@@ -112,6 +112,7 @@ class Commands:
         reason: str,
         for_seconds: float | None,
         by: str,
+        role: str = "operator",
     ) -> list[StoredCommand]:
         """Order several devices to fall back, or to ask their model again: all of them, or none.
 
@@ -122,6 +123,7 @@ class Commands:
             reason: kept in the log, and shown where the baseline answers.
             for_seconds: when it ends by itself; none: when it is ordered.
             by: who ordered it.
+            role: theirs, for the log of decisions.
 
         Raises:
             InvalidRequest: nothing that a device could do.
@@ -137,6 +139,12 @@ class Commands:
                 connection, models, kind, reason=reason, until_ms=until, by=by, now_ms=now,
                 draw=self._draw,
             )  # fmt: skip
+            for row in rows:
+                detail = {"model": row.model, "reason": reason, "command": row.command}
+                audit.record(
+                    connection, at_ms=now, actor=by, role=role, action=f"device.{row.kind}",
+                    subject=row.device, detail=detail,
+                )  # fmt: skip
         self._wake.set()
         return rows
 

@@ -4,17 +4,37 @@ import hashlib
 import secrets
 from pathlib import Path
 
+import msgspec
+import sqlalchemy as sa
+
 from edge_core import durable
 from fleet_server.domain.permissions import ROLES, Permission, may, roles_with
 from fleet_server.services.clock import Clock
-from fleet_server.services.errors import InvalidRequest, NotAllowed, NotAuthenticated
-from fleet_server.storage import tokens
+from fleet_server.services.errors import InvalidRequest, NotAllowed, NotAuthenticated, NotFound
+from fleet_server.storage import audit, tokens
 from fleet_server.storage.database import Database
 from fleet_server.storage.tokens import StoredToken
 
 SESSION_MS = 12 * 3600 * 1000
 MAX_SECRET = 256
 WHERE = "the server wrote one to operator.token in its data folder"
+
+
+SHOWN = 12
+"""Digits of a token's hash that name it: they do not let anybody in."""
+Person = tuple[str, str]
+"""Name and role."""
+SERVER: Person = ("server", "server")
+
+
+class TokenView(msgspec.Struct, frozen=True, kw_only=True):
+    """A token as the API shows it."""
+
+    token: str
+    name: str
+    role: str
+    created_ms: int
+    expires_ms: int | None
 
 
 class Tokens:
@@ -33,15 +53,59 @@ class Tokens:
         secret = self.create("operator", "operator")
         durable.write_bytes(file, f"{secret}\n".encode(), mode=0o600)
 
-    def create(self, name: str, role: str) -> str:
-        """Make a token and return its secret, which is stored nowhere."""
+    def create(
+        self, name: str, role: str, *, expires_ms: int | None = None, by: Person | None = None
+    ) -> str:
+        """Make a token and return its secret, which is stored nowhere.
+
+        Args:
+            name: whom it is for, as the log of decisions shows it.
+            role: one of :data:`ROLES`.
+            expires_ms: when it ends by itself; none: never.
+            by: who makes it; none: somebody at the server's own machine.
+
+        Raises:
+            InvalidRequest: no such role, or the time is over already.
+        """
         if role not in ROLES:
             raise InvalidRequest(f"role {role[:64]!r} is not one of {', '.join(ROLES)}")
         secret = f"serinus_{secrets.token_urlsafe(32)}"
-        token = StoredToken(hash=_digest(secret), name=name, role=role, created_ms=self._clock())
+        now = self._clock()
+        if expires_ms is not None and expires_ms <= now:
+            raise InvalidRequest("a token cannot expire before it is made")
+        token = StoredToken(
+            hash=_digest(secret), name=name, role=role, created_ms=now, expires_ms=expires_ms
+        )
         with self._database.write() as connection:
             tokens.add(connection, token)
+            self._note(connection, by or SERVER, "token_created", token)
         return secret
+
+    def every(self) -> list[TokenView]:
+        """All tokens, oldest first, without what they are known by."""
+        with self._database.read() as connection:
+            return [_view(token) for token in tokens.every(connection)]
+
+    def revoke(self, token: str, by: Person) -> None:
+        """End a token and its sessions at once; raise :class:`NotFound`."""
+        with self._database.write() as connection:
+            found = [row for row in tokens.every(connection) if _view(row).token == token]
+            if not found:
+                raise NotFound(f"no token {token[:64]!r}: see serinus tokens list")
+            tokens.drop(connection, found[0].hash)
+            self._note(connection, by, "token_revoked", found[0])
+
+    def _note(self, connection: sa.Connection, by: Person, action: str, of: StoredToken) -> None:
+        name, role = by
+        audit.record(
+            connection,
+            at_ms=self._clock(),
+            actor=name,
+            role=role,
+            action=action,
+            subject=of.name,
+            detail={"token": _view(of).token, "role": of.role},
+        )
 
     def authenticate(self, secret: str | None) -> StoredToken:
         """Return the token of a secret; raise :class:`NotAuthenticated` where there is none."""
@@ -53,6 +117,8 @@ class Tokens:
             token = tokens.find(connection, _digest(secret))
         if token is None:
             raise NotAuthenticated(f"this token is not known: {WHERE}")
+        if token.expires_ms is not None and token.expires_ms <= self._clock():
+            raise NotAuthenticated(f"the token {token.name!r} has expired: ask for another")
         return token
 
     def log_in(self, secret: str) -> str:
@@ -63,6 +129,7 @@ class Tokens:
         with self._database.write() as connection:
             tokens.end_sessions(connection, None, now)
             tokens.add_session(connection, _digest(session), token.hash, now + SESSION_MS)
+            self._note(connection, (token.name, token.role), "logged_in", token)
         return session
 
     def session(self, secret: str | None) -> StoredToken:
@@ -85,6 +152,16 @@ def demand(token: StoredToken, permission: Permission) -> None:
     if not may(token.role, permission):
         roles = " or ".join(roles_with(permission))
         raise NotAllowed(f"the token {token.name!r} is of role {token.role}; this needs {roles}")
+
+
+def _view(token: StoredToken) -> TokenView:
+    return TokenView(
+        token=token.hash[:SHOWN],
+        name=token.name,
+        role=token.role,
+        created_ms=token.created_ms,
+        expires_ms=token.expires_ms,
+    )
 
 
 def _digest(secret: str) -> str:

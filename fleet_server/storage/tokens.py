@@ -14,6 +14,8 @@ class StoredToken(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     role: str
     created_ms: int
+    expires_ms: int | None = None
+    """When it ends by itself; none: never."""
 
 
 def add(connection: sa.Connection, token: StoredToken) -> None:
@@ -27,6 +29,18 @@ def find(connection: sa.Connection, digest: str) -> StoredToken | None:
     return None if row is None else record(row, StoredToken)
 
 
+def every(connection: sa.Connection) -> list[StoredToken]:
+    """All tokens, oldest first."""
+    query = sa.select(tokens).order_by(tokens.c.created_ms, tokens.c.hash)
+    return [record(row, StoredToken) for row in connection.execute(query).mappings()]
+
+
+def drop(connection: sa.Connection, digest: str) -> None:
+    """Remove a token and the sessions that began with it."""
+    connection.execute(sessions.delete().where(sessions.c.token == digest))
+    connection.execute(tokens.delete().where(tokens.c.hash == digest))
+
+
 def add_session(connection: sa.Connection, digest: str, token: str, expires_ms: int) -> None:
     """Store a console session of a token."""
     connection.execute(sessions.insert().values(hash=digest, token=token, expires_ms=expires_ms))
@@ -37,7 +51,11 @@ def find_session(connection: sa.Connection, digest: str, now_ms: int) -> StoredT
     query = (
         sa.select(tokens)
         .join(sessions, sessions.c.token == tokens.c.hash)
-        .where(sessions.c.hash == digest, sessions.c.expires_ms > now_ms)
+        .where(
+            sessions.c.hash == digest,
+            sessions.c.expires_ms > now_ms,
+            sa.or_(tokens.c.expires_ms.is_(None), tokens.c.expires_ms > now_ms),
+        )
     )
     row = connection.execute(query).mappings().first()
     return None if row is None else record(row, StoredToken)

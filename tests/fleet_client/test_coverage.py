@@ -17,6 +17,7 @@ VERBS = {
     "_bytes": "GET",
     "_events": "GET",
     "_post": "POST",
+    "_post_once": "POST",
     "_put": "PUT",
     "_delete": "DELETE",
 }

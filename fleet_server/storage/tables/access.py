@@ -11,6 +11,7 @@ tokens = Table(
     Column("name", String(64), nullable=False),
     Column("role", String(16), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger),
 )
 
 sessions = Table(

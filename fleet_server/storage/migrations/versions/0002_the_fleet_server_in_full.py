@@ -432,3 +432,6 @@ def upgrade() -> None:
 
     with op.batch_alter_table("epochs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("received", sa.LargeBinary(), nullable=True))
+
+    with op.batch_alter_table("tokens", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("expires_ms", sa.BigInteger(), nullable=True))
