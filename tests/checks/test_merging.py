@@ -9,6 +9,7 @@ import pytest
 from edge_core.stats.histogram import Channel, Histogram, Layout, Reference
 from edge_core.stats.latency import LatencyHistogram
 from fleet_server.storage.costs import CostCounts
+from fleet_server.storage.drift import PeriodCounts
 from fleet_server.storage.rollups import ARRAYS, FIGURES, RollupCounts
 from fleet_server.storage.windows import CellCounts
 from tests.checks import merging
@@ -79,12 +80,24 @@ def read_rollup(found: RollupCounts) -> dict[str, object]:
     return {name: getattr(found, name) for name in FIGURES} | arrays
 
 
+def period(rows: slice) -> PeriodCounts:
+    own = ROLLUPS[rows]
+    rows_, right, wrong = own[:, :3].sum(axis=0).tolist()
+    bins = np.bincount(own[:, 0] % 4, minlength=4)
+    return PeriodCounts(rows=rows_, right=right, wrong=wrong, counts=bins)
+
+
+def read_period(found: PeriodCounts) -> tuple[int, int, int, list[int]]:
+    return found.rows, found.right, found.wrong, found.counts.tolist()
+
+
 CASES = [
     Case(kind=Histogram, rows=ROWS, over=histogram, read=lambda found: found.counts.tolist()),
     Case(kind=LatencyHistogram, rows=ROWS, over=latency, read=lambda found: found.counts.tolist()),
     Case(kind=CostCounts, rows=ROWS, over=cost, read=msgspec.to_builtins),
     Case(kind=CellCounts, rows=ROWS, over=cell, read=msgspec.to_builtins),
     Case(kind=RollupCounts, rows=ROWS, over=rollup, read=read_rollup),
+    Case(kind=PeriodCounts, rows=ROWS, over=period, read=read_period),
 ]
 
 
