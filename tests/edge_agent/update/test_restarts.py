@@ -175,10 +175,10 @@ def test_a_shadow_that_ends_the_process_is_given_up_and_one_that_runs_is_not(
     Journal(state).write(entry)
 
     async def lives() -> None:
-        async with device(state, repository, probation_seconds=0.1) as one:
+        async with device(state, repository, probation_seconds=2.0) as one:
             await one.settled("committed")
             assert Journal(state).read().starts == 3
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while Journal(state).read().starts:
                     await one.tick()
             assert one.engine.shadow is not None
