@@ -1,5 +1,6 @@
 """The story of the demo, told by the system: each step waits for what the fleet itself decides."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -126,16 +127,22 @@ class Story:
         time.sleep(6)  # let canaries settle, so that both arms are seen by the detector
         self.line.turned_file.touch()
         wait_for(lambda: bool(self._drift()), seconds=90, what="a drift alert")
+        # A drift that begins within a period touches some figures only in the next ones.
+        with contextlib.suppress(TimeoutError):
+            wait_for(self._names_both, seconds=20, what="both axes")
         self.drift = self._drift()[0]
         detail = self.drift["detail"]
-        named = detail["features"]
         self.say(f"    {self.drift['title']}")
-        self.check("5", {"ay", "az"} <= set(named), "the alert names the axes ay and az")
+        self.check("5", self._names_both(), "the alert names the axes ay and az")
         self.check("5", detail["blamed_release"] is None, "no release is blamed")
         row = self.line.client().rollout(rollout)
         self.check("5", row["state"] == "running", "the canary is not rolled back")
 
     # How the story waits and looks.
+
+    def _names_both(self) -> bool:
+        named = [name for alert in self._drift() for name in alert["detail"]["features"]]
+        return all(any(name.startswith(axis) for name in named) for axis in ("ay", "az"))
 
     def _roll_out(self, version: str, rules: Json) -> Json:
         rollout = self._start(version, rules)

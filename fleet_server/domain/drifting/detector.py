@@ -30,7 +30,7 @@ USUAL, LEAST_USUAL = 3.0, 1.0
 """Standard deviations within which a drift's figures have to come back, by how far they were."""
 CLEARLY = 3.5
 """Standard deviations at which a figure takes part in a drift that is sure."""
-GROWING_PERIODS = 3
+GROWING_PERIODS = 5
 """So long after it has opened, a drift takes in what drifts beside it."""
 
 Float64 = npt.NDArray[np.float64]
