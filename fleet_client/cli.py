@@ -11,6 +11,7 @@ from edge_core.errors import InvalidConfiguration, SerinusError
 from fleet_client.client import DEFAULT_URL, FleetClient, Refused
 from fleet_client.commands import (
     consumers,
+    cost,
     devices,
     drift,
     groups,
@@ -35,10 +36,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for subject in (devices, releases, consumers, history, labels, journal):
+for subject in (devices, releases, cost, consumers, history, labels, journal):
     app.add_typer(subject.app)
 app.add_typer(releases.release_app, name="release")
 app.add_typer(consumers.consumer_app, name="consumer")
+app.add_typer(cost.price_app, name="price")
+app.add_typer(cost.budget_app, name="budget")
 app.add_typer(rollouts.rollout_app, name="rollout")
 app.add_typer(devices.fallback_app, name="fallback")
 app.add_typer(groups.device_app, name="device")

@@ -1,6 +1,7 @@
 """``FleetClient``: every call of the fleet server's API, from Python."""
 
 from fleet_client.calls.consumers import ConsumerCalls
+from fleet_client.calls.cost import CostCalls
 from fleet_client.calls.devices import DeviceCalls
 from fleet_client.calls.drift import DriftCalls
 from fleet_client.calls.groups import GroupCalls
@@ -23,6 +24,7 @@ class FleetClient(
     GroupCalls,
     ReleaseCalls,
     ConsumerCalls,
+    CostCalls,
     RolloutCalls,
     LabelCalls,
     DriftCalls,

@@ -156,16 +156,6 @@ class FairnessConfig(_Section, frozen=True, kw_only=True):
     """How alike a device's rows are beyond that: many rows of few devices weigh less."""
 
 
-class CostConfig(_Section, frozen=True, kw_only=True):
-    """Prices for the figures of cost; without them there is no price."""
-
-    cpu_hour: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    """Of an hour of a device's processor."""
-    megabyte: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    """Of a million bytes of MQTT payload."""
-    currency: Annotated[str, msgspec.Meta(max_length=8)] = ""
-
-
 class ServerConfig(_Section, frozen=True, kw_only=True):
     """Everything that can be set."""
 
@@ -179,7 +169,6 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     devices: DevicesConfig = DevicesConfig()
     repository: RepositoryConfig = RepositoryConfig()
     retention: RetentionConfig = RetentionConfig()
-    cost: CostConfig = CostConfig()
     labels: LabelsConfig = LabelsConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
     fairness: FairnessConfig = FairnessConfig()

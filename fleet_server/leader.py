@@ -77,6 +77,7 @@ class Leader:
             self._guarded("desired states", self._send)
             self._guarded("fairness", self._services.fairness.watch)
             self._guarded("feedback loops", self._services.feedback_loops.watch)
+            self._guarded("budgets", self._services.budgets.watch)
             self._guarded("retraining", self._services.retraining.watch)
             self._guarded("incidents", self._services.incidents.collect)
             self._guarded("webhooks", self._tell)

@@ -1,10 +1,10 @@
-"""Releases, production and cost."""
+"""Releases and production."""
 
 from fleet_client.transport import Calls, Json, part
 
 
 class ReleaseCalls(Calls):
-    """Releases, production and cost."""
+    """Releases and production."""
 
     def releases(self) -> list[Json]:
         """List every release that is or was approved."""
@@ -17,10 +17,6 @@ class ReleaseCalls(Calls):
     def production_history(self, model: str = "") -> list[Json]:
         """List what was ever in production, newest first."""
         return self._items("production/history", **({"model": model} if model else {}))
-
-    def cost(self) -> list[Json]:
-        """List what predictions of each release cost."""
-        return self._items("cost")
 
     def lineage(self, release: str) -> Json:
         """Show a release's ancestors, children, and what it was built from."""

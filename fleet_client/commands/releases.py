@@ -1,4 +1,4 @@
-"""``serinus releases``, ``release``, ``production`` and ``cost``."""
+"""``serinus releases``, ``release`` and ``production``."""
 
 from typing import Annotated
 
@@ -6,7 +6,6 @@ import typer
 
 from fleet_client.commands.context import of
 from fleet_client.commands.options import moment_of
-from fleet_client.views import cost as cost_views
 from fleet_client.views import releases as views
 
 app = typer.Typer()
@@ -38,13 +37,6 @@ def production(
         return
     rows = client.production()
     of(context).show(rows, views.production(rows))
-
-
-@app.command()
-def cost(context: typer.Context) -> None:
-    """Say what predictions of each release cost in processor time and traffic."""
-    rows = of(context).client.cost()
-    of(context).show(rows, cost_views.cost(rows))
 
 
 @release_app.command()

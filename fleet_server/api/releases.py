@@ -1,4 +1,4 @@
-"""Releases, what is in production, what it costs and who uses it."""
+"""Releases, what is in production, and where it comes from."""
 
 from typing import Annotated
 
@@ -33,12 +33,6 @@ def production_history(
 ) -> Response:
     """List what was ever in production, decided by which rollout and verdict; newest first."""
     return items(services.overview.production_history(model))
-
-
-@router.get("/cost")
-def cost(services: ServicesOf, _token: Viewer) -> Response:
-    """List what predictions of each release cost."""
-    return items(services.costs.by_release())
 
 
 @router.get("/releases/diff")

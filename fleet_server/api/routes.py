@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from fleet_server.api import (
     audit,
     consumers,
+    cost,
     devices,
     drift,
     event_stream,
@@ -27,6 +28,7 @@ for subject in (
     devices,
     groups,
     releases,
+    cost,
     rollouts,
     labels,
     drift,

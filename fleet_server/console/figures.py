@@ -30,10 +30,11 @@ def evidence(value: float | None) -> str:
 
 def cost(view: CostView) -> str:
     """What a release's answers cost, as far as it was measured."""
+    each = view.per_thousand
     told = (
         (view.cpu_us_per_prediction, "µs of CPU a prediction"),
         (view.bytes_per_device_hour, "bytes a device-hour"),
-        (view.price_per_million, f"{view.currency} a million predictions"),
+        (each.total if each else None, f"{view.currency} a thousand predictions"),
     )
     return " · ".join(f"{_short(value)} {of}" for value, of in told if value is not None)
 

@@ -7,11 +7,12 @@ import numpy as np
 import sqlalchemy as sa
 
 from edge_core.messages.telemetry import PairedCounts, StatsWindow
+from fleet_server.domain import budget
 from fleet_server.services import screening
 from fleet_server.services.period_fold import PeriodFold
 from fleet_server.services.rollup_fold import RollupFold
 from fleet_server.storage import costs, windows
-from fleet_server.storage.costs import CostCounts
+from fleet_server.storage.costs import CostCounts, CostKey
 from fleet_server.storage.windows import CellCounts, CellKey, Totals, TotalsKey
 
 
@@ -33,7 +34,7 @@ class Fold:
         self._cells: dict[CellKey, CellCounts] = {}
         self._periods = PeriodFold(connection, period)
         self._rollups = RollupFold(connection, oldest_hour_ms)
-        self._costs: dict[tuple[str, str], CostCounts] = {}
+        self._costs: dict[CostKey, CostCounts] = {}
         self._consumers: Counter[tuple[str, str]] = Counter()
 
     def load(self, keys: Sequence[TotalsKey]) -> None:
@@ -74,7 +75,8 @@ class Fold:
         slices = slice_key(window.slices)
         key = CellKey(*place, window.device, digest, window.arm, slices)
         self._cells.setdefault(key, CellCounts()).merge(_cell(window, right, wrong, paired, scores))
-        self._costs.setdefault((digest, window.device), CostCounts()).merge(_cost(window))
+        spent = CostKey(budget.day_of(self._now), digest, window.target)
+        self._costs.setdefault(spent, CostCounts()).merge(_cost(window, right + wrong))
         for name, asked in window.cost.consumers.items():
             self._consumers[window.release.model, name] += asked
         self._periods.add(window, slices, noisy=noisy)
@@ -95,7 +97,7 @@ def _totals_key(window: StatsWindow) -> tuple[str, str, str]:
     return window.device, window.release.digest, window.arm
 
 
-def _cost(window: StatsWindow) -> CostCounts:
+def _cost(window: StatsWindow, labels: int) -> CostCounts:
     """A shadow's time is no part of what predictions cost."""
     spent, shadow = window.cost, window.arm == "shadow"
     return CostCounts(
@@ -107,6 +109,7 @@ def _cost(window: StatsWindow) -> CostCounts:
         shadow_cpu_us=spent.cpu_us if shadow else 0,
         sent_bytes=spent.sent_bytes,
         span_ms=spent.span_ms,
+        labels=max(0, labels),
     )
 
 

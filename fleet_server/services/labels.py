@@ -11,13 +11,14 @@ import sqlalchemy as sa
 from edge_core.messages.telemetry import Arm, Name, Sample
 from edge_core.release import ReleaseRef
 from fleet_server.config import LabelsConfig
-from fleet_server.domain import labelling
+from fleet_server.domain import budget, labelling
 from fleet_server.domain.labelling import Answered, OutcomeKey
 from fleet_server.services import holdouts
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
 from fleet_server.services.errors import InvalidRequest
-from fleet_server.storage import labels, predictions
+from fleet_server.storage import costs, labels, predictions
+from fleet_server.storage.costs import CostCounts, CostKey
 from fleet_server.storage.database import Database
 from fleet_server.storage.labels import StoredLabel
 from fleet_server.storage.predictions import StoredPrediction
@@ -142,10 +143,12 @@ def sampled(
         received_ms=now_ms,
     )
     if predictions.add(connection, [row], payload):
-        _join_waiting(connection, row, release)
+        _join_waiting(connection, row, release, now_ms)
 
 
-def _join_waiting(connection: sa.Connection, row: StoredPrediction, release: Release) -> None:
+def _join_waiting(
+    connection: sa.Connection, row: StoredPrediction, release: Release, now_ms: int
+) -> None:
     found = labels.latest(connection, [row.prediction]).get(row.prediction)
     if found is None or found.joined or found.label is None:
         return
@@ -156,6 +159,16 @@ def _join_waiting(connection: sa.Connection, row: StoredPrediction, release: Rel
     late = labelling.delay_bin(row.at_ms, found.known_ms)
     labels.add_delays(connection, {(row.digest, late): 1})
     labels.add_figures(connection, release.ref.model, {"joined": 1})
+    _charge(connection, {(row.digest, row.target): 1}, now_ms)
+
+
+def _charge(connection: sa.Connection, bought: Mapping[tuple[str, str], int], now_ms: int) -> None:
+    """Count labels among what predictions cost."""
+    day = budget.day_of(now_ms)
+    costs.add(
+        connection,
+        {CostKey(day, *place): CostCounts(labels=count) for place, count in bought.items()},
+    )
 
 
 def answered(row: StoredPrediction) -> Answered:
@@ -182,6 +195,8 @@ class _Taking:
         self._refused: list[Refused] = []
         self._sums: Counter[OutcomeKey] = Counter()
         self._delays: Counter[tuple[str, int]] = Counter()
+        self._bought: Counter[tuple[str, str]] = Counter()
+        """First labels by digest and target."""
         self._became: Counter[tuple[str, Became]] = Counter()
 
     def take(self, told: ToldLabel) -> None:
@@ -202,6 +217,7 @@ class _Taking:
         labels.add(self._connection, [row for row in rows if row is not None])
         labels.add_outcomes(self._connection, self._sums)
         labels.add_delays(self._connection, self._delays)
+        _charge(self._connection, self._bought, self._now)
         self._count()
         sums = Counter[Became]()
         for (_, became), number in self._became.items():
@@ -287,6 +303,7 @@ class _Taking:
         self._became[model, _became(stood, told.label)] += 1
         if stood is None and told.label is not None:
             self._delays[known.digest, labelling.delay_bin(known.at_ms, row.known_ms)] += 1
+            self._bought[known.digest, known.target] += 1
         return row
 
     def _count(self) -> None:

@@ -104,7 +104,7 @@ class Overview:
         """What is in production, by model."""
         with self._database.read() as connection:
             every = devices.every(connection)
-            costs = self._costs.views(connection)
+            costs = self._costs.by_release(connection)
             return [
                 self._production(connection, row, every, costs.get(row.digest))
                 for row in releases.in_production(connection).values()

@@ -7,6 +7,7 @@ import msgspec
 from fleet_server.config import ServerConfig
 from fleet_server.services.appeals import Appeals
 from fleet_server.services.audit_log import AuditLog
+from fleet_server.services.budgets import Budgets
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.clock import Clock, wall_clock
 from fleet_server.services.commands import Commands
@@ -53,6 +54,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     leading: Leading
     desired: DesiredStates
     costs: Costs
+    budgets: Budgets
     overview: Overview
     audit_log: AuditLog
     incidents: Incidents
@@ -90,7 +92,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         catalog = Catalog(database, clock)
         listening = Listening(clock)
         rollouts = Rollouts(database, catalog, clock, listening)
-        costs = Costs(database, config.cost)
+        costs = Costs(database, clock)
         retraining = Retraining(database, catalog, clock, rollouts)
         told = Labels(database, catalog, clock, config.labels)
         return cls(
@@ -114,6 +116,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
                 confirm_seconds=config.devices.confirm_seconds,
             ),
             costs=costs,
+            budgets=Budgets(database, clock),
             commands=Commands(database, clock, rollouts.changed),
             audit_log=AuditLog(database),
             incidents=Incidents(database, clock),

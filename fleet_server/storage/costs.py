@@ -26,6 +26,7 @@ class CostCounts(msgspec.Struct, kw_only=True):
     shadow_cpu_us: int = 0
     sent_bytes: int = 0
     span_ms: int = 0
+    labels: int = 0
 
     def merge(self, other: "CostCounts") -> None:
         """Add another's sums."""
@@ -33,12 +34,14 @@ class CostCounts(msgspec.Struct, kw_only=True):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-class ReleaseCost(NamedTuple):
-    """Sums of one release over all devices that sent some."""
+class CostKey(NamedTuple):
+    """What is counted together."""
 
+    day: int
+    """From 1970-01-01 UTC; 0: before days were kept."""
     digest: str
-    devices: int
-    counts: CostCounts
+    target: str
+    """Empty where a label's prediction named none."""
 
 
 class Consumer(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,26 +57,21 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
 FIELDS = CostCounts.__struct_fields__
 
 
-def add(connection: sa.Connection, sums: Mapping[tuple[str, str], CostCounts]) -> None:
-    """Add to what is kept of releases and devices, (digest, device)."""
-    rows = [
-        {"digest": digest, "device": device, **msgspec.structs.asdict(counts)}
-        for (digest, device), counts in sums.items()
-    ]
+def add(connection: sa.Connection, sums: Mapping[CostKey, CostCounts]) -> None:
+    """Add to what is kept."""
+    rows = [{**key._asdict(), **msgspec.structs.asdict(counts)} for key, counts in sums.items()]
     bulk.put(connection, costs, rows, add=FIELDS)
 
 
-def by_release(connection: sa.Connection) -> list[ReleaseCost]:
-    """Sums of every release."""
-    sums = [sa.func.sum(costs.c[name]).label(name) for name in FIELDS]
-    query = sa.select(costs.c.digest, sa.func.count().label("devices"), *sums)
-    rows = connection.execute(query.group_by(costs.c.digest)).mappings()
-    return [
-        ReleaseCost(
-            row["digest"], row["devices"], CostCounts(**{name: int(row[name]) for name in FIELDS})
+def since(connection: sa.Connection, first_day: int) -> dict[CostKey, CostCounts]:
+    """Everything that was counted from a day on."""
+    rows = connection.execute(sa.select(costs).where(costs.c.day >= first_day)).mappings()
+    return {
+        CostKey(row["day"], row["digest"], row["target"]): CostCounts(
+            **{name: row[name] for name in FIELDS}
         )
         for row in rows
-    ]
+    }
 
 
 def add_consumer(

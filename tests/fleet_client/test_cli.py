@@ -132,7 +132,7 @@ def test_gates_that_did_not_pass_are_named_with_their_waivers() -> None:
 COST = {
     "release": "tiny@1.0.0",
     "digest": "0" * 64,
-    "devices": 3,
+    "target": "cpu-x86_64-ort",
     "predictions": 1000,
     "inferences": 900,
     "cached": 60,
@@ -140,9 +140,12 @@ COST = {
     "cpu_us_per_prediction": 20.5,
     "shadow_cpu_us_per_row": None,
     "bytes_per_device_hour": 441.25,
-    "price_per_million": None,
+    "labels": 7,
+    "per_thousand": None,
+    "spent": None,
     "currency": "",
 }
+MONEY = {"device": 1.0, "shadow": 0.0, "traffic": 0.25, "labels": 0.0, "total": 1.25}
 
 
 def printed(table: Table) -> str:
@@ -154,9 +157,21 @@ def printed(table: Table) -> str:
 
 def test_cost_shows_what_was_measured_and_nothing_else() -> None:
     free = printed(cost.cost([COST])).splitlines()[1].split()
-    assert free == ["tiny@1.0.0", "3", "1,000", "60", "40", "20.5", "441"]
-    priced = COST | {"price_per_million": 1.25, "currency": "EUR", "cpu_us_per_prediction": None}
-    assert printed(cost.cost([priced])).splitlines()[1].split()[-3:] == ["441", "1.25", "EUR"]
+    assert free == ["tiny@1.0.0", "cpu-x86_64-ort", "1,000", "60", "40", "7", "20.5", "441"]
+    priced = COST | {"per_thousand": MONEY, "spent": MONEY, "currency": "EUR"}
+    told = printed(cost.cost([priced])).splitlines()[1].split()
+    assert told[-7:] == ["1", "0.25", "0", "1.25", "EUR", "1.25", "EUR"]
+
+
+def test_budgets_say_what_is_exceeded_and_what_nothing_was_counted_for() -> None:
+    row = {"model": "tiny", "span": "day", "amount": 2.0, "currency": "EUR", "set_by": "olga"}
+    told = (
+        {"spent": 2.5, "expected": 5.0, "exceeded": True},
+        {"spent": None, "expected": None, "exceeded": False},
+    )
+    over, unknown = printed(cost.budgets([row | each for each in told])).splitlines()[1:]
+    assert over.split() == ["tiny", "today", "2.5", "2", "EUR", "5", "exceeded", "olga"]
+    assert "set prices" in unknown
 
 
 def test_cost_of_a_shadow_has_no_price_and_large_numbers_no_exponent() -> None:

@@ -25,7 +25,6 @@ from edge_core.features.request_evaluation import RequestEvaluator
 from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import MAX_EVIDENCE_BYTES, Sample, Sample1
 from fleet_client.views import releases as views
-from fleet_server.config import CostConfig
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.cost import Costs
@@ -110,7 +109,7 @@ def inbound(samples: list[Sample]) -> list[Inbound]:
 
 
 def parity_of(database: Database, catalog: Catalog, clock: Any) -> ParityView:
-    (view,) = Overview(database, catalog, clock, Costs(database, CostConfig())).releases()
+    (view,) = Overview(database, catalog, clock, Costs(database, clock)).releases()
     return view.parity
 
 
@@ -361,7 +360,7 @@ def test_a_release_whose_function_is_gone_is_shown_and_a_new_one_refused(
     repository.publish("1.1.0", build=build)
     monkeypatch.setattr(registered, "_FUNCTIONS", {})
     watch.look()
-    costs = Costs(database, CostConfig())
+    costs = Costs(database, clock)
     shown = Overview(database, Catalog(database, clock), clock, costs).releases()
     assert [view.version for view in shown] == ["1.0.0"]
     with database.read() as connection:

@@ -61,6 +61,7 @@ def test_a_database_of_the_first_schema_keeps_every_row(old: Path) -> None:
     assert database.migrated_from == schema.FIRST
     with database.read() as connection:
         before.pop("periods")  # another detector counts anew, by slice
+        before.pop("costs")  # added up by release and target
         for name, count in before.items():
             if name not in ("schema_version", "sqlite_sequence"):
                 found = connection.execute(sa.text(f"SELECT count(*) FROM {name}")).scalar_one()

@@ -27,9 +27,7 @@ from edge_core.messages.telemetry import (
 from edge_core.messages.window_schema import WindowSchema
 from edge_core.release import ReleaseRef
 from edge_core.stats import noise
-from fleet_server.config import CostConfig
 from fleet_server.services.catalog import Release
-from fleet_server.services.cost import Costs
 from fleet_server.services.ingest import Inbound
 from fleet_server.storage import costs, drift, journal, tables, windows
 from fleet_server.storage.database import Database
@@ -248,29 +246,6 @@ def test_a_time_beyond_all_columns_is_refused_not_fatal(
     assert list(rejections(fleet)) == ["unreadable message"]
 
 
-def test_cost_is_added_up_by_release(fleet: SpokenFleet, ref: ReleaseRef) -> None:
-    def send(sequence: int, arm: str, rows: int, **spent: Any) -> None:
-        cost = Cost(**spent)
-        fleet.window(window(ref, fleet, sequence=sequence, arm=arm, rows=rows, cost=cost))
-
-    hour = 3_600_000
-    send(1, "incumbent", 90, cpu_us=1800, cached=30, sent_bytes=450, span_ms=hour)
-    send(2, "fallback", 10, cpu_us=200)
-    send(3, "shadow", 50, cpu_us=500)
-    send(3, "shadow", 50, cpu_us=500)
-    send(4, "incumbent", 0, sent_bytes=150, span_ms=hour)
-    database = fleet.services.database
-    (view,) = Costs(database, CostConfig(cpu_hour=3.6, megabyte=10, currency="EUR")).by_release()
-    assert (view.release, view.devices) == (ref.name, 1)
-    assert (view.predictions, view.cached, view.fallbacks, view.inferences) == (100, 30, 10, 60)
-    assert (view.cpu_us_per_prediction, view.shadow_cpu_us_per_row) == (20.0, 10.0)
-    assert view.bytes_per_device_hour == 300
-    # 2,000 us at 0.001 a second, and 600 bytes at 0.00001 each, for 100 predictions.
-    assert view.price_per_million == pytest.approx((2e-3 * 1e-3 + 600 * 1e-5) * 1e4)
-    (plain,) = fleet.services.costs.by_release()
-    assert plain.price_per_million is None
-
-
 def test_production_shows_what_it_costs(fleet: SpokenFleet, ref: ReleaseRef) -> None:
     fleet.produce(ref, ["d1"])
     (before,) = fleet.services.overview.production()
@@ -380,7 +355,7 @@ def test_a_database_from_before_costs_were_kept_is_taken_over(tmp_path: Path) ->
     first.dispose()
     after = Database(path)
     with after.read() as connection:
-        assert costs.by_release(connection) == []
+        assert costs.since(connection, 0) == {}
         assert costs.every_consumer(connection) == []
         assert drift.noise_of(connection, "") == {}
     after.close()

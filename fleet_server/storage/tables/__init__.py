@@ -5,6 +5,10 @@ from fleet_server.storage.tables.access import tokens as tokens
 from fleet_server.storage.tables.audit import audit as audit
 from fleet_server.storage.tables.consumers import acknowledgements as acknowledgements
 from fleet_server.storage.tables.consumers import declared_consumers as declared_consumers
+from fleet_server.storage.tables.costs import budgets as budgets
+from fleet_server.storage.tables.costs import consumers as consumers
+from fleet_server.storage.tables.costs import costs as costs
+from fleet_server.storage.tables.costs import prices as prices
 from fleet_server.storage.tables.devices import commands as commands
 from fleet_server.storage.tables.devices import confirmations as confirmations
 from fleet_server.storage.tables.devices import desired as desired
@@ -54,8 +58,6 @@ from fleet_server.storage.tables.samples import unreplayed as unreplayed
 from fleet_server.storage.tables.webhooks import deliveries as deliveries
 from fleet_server.storage.tables.webhooks import webhooks as webhooks
 from fleet_server.storage.tables.windows import cells as cells
-from fleet_server.storage.tables.windows import consumers as consumers
-from fleet_server.storage.tables.windows import costs as costs
 from fleet_server.storage.tables.windows import epochs as epochs
 from fleet_server.storage.tables.windows import totals as totals
 from fleet_server.storage.tables.windows import windows as windows

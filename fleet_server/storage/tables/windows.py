@@ -80,30 +80,3 @@ cells = Table(
     Column("unusual", BigInteger, nullable=False, server_default="0"),
 )
 """Evidence of one rollout stage, merged as windows arrive. Rollout ``""``, stage -1: outside."""
-
-costs = Table(
-    "costs",
-    metadata,
-    Column("digest", String(64), primary_key=True),
-    Column("device", String(64), primary_key=True),
-    Column("predictions", BigInteger, nullable=False),
-    Column("cached", BigInteger, nullable=False),
-    Column("fallbacks", BigInteger, nullable=False),
-    Column("shadowed", BigInteger, nullable=False),
-    Column("cpu_us", BigInteger, nullable=False),
-    Column("shadow_cpu_us", BigInteger, nullable=False),
-    Column("sent_bytes", BigInteger, nullable=False),
-    Column("span_ms", BigInteger, nullable=False),
-)
-"""What a release's answers took on each device, summed up; its time as a shadow apart."""
-
-consumers = Table(
-    "consumers",
-    metadata,
-    Column("model", String(64), primary_key=True),
-    Column("consumer", String(64), primary_key=True),
-    Column("rows", BigInteger, nullable=False),
-    Column("first_ms", BigInteger, nullable=False),
-    Column("last_ms", BigInteger, nullable=False),
-)
-"""Who asked a model's releases, over the whole fleet."""
