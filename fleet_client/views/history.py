@@ -16,7 +16,9 @@ NAMED = 2
 
 def history(rows: list[Json]) -> RenderableType:
     """Courses of accuracy, or of rows where no label came; then one line for each time."""
-    table = table_of("since", "release", "arm", "rows", "errors", "labels", "accuracy", "fallbacks")
+    table = table_of(
+        "since", "release", "arm", "rows", "errors", "labels", "accuracy", "estimated", "fallbacks"
+    )
     for row in rows:
         table.add_row(
             when(row["start_ms"]),
@@ -26,9 +28,15 @@ def history(rows: list[Json]) -> RenderableType:
             count(row["errors"]),
             count(row["right"] + row["wrong"]),
             share(row["accuracy"]),
+            estimated(row["estimated"]),
             count(sum(row["fallbacks"].values())),
         )
     return Group(*_courses(rows), table)
+
+
+def estimated(row: Json | None) -> str:
+    """A share with the interval that labels leave open."""
+    return f"{row['accuracy']:.3f} ({row['low']:.3f}-{row['high']:.3f})" if row else ""
 
 
 def sparkline(values: Sequence[float]) -> str:

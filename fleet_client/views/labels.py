@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fleet_client.views import history
 from fleet_client.views.words import Json, count, share, table_of, when
 
 BECAME = ("joined", "corrected", "taken_back", "unchanged", "waiting")
@@ -35,6 +36,9 @@ def status(row: Json) -> RenderableType:
         Text(f"waiting              {row['waiting']} labels whose answer is not known here"),
         Text(f"given up             {row['never_joined']} that waited too long"),
     ]
+    if row["estimated"]:
+        told = history.estimated(row["estimated"])
+        lines.append(Text(f"accuracy, estimated  {told} by confidence, over two days"))
     delays = row["delays"]
     if delays["bins"]:
         lines.append(

@@ -67,8 +67,9 @@ class Ingest:
         now = self._clock()
         with self._database.write() as connection:
             latest = now + self._future_ms
-            fold = Fold(connection, now // self._period_ms, now, now - self._hours_ms)
-            work = _Batch(connection, self._catalog, now, latest, fold, self._evaluators)
+            period = now // self._period_ms
+            fold = Fold(connection, period, now, now - self._hours_ms)
+            work = _Batch(connection, self._catalog, now, latest, period, fold, self._evaluators)
             work.take([_read(message) for message in batch])
             work.finish()
 
@@ -113,6 +114,7 @@ class _Batch:
         catalog: Catalog,
         now_ms: int,
         latest_ms: int,
+        period: int,
         fold: Fold,
         evaluators: Evaluators,
     ) -> None:
@@ -121,6 +123,7 @@ class _Batch:
         self._catalog = catalog
         self._now = now_ms
         self._latest = latest_ms
+        self._period = period
         self._fold = fold
         self._receipts = Receipts(connection)
         self._wrong_clocks = {alert.subject for alert in journal.open_alerts(connection, CLOCK)}
@@ -281,7 +284,7 @@ class _Batch:
         rejection = screening.sample_rejection(sample, release)
         if rejection is None and release is not None:
             parity.record(self._connection, sample, release, self._evaluators, self._now)
-            labels.sampled(self._connection, sample, release, payload, self._now)
+            labels.sampled(self._connection, sample, release, payload, self._now, self._period)
         return rejection
 
     def _online(self, device: str, payload: bytes) -> Rejection | None:

@@ -4,9 +4,17 @@ import msgspec
 import sqlalchemy as sa
 
 from fleet_server.domain import labelling
+from fleet_server.domain.estimation import Estimate
+from fleet_server.services import estimated
+from fleet_server.services.catalog import Catalog
+from fleet_server.services.clock import Clock
 from fleet_server.services.errors import NotFound
-from fleet_server.storage import labels, releases, slice_sums
+from fleet_server.storage import labels, releases, rollups, slice_sums
 from fleet_server.storage.database import Database
+from fleet_server.storage.rollups import RollupCounts
+
+LATELY_MS = 2 * rollups.DAY_MS
+MOST_SUMS = 20_000
 
 
 class Delays(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,13 +41,21 @@ class LabelStatus(msgspec.Struct, frozen=True, kw_only=True):
     never_joined: int
     """Those that were given up, of any model."""
     delays: Delays
+    estimated: Estimate | None
+    """Accuracy of what is in production over the last day or two, where too few labels came to
+    know; blind to concept drift."""
 
 
 class LabelStatuses:
     """Read-only questions on labels."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, catalog: Catalog, clock: Clock, rows_per_observation: float
+    ) -> None:
         self._database = database
+        self._catalog = catalog
+        self._clock = clock
+        self._rows_per_observation = rows_per_observation
 
     def of_model(self, model: str) -> LabelStatus:
         """Labels of a model; raise :class:`NotFound` where none of its releases is known."""
@@ -59,7 +75,25 @@ class LabelStatuses:
                     median_seconds=labelling.quantile(bins, 0.5),
                     p95_seconds=labelling.quantile(bins, 0.95),
                 ),
+                estimated=self._estimate(connection, model),
             )
+
+    def _estimate(self, connection: sa.Connection, model: str) -> Estimate | None:
+        """Of all arms that the release in production answers in."""
+        present = releases.in_production(connection).get(model)
+        if present is None:
+            return None
+        release, now = self._catalog.require(connection, present.digest), self._clock()
+        found = rollups.between(
+            connection, by_hour=False, digests=[present.digest],
+            from_ms=now - LATELY_MS, to_ms=now + 1, limit=MOST_SUMS,
+        )  # fmt: skip
+        sums = RollupCounts()
+        for key, counts in found:
+            if key.arm in slice_sums.SERVING:
+                sums.merge(counts)
+        known = estimated.calibration(connection, release, None, now)
+        return estimated.accuracy(release, sums, known, self._rows_per_observation)
 
 
 def digests_of(connection: sa.Connection, model: str) -> list[str]:

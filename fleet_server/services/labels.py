@@ -11,14 +11,12 @@ import sqlalchemy as sa
 from edge_core.messages.telemetry import Arm, Name, Sample
 from edge_core.release import ReleaseRef
 from fleet_server.config import LabelsConfig
-from fleet_server.domain import budget, labelling
-from fleet_server.domain.labelling import Answered, OutcomeKey
 from fleet_server.services import holdouts
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
 from fleet_server.services.errors import InvalidRequest
-from fleet_server.storage import costs, labels, predictions
-from fleet_server.storage.costs import CostCounts, CostKey
+from fleet_server.services.label_sums import LabelSums
+from fleet_server.storage import labels, predictions
 from fleet_server.storage.database import Database
 from fleet_server.storage.labels import StoredLabel
 from fleet_server.storage.predictions import StoredPrediction
@@ -80,8 +78,15 @@ class Labels:
     """Use cases on labels."""
 
     def __init__(
-        self, database: Database, catalog: Catalog, clock: Clock, config: LabelsConfig
+        self,
+        database: Database,
+        catalog: Catalog,
+        clock: Clock,
+        config: LabelsConfig,
+        *,
+        drift_period_seconds: float,
     ) -> None:
+        self._period_ms = round(drift_period_seconds * 1000)
         self._database = database
         self._catalog = catalog
         self._clock = clock
@@ -104,7 +109,9 @@ class Labels:
 
     def take_in(self, connection: sa.Connection, told: Sequence[ToldLabel], by: str) -> Taken:
         """The same within a use case's transaction."""
-        work = _Taking(connection, self._catalog, self._clock(), by)
+        now = self._clock()
+        sums = LabelSums(connection, now, now // self._period_ms)
+        work = _Taking(connection, self._catalog, now, by, sums)
         for label in told:
             work.take(label)
         return work.finish()
@@ -124,7 +131,12 @@ class Labels:
 
 
 def sampled(
-    connection: sa.Connection, sample: Sample, release: Release, payload: bytes, now_ms: int
+    connection: sa.Connection,
+    sample: Sample,
+    release: Release,
+    payload: bytes,
+    now_ms: int,
+    period: int,
 ) -> None:
     """Keep a device's sampled prediction, so that a label finds it; one may wait for it already."""
     scores = np.frombuffer(sample.scores, "<f4")
@@ -143,11 +155,11 @@ def sampled(
         received_ms=now_ms,
     )
     if predictions.add(connection, [row], payload):
-        _join_waiting(connection, row, release, now_ms)
+        _join_waiting(connection, row, release, LabelSums(connection, now_ms, period))
 
 
 def _join_waiting(
-    connection: sa.Connection, row: StoredPrediction, release: Release, now_ms: int
+    connection: sa.Connection, row: StoredPrediction, release: Release, sums: LabelSums
 ) -> None:
     found = labels.latest(connection, [row.prediction]).get(row.prediction)
     if found is None or found.joined or found.label is None:
@@ -155,48 +167,24 @@ def _join_waiting(
     if found.label not in release.manifest.output.classes:
         return
     labels.join(connection, row.prediction)
-    labels.add_outcomes(connection, labelling.change(answered(row), None, found.label))
-    late = labelling.delay_bin(row.at_ms, found.known_ms)
-    labels.add_delays(connection, {(row.digest, late): 1})
+    sums.change(row, release, None, found.label, found.known_ms)
+    sums.write()
     labels.add_figures(connection, release.ref.model, {"joined": 1})
-    _charge(connection, {(row.digest, row.target): 1}, now_ms)
-
-
-def _charge(connection: sa.Connection, bought: Mapping[tuple[str, str], int], now_ms: int) -> None:
-    """Count labels among what predictions cost."""
-    day = budget.day_of(now_ms)
-    costs.add(
-        connection,
-        {CostKey(day, *place): CostCounts(labels=count) for place, count in bought.items()},
-    )
-
-
-def answered(row: StoredPrediction) -> Answered:
-    """What counting a prediction's label needs."""
-    return Answered(
-        digest=row.digest,
-        policy=row.policy,
-        arm=row.arm,
-        slices=row.slices,
-        predicted=row.predicted,
-        at_ms=row.at_ms,
-    )
 
 
 class _Taking:
     """One transaction's worth of labels."""
 
-    def __init__(self, connection: sa.Connection, catalog: Catalog, now_ms: int, by: str) -> None:
+    def __init__(
+        self, connection: sa.Connection, catalog: Catalog, now_ms: int, by: str, sums: LabelSums
+    ) -> None:
         self._connection = connection
         self._catalog = catalog
         self._now = now_ms
         self._by = by
         self._told: dict[str, ToldLabel] = {}
         self._refused: list[Refused] = []
-        self._sums: Counter[OutcomeKey] = Counter()
-        self._delays: Counter[tuple[str, int]] = Counter()
-        self._bought: Counter[tuple[str, str]] = Counter()
-        """First labels by digest and target."""
+        self._sums = sums
         self._became: Counter[tuple[str, Became]] = Counter()
 
     def take(self, told: ToldLabel) -> None:
@@ -215,9 +203,7 @@ class _Taking:
         before = labels.latest(self._connection, names)
         rows = [self._row(known.get(name), before.get(name), self._told[name]) for name in names]
         labels.add(self._connection, [row for row in rows if row is not None])
-        labels.add_outcomes(self._connection, self._sums)
-        labels.add_delays(self._connection, self._delays)
-        _charge(self._connection, self._bought, self._now)
+        self._sums.write()
         self._count()
         sums = Counter[Became]()
         for (_, became), number in self._became.items():
@@ -299,11 +285,9 @@ class _Taking:
         if known is None:
             self._became[model, "waiting"] += 1
             return row
-        self._sums.update(labelling.change(answered(known), stood, told.label))
+        assert release is not None  # or its answer would not be known
+        self._sums.change(known, release, stood, told.label, row.known_ms)
         self._became[model, _became(stood, told.label)] += 1
-        if stood is None and told.label is not None:
-            self._delays[known.digest, labelling.delay_bin(known.at_ms, row.known_ms)] += 1
-            self._bought[known.digest, known.target] += 1
         return row
 
     def _count(self) -> None:

@@ -59,4 +59,6 @@ def _counts(window: StatsWindow) -> RollupCounts:
         latency=np.frombuffer(window.latency, dtype="<i8").astype(np.int64),
         counts=screening.counts(window),
         causes=np.array(causes, dtype=np.int64),
+        right_bins=np.frombuffer(window.right, dtype="<i8").astype(np.int64),
+        wrong_bins=np.frombuffer(window.wrong, dtype="<i8").astype(np.int64),
     )

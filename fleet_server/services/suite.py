@@ -94,7 +94,13 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         rollouts = Rollouts(database, catalog, clock, listening)
         costs = Costs(database, clock)
         retraining = Retraining(database, catalog, clock, rollouts)
-        told = Labels(database, catalog, clock, config.labels)
+        told = Labels(
+            database,
+            catalog,
+            clock,
+            config.labels,
+            drift_period_seconds=config.windows.drift_period_seconds,
+        )
         return cls(
             database=database,
             tokens=Tokens(database, clock),
@@ -125,7 +131,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             gauges=Gauges(),
             groups=Groups(database, clock),
             overview=Overview(database, catalog, clock, costs),
-            history=History(database, catalog, clock),
+            history=History(database, catalog, clock, config.fairness.rows_per_observation),
             rollouts=rollouts,
             verdicts=Verdicts(database),
             drift=DriftWatch(
@@ -133,7 +139,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             ),
             drift_responses=DriftResponses(database, catalog, clock, retraining),
             labels=told,
-            label_status=LabelStatuses(database),
+            label_status=LabelStatuses(
+                database, catalog, clock, config.fairness.rows_per_observation
+            ),
             fairness=Fairness(database, catalog, clock, config.fairness),
             feedback_loops=FeedbackLoops(database, catalog, clock, config.fairness),
             appeals=Appeals(database, catalog, clock, told),

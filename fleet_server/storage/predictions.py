@@ -1,12 +1,13 @@
 """Queries on predictions that the server knows by their id."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
 from fleet_server.storage.rows import record
-from fleet_server.storage.tables import appeals, predictions
+from fleet_server.storage.tables import appeals, labels, predictions
 from fleet_server.storage.upsert import insert
 
 
@@ -51,6 +52,43 @@ def many(connection: sa.Connection, names: Sequence[str]) -> dict[str, StoredPre
     query = sa.select(*_COLUMNS).where(predictions.c.prediction.in_(names))
     rows = connection.execute(query).mappings()
     return {row["prediction"]: record(row, StoredPrediction) for row in rows}
+
+
+class LabelledConfidence(NamedTuple):
+    """How sure an answer was, and whether it was right."""
+
+    confidence: float
+    right: bool
+
+
+def labelled_confidences(
+    connection: sa.Connection, digest: str, slice_: str | None, most: int
+) -> list[LabelledConfidence]:
+    """The newest answers of a release whose label was told; those of unknown confidence not."""
+    query = (
+        sa.select(
+            predictions.c.confidence,
+            (labels.c.label == predictions.c.predicted).label("right"),
+            predictions.c.slices,
+        )
+        .join(labels, labels.c.prediction == predictions.c.prediction)
+        .where(
+            predictions.c.digest == digest,
+            predictions.c.arm != "fallback",
+            predictions.c.confidence > 0,
+            labels.c.latest,
+            labels.c.joined,
+            labels.c.label.is_not(None),
+        )
+        .order_by(labels.c.received_ms.desc())
+        .limit(most)
+    )
+    name, _, value = (slice_ or "").partition("=")
+    return [
+        LabelledConfidence(row.confidence, bool(row.right))
+        for row in connection.execute(query)
+        if not name or row.slices.get(name) == value
+    ]
 
 
 def sample(connection: sa.Connection, prediction: str) -> bytes:

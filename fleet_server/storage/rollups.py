@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from fleet_server.storage import bulk
 from fleet_server.storage.tables import days, hours
-from fleet_server.storage.tables.rollups import ARRAYS, FIGURES
+from fleet_server.storage.tables.rollups import ARRAYS, FIGURES, LABELLED
 
 Int64 = npt.NDArray[np.int64]
 
@@ -18,6 +18,7 @@ DAY_MS = 24 * HOUR_MS
 SPANS = ((hours, HOUR_MS), (days, DAY_MS))
 NONE: Int64 = np.zeros(0, dtype=np.int64)
 BATCH = 100
+PACKED = (*ARRAYS, *LABELLED)
 
 
 class RollupKey(NamedTuple):
@@ -49,13 +50,20 @@ class RollupCounts(msgspec.Struct, kw_only=True):
     latency: Int64 = NONE
     counts: Int64 = NONE
     causes: Int64 = NONE
+    right_bins: Int64 = NONE
+    wrong_bins: Int64 = NONE
 
     def merge(self, other: "RollupCounts") -> None:
         """Add another's counts."""
         for name in FIGURES:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ARRAYS:
+        for name in PACKED:
             setattr(self, name, _sum(getattr(self, name), getattr(other, name)))
+
+
+def covers(key: RollupKey, slice_: str | None) -> bool:
+    """Whether a sum is of a slice, ``name=value``; every one is of none."""
+    return slice_ is None or slice_ in key.slice.split(",")
 
 
 class Rollup(NamedTuple):
@@ -133,7 +141,7 @@ def _merge(connection: sa.Connection, table: sa.Table, sums: dict[RollupKey, Rol
             {
                 **key._asdict(),
                 **{name: getattr(counts, name) for name in FIGURES},
-                **{name: getattr(counts, name).tobytes() for name in ARRAYS},
+                **{name: getattr(counts, name).tobytes() for name in PACKED},
             }
             for key, counts in part.items()
         ]
@@ -142,8 +150,8 @@ def _merge(connection: sa.Connection, table: sa.Table, sums: dict[RollupKey, Rol
 
 def _rollup(row: sa.RowMapping) -> Rollup:
     counts = RollupCounts(**{name: row[name] for name in FIGURES})
-    for name in ARRAYS:
-        setattr(counts, name, np.frombuffer(row[name], dtype=np.int64))
+    for name in PACKED:
+        setattr(counts, name, np.frombuffer(row[name] or b"", dtype=np.int64))
     return Rollup(RollupKey(**{name: row[name] for name in RollupKey._fields}), counts)
 
 

@@ -10,7 +10,7 @@ from edge_core.stats.histogram import Channel, Histogram, Layout, Reference
 from edge_core.stats.latency import LatencyHistogram
 from fleet_server.storage.costs import CostCounts
 from fleet_server.storage.drift import PeriodCounts
-from fleet_server.storage.rollups import ARRAYS, FIGURES, RollupCounts
+from fleet_server.storage.rollups import FIGURES, PACKED, RollupCounts
 from fleet_server.storage.windows import CellCounts
 from tests.checks import merging
 from tests.checks.merging import CHECKS, Case
@@ -72,11 +72,11 @@ def rollup(rows: slice) -> RollupCounts:
         return RollupCounts()
     sums = dict(zip(FIGURES, ROLLUPS[rows].sum(axis=0).tolist(), strict=True))
     bins = np.bincount(ROLLUPS[rows, 0] % 4, minlength=4)
-    return RollupCounts(**sums, **dict.fromkeys(ARRAYS, bins))
+    return RollupCounts(**sums, **dict.fromkeys(PACKED, bins))
 
 
 def read_rollup(found: RollupCounts) -> dict[str, object]:
-    arrays = {name: getattr(found, name).tolist() for name in ARRAYS}
+    arrays = {name: getattr(found, name).tolist() for name in PACKED}
     return {name: getattr(found, name) for name in FIGURES} | arrays
 
 

@@ -186,7 +186,14 @@ def test_cost_of_a_shadow_has_no_price_and_large_numbers_no_exponent() -> None:
 
 
 def test_history_shows_each_course_and_every_hour() -> None:
-    hour = {"release": "tiny@1.0.0", "arm": "incumbent", "rows": 7, "errors": 0, "fallbacks": {}}
+    hour = {
+        "release": "tiny@1.0.0",
+        "arm": "incumbent",
+        "rows": 7,
+        "errors": 0,
+        "fallbacks": {},
+        "estimated": {"accuracy": 0.8, "low": 0.7, "high": 0.9},
+    }
     rows = [
         hour | {"start_ms": 3_600_000 * n, "right": n, "wrong": 4 - n, "accuracy": n / 4}
         for n in (0, 4, 2)
@@ -201,6 +208,8 @@ def test_history_shows_each_course_and_every_hour() -> None:
         "7",
         "4",
         "1.000",
+        "0.800",
+        "(0.700-0.900)",
     ]
     unlabelled = [row | {"right": 0, "wrong": 0, "accuracy": None} for row in rows]
     assert "▁▁▁  rows 7 to 7" in printed(history.history(unlabelled))

@@ -1,14 +1,20 @@
 """The watch over all releases: alerts that open, and that do not stay open for nobody."""
 
+from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import pytest
 
 from edge_core.release import ReleaseRef
 from fleet_server.services.drift import STALE_PERIODS
+from fleet_server.services.labels import ToldAnswer, ToldLabel
+from fleet_server.storage import drift
 from tests.simulators.spoken_fleet import SpokenFleet
+from tests.simulators.tiny_bundle import CLASSES
 
 BACKENDS = ("sqlite", "postgresql")
+NUMBERS = count()
 
 
 @pytest.fixture
@@ -69,3 +75,48 @@ def test_the_time_that_a_server_was_down_ends_no_alert(
         for _ in range(STALE_PERIODS + 2):
             restarted.period({(both[0].digest, "incumbent"): 0.0})
         assert not restarted.alerts("drift")
+
+
+def tell(fleet: SpokenFleet, ref: ReleaseRef, labels: Sequence[str], side: str = "left") -> None:
+    """Labels that somebody uploads, of answers that all were the first class."""
+    told = [
+        ToldLabel(
+            prediction_id=f"p{next(NUMBERS)}",
+            label=label,
+            answer=ToldAnswer(
+                device="d1", release=ref.digest, predicted=CLASSES[0], at_ms=fleet.clock(),
+                slices={"side": side},
+            ),
+        )
+        for label in labels
+    ]  # fmt: skip
+    fleet.services.labels.take(told, "labeller")
+
+
+def test_labels_that_are_told_to_the_server_show_a_change_of_what_inputs_mean(
+    fleet: SpokenFleet, both: tuple[ReleaseRef, ReleaseRef]
+) -> None:
+    old, _ = both
+    for number in range(24):
+        wrong = 20 + number % 3 if number < 18 else 170
+        tell(fleet, old, [CLASSES[1]] * wrong + [CLASSES[0]] * (200 - wrong), "right")
+        tell(fleet, old, [CLASSES[1]] * 20 + [CLASSES[0]] * 180)
+        fleet.period({(old.digest, "incumbent"): 0.0})
+        if number == 17:
+            assert fleet.alerts("drift") == []
+    (found,) = fleet.services.drift_responses.every()
+    assert found.alert.detail["kind"] == "concept"
+    assert found.alert.detail["features"] == ["wrong answers"]
+    assert "side=right" in found.alert.detail["slices"]
+
+
+def test_a_corrected_label_is_seen_once(
+    fleet: SpokenFleet, both: tuple[ReleaseRef, ReleaseRef]
+) -> None:
+    tell(fleet, both[0], [CLASSES[0]])
+    name = f"p{next(NUMBERS) - 1}"
+    for label in (CLASSES[1], CLASSES[0], CLASSES[0]):
+        fleet.services.labels.take([ToldLabel(prediction_id=name, label=label)], "labeller")
+    with fleet.services.database.read() as connection:
+        found = drift.periods_between(connection, -1, 2**40)
+    assert [(counts.right, counts.wrong) for _, counts in found] == [(1, 0)]

@@ -13,11 +13,12 @@ from edge_core.release import ReleaseRef
 from edge_core.stats import latency
 from fleet_server.services.errors import InvalidRequest, NotFound
 from fleet_server.services.history import HistoryView, Question
+from fleet_server.services.labels import ToldAnswer, ToldLabel
 from fleet_server.services.retention import Retention
 from fleet_server.storage import epochs, rollups, tables, windows
 from fleet_server.storage.rollups import DAY_MS, HOUR_MS
 from tests.simulators.spoken_fleet import SpokenFleet
-from tests.simulators.tiny_bundle import TARGET
+from tests.simulators.tiny_bundle import CLASSES, TARGET
 
 BACKENDS = ("sqlite", "postgresql")
 
@@ -210,3 +211,91 @@ def test_sums_merge_in_any_order() -> None:
         found.append((whole.rows, whole.latency.tolist(), whole.counts.tolist()))
     assert found[0] == found[1]
     assert found[0][:2] == (15, [0, 4, 6, 6, 4])
+
+
+def counted(fleet: SpokenFleet, ref: ReleaseRef, by_bin: dict[int, int]) -> bytes:
+    """Channel counts of rows by bin of confidence."""
+    with fleet.services.database.read() as connection:
+        layout = fleet.services.catalog.require(connection, ref.digest).layout
+    found = np.zeros(layout.total, "<i8")
+    place = layout.slice_of("confidence")
+    for bin_, rows in by_bin.items():
+        found[place.start + bin_] = rows
+    return found.tobytes()
+
+
+def by_confidence(fleet: SpokenFleet, ref: ReleaseRef, by_bin: dict[int, int]) -> bytes:
+    with fleet.services.database.read() as connection:
+        layout = fleet.services.catalog.require(connection, ref.digest).layout
+    found = np.zeros(layout.confidence_size, "<i8")
+    for bin_, rows in by_bin.items():
+        found[bin_] = rows
+    return found.tobytes()
+
+
+def test_accuracy_is_estimated_where_no_labels_come(fleet: SpokenFleet, ref: ReleaseRef) -> None:
+    """Labels of one day say what confidence means, and the next day has none."""
+    low, high, start = 1, 5, fleet.clock()
+    fleet.clock.now = start + DAY_MS + HOUR_MS
+    fleet.produce(ref, ["d1"])
+    fleet.window(
+        window(
+            ref, 1, start, rows=2000, counts=counted(fleet, ref, {low: 1000, high: 1000}),
+            right=by_confidence(fleet, ref, {low: 500, high: 950}),
+            wrong=by_confidence(fleet, ref, {low: 500, high: 50}),
+        )
+    )  # fmt: skip
+    harder = counted(fleet, ref, {low: 900, high: 100})
+    fleet.window(window(ref, 2, start + DAY_MS, rows=1000, counts=harder))
+    told, quiet = fleet.services.history.tell(Question(model=ref.model, resolution="day"))
+    assert told.accuracy == 0.725
+    assert told.estimated is not None
+    assert told.estimated.accuracy == pytest.approx(0.725, abs=0.01)
+    assert quiet.accuracy is None
+    assert quiet.estimated is not None
+    assert quiet.estimated.low < 0.9 * 0.5 + 0.1 * 0.95 < quiet.estimated.high
+    status = fleet.services.label_status.of_model(ref.model)
+    assert status.estimated is not None
+    assert (status.estimated.rows, status.estimated.labelled) == (3000, 2000)
+
+
+def test_labels_that_are_told_to_the_server_say_what_confidence_means(
+    fleet: SpokenFleet, ref: ReleaseRef
+) -> None:
+    start = fleet.clock()
+    fleet.clock.now = start + HOUR_MS
+    answer = ToldAnswer(
+        device="d1", release=ref.digest, predicted=CLASSES[0], confidence=0.999, at_ms=start,
+        slices={"side": "right"},
+    )  # fmt: skip
+    labels = [
+        ToldLabel(prediction_id=f"p{n}", label=CLASSES[n % 4 == 0], answer=answer)
+        for n in range(400)
+    ]
+    fleet.services.labels.take(labels, "labeller")
+    with fleet.services.database.read() as connection:
+        layout = fleet.services.catalog.require(connection, ref.digest).layout
+    (bin_,) = layout.confidence_bins(np.array([0.999], np.float32))
+    fleet.window(window(ref, 1, start, rows=50, counts=counted(fleet, ref, {int(bin_): 50})))
+    (found,) = fleet.services.history.tell(Question(model=ref.model))
+    assert found.estimated is not None
+    assert found.estimated.accuracy == pytest.approx(0.75, abs=0.001)
+    assert found.estimated.labelled == 400
+    left = Question(model=ref.model, slice_="side=left")
+    (other,) = fleet.services.history.tell(left)
+    assert other.estimated is None  # all labels are of the other side
+
+
+def test_the_baseline_is_not_estimated_by_what_the_models_confidence_means(
+    fleet: SpokenFleet, ref: ReleaseRef
+) -> None:
+    start = fleet.clock()
+    fleet.clock.now = start + HOUR_MS
+    calm = counted(fleet, ref, {5: 500})
+    right = by_confidence(fleet, ref, {5: 400})
+    fleet.window(window(ref, 1, start, rows=500, counts=calm, right=right))
+    causes = FallbackCounts(error=10)
+    fleet.window(window(ref, 2, start, rows=10, arm="fallback", fallbacks=causes))
+    found = {v.arm: v.estimated for v in fleet.services.history.tell(Question(model=ref.model))}
+    assert found["fallback"] is None
+    assert found["incumbent"] is not None

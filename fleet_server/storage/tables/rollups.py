@@ -23,6 +23,8 @@ FIGURES = (
 ARRAYS = ("latency", "counts", "causes")
 """Columns that are packed int64: latency by power-of-two bin of microseconds, counts by channel as
 in ``periods``, and rows of the baseline by cause in the order of FallbackCounts."""
+LABELLED = ("right_bins", "wrong_bins")
+"""Packed int64 as well: labelled rows by bin of confidence; none before they were kept."""
 
 
 def _of(name: str) -> Table:
@@ -35,6 +37,7 @@ def _of(name: str) -> Table:
         Column("slice", String(512), primary_key=True),
         *(Column(figure, BigInteger, nullable=False) for figure in FIGURES),
         *(Column(array, LargeBinary, nullable=False) for array in ARRAYS),
+        *(Column(array, LargeBinary) for array in LABELLED),
     )
 
 

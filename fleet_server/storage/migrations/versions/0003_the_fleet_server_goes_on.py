@@ -1,4 +1,4 @@
-"""Costs by day and target, prices, budgets."""
+"""Costs by day and target, prices, budgets, labelled rows by confidence."""
 
 from collections.abc import Sequence
 
@@ -44,6 +44,9 @@ def upgrade() -> None:
         sa.Column("set_by", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("day"),
     )
+    for table in ("hours", "days"):
+        op.add_column(table, sa.Column("right_bins", sa.LargeBinary(), nullable=True))
+        op.add_column(table, sa.Column("wrong_bins", sa.LargeBinary(), nullable=True))
     _costs_by_day()
 
 
