@@ -123,17 +123,18 @@ def _refused(
     On the way back, whether it cannot go back. The device's own clock is not compared with ours:
     it has answered the order that stands, and says that this order failed.
     """
-    if wish is None:
+    if wish is None or device.update_state != "failed":
         return False
-    failed = device.desired_revision == wish.revision and device.update_state == "failed"
-    given_up = failed and wish.attempts >= attempts
+    if device.desired_revision != wish.revision:
+        return False
     if known(row.state) == "rolling_back":
-        return failed
+        return True
     if row.digest not in (wish.active, wish.shadow):
         return False
     if device.trouble:
         return False  # a device without room, say, speaks of itself and not of the release
-    return (failed and refusal is not None) or (given_up and device.active != wish.active)
+    given_up = wish.attempts >= attempts
+    return refusal is not None or (given_up and device.active != wish.active)
 
 
 def _cells(

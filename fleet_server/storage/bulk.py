@@ -4,7 +4,7 @@ SQLite runs a prepared statement for each row, without leaving the process; Post
 as arrays, in one round trip.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -50,43 +50,51 @@ def put(
     then = f"DO UPDATE SET {', '.join(changes)}" if replace and changes else "DO NOTHING"
     end = f"ON CONFLICT ({', '.join(map(quote, keys))}) {then}"
     begin = f"INSERT INTO {quote(table.name)} ({', '.join(map(quote, names))})"
-    for part in chunks([_bound(connection, columns, row) for row in rows], AT_ONCE):
+    for part in _parts(connection, columns, rows):
         _run(connection, begin, columns, part, end)
 
 
 def update(
-    connection: sa.Connection, table: sa.Table, key: str, rows: Sequence[Mapping[str, Any]]
+    connection: sa.Connection,
+    table: sa.Table,
+    keys: Collection[str],
+    rows: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Set columns of the rows that have a key; those that are not there stay away."""
+    """Set columns of the rows that have all of these keys; those that are not there stay away."""
     if not rows:
         return
-    names = [name for name in rows[0] if name != key]
-    query = (
-        table.update()
-        .where(table.c[key] == sa.bindparam("at_" + key))
-        .values({name: sa.bindparam("to_" + name) for name in names})
-    )
-    values = [{f"at_{key}": row[key]} | {f"to_{n}": row[n] for n in names} for row in rows]
-    connection.execute(query, values)
+    names = list(rows[0])
+    columns = [table.c[name] for name in names]
+    quote = connection.dialect.identifier_preparer.quote
+    changes = ", ".join(f"{quote(n)} = given.{quote(n)}" for n in names if n not in keys)
+    same = " AND ".join(f"{quote(table.name)}.{quote(n)} = given.{quote(n)}" for n in keys)
+    begin = f"UPDATE {quote(table.name)} SET {changes} FROM ("
+    end = f") AS given WHERE {same}"
+    for part in _parts(connection, columns, rows):
+        _run(connection, begin, columns, part, end, named=True)
 
 
-def chunks(values: Iterable[T], size: int) -> Iterable[list[T]]:
+def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of at most so many."""
     iterator = iter(values)
     while part := list(islice(iterator, size)):
         yield part
 
 
-def _bound(
-    connection: sa.Connection, columns: Sequence[sa.Column[Any]], row: Mapping[str, Any]
-) -> list[Any]:
-    """Values as the driver takes them."""
-    found = []
-    for column in columns:
-        value = row[column.name]
-        processor = column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
-        found.append(value if processor is None else processor(value))
-    return found
+def _parts(
+    connection: sa.Connection, columns: Sequence[sa.Column[Any]], rows: Sequence[Mapping[str, Any]]
+) -> Iterator[list[list[Any]]]:
+    """Values as the driver takes them, for one statement after another."""
+    dialect = connection.dialect
+    processors = [
+        (column.name, column.type.dialect_impl(dialect).bind_processor(dialect))
+        for column in columns
+    ]
+    bound = (
+        [row[name] if process is None else process(row[name]) for name, process in processors]
+        for row in rows
+    )
+    return chunks(bound, AT_ONCE)
 
 
 def _run(
@@ -95,17 +103,26 @@ def _run(
     columns: Sequence[sa.Column[Any]],
     rows: Sequence[Sequence[Any]],
     end: str,
+    *,
+    named: bool = False,
 ) -> None:
-    names = [f"p{number}" for number in range(len(columns))]
+    """Put rows between the beginning and the end of a statement.
+
+    Both drivers get it as they take it: what SQLAlchemy does for each row would take longer than
+    the database.
+    """
+    quote = connection.dialect.identifier_preparer.quote
+    names = [quote(column.name) for column in columns]
     if connection.dialect.name != "postgresql":
-        marks = ", ".join(f":{name}" for name in names)
-        statement = sa.text(f"{begin} VALUES ({marks}) {end}")
-        connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
+        marks = ", ".join(f"? AS {name}" if named else "?" for name in names)
+        values = f"SELECT {marks}" if named else f"VALUES ({marks})"
+        connection.exec_driver_sql(f"{begin} {values} {end}", [tuple(row) for row in rows])
         return
     arrays = [
-        f"CAST(:{name} AS {column.type.compile(connection.dialect)}[])"
-        for name, column in zip(names, columns, strict=True)
+        f"CAST(:p{number} AS {column.type.compile(connection.dialect)}[])"
+        for number, column in enumerate(columns)
     ]
-    statement = sa.text(f"{begin} SELECT * FROM unnest({', '.join(arrays)}) {end}")
-    values = {name: list(value) for name, value in zip(names, zip(*rows, strict=True), strict=True)}
-    connection.execute(statement, values)
+    given = f" AS each ({', '.join(names)})" if named else ""
+    statement = sa.text(f"{begin} SELECT * FROM unnest({', '.join(arrays)}){given} {end}")
+    values_of = {f"p{n}": list(column) for n, column in enumerate(zip(*rows, strict=True))}
+    connection.execute(statement, values_of)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from fleet_server.storage import bulk
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import (
     confirmations,
@@ -306,12 +307,7 @@ def set_desired(connection: sa.Connection, rows: Sequence[Desired]) -> None:
     """Insert or replace devices' desired states."""
     if not rows:
         return
-    statement = insert(connection, desired)
-    changed = {name: statement.excluded[name] for name in Desired.__struct_fields__[1:]}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["device"], set_=changed),
-        [msgspec.structs.asdict(row) for row in rows],
-    )
+    bulk.put(connection, desired, [msgspec.structs.asdict(row) for row in rows])
 
 
 def note_sent(connection: sa.Connection, sent: Sequence[tuple[str, int]], at_ms: int) -> None:
@@ -325,17 +321,8 @@ def note_delivered(connection: sa.Connection, delivered: Sequence[tuple[str, int
 
 
 def _note(connection: sa.Connection, pairs: Sequence[tuple[str, int]], **values: Any) -> None:
-    if not pairs:
-        return
-    connection.execute(
-        desired.update()
-        .where(
-            desired.c.device == sa.bindparam("of_device"),
-            desired.c.revision == sa.bindparam("of_revision"),
-        )
-        .values(**values),
-        [{"of_device": device, "of_revision": revision} for device, revision in pairs],
-    )
+    rows = [{"device": device, "revision": revision, **values} for device, revision in pairs]
+    bulk.update(connection, desired, ("device", "revision"), rows)
 
 
 def forget_deliveries(connection: sa.Connection) -> None:

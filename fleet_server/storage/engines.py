@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
 
@@ -65,7 +66,9 @@ class Sqlite:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self.engine = sa.create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=32)
+        self.engine = sa.create_engine(
+            f"sqlite:///{path}", pool_size=8, max_overflow=32, json_deserializer=msgspec.json.decode
+        )
         event.listen(self.engine, "connect", _prepare)
 
     def begin_read(self, connection: sa.Connection) -> None:

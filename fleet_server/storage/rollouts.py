@@ -12,6 +12,9 @@ from fleet_server.storage.rows import record
 from fleet_server.storage.tables import approvals, assignments, rollouts, stages, verdicts
 from fleet_server.storage.upsert import insert
 
+FAST = 1
+"""Inputs of a verdict over a large fleet are megabytes, and a decision waits for them."""
+
 
 class StoredRollout(msgspec.Struct, frozen=True, kw_only=True):
     """One rollout as it stands."""
@@ -146,19 +149,11 @@ def assign(
     connection: sa.Connection, rollout: str, stage: int, roles: Mapping[str, str], at_ms: int
 ) -> None:
     """Store devices' roles in a stage."""
-    if not roles:
-        return
-    statement = insert(connection, assignments)
-    changed = {name: statement.excluded[name] for name in ("role", "since_ms")}
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["rollout", "stage", "device"], set_=changed
-        ),
-        [
-            {"rollout": rollout, "stage": stage, "device": device, "role": role, "since_ms": at_ms}
-            for device, role in roles.items()
-        ],
-    )
+    rows = [
+        {"rollout": rollout, "stage": stage, "device": device, "role": role, "since_ms": at_ms}
+        for device, role in roles.items()
+    ]
+    bulk.put(connection, assignments, rows)
 
 
 def roles_of(
@@ -258,7 +253,7 @@ def add_verdict(
             at_ms=at_ms,
             decision=decision,
             reason=reason,
-            inputs=zlib.compress(inputs),
+            inputs=zlib.compress(inputs, FAST),
             result=result,
         )
         .returning(verdicts.c.verdict)
