@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -15,6 +16,8 @@ from edge_core.errors import InvalidConfiguration, SerinusError, Unavailable
 DEFAULT_URL = "http://127.0.0.1:8321"
 TIMEOUT_SECONDS = 15.0
 PAGE = 1000
+MOST = 1000
+"""Entries that a list gives where nothing is said."""
 SILENT_SECONDS = 40.0
 """A stream of events that says nothing for so long is dead: there is a heartbeat."""
 PAUSES = (0.2, 0.5, 1.0)
@@ -76,11 +79,15 @@ class Calls:
         """Entries of a list that comes in parts, one part at a time."""
         cursor: Json = {}
         while True:
-            part_ = self._get(path, limit=PAGE, **query, **cursor)
+            part_ = self._get(path, **{"limit": PAGE, **query, **cursor})
             yield from part_["items"]
             if not part_.get("next"):
                 return
             cursor = {"cursor": part_["next"]}
+
+    def _first(self, path: str, most: int, **query: Any) -> list[Json]:
+        """So many entries from the beginning of a list that comes in parts."""
+        return list(islice(self._pages(path, limit=min(most, PAGE), **query), most))
 
     def _post(self, path: str, body: Json | None) -> Json:
         """Ask once, whatever the way there loses: the server knows the key."""

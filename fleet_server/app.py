@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
-from fleet_server.api import errors, metrics, routes
+from fleet_server.api import errors, metrics, openapi, routes
 from fleet_server.api.conditional import Conditional
 from fleet_server.api.idempotency import Idempotency
 from fleet_server.api.limits import BodyLimit
@@ -11,6 +11,9 @@ from fleet_server.api.schemas import LARGER_BODIES, MAX_BODY_BYTES
 from fleet_server.config import ServerConfig
 from fleet_server.console import pages
 from fleet_server.services.suite import Services
+
+VERSION = "1"
+"""Of the API: its paths begin with it."""
 
 
 def create_app(config: ServerConfig, services: Services) -> FastAPI:
@@ -31,4 +34,5 @@ def create_app(config: ServerConfig, services: Services) -> FastAPI:
         files.config_checked = True  # the repository may be made after the server has started
         app.mount(f"/repository/{part}", files)
 
+    openapi.install(app, VERSION)
     return app

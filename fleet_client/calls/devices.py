@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fleet_client.transport import Calls, Json, part
+from fleet_client.transport import MOST, Calls, Json, part
 
 
 class DeviceCalls(Calls):
@@ -60,6 +60,6 @@ class DeviceCalls(Calls):
         items: list[Json] = answer["items"]
         return items
 
-    def refusals(self) -> list[Json]:
+    def refusals(self, limit: int = MOST) -> list[Json]:
         """List releases that devices would not install, and why."""
-        return self._items("refusals")
+        return self._first("refusals", limit)

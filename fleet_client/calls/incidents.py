@@ -1,14 +1,14 @@
 """Incidents."""
 
-from fleet_client.transport import Calls, Json
+from fleet_client.transport import MOST, Calls, Json
 
 
 class IncidentCalls(Calls):
     """Incidents."""
 
-    def incidents(self) -> list[Json]:
+    def incidents(self, limit: int = MOST) -> list[Json]:
         """List incidents: those that are not resolved first."""
-        return self._items("incidents")
+        return self._first("incidents", limit)
 
     def incident(self, number: int) -> Json:
         """Show an incident with its timeline and what it did."""

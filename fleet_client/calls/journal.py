@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from edge_core.errors import Unavailable
-from fleet_client.transport import Calls, Json
+from fleet_client.transport import MOST, Calls, Json
 
 AGAIN_SECONDS = 1.0
 
@@ -12,9 +12,9 @@ AGAIN_SECONDS = 1.0
 class JournalCalls(Calls):
     """Alerts, events and rejected messages."""
 
-    def alerts(self) -> list[Json]:
+    def alerts(self, limit: int = MOST) -> list[Json]:
         """List open alerts, then closed ones."""
-        return self._items("alerts")
+        return self._first("alerts", limit)
 
     def events(self, after: int = 0, limit: int = 200) -> list[Json]:
         """List so many events after a number, oldest first."""
@@ -36,9 +36,9 @@ class JournalCalls(Calls):
                     raise
             time.sleep(AGAIN_SECONDS)
 
-    def rejected(self) -> list[Json]:
+    def rejected(self, limit: int = MOST) -> list[Json]:
         """List messages that the server did not take in, counted by reason."""
-        return self._items("rejected")
+        return self._first("rejected", limit)
 
     def audit(
         self, after: int = 0, limit: int = 1000, *, subject: str = "", actor: str = ""

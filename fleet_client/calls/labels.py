@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fleet_client.transport import Calls, Json, part
+from fleet_client.transport import MOST, Calls, Json, part
 
 
 class LabelCalls(Calls):
@@ -31,9 +31,9 @@ class LabelCalls(Calls):
         """Compare labels of held-out devices with all others'."""
         return self._get("holdout", model=model)
 
-    def appeals(self, state: str | None = None) -> list[Json]:
+    def appeals(self, state: str | None = None, limit: int = MOST) -> list[Json]:
         """List contested predictions, newest first."""
-        return self._items("appeals", **({"state": state} if state else {}))
+        return self._first("appeals", limit, **({"state": state} if state else {}))
 
     def appeal(self, number: int) -> Json:
         """Show one appeal."""

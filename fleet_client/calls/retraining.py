@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from fleet_client.transport import Calls, Json, part
+from fleet_client.transport import MOST, Calls, Json, part
 
 
 class RetrainingCalls(Calls):
     """Requests to train models again, and policies."""
 
-    def retrain_requests(self) -> list[Json]:
+    def retrain_requests(self, limit: int = MOST) -> list[Json]:
         """List requests, newest first."""
-        return self._items("retraining/requests")
+        return self._first("retraining/requests", limit)
 
     def retrain_request(self, number: int) -> Json:
         """Show one request with the gates that refused it."""

@@ -1,14 +1,16 @@
 """Rollouts and verdicts."""
 
-from fleet_client.transport import Calls, Json, part
+from collections.abc import Iterator
+
+from fleet_client.transport import MOST, Calls, Json, part
 
 
 class RolloutCalls(Calls):
     """Rollouts and verdicts."""
 
-    def rollouts(self) -> list[Json]:
-        """List every rollout, newest first."""
-        return self._items("rollouts")
+    def rollouts(self, limit: int = MOST) -> list[Json]:
+        """List rollouts, newest first."""
+        return self._first("rollouts", limit)
 
     def rollout(self, rollout: str) -> Json:
         """Show one rollout with its stages and newest verdict."""
@@ -44,9 +46,9 @@ class RolloutCalls(Calls):
         """Let the held-out devices of a promoted rollout follow it."""
         return self._post(f"rollouts/{part(rollout)}/release-holdout", None)
 
-    def rollout_devices(self, rollout: str, after: str = "", limit: int = 200) -> list[Json]:
-        """List devices of a rollout whose names come after one, and why they wait."""
-        return self._items(f"rollouts/{part(rollout)}/devices", after=after, limit=limit)
+    def rollout_devices(self, rollout: str) -> Iterator[Json]:
+        """List devices of a rollout by name, and why they wait."""
+        return self._pages(f"rollouts/{part(rollout)}/devices")
 
     def pause(self, rollout: str, reason: str = "") -> Json:
         """Hold a rollout where it is."""
@@ -60,9 +62,9 @@ class RolloutCalls(Calls):
         """Put every device of a rollout back on the release it had before."""
         return self._post(f"rollouts/{part(rollout)}/rollback", {"reason": reason})
 
-    def verdicts(self, rollout: str) -> list[Json]:
-        """List the stored verdicts of a rollout, oldest first."""
-        return self._items(f"verdicts/{part(rollout)}")
+    def verdicts(self, rollout: str, limit: int = MOST) -> list[Json]:
+        """List the newest stored verdicts of a rollout, oldest first."""
+        return self._first(f"verdicts/{part(rollout)}", limit)[::-1]
 
     def replay(self, verdict: int) -> Json:
         """Judge a stored verdict's inputs again."""

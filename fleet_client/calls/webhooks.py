@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fleet_client.transport import Calls, Json, part
+from fleet_client.transport import MOST, Calls, Json, part
 
 
 class WebhookCalls(Calls):
@@ -24,9 +24,9 @@ class WebhookCalls(Calls):
         """Send a receiver a message that means nothing."""
         return self._post(f"webhooks/{part(name)}/test", None)
 
-    def deliveries(self, name: str) -> list[Json]:
+    def deliveries(self, name: str, limit: int = MOST) -> list[Json]:
         """List a receiver's messages, newest first."""
-        return self._items(f"webhooks/{part(name)}/deliveries")
+        return self._first(f"webhooks/{part(name)}/deliveries", limit)
 
     def redeliver(self, delivery: int) -> Json:
         """Send a message once more, now."""

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fleet_client.commands.context import of
-from fleet_client.commands.options import Devices, Model, Reason, seconds_of
+from fleet_client.commands.options import Devices, Model, Most, Reason, seconds_of
 from fleet_client.views import devices as views
 
 app = typer.Typer()
@@ -35,9 +35,9 @@ def fleet(context: typer.Context) -> None:
 
 
 @app.command()
-def refusals(context: typer.Context) -> None:
+def refusals(context: typer.Context, limit: Most = 200) -> None:
     """List releases that devices would not install, and why."""
-    rows = of(context).client.refusals()
+    rows = of(context).client.refusals(limit)
     of(context).show(rows, views.refusals(rows))
 
 

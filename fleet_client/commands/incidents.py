@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from fleet_client.commands.context import of
+from fleet_client.commands.options import Most
 from fleet_client.views import incidents as views
 
 app = typer.Typer(
@@ -15,9 +16,9 @@ Number = Annotated[int, typer.Argument(help="Number of the incident.")]
 
 
 @app.command("list")
-def list_incidents(context: typer.Context) -> None:
+def list_incidents(context: typer.Context, limit: Most = 200) -> None:
     """List incidents: those that are not resolved first."""
-    rows = of(context).client.incidents()
+    rows = of(context).client.incidents(limit)
     of(context).show(rows, views.incidents(rows))
 
 

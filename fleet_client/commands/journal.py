@@ -6,6 +6,7 @@ import typer
 
 from fleet_client.client import Json
 from fleet_client.commands.context import UNUSABLE, of
+from fleet_client.commands.options import Most
 from fleet_client.views import journal as views
 
 app = typer.Typer()
@@ -13,9 +14,9 @@ audit_app = typer.Typer(help="Who decided what, in a chain of hashes.", no_args_
 
 
 @app.command()
-def alerts(context: typer.Context) -> None:
+def alerts(context: typer.Context, limit: Most = 200) -> None:
     """List the alerts, open ones first."""
-    rows = of(context).client.alerts()
+    rows = of(context).client.alerts(limit)
     of(context).show(rows, views.alerts(rows))
 
 
@@ -36,9 +37,9 @@ def events(
 
 
 @app.command()
-def rejected(context: typer.Context) -> None:
+def rejected(context: typer.Context, limit: Most = 200) -> None:
     """List messages that the server did not take in, counted by reason."""
-    rows = of(context).client.rejected()
+    rows = of(context).client.rejected(limit)
     of(context).show(rows, views.rejected(rows))
 
 

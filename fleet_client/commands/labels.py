@@ -14,6 +14,7 @@ from edge_core.errors import InvalidConfiguration
 from fleet_client.client import FleetClient, Json
 from fleet_client.commands import label_file
 from fleet_client.commands.context import UNUSABLE, of
+from fleet_client.commands.options import Most
 from fleet_client.views import labels as views
 
 AT_ONCE = 2000
@@ -103,9 +104,10 @@ def list_appeals(
     state: Annotated[
         str, typer.Option(help="open, upheld, rejected or withdrawn; all where left out.")
     ] = "",
+    limit: Most = 200,
 ) -> None:
     """List contested answers, newest first."""
-    rows = of(context).client.appeals(state or None)
+    rows = of(context).client.appeals(state or None, limit)
     of(context).show(rows, views.appeals(rows))
 
 

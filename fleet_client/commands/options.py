@@ -8,6 +8,7 @@ import typer
 
 from edge_core.errors import InvalidConfiguration
 
+Most = Annotated[int, typer.Option("--limit", min=1, help="So many at most.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the log.")]
 Devices = Annotated[list[str], typer.Argument(metavar="DEVICE...", help="Names of devices.")]
 Model = Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from fleet_client.commands.context import of
-from fleet_client.commands.options import Reason
+from fleet_client.commands.options import Most, Reason
 from fleet_client.views import retraining as views
 
 app = typer.Typer(help="Train models again: requests and policies.", no_args_is_help=True)
@@ -15,9 +15,9 @@ Model = Annotated[str, typer.Argument(help="Name of the model.")]
 
 
 @app.command("list")
-def list_requests(context: typer.Context) -> None:
+def list_requests(context: typer.Context, limit: Most = 200) -> None:
     """List requests, newest first."""
-    rows = of(context).client.retrain_requests()
+    rows = of(context).client.retrain_requests(limit)
     of(context).show(rows, views.requests(rows))
 
 

@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fleet_client.client import Json
 from fleet_client.commands.context import UNUSABLE, of
 from fleet_client.commands.following import follow, newest
-from fleet_client.commands.options import Reason
+from fleet_client.commands.options import Most, Reason
 from fleet_client.commands.plan_file import as_toml, read_plan
 from fleet_client.views import rollouts as views
 
@@ -19,9 +18,9 @@ Which = Annotated[str, typer.Argument(help="Rollout; the newest where left out."
 
 
 @rollout_app.command("list")
-def list_rollouts(context: typer.Context) -> None:
+def list_rollouts(context: typer.Context, limit: Most = 200) -> None:
     """List the rollouts, newest first."""
-    rows = of(context).client.rollouts()
+    rows = of(context).client.rollouts(limit)
     of(context).show(rows, views.rollouts(rows))
 
 
@@ -124,9 +123,7 @@ def list_devices(
     """List a rollout's devices: what each should do, does, and waits for."""
     client = of(context).client
     name = rollout or newest(client)
-    rows: list[Json] = []
-    while page := client.rollout_devices(name, rows[-1]["device"] if rows else "", 1000):
-        rows += page
+    rows = list(client.rollout_devices(name))
     shown = [row for row in rows if row["waits_for"]] if waiting else rows
     of(context).show(shown, views.devices(shown))
 
@@ -152,10 +149,10 @@ def check(
 
 
 @verdict_app.command("list")
-def list_verdicts(context: typer.Context, rollout: Which = "") -> None:
-    """List a rollout's stored verdicts."""
+def list_verdicts(context: typer.Context, rollout: Which = "", limit: Most = 200) -> None:
+    """List a rollout's newest stored verdicts."""
     client = of(context).client
-    rows = client.verdicts(rollout or newest(client))
+    rows = client.verdicts(rollout or newest(client), limit)
     of(context).show(rows, views.verdicts(rows))
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from fleet_client.commands.context import of
+from fleet_client.commands.options import Most
 from fleet_client.views import webhooks as views
 
 app = typer.Typer(help="Tell other systems of events.", no_args_is_help=True)
@@ -48,9 +49,9 @@ def test(context: typer.Context, name: Name) -> None:
 
 
 @app.command()
-def deliveries(context: typer.Context, name: Name) -> None:
+def deliveries(context: typer.Context, name: Name, limit: Most = 50) -> None:
     """List messages, newest first."""
-    rows = of(context).client.deliveries(name)
+    rows = of(context).client.deliveries(name, limit)
     of(context).show(rows, views.deliveries(rows))
 
 

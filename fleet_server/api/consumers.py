@@ -3,8 +3,10 @@
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_server.api import answers
 from fleet_server.api.access import Operator, ServicesOf, Viewer
 from fleet_server.api.schemas import Answer, items
+from fleet_server.services.consumers import ConsumerView
 
 router = APIRouter(default_response_class=Answer)
 
@@ -28,12 +30,14 @@ class Acknowledge(BaseModel):
 
 
 @router.get("/consumers")
+@answers.items(ConsumerView)
 def consumers(services: ServicesOf, _token: Viewer) -> Response:
     """List who uses which model: who is declared, and who was seen to ask."""
     return items(services.consumers.every())
 
 
 @router.put("/models/{model}/consumers/{consumer}")
+@answers.one(ConsumerView)
 def declare(
     model: str, consumer: str, body: DeclareConsumer, services: ServicesOf, token: Operator
 ) -> Response:
@@ -52,6 +56,7 @@ def withdraw(model: str, consumer: str, services: ServicesOf, token: Operator) -
 
 
 @router.post("/models/{model}/consumers/{consumer}/acknowledgements", status_code=201)
+@answers.one(ConsumerView)
 def acknowledge(
     model: str, consumer: str, body: Acknowledge, services: ServicesOf, token: Operator
 ) -> Response:

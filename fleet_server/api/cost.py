@@ -5,8 +5,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_server.api import answers
 from fleet_server.api.access import Operator, ServicesOf, Viewer
 from fleet_server.api.schemas import Answer, items
+from fleet_server.services.budgets import BudgetView
+from fleet_server.services.cost import CostView
+from fleet_server.storage.budgets import StoredPrices
 
 router = APIRouter(default_response_class=Answer)
 
@@ -38,6 +42,7 @@ class SetBudget(BaseModel):
 
 
 @router.get("/cost")
+@answers.items(CostView)
 def cost(
     services: ServicesOf, _token: Viewer, days: Annotated[int | None, Query(ge=1, le=3660)] = None
 ) -> Response:
@@ -46,12 +51,14 @@ def cost(
 
 
 @router.get("/prices")
+@answers.items(StoredPrices)
 def prices(services: ServicesOf, _token: Viewer) -> Response:
     """List prices by the day from which they hold."""
     return items(services.budgets.prices())
 
 
 @router.put("/prices")
+@answers.one(StoredPrices)
 def set_prices(body: SetPrices, services: ServicesOf, token: Operator) -> Response:
     """Say what a device's second, a megabyte and a label cost from a day on."""
     found = services.budgets.set_prices(**body.model_dump(), by=token.name, role=token.role)
@@ -59,12 +66,14 @@ def set_prices(body: SetPrices, services: ServicesOf, token: Operator) -> Respon
 
 
 @router.get("/budgets")
+@answers.items(BudgetView)
 def budgets(services: ServicesOf, _token: Viewer) -> Response:
     """List budgets, and how they stand."""
     return items(services.budgets.every())
 
 
 @router.put("/budgets/{model}/{span}")
+@answers.one(BudgetView)
 def set_budget(
     model: str, span: Span, body: SetBudget, services: ServicesOf, token: Operator
 ) -> Response:

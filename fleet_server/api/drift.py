@@ -5,8 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_server.api import answers
 from fleet_server.api.access import Operator, ServicesOf, Viewer
 from fleet_server.api.schemas import Answer, items
+from fleet_server.services.drift_response import DriftView
+from fleet_server.storage.drift_responses import StoredPolicy
 
 router = APIRouter(default_response_class=Answer, prefix="/drift")
 
@@ -36,12 +39,14 @@ class SetDriftPolicy(BaseModel):
 
 
 @router.get("")
+@answers.items(DriftView)
 def drifts(services: ServicesOf, _token: Viewer) -> Response:
     """List drifts that have not ended, with what was done about them."""
     return items(services.drift_responses.every())
 
 
 @router.post("/{model}/responses", status_code=201)
+@answers.one(DriftView)
 def respond(model: str, body: Respond, services: ServicesOf, token: Operator) -> Response:
     """Do something about a model's drift: what is suggested, where nothing is named."""
     found = services.drift_responses.respond(
@@ -56,12 +61,14 @@ def respond(model: str, body: Respond, services: ServicesOf, token: Operator) ->
 
 
 @router.get("/policies")
+@answers.items(StoredPolicy)
 def drift_policies(services: ServicesOf, _token: Viewer) -> Response:
     """List models whose devices fall back by themselves in a drift."""
     return items(services.drift_responses.policies())
 
 
 @router.put("/policies/{model}")
+@answers.one(StoredPolicy)
 def set_drift_policy(
     model: str, body: SetDriftPolicy, services: ServicesOf, token: Operator
 ) -> Response:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
+from fleet_server.api import answers
 from fleet_server.api.access import ServicesOf, Viewer
 from fleet_server.api.paging import After
 from fleet_server.services.suite import Services
@@ -26,6 +27,7 @@ MOST_LISTENERS = 200
 
 
 @router.get("/events/stream")
+@answers.other("text/event-stream")
 async def stream(
     request: Request,
     services: ServicesOf,

@@ -6,9 +6,11 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_server.api import answers
 from fleet_server.api.access import Operator, ServicesOf, Viewer
 from fleet_server.api.schemas import Answer, items
-from fleet_server.services.groups import Change
+from fleet_server.services.groups import Change, GroupView
+from fleet_server.storage.registry import Group
 
 router = APIRouter(default_response_class=Answer)
 
@@ -37,6 +39,7 @@ class SaveGroup(BaseModel):
 
 
 @router.post("/device-labels")
+@answers.items(str)
 def label(body: Label, services: ServicesOf, token: Operator) -> Response:
     """Set site, tags or retirement of every device that a query means."""
     change = msgspec.convert(body.model_dump(exclude={"query"}), Change)
@@ -45,18 +48,21 @@ def label(body: Label, services: ServicesOf, token: Operator) -> Response:
 
 
 @router.get("/groups")
+@answers.items(Group)
 def groups(services: ServicesOf, _token: Viewer) -> Response:
     """List the saved queries over devices."""
     return items(services.groups.every())
 
 
 @router.get("/groups/{name}")
+@answers.one(GroupView)
 def group(name: str, services: ServicesOf, _token: Viewer) -> Response:
     """Show a saved query and the devices that it means now."""
     return Answer(services.groups.one(name))
 
 
 @router.put("/groups/{name}")
+@answers.one(Group)
 def save_group(name: str, body: SaveGroup, services: ServicesOf, token: Operator) -> Response:
     """Save a query under a name."""
     return Answer(services.groups.save(name, body.query, by=token.name, role=token.role))

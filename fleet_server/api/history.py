@@ -4,9 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from fleet_server.api import answers
 from fleet_server.api.access import ServicesOf, Viewer
 from fleet_server.api.schemas import Answer, items
-from fleet_server.services.history import Question, Resolution
+from fleet_server.services.history import HistoryView, Question, Resolution
 
 router = APIRouter(default_response_class=Answer)
 
@@ -14,6 +15,7 @@ Moment = Annotated[int | None, Query(ge=0, le=1 << 53)]
 
 
 @router.get("/history")
+@answers.items(HistoryView)
 def history(
     services: ServicesOf,
     _token: Viewer,

@@ -7,11 +7,16 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from fleet_server.api import answers
 from fleet_server.api.access import Builder, Operator, ServicesOf, Viewer
-from fleet_server.api.paging import Limit
-from fleet_server.api.schemas import Answer, items
+from fleet_server.api.paging import Cursor, Limit, page, place_of
+from fleet_server.api.schemas import Answer
+from fleet_server.services.appeals import AppealView, PredictionView
 from fleet_server.services.errors import InvalidRequest
-from fleet_server.services.labels import ToldLabel
+from fleet_server.services.fairness import FairnessReport
+from fleet_server.services.feedback_loops import LoopReport
+from fleet_server.services.label_status import LabelStatus
+from fleet_server.services.labels import Taken, ToldLabel
 
 router = APIRouter(default_response_class=Answer)
 
@@ -60,6 +65,8 @@ class Explanation(BaseModel):
 
 
 @router.post("/labels")
+@answers.one(Taken)
+@answers.takes(_Told)
 async def tell_labels(request: Request, services: ServicesOf, token: Builder) -> Response:
     """Tell the labels of predictions, some thousands at once; the same again changes nothing."""
     body = await request.body()
@@ -71,18 +78,21 @@ async def tell_labels(request: Request, services: ServicesOf, token: Builder) ->
 
 
 @router.get("/labels")
+@answers.one(LabelStatus)
 def label_status(services: ServicesOf, _token: Viewer, model: Model) -> Response:
     """Tell how many labels of a model came, how late, and what performance is estimated."""
     return Answer(services.label_status.of_model(model))
 
 
 @router.get("/predictions/{prediction}")
+@answers.one(PredictionView)
 def prediction(prediction: str, services: ServicesOf, _token: Viewer) -> Response:
     """Show a prediction with its release and its labels."""
     return Answer(services.appeals.prediction(prediction))
 
 
 @router.get("/fairness")
+@answers.one(FairnessReport)
 def fairness(
     services: ServicesOf, _token: Viewer, release: Annotated[str, Query(max_length=128)]
 ) -> Response:
@@ -91,20 +101,29 @@ def fairness(
 
 
 @router.get("/holdout")
+@answers.one(LoopReport)
 def holdout(services: ServicesOf, _token: Viewer, model: Model) -> Response:
     """Compare labels of devices that are held out of a model's rollouts with all others'."""
     return Answer(services.feedback_loops.of_model(model))
 
 
 @router.get("/appeals")
+@answers.part(AppealView)
 def appeals(
-    services: ServicesOf, _token: Viewer, state: str | None = None, limit: Limit = 100
+    request: Request,
+    services: ServicesOf,
+    _token: Viewer,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+    state: str | None = None,
 ) -> Response:
     """List contested predictions, newest first."""
-    return items(services.appeals.every(state, limit))
+    found = services.appeals.every(state, limit + 1, place_of(cursor, int))
+    return page(request, found, limit, lambda appeal: appeal.appeal)
 
 
 @router.post("/appeals", status_code=201)
+@answers.one(AppealView)
 def open_appeal(body: OpenAppeal, services: ServicesOf, token: Operator) -> Response:
     """Contest a prediction."""
     opened = services.appeals.open(
@@ -119,18 +138,21 @@ def open_appeal(body: OpenAppeal, services: ServicesOf, token: Operator) -> Resp
 
 
 @router.get("/appeals/{appeal}")
+@answers.one(AppealView)
 def appeal(appeal: int, services: ServicesOf, _token: Viewer) -> Response:
     """Show one appeal with its prediction, release and explanation."""
     return Answer(services.appeals.one(appeal))
 
 
 @router.get("/appeals/{appeal}/sample")
+@answers.other("application/msgpack")
 def appeal_sample(appeal: int, services: ServicesOf, _token: Builder) -> Response:
     """Send what the contested answer was computed from, as its device sent it (msgpack)."""
     return Response(services.appeals.sample(appeal), media_type="application/msgpack")
 
 
 @router.put("/appeals/{appeal}/explanation")
+@answers.one(AppealView)
 def explain_appeal(
     appeal: int, body: Explanation, services: ServicesOf, token: Builder
 ) -> Response:
@@ -141,6 +163,7 @@ def explain_appeal(
 
 
 @router.post("/appeals/{appeal}/decision")
+@answers.one(AppealView)
 def decide_appeal(
     appeal: int, body: DecideAppeal, services: ServicesOf, token: Operator
 ) -> Response:

@@ -15,7 +15,10 @@ from fastapi import Query, Request, Response
 from fleet_server.api.schemas import Answer
 from fleet_server.services.errors import InvalidRequest
 
-K = TypeVar("K", str, int)
+K = TypeVar("K")
+
+Place = str | int | tuple[str | int, ...]
+"""What a list is sorted by, of one entry."""
 
 MOST = 1000
 
@@ -24,23 +27,24 @@ After = Annotated[int, Query(ge=0)]
 Cursor = Annotated[str | None, Query(max_length=512, description="From 'next' of the last part.")]
 
 
-def encoded(key: str | int) -> str:
+def encoded(key: Place) -> str:
     """A key as a cursor."""
     return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
 
 
-def text_of(cursor: str | None) -> str | None:
-    """The text that a cursor holds; raise :class:`InvalidRequest`."""
-    return None if cursor is None else _decoded(cursor, str)
-
-
-def number_of(cursor: str | None) -> int | None:
-    """The number that a cursor holds; raise :class:`InvalidRequest`."""
-    return None if cursor is None else _decoded(cursor, int)
+def place_of(cursor: str | None, kind: type[K]) -> K | None:
+    """What a cursor holds: a number, a text, or several; raise :class:`InvalidRequest`."""
+    if cursor is None:
+        return None
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return msgspec.json.decode(base64.b64decode(padded, b"-_", validate=True), type=kind)
+    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidRequest("this cursor is not one that the server gave") from error
 
 
 def page(
-    request: Request, found: Sequence[Any], limit: int, key: Callable[[Any], str | int]
+    request: Request, found: Sequence[Any], limit: int, key: Callable[[Any], Place]
 ) -> Response:
     """One part of a list.
 
@@ -57,11 +61,3 @@ def page(
         url = request.url.include_query_params(cursor=after)
         answer.headers["link"] = f'<{url.path}?{url.query}>; rel="next"'
     return answer
-
-
-def _decoded(cursor: str, kind: type[K]) -> K:
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        return msgspec.json.decode(base64.b64decode(padded, b"-_", validate=True), type=kind)
-    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
-        raise InvalidRequest("this cursor is not one that the server gave") from error

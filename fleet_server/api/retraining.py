@@ -3,15 +3,17 @@
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_server.api import answers
 from fleet_server.api.access import Builder, Operator, ServicesOf, Viewer
-from fleet_server.api.paging import Limit
+from fleet_server.api.paging import Cursor, Limit, page, place_of
 from fleet_server.api.schemas import Answer, Reason, items
 from fleet_server.domain.retraining import Policy
 from fleet_server.services.errors import InvalidRequest
-from fleet_server.services.retraining import Result
+from fleet_server.services.retraining import Claimed, Result
+from fleet_server.storage.retraining import StoredPolicy, StoredRequest
 
 router = APIRouter(default_response_class=Answer, prefix="/retraining")
 
@@ -71,13 +73,29 @@ class SetPolicy(BaseModel):
     automation: str = Field(default="suggest", max_length=16)
 
 
+class Claims(msgspec.Struct, frozen=True):
+    """What a worker is to do."""
+
+    claimed: Claimed | None
+    """None: nothing waits."""
+
+
 @router.get("/requests")
-def requests(services: ServicesOf, _token: Viewer, limit: Limit = 100) -> Response:
+@answers.part(StoredRequest)
+def requests(
+    request: Request,
+    services: ServicesOf,
+    _token: Viewer,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Response:
     """List requests to train models again, newest first."""
-    return items(services.retraining.every(limit))
+    found = services.retraining.every(limit + 1, place_of(cursor, int))
+    return page(request, found, limit, lambda row: row.request)
 
 
 @router.post("/requests", status_code=201)
+@answers.one(StoredRequest)
 def ask(body: Ask, services: ServicesOf, token: Operator) -> Response:
     """Ask that a model be trained again."""
     made = services.retraining.ask(
@@ -92,18 +110,21 @@ def ask(body: Ask, services: ServicesOf, token: Operator) -> Response:
 
 
 @router.get("/requests/{request}")
+@answers.one(StoredRequest)
 def request(request: int, services: ServicesOf, _token: Viewer) -> Response:
     """Show one request with the gates that refused it."""
     return Answer(services.retraining.one(request))
 
 
 @router.post("/requests/{request}/approve")
+@answers.one(StoredRequest)
 def approve(request: int, services: ServicesOf, token: Operator) -> Response:
     """Let a worker take a suggested request."""
     return Answer(services.retraining.approve(request, by=token.name, role=token.role))
 
 
 @router.post("/requests/{request}/cancel")
+@answers.one(StoredRequest)
 def cancel(
     request: int, services: ServicesOf, token: Operator, body: Reason | None = None
 ) -> Response:
@@ -113,18 +134,21 @@ def cancel(
 
 
 @router.post("/claims")
+@answers.one(Claims)
 def claim(body: Claim, services: ServicesOf, _token: Builder) -> Response:
     """Take the oldest open request for a model that a worker can build; empty where none is."""
-    return Answer({"claimed": services.retraining.claim(body.worker, body.models)})
+    return Answer(Claims(claimed=services.retraining.claim(body.worker, body.models)))
 
 
 @router.post("/requests/{request}/renew")
+@answers.one(StoredRequest)
 def renew(request: int, body: Renew, services: ServicesOf, _token: Builder) -> Response:
     """Hold a request for longer, and say how far it is."""
     return Answer(services.retraining.renew(request, body.lease, body.progress))
 
 
 @router.post("/requests/{request}/result")
+@answers.one(StoredRequest)
 def finish(request: int, body: Finish, services: ServicesOf, token: Builder) -> Response:
     """Say what came of a request."""
     result = msgspec.convert(body.model_dump(), Result)
@@ -132,12 +156,14 @@ def finish(request: int, body: Finish, services: ServicesOf, token: Builder) -> 
 
 
 @router.get("/policies")
+@answers.items(StoredPolicy)
 def policies(services: ServicesOf, _token: Viewer) -> Response:
     """List when models ask for training by themselves."""
     return items(services.retraining.policies())
 
 
 @router.put("/policies/{model}")
+@answers.one(StoredPolicy)
 def set_policy(model: str, body: SetPolicy, services: ServicesOf, token: Operator) -> Response:
     """Set when a model asks for training by itself, and what may follow."""
     try:

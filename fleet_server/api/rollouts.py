@@ -1,22 +1,36 @@
 """Rollouts and their verdicts."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
+from fleet_server.api import answers
 from fleet_server.api.access import Approver, Operator, ServicesOf, Viewer
-from fleet_server.api.paging import Limit
-from fleet_server.api.schemas import Answer, Reason, StartRollout, items
-from fleet_server.domain.plan import DEFAULT_PLAN
+from fleet_server.api.paging import Cursor, Limit, page, place_of
+from fleet_server.api.schemas import Answer, Reason, StartRollout
+from fleet_server.domain.plan import DEFAULT_PLAN, Plan
+from fleet_server.services.forecast import Forecast
+from fleet_server.services.rollout_devices import RolloutDevice
+from fleet_server.services.rollout_views import RolloutView, VerdictView
+from fleet_server.services.verdicts import Replay
 
 router = APIRouter(default_response_class=Answer)
 
 
 @router.get("/rollouts")
-def rollouts(services: ServicesOf, _token: Viewer) -> Response:
-    """List every rollout, newest first."""
-    return items(services.rollouts.every())
+@answers.part(RolloutView)
+def rollouts(
+    request: Request,
+    services: ServicesOf,
+    _token: Viewer,
+    cursor: Cursor = None,
+    limit: Limit = 200,
+) -> Response:
+    """List rollouts, newest first."""
+    found = services.rollouts.every(limit + 1, place_of(cursor, tuple[int, str]))
+    return page(request, found, limit, lambda rollout: (rollout.created_ms, rollout.rollout))
 
 
 @router.post("/rollouts", status_code=201)
+@answers.one(RolloutView)
 def start_rollout(body: StartRollout, services: ServicesOf, token: Operator) -> Response:
     """Start a rollout of an approved release."""
     started = services.rollouts.start(
@@ -26,12 +40,14 @@ def start_rollout(body: StartRollout, services: ServicesOf, token: Operator) -> 
 
 
 @router.get("/rollouts/{rollout}")
+@answers.one(RolloutView)
 def rollout(rollout: str, services: ServicesOf, _token: Viewer) -> Response:
     """Show one rollout with its stages and newest verdict."""
     return Answer(services.rollouts.one(rollout))
 
 
 @router.post("/rollouts/{rollout}/pause")
+@answers.one(RolloutView)
 def pause(
     rollout: str, services: ServicesOf, token: Operator, body: Reason | None = None
 ) -> Response:
@@ -40,6 +56,7 @@ def pause(
 
 
 @router.post("/rollouts/{rollout}/resume")
+@answers.one(RolloutView)
 def resume(
     rollout: str, services: ServicesOf, token: Operator, body: Reason | None = None
 ) -> Response:
@@ -48,6 +65,7 @@ def resume(
 
 
 @router.post("/rollouts/{rollout}/rollback")
+@answers.one(RolloutView)
 def rollback(
     rollout: str, services: ServicesOf, token: Operator, body: Reason | None = None
 ) -> Response:
@@ -56,6 +74,7 @@ def rollback(
 
 
 @router.post("/rollouts/{rollout}/abort")
+@answers.one(RolloutView)
 def abort(
     rollout: str, services: ServicesOf, token: Operator, body: Reason | None = None
 ) -> Response:
@@ -64,6 +83,7 @@ def abort(
 
 
 @router.post("/rollouts/{rollout}/approvals", status_code=201)
+@answers.one(RolloutView)
 def approve(
     rollout: str, services: ServicesOf, token: Approver, body: Reason | None = None
 ) -> Response:
@@ -73,26 +93,36 @@ def approve(
 
 
 @router.post("/rollouts/{rollout}/release-holdout")
+@answers.one(RolloutView)
 def release_holdout(rollout: str, services: ServicesOf, token: Operator) -> Response:
     """Let the held-out devices of a promoted rollout follow it."""
     return Answer(services.rollouts.release_holdout(rollout, token.name, role=token.role))
 
 
 @router.get("/rollouts/{rollout}/devices")
+@answers.part(RolloutDevice)
 def rollout_devices(
-    rollout: str, services: ServicesOf, _token: Viewer, after: str = "", limit: Limit = 200
+    rollout: str,
+    request: Request,
+    services: ServicesOf,
+    _token: Viewer,
+    cursor: Cursor = None,
+    limit: Limit = 200,
 ) -> Response:
     """List a rollout's devices by name: what each should do, does, and waits for."""
-    return items(services.rollouts.devices(rollout, after[:64], limit))
+    found = services.rollouts.devices(rollout, place_of(cursor, str) or "", limit + 1)
+    return page(request, found, limit, lambda device: device.device)
 
 
 @router.post("/rollout-plans/check")
+@answers.one(Forecast)
 def check_plan(body: StartRollout, services: ServicesOf, _token: Viewer) -> Response:
     """Say what a plan would do on the present fleet; nothing is started."""
     return Answer(services.rollouts.check(body.release, body.plan))
 
 
 @router.get("/rollout-plans/default")
+@answers.one(Plan)
 def default_plan(_token: Viewer) -> Response:
     """Show the plan that counts where nothing else is said."""
     return Answer(DEFAULT_PLAN)
@@ -103,12 +133,22 @@ def _why(body: Reason | None) -> str:
 
 
 @router.get("/verdicts/{rollout}")
-def verdicts(rollout: str, services: ServicesOf, _token: Viewer, limit: Limit = 200) -> Response:
-    """List the newest stored verdicts of a rollout, oldest first."""
-    return items(services.verdicts.of_rollout(rollout, limit))
+@answers.part(VerdictView)
+def verdicts(
+    rollout: str,
+    request: Request,
+    services: ServicesOf,
+    _token: Viewer,
+    cursor: Cursor = None,
+    limit: Limit = 200,
+) -> Response:
+    """List the stored verdicts of a rollout, newest first."""
+    found = services.verdicts.of_rollout(rollout, limit + 1, place_of(cursor, int))
+    return page(request, found, limit, lambda verdict: verdict.verdict)
 
 
 @router.post("/verdicts/{verdict}/replay")
+@answers.one(Replay)
 def replay(verdict: int, services: ServicesOf, _token: Viewer) -> Response:
     """Judge a stored verdict's inputs again."""
     return Answer(services.verdicts.replay(verdict))

@@ -21,8 +21,8 @@ from fleet_server.api import (
     webhooks,
 )
 
-router = APIRouter(prefix="/api/v1")
-for subject in (
+PREFIX = "/api/v1"
+SUBJECTS = (
     event_stream,
     consumers,
     devices,
@@ -39,5 +39,8 @@ for subject in (
     audit,
     webhooks,
     tokens,
-):
+)
+
+router = APIRouter(prefix=PREFIX)
+for subject in SUBJECTS:
     router.include_router(subject.router)

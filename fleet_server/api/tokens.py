@@ -2,11 +2,14 @@
 
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet_server.api import answers
 from fleet_server.api.access import ServicesOf, needs
 from fleet_server.api.schemas import Answer, items
+from fleet_server.services.tokens import TokenView
 from fleet_server.storage.tokens import StoredToken
 
 router = APIRouter(default_response_class=Answer)
@@ -24,7 +27,15 @@ class CreateToken(BaseModel):
     expires_ms: int | None = Field(default=None, ge=0, le=1 << 53)
 
 
+class Created(msgspec.Struct, frozen=True):
+    """A token that was made."""
+
+    secret: str
+    """Shown this once."""
+
+
 @router.post("/tokens", status_code=201)
+@answers.one(Created)
 def create_token(body: CreateToken, services: ServicesOf, token: Administrator) -> Response:
     """Make a token; its secret is shown this once.
 
@@ -33,10 +44,11 @@ def create_token(body: CreateToken, services: ServicesOf, token: Administrator) 
     secret = services.tokens.create(
         body.name, body.role, expires_ms=body.expires_ms, by=(token.name, token.role)
     )
-    return Answer({"secret": secret}, status_code=201)
+    return Answer(Created(secret=secret), status_code=201)
 
 
 @router.get("/tokens")
+@answers.items(TokenView)
 def list_tokens(services: ServicesOf, _token: Administrator) -> Response:
     """List the tokens, oldest first, without their secrets."""
     return items(services.tokens.every())

@@ -170,12 +170,12 @@ class Appeals:
         with self._database.read() as connection:
             return self._view(connection, _require(connection, number))
 
-    def every(self, state: str | None, limit: int) -> list[AppealView]:
-        """Appeals, newest first."""
+    def every(self, state: str | None, limit: int, before: int | None = None) -> list[AppealView]:
+        """Appeals, newest first, of those before a number."""
         if state is not None and state not in STATES:
             raise InvalidRequest(f"state {state[:64]!r} is not one of {', '.join(STATES)}")
         with self._database.read() as connection:
-            found = appeals.every(connection, [state] if state else STATES, limit)
+            found = appeals.every(connection, [state] if state else STATES, limit, before)
             return [self._view(connection, row) for row in found]
 
     def _about(self, connection: sa.Connection, name: str) -> PredictionView:

@@ -58,10 +58,10 @@ class Incidents:
                 line = _line(now, "alert", row, "its alert has closed")
                 incidents.note(connection, row.incident, [line])
 
-    def every(self, limit: int) -> list[StoredIncident]:
+    def every(self, limit: int, after: tuple[int, int] | None = None) -> list[StoredIncident]:
         """Those that are not resolved first, then the newest."""
         with self._database.read() as connection:
-            return incidents.latest(connection, limit)
+            return incidents.latest(connection, limit, after)
 
     def one(self, number: int) -> IncidentView:
         """One incident; raise :class:`NotFound`."""

@@ -173,15 +173,17 @@ class Overview:
                 open_alerts=journal.open_count(connection),
             )
 
-    def refusals(self) -> list[StoredRefusal]:
-        """Releases that devices would not install."""
+    def refusals(
+        self, limit: int, after: tuple[int, str, str] | None = None
+    ) -> list[StoredRefusal]:
+        """Releases that devices would not install, newest first."""
         with self._database.read() as connection:
-            return devices.every_refusal(connection)
+            return devices.latest_refusals(connection, limit, after)
 
-    def alerts(self, limit: int) -> list[Alert]:
+    def alerts(self, limit: int, after: tuple[int, int] | None = None) -> list[Alert]:
         """Open alerts, then closed ones."""
         with self._database.read() as connection:
-            return journal.all_alerts(connection, limit)
+            return journal.all_alerts(connection, limit, after)
 
     def events(self, after: int, limit: int) -> list[Event]:
         """Events after one number, oldest first."""
@@ -193,10 +195,12 @@ class Overview:
         with self._database.read() as connection:
             return journal.latest_events(connection, limit)
 
-    def rejected(self, limit: int) -> list[RejectedMessages]:
+    def rejected(
+        self, limit: int, after: tuple[int, str, str, str] | None = None
+    ) -> list[RejectedMessages]:
         """Messages that were not taken in, by reason."""
         with self._database.read() as connection:
-            return journal.rejections(connection, limit)
+            return journal.rejections(connection, limit, after)
 
 
 def _past(

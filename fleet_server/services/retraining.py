@@ -182,10 +182,10 @@ class Retraining:
             self._record(connection, ended, f"retrain.{result.state}", now, by=by, role=role)
             return ended
 
-    def every(self, limit: int) -> list[StoredRequest]:
+    def every(self, limit: int, before: int | None = None) -> list[StoredRequest]:
         """The newest requests, newest first."""
         with self._database.read() as connection:
-            return [_shown(row) for row in retraining.latest(connection, limit)]
+            return [_shown(row) for row in retraining.latest(connection, limit, before)]
 
     def one(self, number: int) -> StoredRequest:
         """One request; raise :class:`NotFound`."""

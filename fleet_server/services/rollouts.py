@@ -31,6 +31,8 @@ STRAGGLER_ATTEMPTS = 6
 STRAGGLER_SECONDS = 900.0
 """A device that failed outside of a rollout is asked again so often, ever more rarely."""
 
+MOST_SHOWN = 1000
+
 
 class Rollouts:
     """Use cases on rollouts. ``changed`` is set whenever somebody steered one."""
@@ -50,10 +52,13 @@ class Rollouts:
         self._salt = salt
         self.changed = threading.Event()
 
-    def every(self) -> list[RolloutView]:
-        """All rollouts, newest first."""
+    def every(
+        self, limit: int = MOST_SHOWN, after: tuple[int, str] | None = None
+    ) -> list[RolloutView]:
+        """Rollouts, newest first; ``after`` are one's time of creation and name."""
         with self._database.read() as connection:
-            return [rollout_view(connection, row) for row in rollouts.every(connection)]
+            found = rollouts.latest(connection, limit, after)
+            return [rollout_view(connection, row) for row in found]
 
     def one(self, rollout: str) -> RolloutView:
         """One rollout; raise :class:`NotFound` where there is none."""

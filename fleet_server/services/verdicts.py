@@ -42,13 +42,15 @@ class Verdicts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def of_rollout(self, rollout: str, limit: int = 200) -> list[VerdictView]:
-        """Newest stored verdicts of a rollout, oldest first; raise :class:`NotFound`."""
+    def of_rollout(
+        self, rollout: str, limit: int = 200, before: int | None = None
+    ) -> list[VerdictView]:
+        """Stored verdicts of a rollout, newest first; raise :class:`NotFound`."""
         with self._database.read() as connection:
             row = rollouts.one(connection, rollout)
             if row is None:
                 raise NotFound(f"no rollout {rollout[:64]!r}; see: serinus rollout list")
-            stored = rollouts.verdicts_of(connection, rollout, limit)
+            stored = rollouts.verdicts_of(connection, rollout, limit, before)
             return [verdict_view(found, row) for found in stored]
 
     def replay(self, verdict: int) -> Replay:

@@ -137,12 +137,12 @@ class Webhooks:
             webhooks.put_in(connection, [_message(name, event, now)])
             return webhooks.of_webhook(connection, name, 1)[0]
 
-    def deliveries(self, name: str, limit: int) -> list[StoredDelivery]:
+    def deliveries(self, name: str, limit: int, before: int | None = None) -> list[StoredDelivery]:
         """A receiver's messages, newest first; raise :class:`NotFound`."""
         with self._database.read() as connection:
             if webhooks.one(connection, name) is None:
                 raise _unknown(name)
-            return webhooks.of_webhook(connection, name, limit)
+            return webhooks.of_webhook(connection, name, limit, before)
 
     def redeliver(self, number: int) -> StoredDelivery:
         """Send a message once more, now.

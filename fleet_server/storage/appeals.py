@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import msgspec
 import sqlalchemy as sa
 
+from fleet_server.storage import keyset
+from fleet_server.storage.keyset import Key
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import appeals, predictions
 
@@ -58,14 +60,13 @@ def open_on(connection: sa.Connection, prediction: str) -> StoredAppeal | None:
     return None if row is None else record(row, StoredAppeal)
 
 
-def every(connection: sa.Connection, states: Sequence[str], limit: int) -> list[StoredAppeal]:
-    """Appeals in some states, newest first."""
-    query = (
-        sa.select(appeals)
-        .where(appeals.c.state.in_(states))
-        .order_by(appeals.c.appeal.desc())
-        .limit(limit)
-    )
+def every(
+    connection: sa.Connection, states: Sequence[str], limit: int, before: int | None = None
+) -> list[StoredAppeal]:
+    """Appeals in some states, newest first, of those before a number."""
+    query = sa.select(appeals).where(appeals.c.state.in_(states))
+    keys = [Key(appeals.c.appeal, descending=True)]
+    query = keyset.part(query, keys, None if before is None else [before], limit)
     return [record(row, StoredAppeal) for row in connection.execute(query).mappings()]
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from fleet_server.storage import bulk
+from fleet_server.storage import bulk, keyset
+from fleet_server.storage.keyset import Key
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import (
     confirmations,
@@ -356,6 +357,24 @@ def every_refusal(connection: sa.Connection) -> list[StoredRefusal]:
     """All refusals, newest first."""
     rows = connection.execute(sa.select(refusals).order_by(refusals.c.at_ms.desc())).mappings()
     return [record(row, StoredRefusal) for row in rows]
+
+
+def latest_refusals(
+    connection: sa.Connection, limit: int, after: tuple[int, str, str] | None = None
+) -> list[StoredRefusal]:
+    """Refusals, newest first; ``after`` is :func:`refusal_place`."""
+    keys = (
+        Key(refusals.c.at_ms, descending=True),
+        Key(refusals.c.device),
+        Key(refusals.c.digest),
+    )
+    query = keyset.part(sa.select(refusals), keys, after, limit)
+    return [record(row, StoredRefusal) for row in connection.execute(query).mappings()]
+
+
+def refusal_place(row: StoredRefusal) -> tuple[int, str, str]:
+    """Where a refusal stands in the list of all."""
+    return row.at_ms, row.device, row.digest
 
 
 def new_sample(

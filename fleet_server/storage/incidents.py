@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from fleet_server.storage import keyset
+from fleet_server.storage.keyset import Key
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import alerts, cursors, events, incident_entries, incidents
 from fleet_server.storage.upsert import insert
@@ -60,14 +62,19 @@ def one(connection: sa.Connection, number: int) -> StoredIncident | None:
     return None if row is None else record(row, StoredIncident)
 
 
-def latest(connection: sa.Connection, limit: int) -> list[StoredIncident]:
-    """Those that are not resolved first, then the newest."""
-    query = sa.select(incidents).order_by(
-        incidents.c.state == "resolved", incidents.c.incident.desc()
-    )
-    return [
-        record(row, StoredIncident) for row in connection.execute(query.limit(limit)).mappings()
-    ]
+def latest(
+    connection: sa.Connection, limit: int, after: tuple[int, int] | None = None
+) -> list[StoredIncident]:
+    """Those that are not resolved first, then the newest; ``after`` is :func:`place`."""
+    resolved = sa.case((incidents.c.state == "resolved", 1), else_=0)
+    keys = (Key(resolved), Key(incidents.c.incident, descending=True))
+    query = keyset.part(sa.select(incidents), keys, after, limit)
+    return [record(row, StoredIncident) for row in connection.execute(query).mappings()]
+
+
+def place(row: StoredIncident) -> tuple[int, int]:
+    """Where an incident stands in the list of all."""
+    return int(row.state == "resolved"), row.incident
 
 
 def unresolved(connection: sa.Connection) -> list[StoredIncident]:

@@ -5,6 +5,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from fleet_server.storage import keyset
+from fleet_server.storage.keyset import Key
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import alerts, events, rejected
 from fleet_server.storage.upsert import insert
@@ -119,14 +121,19 @@ def close_alert(connection: sa.Connection, at_ms: int, kind: str, subject: str) 
     return bool(done.rowcount)
 
 
-def all_alerts(connection: sa.Connection, limit: int) -> list[Alert]:
-    """Open alerts first, then the newest closed ones."""
-    query = (
-        sa.select(alerts)
-        .order_by(alerts.c.closed_ms.is_not(None), alerts.c.alert.desc())
-        .limit(limit)
-    )
+def all_alerts(
+    connection: sa.Connection, limit: int, after: tuple[int, int] | None = None
+) -> list[Alert]:
+    """Open alerts first, then the newest closed ones; ``after`` is :func:`alert_place`."""
+    closed = sa.case((alerts.c.closed_ms.is_(None), 0), else_=1)
+    keys = (Key(closed), Key(alerts.c.alert, descending=True))
+    query = keyset.part(sa.select(alerts), keys, after, limit)
     return [record(row, Alert) for row in connection.execute(query).mappings()]
+
+
+def alert_place(alert: Alert) -> tuple[int, int]:
+    """Where an alert stands in the list of all."""
+    return int(alert.closed_ms is not None), alert.alert
 
 
 def open_count(connection: sa.Connection) -> int:
@@ -177,10 +184,19 @@ def reject(
     )
 
 
-def rejections(connection: sa.Connection, limit: int) -> list[RejectedMessages]:
-    """What was not taken in, latest first."""
-    query = sa.select(rejected).order_by(rejected.c.last_ms.desc()).limit(limit)
+def rejections(
+    connection: sa.Connection, limit: int, after: tuple[int, str, str, str] | None = None
+) -> list[RejectedMessages]:
+    """What was not taken in, latest first; ``after`` is :func:`rejection_place`."""
+    columns = (rejected.c.device, rejected.c.kind, rejected.c.reason)
+    keys = (Key(rejected.c.last_ms, descending=True), *map(Key, columns))
+    query = keyset.part(sa.select(rejected), keys, after, limit)
     return [record(row, RejectedMessages) for row in connection.execute(query).mappings()]
+
+
+def rejection_place(row: RejectedMessages) -> tuple[int, str, str, str]:
+    """Where they stand in the list of all."""
+    return row.last_ms, row.device, row.kind, row.reason
 
 
 def rejected_count(connection: sa.Connection) -> int:

@@ -7,6 +7,8 @@ import msgspec
 import sqlalchemy as sa
 
 from fleet_server.domain.retraining import ENDED, Policy
+from fleet_server.storage import keyset
+from fleet_server.storage.keyset import Key
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import retrain_policies, retrain_requests
 from fleet_server.storage.upsert import insert
@@ -74,9 +76,11 @@ def one(connection: sa.Connection, number: int) -> StoredRequest | None:
     return None if row is None else record(row, StoredRequest)
 
 
-def latest(connection: sa.Connection, limit: int) -> list[StoredRequest]:
-    """The newest requests, newest first."""
-    query = sa.select(retrain_requests).order_by(retrain_requests.c.request.desc()).limit(limit)
+def latest(connection: sa.Connection, limit: int, before: int | None = None) -> list[StoredRequest]:
+    """Requests, newest first, of those before a number."""
+    keys = [Key(retrain_requests.c.request, descending=True)]
+    place = None if before is None else [before]
+    query = keyset.part(sa.select(retrain_requests), keys, place, limit)
     return [record(row, StoredRequest) for row in connection.execute(query).mappings()]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from fleet_server.storage import bulk
+from fleet_server.storage import bulk, keyset
+from fleet_server.storage.keyset import Key
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import approvals, assignments, rollouts, stages, verdicts
 from fleet_server.storage.upsert import insert
@@ -99,9 +100,15 @@ def one(connection: sa.Connection, rollout: str) -> StoredRollout | None:
     return None if row is None else record(row, StoredRollout)
 
 
-def every(connection: sa.Connection) -> list[StoredRollout]:
-    """All rollouts, newest first."""
-    query = sa.select(rollouts).order_by(rollouts.c.created_ms.desc(), rollouts.c.rollout.desc())
+def latest(
+    connection: sa.Connection, limit: int, after: tuple[int, str] | None = None
+) -> list[StoredRollout]:
+    """Rollouts, newest first; ``after`` are one's time of creation and name."""
+    keys = (
+        Key(rollouts.c.created_ms, descending=True),
+        Key(rollouts.c.rollout, descending=True),
+    )
+    query = keyset.part(sa.select(rollouts), keys, after, limit)
     return [record(row, StoredRollout) for row in connection.execute(query).mappings()]
 
 
@@ -279,16 +286,14 @@ def last_verdict_ms(connection: sa.Connection, rollout: str, stage: int) -> int 
     return found
 
 
-def verdicts_of(connection: sa.Connection, rollout: str, limit: int) -> list[StoredVerdict]:
-    """The newest stored verdicts of a rollout, oldest first."""
-    query = (
-        sa.select(*_VERDICT_COLUMNS)
-        .where(verdicts.c.rollout == rollout)
-        .order_by(verdicts.c.verdict.desc())
-        .limit(limit)
-    )
-    rows = connection.execute(query).mappings()
-    return [record(row, StoredVerdict) for row in rows][::-1]
+def verdicts_of(
+    connection: sa.Connection, rollout: str, limit: int, before: int | None = None
+) -> list[StoredVerdict]:
+    """Stored verdicts of a rollout, newest first, of those before a number."""
+    query = sa.select(*_VERDICT_COLUMNS).where(verdicts.c.rollout == rollout)
+    keys = [Key(verdicts.c.verdict, descending=True)]
+    query = keyset.part(query, keys, None if before is None else [before], limit)
+    return [record(row, StoredVerdict) for row in connection.execute(query).mappings()]
 
 
 def held_out(model: str) -> sa.Select[tuple[str]]:

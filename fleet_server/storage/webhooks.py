@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import msgspec
 import sqlalchemy as sa
 
+from fleet_server.storage import keyset
+from fleet_server.storage.keyset import Key
 from fleet_server.storage.rows import record
 from fleet_server.storage.tables import deliveries, webhooks
 
@@ -96,14 +98,13 @@ def due(connection: sa.Connection, now_ms: int, limit: int) -> list[StoredDelive
     return [record(row, StoredDelivery) for row in connection.execute(query).mappings()]
 
 
-def of_webhook(connection: sa.Connection, name: str, limit: int) -> list[StoredDelivery]:
-    """A receiver's messages, newest first."""
-    query = (
-        sa.select(deliveries)
-        .where(deliveries.c.webhook == name)
-        .order_by(deliveries.c.delivery.desc())
-        .limit(limit)
-    )
+def of_webhook(
+    connection: sa.Connection, name: str, limit: int, before: int | None = None
+) -> list[StoredDelivery]:
+    """A receiver's messages, newest first, of those before a number."""
+    query = sa.select(deliveries).where(deliveries.c.webhook == name)
+    keys = [Key(deliveries.c.delivery, descending=True)]
+    query = keyset.part(query, keys, None if before is None else [before], limit)
     return [record(row, StoredDelivery) for row in connection.execute(query).mappings()]
 
 

@@ -14,6 +14,7 @@ VERBS = {
     "_get": "GET",
     "_items": "GET",
     "_pages": "GET",
+    "_first": "GET",
     "_bytes": "GET",
     "_events": "GET",
     "_post": "POST",

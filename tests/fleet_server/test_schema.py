@@ -68,7 +68,7 @@ def test_a_database_of_the_first_schema_keeps_every_row(old: Path) -> None:
                 assert (name, found) == (name, count)
         assert tokens.find(connection, "0" * 64) is None
         assert windows.totals_of(connection, "d1", RELEASE, "incumbent").right == 40
-        (row,) = rollouts.every(connection)
+        (row,) = rollouts.latest(connection, 10)
         assert (row.rollout, row.state, row.created_by) == ("r1", "running", "ann")
         assert journal.latest_events(connection, 1)[0].event == 18
         (past,) = releases.history(connection)  # begins with what is in production
