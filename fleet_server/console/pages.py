@@ -109,7 +109,7 @@ def rollout(rollout: str, request: Request, services: ServicesOf) -> Response:
         token=token,
         now_ms=services.overview.now_ms,
         rollout=shown,
-        verdicts=verdicts[::-1],
+        verdicts=verdicts,
     )
 
 

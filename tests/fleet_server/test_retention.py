@@ -77,12 +77,12 @@ def test_a_rollout_that_waits_for_weeks_stores_a_few_verdicts(
     for _ in range(300):  # rarely at first, then every day
         fleet.obey()
         fleet.decide(min(DAY_MS, 2000 + (fleet.clock() - started) // 100) / 1000)
-    stored = fleet.services.verdicts.of_rollout(rollout, 1000)
+    stored = fleet.services.verdicts.of_rollout(rollout, 1000)[::-1]
     assert {verdict.decision for verdict in stored} == {"hold"}
     assert 5 < len(stored) < 120
     gaps = [b.at_ms - a.at_ms for a, b in itertools.pairwise(stored)]
     assert min(gaps) >= verdicts.EVERY_MS
     assert [v.verdict for v in fleet.services.verdicts.of_rollout(rollout, 2)] == [
-        v.verdict for v in stored[-2:]
+        v.verdict for v in stored[:-3:-1]
     ]
     assert fleet.services.verdicts.replay(stored[-1].verdict).same
