@@ -19,7 +19,7 @@ class ReleaseCalls(Calls):
         return self._items("production/history", **({"model": model} if model else {}))
 
     def lineage(self, release: str) -> Json:
-        """Show a release's ancestors, children, and what it was built from."""
+        """Show a release's ancestors, descendants, and what it was built from."""
         return self._get(f"releases/{part(release)}/lineage")
 
     def diff(self, before: str, after: str) -> Json:

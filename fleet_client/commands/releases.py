@@ -41,7 +41,7 @@ def production(
 
 @release_app.command()
 def lineage(context: typer.Context, release: Release) -> None:
-    """Show what a release was built from, its ancestors and its children."""
+    """Show what a release was built from, its ancestors and its descendants."""
     row = of(context).client.lineage(release)
     of(context).show(row, views.lineage(row))
 

@@ -99,7 +99,9 @@ def _dataset(row: Json) -> str:
 
 def past(rows: list[Json]) -> Table:
     """One line for each release that was in production."""
-    table = table_of("model", "release", "since", "until", "decided by", "devices then")
+    table = table_of(
+        "model", "release", "since", "until", "decided by", "devices then", "built from"
+    )
     for row in rows:
         ran = row["devices"] or {}
         by = row["decided_by"]
@@ -111,8 +113,19 @@ def past(rows: list[Json]) -> Table:
             when(row["until_ms"]) or "now",
             f"{_decided(by)}{started}",
             ", ".join(f"{count} on {name}" for name, count in ran.items()),
+            _made_of(row["built_from"]),
         )
     return table
+
+
+def _made_of(built: Json | None) -> str:
+    """What a release was built from, in one line; ``lineage`` tells the rest."""
+    if built is None:
+        return ""
+    data = ", ".join(
+        f"{d.get('name', '')} {d.get('sha256', '')[:SHORT]}" for d in built["datasets"]
+    )
+    return f"{data}; code {(built['code_commit'] or 'unknown')[:SHORT]}"
 
 
 def lineage(row: Json) -> RenderableType:
@@ -129,8 +142,10 @@ def lineage(row: Json) -> RenderableType:
     for parent in row["ancestors"]:
         known = "" if parent["known"] else "  (never approved here)"
         place = place.add(f"from {parent['name']}  {when(parent['listed_ms'])}{known}")
-    if row["children"]:
-        tree.add(f"children: {', '.join(row['children'])}")
+    places = {release["name"]: tree}
+    for child in row["descendants"]:
+        under = places.get(child["parent"], tree)
+        places[child["name"]] = under.add(Text(f"became {child['name']}", "green"))
     return tree
 
 

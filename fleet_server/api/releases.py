@@ -51,5 +51,5 @@ def diff(services: ServicesOf, _token: Viewer, before: Name, after: Name) -> Res
 @router.get("/releases/{release}/lineage")
 @answers.one(Lineage)
 def lineage(release: str, services: ServicesOf, _token: Viewer) -> Response:
-    """Show a release's ancestors, children, and what it was built from."""
+    """Show a release's ancestors, descendants, and what it was built from."""
     return Answer(services.lineages.of(release))

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from edge_core.release import ReleaseRef
 from fleet_server.domain.release_diff import Difference, differences
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.views import built_from
@@ -24,13 +25,24 @@ class Ancestor(msgspec.Struct, frozen=True, kw_only=True):
     built_from: dict[str, Any] | None
 
 
+class Descendant(msgspec.Struct, frozen=True, kw_only=True):
+    """One release that came of another."""
+
+    name: str
+    digest: str
+    parent: str
+    generation: int
+    """1: a child."""
+
+
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     """A release with those before and after it."""
 
     release: Ancestor
     ancestors: list[Ancestor]
     """Its parent first."""
-    children: list[str]
+    descendants: list[Descendant]
+    """Its children, their children, and so on; each after its parent."""
 
 
 class ReleaseDiff(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,20 +73,17 @@ class Lineages:
         with self._database.read() as connection:
             release = self._catalog.by_name(connection, name)
             every = self._catalog.every(connection)
-        children = [
-            other.ref.name
-            for other in every
-            if other.manifest.parent is not None and other.manifest.parent == release.ref
-        ]
         return Lineage(
-            release=_shown(release), ancestors=_ancestors(release, every), children=children
+            release=_shown(release),
+            ancestors=_ancestors(release, every),
+            descendants=_descendants(release.ref, every),
         )
 
     def diff(self, before: str, after: str) -> ReleaseDiff:
         """What the second release has otherwise than the first; raises as :meth:`of`."""
         with self._database.read() as connection:
             one, other = self._two(connection, before, after)
-        found = differences(msgspec.to_builtins(one.manifest), msgspec.to_builtins(other.manifest))
+        found = differences(_told(one), _told(other))
         parts = {difference.part for difference in found}
         return ReleaseDiff(
             before=one.ref.name,
@@ -112,6 +121,29 @@ def _ancestors(release: Release, every: list[Release]) -> list[Ancestor]:
         found.append(_shown(known))
         parent = known.manifest.parent
     return found
+
+
+def _descendants(ref: ReleaseRef, every: list[Release], generation: int = 1) -> list[Descendant]:
+    """A parent's digest is part of its child's, so no line comes back to where it began."""
+    if generation > MOST_GENERATIONS:
+        return []
+    found = []
+    for other in every:
+        if other.manifest.parent == ref:
+            child = Descendant(
+                name=other.ref.name,
+                digest=other.ref.digest,
+                parent=ref.name,
+                generation=generation,
+            )
+            found += [child, *_descendants(other.ref, every, generation + 1)]
+    return found
+
+
+def _told(release: Release) -> dict[str, Any]:
+    """What a release says of itself; its features by what each is, not by the file's digest."""
+    manifest: dict[str, Any] = msgspec.to_builtins(release.manifest)
+    return manifest | {"features": msgspec.to_builtins(release.definition)}
 
 
 def _shown(release: Release) -> Ancestor:

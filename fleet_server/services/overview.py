@@ -115,7 +115,10 @@ class Overview:
         with self._database.read() as connection:
             names = releases.names(connection)
             found = releases.history(connection, model)
-            return [_past(connection, row, names, None) for row in found]
+            return [
+                _past(connection, row, self._catalog.get(connection, row.digest), names, None)
+                for row in found
+            ]
 
     def production_at(self, at_ms: int) -> list[PastProduction]:
         """What was in production at a moment, and what its model's devices ran then."""
@@ -123,7 +126,7 @@ class Overview:
             names = releases.names(connection)
             running = runs.devices_at(connection, at_ms)
             return [
-                _past(connection, row, names, running)
+                _past(connection, row, self._catalog.get(connection, row.digest), names, running)
                 for row in releases.production_at(connection, at_ms)
             ]
 
@@ -206,6 +209,7 @@ class Overview:
 def _past(
     connection: sa.Connection,
     row: WasInProduction,
+    release: Release | None,
     names: dict[str, str],
     running: dict[str, int] | None,
 ) -> PastProduction:
@@ -227,6 +231,7 @@ def _past(
             "started_by": rollout.created_by if rollout else None,
         },
         devices=None if running is None else ran,
+        built_from=None if release is None else built_from(release),
     )
 
 

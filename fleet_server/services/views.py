@@ -118,6 +118,8 @@ class PastProduction(msgspec.Struct, frozen=True, kw_only=True):
     """Rollout, the verdict that let it pass, and who started it."""
     devices: dict[str, int] | None
     """Release -> devices that ran it at the moment that was asked for; none where none was."""
+    built_from: dict[str, Any] | None
+    """None where the release is not known any more."""
 
 
 class FleetView(msgspec.Struct, frozen=True, kw_only=True):

@@ -184,3 +184,48 @@ def test_a_consumer_that_is_declared_meanwhile_holds_the_rollout(
         if approvals:
             fleet.services.rollouts.abort(rollout, "ann", "")
             consumers(fleet).withdraw(old.model, "pager", **WHO)
+
+
+def test_a_line_goes_down_to_the_last_descendant(
+    fleet: SpokenFleet, repository: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fleet.approve(repository.publish("1.0.0"))
+    real, parent = tiny_bundle._manifest, first
+
+    def born(*parts: Any) -> Any:
+        return msgspec.structs.replace(real(*parts), parent=parent)
+
+    monkeypatch.setattr(tiny_bundle, "_manifest", born)
+    child = fleet.approve(repository.publish("1.1.0", seed=1))
+    fleet.approve(repository.publish("1.2.0", seed=2))
+    parent = child
+    fleet.approve(repository.publish("1.3.0", seed=3))
+    found = fleet.services.lineages.of(first.name).descendants
+    names = [
+        (one.name.partition("@")[2], one.parent.partition("@")[2], one.generation) for one in found
+    ]
+    assert names == [("1.1.0", "1.0.0", 1), ("1.3.0", "1.1.0", 2), ("1.2.0", "1.0.0", 1)]
+    assert [a.name for a in fleet.services.lineages.of("tiny-motion@1.3.0").ancestors] == [
+        child.name,
+        first.name,
+    ]
+
+
+def other_hop(folder: Any, **options: Any) -> Any:
+    """A bundle whose windows overlap less."""
+    plain = tiny_bundle.DEFINITION
+    window = msgspec.structs.replace(plain.window, hop=8)
+    definition = msgspec.structs.replace(plain, window=window, features=plain.features[:3])
+    return tiny_bundle.tiny_bundle(folder, definition=definition, **options)
+
+
+def test_a_difference_of_features_is_told_by_what_they_are(
+    fleet: SpokenFleet, repository: Any
+) -> None:
+    old = fleet.approve(repository.publish("1.0.0"))
+    new = fleet.approve(repository.publish("1.1.0", build=other_hop))
+    found = fleet.services.lineages.diff(old.name, new.name)
+    assert not found.same_features
+    told = {d.place: (d.before, d.after) for d in found.differences if d.part == "features"}
+    assert told["features.window.hop"] == (4, 8)
+    assert told["features.features[ay_std].name"] == ("ay_std", None)

@@ -30,6 +30,8 @@ def test_the_past_is_told_as_it_was(fleet: SpokenFleet, old: ReleaseRef, reposit
     promote(fleet, rollout)
     fleet.clock.now += 1000
     (first,) = fleet.services.overview.production_at(before)
+    assert first.built_from is not None
+    assert first.built_from["datasets"]
     assert (first.release, first.devices) == (old.name, {old.name: 20})
     (then,) = fleet.services.overview.production_at(middle)
     assert then.release == old.name
