@@ -22,7 +22,7 @@ def create_app(config: ServerConfig, services: Services) -> FastAPI:
     app.state.services = services
     app.state.listeners = 0
     app.state.ending = False
-    app.add_middleware(Conditional)
+    app.add_middleware(Conditional, database=services.database)
     app.add_middleware(Idempotency, requests=services.idempotency, tokens=services.tokens)
     app.add_middleware(BodyLimit, most=MAX_BODY_BYTES, larger=LARGER_BODIES)
     errors.install(app)

@@ -1,12 +1,14 @@
 """``ETag``, ``If-None-Match``, ``If-Match`` (RFC 9110): nothing is sent or overwritten in vain."""
 
+import asyncio
 import hashlib
 from http import HTTPStatus
 
-import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet_server.api import errors
+from fleet_server.services.errors import Changed
+from fleet_server.storage.database import Database
 
 PREFIX = "/api/v1/"
 UNTAGGED = "/stream"
@@ -17,13 +19,14 @@ WRITES = ("PUT", "POST", "DELETE")
 class Conditional:
     """ASGI layer: answers to GET carry an ETag of their bytes; a write may ask for the one it saw.
 
-    ``If-Match`` names the ETag of ``GET`` on the same path. Writes with one stand in line in this
-    process, so that of two people who saw the same state one is refused.
+    ``If-Match`` names the ETag of ``GET`` on the same path. It is compared once more within the
+    transaction that writes: of two people who saw the same state one is refused, whichever
+    processes they ask.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, database: Database) -> None:
         self._app = app
-        self._turn = anyio.Lock()
+        self._database = database
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is not asked under a condition."""
@@ -56,18 +59,22 @@ class Conditional:
         await send({"type": "http.response.body", "body": body})
 
     async def _matched(self, scope: Scope, receive: Receive, send: Send, wanted: bytes) -> None:
-        async with self._turn:
-            looked = {**scope, "method": "GET", "query_string": b""}
-            messages = await self._answer(looked, receive)
+        looked = {**scope, "method": "GET", "query_string": b""}
+
+        async def require_same() -> None:
+            messages = await self._answer(looked, _nothing)
             body = b"".join(m.get("body", b"") for m in messages)
             there = messages[0].get("status") == HTTPStatus.OK
             if not there or not _names(wanted, tag_of(body)):
-                problem = errors.problem(
-                    HTTPStatus.PRECONDITION_FAILED,
-                    "it has changed since you looked at it: look again, then decide",
-                )
-                await problem(scope, receive, send)
-                return
+                raise Changed("it has changed since you looked at it: look again, then decide")
+
+        try:
+            await require_same()
+        except Changed as error:
+            await errors.refusal(error)(scope, receive, send)
+            return
+        # The thread that writes looks in a loop of its own: all others may wait for its lock.
+        with self._database.provided(lambda: asyncio.run(require_same())):
             await self._app(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> list[Message]:
@@ -78,6 +85,11 @@ class Conditional:
 
         await self._app(scope, receive, keep)
         return messages
+
+
+async def _nothing() -> Message:
+    """The request of a GET."""
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 def tag_of(body: bytes) -> bytes:

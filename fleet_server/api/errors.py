@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from edge_core.errors import SerinusError, Unavailable
 from fleet_server.services.errors import (
+    Changed,
     Conflict,
     InvalidRequest,
     NotAllowed,
@@ -19,6 +20,7 @@ from fleet_server.services.errors import (
 STATUS: dict[type[SerinusError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
+    Changed: HTTPStatus.PRECONDITION_FAILED,
     InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     NotAllowed: HTTPStatus.FORBIDDEN,

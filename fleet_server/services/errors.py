@@ -11,6 +11,10 @@ class Conflict(SerinusError):
     """The thing is not in a state that allows what was asked."""
 
 
+class Changed(SerinusError):
+    """The thing is not as who asks has seen it."""
+
+
 class InvalidRequest(SerinusError):
     """What was asked makes no sense, whatever the state."""
 

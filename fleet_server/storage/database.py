@@ -14,6 +14,7 @@ from fleet_server.storage import schema
 from fleet_server.storage.engines import BUSY_TIMEOUT_MS, Backend, LeaderLock, Sqlite, backend_of
 
 _NOTES: ContextVar[tuple[Callable[[sa.Connection], None], ...]] = ContextVar("notes", default=())
+_CONDITION: ContextVar[list[Callable[[], None]] | None] = ContextVar("condition", default=None)
 
 
 class Database:
@@ -80,6 +81,8 @@ class Database:
             try:
                 for check in self._checks:
                     check(connection)
+                if waiting := _CONDITION.get():
+                    waiting.pop()()
                 yield connection
                 for note in _NOTES.get():
                     note(connection)
@@ -99,6 +102,19 @@ class Database:
             yield
         finally:
             _NOTES.reset(token)
+
+    @contextlib.contextmanager
+    def provided(self, condition: Callable[[], None]) -> Iterator[None]:
+        """Let the first transaction that this task writes meanwhile begin with a condition.
+
+        It runs under the writers' lock, so what it reads by other connections stays true until the
+        commit, whoever else writes; where it raises, nothing is written.
+        """
+        token = _CONDITION.set([condition])
+        try:
+            yield
+        finally:
+            _CONDITION.reset(token)
 
     @contextlib.contextmanager
     def fenced(self, check: Callable[[sa.Connection], None]) -> Iterator[None]:

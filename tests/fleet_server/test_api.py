@@ -131,6 +131,30 @@ def test_what_was_not_changed_is_not_sent_again(http: httpx.Client) -> None:
     assert http.get("groups/here", headers={"If-None-Match": tag}).status_code == 200
 
 
+def test_of_many_who_saw_the_same_state_one_is_let_through(
+    http: httpx.Client, server: FleetServer
+) -> None:
+    """With and without a condition at the same time; each that passes has seen what it replaces."""
+    assert http.put("groups/race", json=GROUP).status_code < 300
+    for number in range(5):
+        tag = http.get("groups/race").headers["etag"]
+        found: list[int] = []
+        begin = threading.Barrier(8)
+
+        def change(own: int, tag: str = tag, begin: Any = begin, found: Any = found) -> None:
+            body = {"query": f"online=true tag=t{own}"}
+            begin.wait()
+            answer = http.put("groups/race", json=body, headers={"If-Match": tag})
+            found.append(answer.status_code)
+
+        threads = [threading.Thread(target=change, args=(8 * number + n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(found) == [200] + [412] * 7
+
+
 def test_events_are_told_as_they_happen_and_through_a_restart(tmp_path: Path) -> None:
     heard: list[dict[str, Any]] = []
     with FleetServer(tmp_path) as server:
