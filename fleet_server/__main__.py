@@ -55,6 +55,11 @@ def main() -> None:
         pass
 
 
+SWITCH_SECONDS = 0.0005
+"""How long one thread computes while others wait. A list call reads a hundred rows, and after each of
+them it may have to wait so long for the thread that stores windows; Python's own 5 ms add up."""
+
+
 def run(config: ServerConfig) -> None:
     """Run the server until a signal ends it.
 
@@ -63,6 +68,7 @@ def run(config: ServerConfig) -> None:
         Unavailable: the broker or the database cannot be used.
     """
     roles = config.process.roles
+    sys.setswitchinterval(SWITCH_SECONDS)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_server(config.data))
         listener = stack.enter_context(_listen(config)) if "api" in roles else None
