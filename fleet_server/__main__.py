@@ -7,15 +7,15 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from edge_core.errors import InvalidConfiguration, SerinusError
 from fleet_server import config as configuration
-from fleet_server.app import create_app
+from fleet_server.app import create_app, create_watched
 from fleet_server.broker import Broker
 from fleet_server.config import ServerConfig
 from fleet_server.domain.permissions import ROLES
@@ -71,7 +71,7 @@ def run(config: ServerConfig) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_server(config.data))
-        listener = stack.enter_context(_listen(config)) if "api" in roles else None
+        listener = stack.enter_context(_listen(config))
         services = Services.open(config)
         stack.callback(services.database.close)
         if migrated := _migrated(services):
@@ -81,10 +81,8 @@ def run(config: ServerConfig) -> None:
         if "ingest" in roles:
             _take_in(config, services, broker, stack)
         _greet(config, broker, services)
-        if listener is not None:
-            _serve(config, services, listener)
-        else:
-            threading.Event().wait()  # a signal ends it
+        app = create_app(config, services) if "api" in roles else create_watched(services)
+        _serve(app, listener)
 
 
 def _take_in(
@@ -100,6 +98,7 @@ def _take_in(
         stack.callback(leader.stop)
         leader.start()  # first, for windows of a release that is not known yet are refused
         services.health.watch("decisions", lambda: leader.ended, alive=True)
+        services.gauges.add("leading", lambda: services.leading.leads)
     gateway.start()
     _watch(services, gateway)
 
@@ -169,7 +168,6 @@ def _watch(services: Services, gateway: MqttGateway) -> None:
     connected = "the broker cannot be reached"
     health.watch("broker", lambda: "" if gateway.connected else connected, alive=False)
     gauges.add("broker_connected", lambda: gateway.connected)
-    gauges.add("webhook_waiting_messages", services.webhooks.waiting)
     gauges.add("ingest_waiting_messages", lambda: gateway.waiting)
 
 
@@ -268,10 +266,12 @@ def _greet(config: ServerConfig, broker: Broker, services: Services) -> None:
     listed = sum(services.catalog.known().values())
     approved = f"{listed} approved releases" if listed else "no approved releases yet"
     roles = "" if config.process.alone else f"  roles       {', '.join(config.process.roles)}\n"
+    answers = "page        " if "api" in config.process.roles else "metrics     "
+    place = "" if "api" in config.process.roles else "metrics"
     print(
         "Serinus fleet server\n"
         f"{roles}"
-        f"  page        {config.url}/\n"
+        f"  {answers}{config.url}/{place}\n"
         f"  token       {config.token_file} (operator)\n"
         f"  broker      {broker.description}\n"
         f"  repository  {config.repository_dir} ({approved}), served at {config.url}/repository",
@@ -279,9 +279,9 @@ def _greet(config: ServerConfig, broker: Broker, services: Services) -> None:
     )
 
 
-def _serve(config: ServerConfig, services: Services, listener: socket.socket) -> None:
+def _serve(app: FastAPI, listener: socket.socket) -> None:
     settings = uvicorn.Config(
-        create_app(config, services),
+        app,
         log_level="warning",
         access_log=False,
         lifespan="off",

@@ -31,6 +31,20 @@ class Leader:
         self._complaints: dict[str, str] = {}
         self._watch = RepositoryWatch(config, services.catalog)
         self._sender = WebhookSender(services.webhooks, private=config.webhooks.private)
+        self._steps: tuple[tuple[str, Callable[[], object]], ...] = (
+            ("commands", self._send_commands),
+            ("drift", services.drift.observe),
+            ("rollouts", services.rollouts.decide),
+            ("desired states", self._send),
+            ("fairness", services.fairness.watch),
+            ("feedback loops", services.feedback_loops.watch),
+            ("budgets", services.budgets.watch),
+            ("retraining", services.retraining.watch),
+            ("incidents", services.incidents.collect),
+            ("webhooks", self._tell),
+            ("labels", services.labels.forget),
+            ("retention", services.retention.prune),
+        )
         self._threads = [
             threading.Thread(target=self._decide, name="decisions", daemon=True),
             threading.Thread(target=self._list, name="repository", daemon=True),
@@ -70,19 +84,11 @@ class Leader:
         leading = self._services.leading
         if not leading.lead():
             return
-        with self._services.database.fenced(leading.check):
-            self._guarded("commands", self._send_commands)
-            self._guarded("drift", self._services.drift.observe)
-            self._guarded("rollouts", self._services.rollouts.decide)
-            self._guarded("desired states", self._send)
-            self._guarded("fairness", self._services.fairness.watch)
-            self._guarded("feedback loops", self._services.feedback_loops.watch)
-            self._guarded("budgets", self._services.budgets.watch)
-            self._guarded("retraining", self._services.retraining.watch)
-            self._guarded("incidents", self._services.incidents.collect)
-            self._guarded("webhooks", self._tell)
-            self._guarded("labels", self._services.labels.forget)
-            self._guarded("retention", self._services.retention.prune)
+        measures = self._services.measures
+        with self._services.database.fenced(leading.check), measures.round.time():
+            for what, step in self._steps:
+                with measures.step.labels(what).time():
+                    self._guarded(what, step)
 
     def _send(self) -> None:
         """Send after the commit that wrote the rows; whatever fails is due again next time."""
@@ -131,6 +137,7 @@ class Leader:
             self._complaints.pop(what, None)
 
     def _complain(self, what: str, text: str) -> bool:
+        self._services.measures.failures.labels(what).inc()
         if self._complaints.get(what) == text:
             return False
         self._complaints[what] = text

@@ -4,6 +4,7 @@ Names follow Prometheus' conventions: base units, ``_total`` for counters. Label
 models, releases, states, kinds and reasons, never by devices.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 
 from fastapi import APIRouter, Response
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from edge_core.errors import Unavailable
 from fleet_server.api.access import ServicesOf
 from fleet_server.api.schemas import Answer
 from fleet_server.services.figures import Figures
@@ -40,6 +42,7 @@ def readyz(services: ServicesOf) -> Response:
 def metrics(services: ServicesOf) -> Response:
     """Everything that a dashboard shows."""
     registry = CollectorRegistry(auto_describe=False)
+    registry.register(services.measures.registry)
     registry.register(_Ours(services))
     ProcessCollector(registry=registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE)
@@ -55,10 +58,17 @@ class _Ours(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every metric now."""
-        found = self._services.figures.now()
-        yield from _fleet(found)
-        yield from _rollouts(found)
-        yield from _messages(found)
+        report = self._services.health.lately()
+        yield _gauge("ready", "Whether the server can serve, as /readyz says.", [], {(): report.ok})
+        well: dict[tuple[str, ...], float] = {
+            (name,): said == "ok" for name, said in report.checks.items()
+        }
+        yield _gauge("check_ok", "Whether a check of /readyz finds nothing.", ["check"], well)
+        with contextlib.suppress(Unavailable):  # what it knows of itself, it tells then, too
+            found = self._services.figures.now()
+            yield from _fleet(found)
+            yield from _rollouts(found)
+            yield from _messages(found)
         for name, value in self._services.gauges().items():
             gauge = GaugeMetricFamily(f"serinus_{name}", _GAUGES[name])
             gauge.add_metric([], value)
@@ -66,7 +76,7 @@ class _Ours(Collector):
 
 
 _GAUGES = {
-    "webhook_waiting_messages": "Messages to other systems that were not taken yet.",
+    "leading": "Whether this process believes that it decides for the fleet.",
     "broker_connected": "Whether the MQTT broker is connected.",
     "ingest_waiting_messages": "Messages received and not yet stored.",
 }
@@ -120,6 +130,10 @@ def _rollouts(found: Figures) -> Iterator[Metric]:
         "retrain_requests", "Requests to train again.", ["model", "state"], found.retraining
     )
     yield _gauge("open_alerts", "Open alerts.", ["kind"], found.alerts)
+    yield _gauge(
+        "unresolved_incidents", "Incidents that nobody has resolved.", ["kind", "state"],
+        found.incidents,
+    )  # fmt: skip
     yield _counter("decisions", "Entries in the log of decisions.", [], {(): found.decisions})
 
 
@@ -146,9 +160,16 @@ def _messages(found: Figures) -> Iterator[Metric]:
         yield _counter(f"parity_{name}", text, ["release"], _named(found, found.parity[name]))
     for name, text, value in (
         ("desired_states_unsent", "Desired states that the broker does not hold.", found.unsent),
-        ("commands_unanswered", "Commands that no device has answered.", found.unanswered),
+        ("commands_unanswered", "Commands that hold and are not answered.", found.unanswered),
+        ("webhook_waiting_messages", "Messages to other systems, not taken yet.", found.telling),
+        ("commands_expired", "Commands that ended and never were answered.", found.expired),
     ):
         yield _gauge(name, text, [], {(): value})
+    heard = found.leader_renewed_ms
+    yield _gauge(
+        "leader_renewed_timestamp_seconds", "When the process that decides was last heard of.",
+        [], {} if heard is None else {(): heard / 1000},
+    )  # fmt: skip
 
 
 def _named(found: Figures, counts: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], int]:

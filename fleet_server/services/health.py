@@ -6,11 +6,16 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_core.errors import SerinusError
+from fleet_server.services.clock import Clock
+from fleet_server.services.kept import Kept
 from fleet_server.storage import journal, schema
 from fleet_server.storage.database import Database
 
 Check = Callable[[], str]
 """What is wrong; empty where nothing is."""
+
+KEPT_MS = 5000
+"""Being ready costs the database a transaction, for scrapes no more than one in so long."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,8 +29,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Health:
     """Checks by name; parts that run beside the services add theirs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
+        self.lately = Kept(self.ready, clock, KEPT_MS)
+        """What :meth:`ready` said within some seconds."""
         self._alive: dict[str, Check] = {}
         self._ready: dict[str, Check] = {"database": self._writable, "releases": self._listed}
 

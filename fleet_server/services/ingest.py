@@ -1,5 +1,6 @@
 """Takes in what devices say: one transaction for each batch, nothing counted twice."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from fleet_server.services.clock import Clock
 from fleet_server.services.commands import note_outcomes
 from fleet_server.services.evaluators import Evaluators
 from fleet_server.services.folding import Fold
+from fleet_server.services.measures import Measures
 from fleet_server.services.screening import Rejection
 from fleet_server.storage import devices, journal, runs, windows
 from fleet_server.storage.database import Database
@@ -49,6 +51,7 @@ class Ingest:
         drift_period_seconds: float,
         future_seconds: float,
         hour_days: float = 90.0,
+        measures: Measures | None = None,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -57,6 +60,7 @@ class Ingest:
         self._future_ms = round(future_seconds * 1000)
         self._hours_ms = round(hour_days * 86_400_000)
         self._evaluators = Evaluators()
+        self._measures = measures or Measures()
 
     def take(self, batch: Sequence[Inbound]) -> None:
         """Store a batch; when this returns, every message of it may be acknowledged.
@@ -64,7 +68,7 @@ class Ingest:
         Raises:
             Unavailable: the database cannot be written now; nothing of the batch is stored.
         """
-        now = self._clock()
+        begun, now = time.perf_counter(), self._clock()
         with self._database.write() as connection:
             latest = now + self._future_ms
             period = now // self._period_ms
@@ -72,6 +76,7 @@ class Ingest:
             work = _Batch(connection, self._catalog, now, latest, period, fold, self._evaluators)
             work.take([_read(message) for message in batch])
             work.finish()
+        self._measures.took_in(len(batch), time.perf_counter() - begun, work.ages(self._clock()))
 
     def reject(self, message: Inbound, reason: str, detail: str) -> None:
         """Count one message as not taken in."""
@@ -163,6 +168,10 @@ class _Batch:
         devices.note_alive(self._connection, heard, self._now)
         for device in devices.on_trial(self._connection, heard, confirming.ON_TRIAL):
             confirming.consider(self._connection, device, self._now)
+
+    def ages(self, now_ms: int) -> list[float]:
+        """How long ago each window that is stored was closed, in seconds."""
+        return [(now_ms - window.closed_ms) / 1000 for window in self._windows]
 
     def _load(self, batch: Sequence[_Read]) -> None:
         """Read at once what the messages will ask for; nothing is believed of them yet."""

@@ -31,6 +31,7 @@ from fleet_server.services.labels import Labels
 from fleet_server.services.leading import Leading
 from fleet_server.services.lineage import Lineages
 from fleet_server.services.listening import Listening
+from fleet_server.services.measures import Measures
 from fleet_server.services.overview import Overview
 from fleet_server.services.retention import Retention
 from fleet_server.services.retraining import Retraining
@@ -61,6 +62,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     health: Health
     figures: FigureBook
     gauges: Gauges
+    measures: Measures
     groups: Groups
     history: History
     rollouts: Rollouts
@@ -94,6 +96,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         rollouts = Rollouts(database, catalog, clock, listening)
         costs = Costs(database, clock)
         retraining = Retraining(database, catalog, clock, rollouts)
+        measures = Measures()
         told = Labels(
             database,
             catalog,
@@ -112,6 +115,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
                 drift_period_seconds=config.windows.drift_period_seconds,
                 future_seconds=config.windows.future_seconds,
                 hour_days=config.retention.hour_days,
+                measures=measures,
             ),
             listening=listening,
             leading=Leading(database, clock),
@@ -126,9 +130,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             commands=Commands(database, clock, rollouts.changed),
             audit_log=AuditLog(database),
             incidents=Incidents(database, clock),
-            health=Health(database),
+            health=Health(database, clock),
             figures=FigureBook(database, clock),
             gauges=Gauges(),
+            measures=measures,
             groups=Groups(database, clock),
             overview=Overview(database, catalog, clock, costs),
             history=History(database, catalog, clock, config.fairness.rows_per_observation),

@@ -220,11 +220,6 @@ class Webhooks:
             due = now + rules.next_ms(attempts, self._draw())
             webhooks.change_delivery(connection, number, attempts=attempts, due_ms=due, answer=told)
 
-    def waiting(self) -> int:
-        """Messages in the outbox."""
-        with self._database.read() as connection:
-            return webhooks.waiting(connection)
-
     def _give_up(
         self,
         connection: sa.Connection,

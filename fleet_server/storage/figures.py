@@ -9,6 +9,7 @@ from fleet_server.storage.tables import (
     commands,
     desired,
     devices,
+    incidents,
     parity,
     rejected,
     retrain_requests,
@@ -59,6 +60,13 @@ def open_alerts(connection: sa.Connection) -> Counts:
     return _counted(connection, query.group_by(alerts.c.kind))
 
 
+def unresolved_incidents(connection: sa.Connection) -> Counts:
+    """(kind, state) -> incidents that nobody has resolved."""
+    keys = (incidents.c.kind, incidents.c.state)
+    query = sa.select(*keys, sa.func.count()).where(incidents.c.state != "resolved")
+    return _counted(connection, query.group_by(*keys))
+
+
 def rejected_messages(connection: sa.Connection) -> Counts:
     """(kind of message, reason) -> messages."""
     keys = (rejected.c.kind, rejected.c.reason)
@@ -80,10 +88,19 @@ def unsent(connection: sa.Connection) -> int:
     return int(connection.execute(query.where(~desired.c.confirmed_sent)).scalar_one())
 
 
-def unanswered_commands(connection: sa.Connection) -> int:
-    """Commands whose device has not said what became of them."""
+def unanswered_commands(connection: sa.Connection, now_ms: int) -> int:
+    """Commands that hold and whose device has not said what became of them."""
+    return _without_outcome(connection, commands.c.expires_ms > now_ms)
+
+
+def expired_commands(connection: sa.Connection, now_ms: int) -> int:
+    """Commands that ended without a word of their device."""
+    return _without_outcome(connection, commands.c.expires_ms <= now_ms)
+
+
+def _without_outcome(connection: sa.Connection, which: sa.ColumnElement[bool]) -> int:
     query = sa.select(sa.func.count()).select_from(commands)
-    return int(connection.execute(query.where(commands.c.outcome.is_(None))).scalar_one())
+    return int(connection.execute(query.where(commands.c.outcome.is_(None), which)).scalar_one())
 
 
 def retraining_by_state(connection: sa.Connection) -> Counts:
