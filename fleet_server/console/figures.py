@@ -41,3 +41,10 @@ def cost(view: CostView) -> str:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= WHOLE else f"{value:.3g}"
+
+
+def short(count: int) -> str:
+    """A count in a few letters."""
+    if count < 10_000:
+        return f"{count:,}"
+    return f"{count / 1e6:.3g}M" if count >= 999_500 else f"{count / 1e3:.3g}k"

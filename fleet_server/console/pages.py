@@ -1,84 +1,36 @@
-"""The page: fleet, rollouts, releases, alerts and events, rendered here without any script."""
+"""The pages of the fleet, a rollout and a device, and logging in; rendered without any script."""
 
-from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-import jinja2
-from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
-from edge_core.errors import SerinusError, Unavailable
-from fleet_server.console import figures
-from fleet_server.services.errors import NotAuthenticated, NotFound
-from fleet_server.services.suite import Services
+from edge_core.errors import SerinusError
+from fleet_server.console import watching
+from fleet_server.console.rendering import (
+    FOLDER,
+    SESSION_COOKIE,
+    PageRoute,
+    Reader,
+    ServicesOf,
+    page,
+)
 from fleet_server.services.tokens import SESSION_MS
 
-SESSION_COOKIE = "serinus_session"
-FOLDER = Path(__file__).parent / "templates"
-POLICY = (
-    "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; "
-    "base-uri 'none'"
-)
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 ROLLOUTS_SHOWN = 12
 EVENTS_SHOWN = 40
 COMMANDS_SHOWN = 50
 
-AWAY = (
-    "The database cannot be used now. Nothing that devices send is lost meanwhile; try again soon."
-)
-
-
-class _Route(APIRoute):
-    """A page for people, also where the database is away."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap what answers."""
-        answer = super().get_route_handler()
-
-        async def answered(request: Request) -> Response:
-            try:
-                return await answer(request)
-            except Unavailable:
-                return _page("refused.html", status=503, text=AWAY)
-
-        return answered
-
-
-router = APIRouter(include_in_schema=False, route_class=_Route)
-_templates = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
-)
-
-
-def _services(request: Request) -> Services:
-    found = request.app.state.services
-    assert isinstance(found, Services)
-    return found
-
-
-ServicesOf = Annotated[Services, Depends(_services)]
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+router.include_router(watching.router)
 
 
 @router.get("/")
-def home(request: Request, services: ServicesOf) -> Response:
+def home(token: Reader, services: ServicesOf) -> Response:
     """Show the whole fleet on one page."""
-    try:
-        token = services.tokens.session(request.cookies.get(SESSION_COOKIE))
-    except NotAuthenticated:
-        return RedirectResponse("/login", status_code=303)
     rollouts = services.rollouts.every()
-    return _page(
+    return page(
         "home.html",
         token=token,
         now_ms=services.overview.now_ms,
@@ -94,17 +46,11 @@ def home(request: Request, services: ServicesOf) -> Response:
 
 
 @router.get("/rollouts/{rollout}")
-def rollout(rollout: str, request: Request, services: ServicesOf) -> Response:
+def rollout(rollout: str, token: Reader, services: ServicesOf) -> Response:
     """Show one rollout with its stored verdicts."""
-    try:
-        token = services.tokens.session(request.cookies.get(SESSION_COOKIE))
-        shown = services.rollouts.one(rollout)
-        verdicts = services.verdicts.of_rollout(rollout)
-    except NotAuthenticated:
-        return RedirectResponse("/login", status_code=303)
-    except NotFound as error:
-        return _page("refused.html", status=404, text=str(error))
-    return _page(
+    shown = services.rollouts.one(rollout)
+    verdicts = services.verdicts.of_rollout(rollout)
+    return page(
         "rollout.html",
         token=token,
         now_ms=services.overview.now_ms,
@@ -114,16 +60,10 @@ def rollout(rollout: str, request: Request, services: ServicesOf) -> Response:
 
 
 @router.get("/devices/{device}")
-def device(device: str, request: Request, services: ServicesOf) -> Response:
+def device(device: str, token: Reader, services: ServicesOf) -> Response:
     """Show one device: what it runs, who answers there, and what was ordered of it."""
-    try:
-        token = services.tokens.session(request.cookies.get(SESSION_COOKIE))
-        shown = services.overview.device(device)
-        commands = services.commands.of_device(device, COMMANDS_SHOWN)
-    except NotAuthenticated:
-        return RedirectResponse("/login", status_code=303)
-    except NotFound as error:
-        return _page("refused.html", status=404, text=str(error))
+    shown = services.overview.device(device)
+    commands = services.commands.of_device(device, COMMANDS_SHOWN)
     # Not all of it was known to devices of version 1.
     reported: dict[str, object] = {
         "fallbacks": [],
@@ -133,7 +73,7 @@ def device(device: str, request: Request, services: ServicesOf) -> Response:
         "shadow_dropped": 0,
         "troubles": [],
     }
-    return _page(
+    return page(
         "device.html",
         token=token,
         now_ms=services.overview.now_ms,
@@ -146,7 +86,7 @@ def device(device: str, request: Request, services: ServicesOf) -> Response:
 @router.get("/login")
 def login_form() -> Response:
     """Ask for a token."""
-    return _page("login.html", problem="")
+    return page("login.html", problem="")
 
 
 @router.post("/login")
@@ -157,7 +97,7 @@ async def login(request: Request, services: ServicesOf) -> Response:
     try:
         session = await run_in_threadpool(services.tokens.log_in, secret)
     except SerinusError as error:
-        return _page("login.html", status=401, problem=str(error))
+        return page("login.html", status=401, problem=str(error))
     answer = RedirectResponse("/", status_code=303)
     answer.set_cookie(
         SESSION_COOKIE,
@@ -187,37 +127,3 @@ def style() -> Response:
         media_type="text/css",
         headers={"Cache-Control": "max-age=60"},
     )
-
-
-def _page(template: str, status: int = 200, **values: object) -> HTMLResponse:
-    html = _templates.get_template(template).render(**values)
-    return HTMLResponse(html, status_code=status, headers=HEADERS)
-
-
-def _clock(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return ""
-    try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError):  # a device's clock that no calendar reaches
-        return f"{milliseconds} ms"
-
-
-def _ago(milliseconds: int | None, now_ms: int) -> str:
-    if milliseconds is None:
-        return ""
-    seconds = max(0, now_ms - milliseconds) // 1000
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
-
-
-_templates.filters |= {
-    "clock": _clock,
-    "ago": _ago,
-    "words": lambda value: str(value or "").replace("_", " "),
-    "cost": figures.cost,
-    "meter": figures.meter,
-    "evidence": figures.evidence,
-}

@@ -1,16 +1,21 @@
 """The log of decisions: read, and checked from its first entry to its last."""
 
 import re
+from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
+from fleet_server.services.clock import Clock, wall_clock
 from fleet_server.services.errors import InvalidRequest
+from fleet_server.services.kept import Kept
 from fleet_server.storage import audit
 from fleet_server.storage.audit import Entry
 from fleet_server.storage.database import Database
 
 HEAD = re.compile(r"^([0-9]{1,12}):([0-9a-f]{64})\Z")
+
+KEPT_MS = 60_000
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,11 +29,20 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
+class CheckedAt(NamedTuple):
+    """The same, and when."""
+
+    at_ms: int
+    checked: Checked
+
+
 class AuditLog:
     """Read-only questions."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock = wall_clock) -> None:
         self._database = database
+        self.lately = Kept(lambda: CheckedAt(clock(), self.verify()), clock, KEPT_MS)
+        """What :meth:`verify` said within the minute: it reads the whole log."""
 
     def entries(
         self, after: int, limit: int, *, subject: str | None = None, actor: str | None = None
@@ -36,6 +50,18 @@ class AuditLog:
         """Entries with a larger number, oldest first."""
         with self._database.read() as connection:
             return audit.after(connection, after, limit, subject=subject, actor=actor)
+
+    def latest(
+        self, limit: int, *, before: int | None = None, kind: str | None = None
+    ) -> list[Entry]:
+        """The newest entries, newest first; ``kind`` is the part of an action before its point."""
+        with self._database.read() as connection:
+            return audit.latest(connection, limit, before=before, kind=kind)
+
+    def kinds(self) -> dict[str, int]:
+        """Kind of decision -> entries."""
+        with self._database.read() as connection:
+            return audit.kinds(connection)
 
     def verify(self, head: str | None = None) -> Checked:
         """Walk the chain.

@@ -63,6 +63,11 @@ class Incidents:
         with self._database.read() as connection:
             return incidents.latest(connection, limit, after)
 
+    def counts(self) -> dict[str, int]:
+        """State -> incidents, of all that ever were."""
+        with self._database.read() as connection:
+            return incidents.counts(connection)
+
     def one(self, number: int) -> IncidentView:
         """One incident; raise :class:`NotFound`."""
         with self._database.read() as connection:

@@ -1,5 +1,7 @@
 """How many labels of a model came, how late they come, and what is estimated meanwhile."""
 
+from typing import NamedTuple
+
 import msgspec
 import sqlalchemy as sa
 
@@ -46,6 +48,16 @@ class LabelStatus(msgspec.Struct, frozen=True, kw_only=True):
     know; blind to concept drift."""
 
 
+class ReleaseChoice(NamedTuple):
+    """Releases of a model whose figures may be shown."""
+
+    names: list[str]
+    """``model@version``, the newest first."""
+    production: str | None
+    shown: str
+    """What is in production, or else the newest."""
+
+
 class LabelStatuses:
     """Read-only questions on labels."""
 
@@ -60,23 +72,42 @@ class LabelStatuses:
     def of_model(self, model: str) -> LabelStatus:
         """Labels of a model; raise :class:`NotFound` where none of its releases is known."""
         with self._database.read() as connection:
+            return self._status(connection, model)
+
+    def every(self) -> list[LabelStatus]:
+        """The same of every model, by name."""
+        with self._database.read() as connection:
+            models = sorted({ref.model for ref in releases.identities(connection)})
+            return [self._status(connection, model) for model in models]
+
+    def releases_of(self, model: str) -> ReleaseChoice:
+        """Releases of a model; raise :class:`NotFound` where none is known."""
+        with self._database.read() as connection:
             digests = digests_of(connection, model)
-            sums = [s for digest in digests for s in slice_sums.of_release(connection, digest)]
-            bins = labels.delays(connection, digests)
-            return LabelStatus(
-                model=model,
-                rows=sum(s.rows for s in sums),
-                labelled_on_devices=sum(s.right + s.wrong for s in sums),
-                told=labels.figures(connection, model),
-                waiting=labels.waiting(connection),
-                never_joined=labels.figures(connection, "").get("never_joined", 0),
-                delays=Delays(
-                    bins={f"<{2**number}": count for number, count in bins.items()},
-                    median_seconds=labelling.quantile(bins, 0.5),
-                    p95_seconds=labelling.quantile(bins, 0.95),
-                ),
-                estimated=self._estimate(connection, model),
-            )
+            listed = [r for r in self._catalog.every(connection) if r.ref.digest in set(digests)]
+            present = releases.in_production(connection).get(model)
+        names = [release.ref.name for release in reversed(listed)]
+        now = next((r.ref.name for r in listed if present and r.ref.digest == present.digest), None)
+        return ReleaseChoice(names, now, now or names[0])
+
+    def _status(self, connection: sa.Connection, model: str) -> LabelStatus:
+        digests = digests_of(connection, model)
+        sums = [s for digest in digests for s in slice_sums.of_release(connection, digest)]
+        bins = labels.delays(connection, digests)
+        return LabelStatus(
+            model=model,
+            rows=sum(s.rows for s in sums),
+            labelled_on_devices=sum(s.right + s.wrong for s in sums),
+            told=labels.figures(connection, model),
+            waiting=labels.waiting(connection),
+            never_joined=labels.figures(connection, "").get("never_joined", 0),
+            delays=Delays(
+                bins={f"<{2**number}": count for number, count in bins.items()},
+                median_seconds=labelling.quantile(bins, 0.5),
+                p95_seconds=labelling.quantile(bins, 0.95),
+            ),
+            estimated=self._estimate(connection, model),
+        )
 
     def _estimate(self, connection: sa.Connection, model: str) -> Estimate | None:
         """Of all arms that the release in production answers in."""

@@ -183,10 +183,17 @@ class Overview:
         with self._database.read() as connection:
             return devices.latest_refusals(connection, limit, after)
 
-    def alerts(self, limit: int, after: tuple[int, int] | None = None) -> list[Alert]:
-        """Open alerts, then closed ones."""
+    def alerts(
+        self, limit: int, after: tuple[int, int] | None = None, *, kind: str | None = None
+    ) -> list[Alert]:
+        """Open alerts, then closed ones; of one kind where named."""
         with self._database.read() as connection:
-            return journal.all_alerts(connection, limit, after)
+            return journal.all_alerts(connection, limit, after, kind=kind)
+
+    def alert_kinds(self) -> dict[str, int]:
+        """Kind of alert -> how many are open, for each kind that is remembered."""
+        with self._database.read() as connection:
+            return journal.alert_kinds(connection)
 
     def events(self, after: int, limit: int) -> list[Event]:
         """Events after one number, oldest first."""

@@ -128,7 +128,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             costs=costs,
             budgets=Budgets(database, clock),
             commands=Commands(database, clock, rollouts.changed),
-            audit_log=AuditLog(database),
+            audit_log=AuditLog(database, clock),
             incidents=Incidents(database, clock),
             health=Health(database, clock),
             figures=FigureBook(database, clock),

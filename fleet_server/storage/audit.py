@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,6 +87,28 @@ def after(
     if actor is not None:
         query = query.where(audit.c.actor == actor)
     return [record_of(row, Entry) for row in connection.execute(query).mappings()]
+
+
+def latest(
+    connection: sa.Connection, limit: int, *, before: int | None = None, kind: str | None = None
+) -> list[Entry]:
+    """The newest entries, newest first: with a smaller number, of one kind of action, as asked."""
+    query = sa.select(audit).order_by(audit.c.entry.desc()).limit(limit)
+    if before is not None:
+        query = query.where(audit.c.entry < before)
+    if kind is not None:
+        below = audit.c.action.startswith(f"{kind}.", autoescape=True)
+        query = query.where(sa.or_(audit.c.action == kind, below))
+    return [record_of(row, Entry) for row in connection.execute(query).mappings()]
+
+
+def kinds(connection: sa.Connection) -> dict[str, int]:
+    """Kind of action, which is its name up to the point -> entries."""
+    query = sa.select(audit.c.action, sa.func.count()).group_by(audit.c.action)
+    found: Counter[str] = Counter()
+    for action, number in connection.execute(query):
+        found[action.partition(".")[0]] += number
+    return dict(sorted(found.items()))
 
 
 def count(connection: sa.Connection) -> int:

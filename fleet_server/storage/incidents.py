@@ -77,6 +77,12 @@ def place(row: StoredIncident) -> tuple[int, int]:
     return int(row.state == "resolved"), row.incident
 
 
+def counts(connection: sa.Connection) -> dict[str, int]:
+    """State -> incidents."""
+    query = sa.select(incidents.c.state, sa.func.count()).group_by(incidents.c.state)
+    return {state: int(count) for state, count in connection.execute(query)}
+
+
 def unresolved(connection: sa.Connection) -> list[StoredIncident]:
     """Incidents that nobody has resolved, oldest first."""
     query = sa.select(incidents).where(incidents.c.state != "resolved")

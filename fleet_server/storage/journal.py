@@ -122,18 +122,32 @@ def close_alert(connection: sa.Connection, at_ms: int, kind: str, subject: str) 
 
 
 def all_alerts(
-    connection: sa.Connection, limit: int, after: tuple[int, int] | None = None
+    connection: sa.Connection,
+    limit: int,
+    after: tuple[int, int] | None = None,
+    *,
+    kind: str | None = None,
 ) -> list[Alert]:
     """Open alerts first, then the newest closed ones; ``after`` is :func:`alert_place`."""
     closed = sa.case((alerts.c.closed_ms.is_(None), 0), else_=1)
     keys = (Key(closed), Key(alerts.c.alert, descending=True))
-    query = keyset.part(sa.select(alerts), keys, after, limit)
+    every = sa.select(alerts)
+    if kind is not None:
+        every = every.where(alerts.c.kind == kind)
+    query = keyset.part(every, keys, after, limit)
     return [record(row, Alert) for row in connection.execute(query).mappings()]
 
 
 def alert_place(alert: Alert) -> tuple[int, int]:
     """Where an alert stands in the list of all."""
     return int(alert.closed_ms is not None), alert.alert
+
+
+def alert_kinds(connection: sa.Connection) -> dict[str, int]:
+    """Every kind that is remembered -> open alerts of it."""
+    opened = sa.func.count().filter(alerts.c.closed_ms.is_(None))
+    query = sa.select(alerts.c.kind, opened).group_by(alerts.c.kind).order_by(alerts.c.kind)
+    return {kind: int(count) for kind, count in connection.execute(query)}
 
 
 def open_count(connection: sa.Connection) -> int:

@@ -17,7 +17,7 @@ from edge_core.messages.telemetry import (
 )
 from edge_core.release import ReleaseRef
 from fleet_server.app import create_app
-from fleet_server.console.pages import SESSION_COOKIE
+from fleet_server.console.rendering import SESSION_COOKIE
 from fleet_server.services.ingest import Inbound
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import TARGET
