@@ -1,6 +1,7 @@
 """How long requests take, by method, route and class of status."""
 
 import time
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,16 +16,22 @@ STREAMED = b"text/event-stream"
 class Timing:
     """ASGI layer around all others: their time is part of what a caller waits for."""
 
-    def __init__(self, app: ASGIApp, measures: Measures) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        measures: Measures,
+        monotonic: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._app = app
         self._requests = measures.requests
+        self._now = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Measure one request; one whose answer is a stream of events until that begins."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = time.perf_counter()
+        begun = self._now()
         status, until = NONE, 0.0
 
         async def seen(message: Message) -> None:
@@ -32,7 +39,7 @@ class Timing:
             if message["type"] == "http.response.start":
                 status = f"{message['status'] // 100}xx"
                 if _streams(message):
-                    until = time.perf_counter()
+                    until = self._now()
             await send(message)
 
         try:
@@ -42,7 +49,7 @@ class Timing:
             raise
         finally:
             method = scope["method"] if scope["method"] in METHODS else "other"
-            seconds = (until or time.perf_counter()) - begun
+            seconds = (until or self._now()) - begun
             self._requests.labels(method, route_of(scope), status).observe(seconds)
 
 

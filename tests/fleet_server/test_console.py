@@ -6,7 +6,6 @@ from typing import Any
 
 import httpx
 import pytest
-import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from converters import publishing
@@ -19,6 +18,7 @@ from fleet_server.services import audit_log
 from fleet_server.services.clock import wall_clock
 from fleet_server.services.fairness import EVERY_MS
 from fleet_server.storage import audit, journal
+from tests.fleet_server.test_audit_log import tamper
 from tests.fleet_server.test_fairness_watch import labelled
 from tests.fleet_server.test_incidents import rolled_back
 from tests.fleet_server.test_labels import sample, send, told
@@ -27,6 +27,7 @@ from tests.simulators.server import FleetServer
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import tiny_bundle
 
+BACKENDS = ("sqlite", "postgresql")
 PAGES = ("/alerts", "/incidents", "/incidents/1", "/labels", "/labels/tiny-motion", "/decisions")
 HOUR = 3_600_000
 
@@ -201,9 +202,7 @@ def test_empty_pages_say_what_would_be_there(read: TestClient) -> None:
 def test_a_broken_chain_is_named(fleet: SpokenFleet, read: TestClient) -> None:
     decided(fleet, 3)
     assert "holds</b>" in read.get("/decisions").text
-    with fleet.services.database.write() as connection:
-        connection.execute(sa.text("DROP TRIGGER audit_no_update"))
-        connection.execute(sa.text("UPDATE audit SET actor = 'eve' WHERE entry = 4"))
+    tamper(fleet.services.database, "UPDATE audit SET actor = 'eve' WHERE entry = 4")
     fleet.clock.now += audit_log.KEPT_MS
     shown = read.get("/decisions").text
     assert "broken</b>entry 4 was changed" in shown

@@ -8,14 +8,16 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from prometheus_client import Histogram
+from prometheus_client import Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Receive, Scope, Send
 
 from edge_core.messages.telemetry import StatsWindow
 from edge_core.release import ReleaseRef
+from fleet_server.api.timing import Timing
 from fleet_server.app import create_app
 from fleet_server.services.figures import KEPT_MS
-from fleet_server.services.measures import ManyAtOnce
+from fleet_server.services.measures import ManyAtOnce, Measures
 from tests.fleet_server.test_incidents import alert, collected
 from tests.fleet_server.test_people_steer import NAMES, start
 from tests.simulators.cluster import Cluster
@@ -131,6 +133,25 @@ def test_a_request_that_breaks_the_server_is_timed_as_such(fleet: SpokenFleet) -
         assert http.get("/broken").status_code == 500
         count = told(http)["serinus_http_request_duration_seconds_count"]
         assert count["GET", "/broken", "5xx"] == 1
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("text/event-stream", 2), ("text/html", 62)])
+def test_a_stream_of_events_is_timed_until_it_begins(kind: str, seconds: int) -> None:
+    now = 1000.0
+
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        nonlocal now
+        now += 2
+        headers = [(b"Content-Type", f"{kind}; charset=utf-8".encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        now += 60
+        await send({"type": "http.response.body", "body": b"data: 1\n\n"})
+
+    measures = Measures()
+    TestClient(Timing(answer, measures, lambda: now)).get("/anything")
+    found = parsed(generate_latest(measures.registry).decode())
+    key = ("GET", "none", "2xx")
+    assert found["serinus_http_request_duration_seconds_sum"][key] == seconds
 
 
 def test_every_window_tells_how_old_it_was_and_every_message_is_counted(
