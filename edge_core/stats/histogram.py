@@ -92,6 +92,11 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Names of the embedding's channels; none where the release has no embedding."""
         return [] if isinstance(self.projection, msgspec.UnsetType) else self.projection.names
 
+    @property
+    def coordinates(self) -> int:
+        """Of the embedding; 0 where the release has none."""
+        return 0 if isinstance(self.projection, msgspec.UnsetType) else self.projection.size
+
 
 class _Versioned(msgspec.Struct):
     v: int
