@@ -261,6 +261,7 @@ def _contract(manifest: Manifest) -> Mapping[str, Value]:
         "answers": manifest.output.name,
         "meaning": manifest.output.meaning,
         "classes": ", ".join(manifest.output.classes),
+        **({"embedding": f"{seen} coordinates"} if (seen := manifest.output.coordinates) else {}),
         "budget of latency": figures.time_text(budget.latency_us),
         "budget of memory": figures.size_text(budget.memory_bytes),
         "budget of size": figures.size_text(budget.size_bytes),
