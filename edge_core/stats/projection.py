@@ -18,6 +18,9 @@ EMBEDDING: Final = "embedding"
 """Name of the output, and the beginning of its channels' names."""
 MAX_SIZE = 16384
 MAX_DIRECTIONS = 32
+MOST_PRODUCTS = 2**18
+"""Of one call. Some four times as many make OpenBLAS start threads: they would take cores that are
+others', and took a hundred times as long where those were busy."""
 
 Float32 = npt.NDArray[np.float32]
 
@@ -68,9 +71,13 @@ class Projector:
                 f"an embedding of {list(embedding.shape[1:])} coordinates where the release has "
                 f"{self.projection.size}"
             )
+        found = np.empty((len(embedding), self.projection.directions), np.float32)
+        length, step = math.sqrt(self.projection.size), max(1, MOST_PRODUCTS // self._signs.size)
         with np.errstate(over="ignore", invalid="ignore"):
-            sums = embedding.astype(np.float64) @ self._signs
-            return (sums / math.sqrt(self.projection.size)).astype(np.float32)
+            for start in range(0, len(embedding), step):
+                wide = embedding[start : start + step].astype(np.float64)
+                found[start : start + step] = wide @ self._signs / length
+        return found
 
     def none(self, rows: int) -> Float32:
         """What rows without an embedding count as: float32 [rows, directions] of NaN."""

@@ -81,6 +81,17 @@ def test_rows_alone_are_projected_as_rows_together() -> None:
     assert np.concatenate(alone).tobytes() == together.tobytes()
 
 
+def test_many_coordinates_are_projected_in_parts_that_fit_each_other() -> None:
+    size, directions = 4096, 32
+    assert projection.MOST_PRODUCTS // (size * directions) < 5
+    projector = Projector(projection.draw("wide@1.0.0", size, directions))
+    embedding = RNG.normal(0, 1, (5, size)).astype(np.float32)
+    together = projector.project(embedding)
+    alone = [projector.project(row[None]) for row in embedding]
+    assert np.concatenate(alone).tobytes() == together.tobytes()
+    assert projector.project(embedding[:0]).shape == (0, directions)
+
+
 def test_no_number_is_null_and_infinity_is_beyond_the_edges() -> None:
     embedding = np.zeros((3, SIZE), np.float32)
     embedding[0, 1], embedding[1, 1] = np.nan, np.inf
