@@ -117,8 +117,8 @@ def _refuse_embedding(chosen: Recipe, profiles: list[Profile]) -> None:
     lacking = [f"{p.target} ({p.runtime})" for p in profiles if not p.embeds]
     if chosen.embedding is not None and lacking:
         raise WrongUse(
-            f"{', '.join(lacking)} gives no second output, and {chosen.model} {chosen.version} "
-            "declares an embedding: leave these targets out with --targets, or [embedding] out of "
+            f"{chosen.model} {chosen.version} declares an embedding, and no device gives one on "
+            f"{', '.join(lacking)}: leave these targets out with --targets, or [embedding] out of "
             "the recipe"
         )
 

@@ -1,6 +1,8 @@
 """A hidden layer as a second output: exported, quantised, compared, and built into a release."""
 
 import functools
+import io
+import re
 import shutil
 from pathlib import Path
 
@@ -8,9 +10,19 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
-from converters import agreement, building, bundling, checking, qat, signing
+from converters import (
+    agreement,
+    building,
+    bundling,
+    checking,
+    comparing,
+    qat,
+    signing,
+    summary,
+)
 from converters.building import BuildRequest
 from converters.embedding import WithEmbedding, trained_part
 from converters.floating import FloatModel
@@ -200,6 +212,22 @@ def test_a_release_proves_its_embedding(built: tuple[Path, Path]) -> None:
     assert "an embedding of 64 coordinates, which devices watch" in card
 
 
+def test_people_see_it_and_how_far_it_is_off(built: tuple[Path, Path]) -> None:
+    manifest = folders.read(built[0])
+    stream = io.StringIO()
+    summary.show(Console(file=stream, width=100), manifest, None, all_gates=False)
+    assert re.search(r"^embedding: 64 coordinates, error at most 0\.0\d+$", stream.getvalue(), re.M)
+    found = comparing.compare(manifest, manifest)
+    assert [row.a for row in found.section("contract").rows if row.name == "embedding"] == [
+        "64 coordinates"
+    ]
+    rows = {row.name: row for row in found.section("variants").rows}
+    for target in PROCESSORS:
+        row = rows[f"{target}: embedding error"]
+        assert isinstance(row.a, float)
+        assert (row.a, row.change) == (row.b, 0.0)
+
+
 def test_its_reference_projects_what_training_saw(built: tuple[Path, Path]) -> None:
     bundle, _ = built
     manifest = folders.read(bundle)
@@ -248,7 +276,7 @@ def test_a_changed_golden_embedding_is_found(built: tuple[Path, Path], tmp_path:
 
 def test_targets_without_a_second_output_are_refused_before_any_work(tmp_path: Path) -> None:
     recipe = recipe_with(tmp_path / "watch_activity", LAYER)
-    words = r"mcu-tflm \(tflite-micro\).* gives no second output, and watch-activity 1\.1\.0"
+    words = r"watch-activity 1\.1\.0 declares an embedding, .* on mcu-tflm \(tflite-micro\): leave"
     with pytest.raises(WrongUse, match=words):
         build(recipe, tmp_path / "out", targets=(*PROCESSORS, "mcu-tflm"))
     assert not (tmp_path / "out").exists()
