@@ -31,6 +31,7 @@ class Conditions:
 
     size: int = 64
     directions: int = 8
+    """From which the embedding is seen; for 0, every coordinate is counted as a feature."""
     devices: int = 100
     rows: int = 20
     """Of one device in one hour."""
@@ -50,14 +51,20 @@ class EmbeddingFleet:
         drawn = self.rng.normal(0, 1, (TRAINING, told.size + FEATURES))
         embedding, features = self._split(drawn)
         scores = self._scores(embedding)
+        named = {f"f{place}": features[:, place] for place in range(FEATURES)}
+        seen = (
+            projection.draw("seen@1.0.0", told.size, told.directions) if told.directions else None
+        )
+        if seen is None:
+            named |= {f"c[{place}]": embedding[:, place] for place in range(told.size)}
         self.reference = histogram.build(
             inputs={},
-            features={f"f{place}": features[:, place] for place in range(FEATURES)},
+            features=named,
             confidence=scores.max(axis=1),
             predicted=scores.argmax(axis=1),
             classes=CLASSES,
-            embedding=embedding,
-            projection=projection.draw("seen@1.0.0", told.size, told.directions),
+            embedding=None if seen is None else embedding,
+            projection=seen,
         )
         self._layout = Layout(self.reference)
 
@@ -86,18 +93,24 @@ class EmbeddingFleet:
 
     def hour(self, number: int, shift: Float64 | float = 0.0) -> dict[str, dict[str, Seen]]:
         """What was seen in one hour, with every embedding shifted."""
+        moved, features = self.rows(number, shift)
+        scores, none = self._scores(moved), np.zeros((len(moved), 1, 0), np.float32)
+        counts = Histogram(self._layout)
+        if self.conditions.directions:
+            counts.update(none, features, scores, moved)
+        else:
+            counts.update(none, np.concatenate((features, moved), axis=1), scores)
+        return {EVERYONE: {"incumbent": Seen(len(moved), counts.counts)}}
+
+    def rows(self, number: int, shift: Float64 | float = 0.0) -> tuple[Float32, Float32]:
+        """Embeddings and features of all rows of one hour."""
         told = self.conditions
         usual = self._own + told.day * np.sin(2 * np.pi * (number % 24) / 24 + self._phase)
         spread = np.sqrt(1 - told.device_effect**2)
         shape = (told.devices, told.rows, told.size + FEATURES)
         drawn = self.rng.normal(0, spread, shape) + usual[:, None]
         embedding, features = self._split(drawn.reshape(-1, told.size + FEATURES))
-        counts = Histogram(self._layout)
-        moved = (embedding + shift).astype(np.float32)
-        counts.update(
-            np.zeros((len(moved), 1, 0), np.float32), features, self._scores(moved), moved
-        )
-        return {EVERYONE: {"incumbent": Seen(len(moved), counts.counts)}}
+        return (embedding + shift).astype(np.float32), features
 
     def _split(self, drawn: Float64) -> tuple[Float32, Float32]:
         wide = drawn.astype(np.float32)
