@@ -36,6 +36,9 @@ class WithEmbedding(nn.Module):
         """Float32 [batch, ...] -> logits [batch, classes] and embedding [batch, coordinates].
 
         Of a layer that is called several times, the last call counts.
+
+        Raises:
+            InvalidConfiguration: the layer is not called, or gives something else than a tensor.
         """
         heard: list[Any] = []
         hook = self.network.get_submodule(self._layer).register_forward_hook(
@@ -45,9 +48,36 @@ class WithEmbedding(nn.Module):
             logits = self.network(rows)
         finally:
             hook.remove()
+        if not heard or not isinstance(heard[-1], torch.Tensor):
+            why = "gives no single tensor" if heard else "is not called"
+            raise InvalidConfiguration(f"embedding.layer: {self._layer} {why}; name another")
         # Quantisers give a tensor one type and one range, for who reads it inside and outside; with
         # an operator of its own, the embedding is another tensor.
         return logits, heard[-1].clamp(min=LOWEST)
+
+
+def check(network: nn.Module, layer: str, size: int, shape: tuple[int, ...]) -> None:
+    """See that an untrained network can have the embedding; weights and chance stay as they are.
+
+    Args:
+        network: as its factory made it.
+        layer: module path.
+        size: of the embedding.
+        shape: of one row that the network takes.
+
+    Raises:
+        InvalidConfiguration: there is no such layer, or it answers something else.
+    """
+    before = network.training
+    wrapped = WithEmbedding(network, layer).eval()
+    with torch.random.fork_rng(), torch.no_grad():
+        found = tuple(wrapped(torch.zeros((1, *shape)))[1].shape[1:])
+    network.train(before)
+    if found != (size,):
+        raise InvalidConfiguration(
+            f"embedding: {layer} answers [batch, {', '.join(map(str, found))}], and the recipe "
+            f"says [batch, {size}]; correct embedding.size, or name a layer behind it"
+        )
 
 
 def trained_part(module: nn.Module) -> nn.Module:

@@ -19,6 +19,7 @@ from converters import (
     bundling,
     checking,
     comparing,
+    embedding,
     qat,
     signing,
     summary,
@@ -167,6 +168,55 @@ def test_fine_tuning_keeps_the_network_s_own_weights() -> None:
     assert tuned.run(rows)["embedding"].shape == (200, 32)
     weights = trained_part(tuned.module).state_dict()
     small.with_scaling(small.plain()).module.load_state_dict(weights)
+
+
+class Odd(nn.Module):
+    """A network with a layer that is not called, one of several answers, and chance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(8, 4, batch_first=True)
+        self.idle = nn.Linear(8, 4)
+        self.chance = nn.Dropout(0.5)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.chance(self.recurrent(rows[:, None])[0][:, -1])
+        return found
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "words"),
+    [
+        ("idle", 4, "idle is not called"),
+        ("recurrent", 4, "recurrent gives no single tensor"),
+        ("gone", 4, "the network has no gone; it has recurrent, idle, chance"),
+        ("chance", 5, r"chance answers \[batch, 4\], and the recipe says \[batch, 5\]"),
+    ],
+)
+def test_a_layer_that_cannot_be_one_is_refused_before_training(
+    layer: str, size: int, words: str
+) -> None:
+    with pytest.raises(InvalidConfiguration, match=words):
+        embedding.check(Odd(), layer, size, (8,))
+
+
+def test_looking_at_a_layer_changes_neither_the_network_nor_chance() -> None:
+    network = Odd()
+    assert network.training
+    state = torch.random.get_rng_state()
+    embedding.check(network, "chance", 4, (8,))
+    assert network.training
+    assert network.chance.training
+    assert not network.recurrent._forward_hooks
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_recipe_with_a_wrong_layer_is_refused_before_training(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path / "watch_activity", LAYER.replace("body.1", "body.7"))
+    code = recipe / "network.py"
+    code.write_text(code.read_text().replace("perceptron.fit(", "raise AssertionError("))
+    with pytest.raises(InvalidConfiguration, match=r"no body\.7; it has scaling, body, body\.0"):
+        build(recipe, tmp_path / "out", cache=tmp_path / "cache")
 
 
 def recipe_with(folder: Path, section: str) -> Path:
