@@ -237,13 +237,17 @@ class Layout:
         self.bins = [_Bins(channel) for channel in reference.channels]
         self.inputs = sum(channel.kind == "input" for channel in reference.channels)
         self.features = sum(channel.kind == "feature" for channel in reference.channels)
-        found = reference.projection
-        self._projector = None if isinstance(found, msgspec.UnsetType) else Projector(found)
         self._columns = [_Columns(reference.channels[first:-2]) for first in (0, self.inputs)]
 
     def slice_of(self, name: str) -> slice:
         """The channel's place in a flat array of counts; ``KeyError`` for an unknown name."""
         return self._slices[name]
+
+    @cached_property
+    def _projector(self) -> Projector | None:
+        """Only devices need it."""
+        found = self.reference.projection
+        return None if isinstance(found, msgspec.UnsetType) else Projector(found)
 
     def computed(self, features: Float32, embedding: Float32 | None) -> Float32:
         """Features and, where the release has an embedding, its projections beside them.
