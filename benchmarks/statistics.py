@@ -32,7 +32,7 @@ from edge_core.messages import codec, windows
 from edge_core.messages.telemetry import StatsWindow
 from edge_core.messages.window_schema import WindowSchema
 from edge_core.release import ReleaseRef
-from edge_core.stats import histogram, noise, packing
+from edge_core.stats import histogram, noise, packing, projection
 from edge_core.stats.histogram import Layout, Reference
 from firmware_bundles.watch_activity.data import SIDES, TRAINING_SUBJECTS, load_recordings
 
@@ -49,6 +49,7 @@ HOUR_MS = 3_600_000
 NOW_MS = 1_790_000_000_000
 TARGET = "cpu-x86_64-ort"
 EPSILON = 1.0
+EMBEDDING, DIRECTIONS = 64, 8
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -91,13 +92,25 @@ class Watches:
         self.all = Data(stacked, values, scores)
         self.train = self.all.only(train)
         names = definition.input_names
-        self.reference = histogram.build(
-            inputs={name: self.train.raw[:, :, i].ravel() for i, name in enumerate(names)},
-            features={f"f{i}": self.train.features[:, i] for i in range(features)},
-            confidence=self.train.scores.max(axis=1),
-            predicted=self.train.scores.argmax(axis=1),
-            classes=scores.shape[1],
+        training: dict[str, Any] = {
+            "inputs": {name: self.train.raw[:, :, i].ravel() for i, name in enumerate(names)},
+            "features": {f"f{i}": self.train.features[:, i] for i in range(features)},
+            "confidence": self.train.scores.max(axis=1),
+            "predicted": self.train.scores.argmax(axis=1),
+            "classes": scores.shape[1],
+        }
+        self.reference = histogram.build(**training)
+        directions = np.random.default_rng(3).normal(0, 1 / features, (features, EMBEDDING))
+        self._layer = lambda some: np.maximum((some - mean) / deviation @ directions, 0)
+        self.embedded = histogram.build(
+            **training,
+            embedding=self.embedding(self.train),
+            projection=projection.draw("watch-activity@1.1.0", EMBEDDING, DIRECTIONS),
         )
+
+    def embedding(self, data: Data) -> Float32:
+        """What a hidden layer with random weights makes of features."""
+        return self._layer(data.features).astype(np.float32)
 
     def of(self, subject: int, side: str) -> Data:
         """An hour of one wearer: the recordings in a loop."""
@@ -307,6 +320,12 @@ def more_rows(watches: Watches) -> list[dict[str, Any]]:
         other = paired.schema.release
         paired.monitor.shadowed(shadow, paired.release, other, batch, 55)
     found.append(row("candidate and its shadow", sum(map(len, paired.payloads())), "B"))
+    seen = Device(watches.embedded, samples)
+    whole = watches.embedding(data)
+    for place, batch in enumerate(batches(data, 60)):
+        own = msgspec.structs.replace(batch, embedding=whole[60 * place : 60 * (place + 1)])
+        seen.monitor.answered(seen.role(), seen.release, own, NOW_MS)
+    found.append(row(f"with {DIRECTIONS} directions of an embedding", len(seen.payloads()[0]), "B"))
     noisy = Device(watches.reference, samples, epsilon=EPSILON)
     for batch in batches(data, 60):
         noisy.monitor.answered(noisy.role(), noisy.release, batch, NOW_MS)

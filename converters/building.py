@@ -42,7 +42,7 @@ from converters.scoring import Scorer
 from converters.settling import settle
 from converters.source import Source
 from converters.targets import open_target
-from converters.targets.profile import PROFILES
+from converters.targets.profile import PROFILES, Profile
 from converters.tensors import Feeds
 from converters.training import model_rows
 from converters.training_stage import ToTrain, Train, Trained
@@ -50,6 +50,7 @@ from converters.variants import Choices, Job
 from edge_core import durable
 from edge_core.bundle import folder as folders
 from edge_core.bundle.manifest import GateResult, Manifest, Waiver
+from edge_core.stats.projection import EMBEDDING
 
 
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,8 +95,9 @@ def build(request: BuildRequest, report: Report) -> Manifest:
     chosen = recipe.load(request.recipe, request.release)
     if request.targets:
         chosen = msgspec.structs.replace(chosen, targets=list(request.targets))
-    for target in chosen.targets:
-        open_target(target, request.profiles)  # an unknown one is refused before any work
+    # What cannot be built is refused before any work.
+    profiles = [open_target(target, request.profiles).profile for target in chosen.targets]
+    _refuse_embedding(chosen, profiles)
     request.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{request.out.name}.", dir=request.out.parent
@@ -111,12 +113,23 @@ def build(request: BuildRequest, report: Report) -> Manifest:
     return made
 
 
+def _refuse_embedding(chosen: Recipe, profiles: list[Profile]) -> None:
+    lacking = [f"{p.target} ({p.runtime})" for p in profiles if not p.embeds]
+    if chosen.embedding is not None and lacking:
+        raise WrongUse(
+            f"{chosen.model} {chosen.version} declares an embedding, and no device gives one on "
+            f"{', '.join(lacking)}: leave these targets out with --targets, or [embedding] out of "
+            "the recipe"
+        )
+
+
 class _Built(NamedTuple):
     """Everything that was made before the gates."""
 
     snapshot: Snapshot
     trained: Trained
     floating: Floating
+    embedded: Floating | None
     scorer: Scorer
     shown: list[Shown]
     scores: Scores
@@ -187,21 +200,29 @@ def _make(
         model_rows(chosen, rows) for rows in (snapshot.rows["train"], snapshot.rows["test"], golden)
     )
     feeds: Feeds = {str(chosen.input): np.concatenate([train, test, kept])}
-    logits = variants.answer_in_float(source, feeds, pipeline)[bundling.OUTPUT]
-    floating = Floating(
-        train=logits[: len(train)],
-        test=logits[len(train) : -len(kept)],
-        golden=logits[-len(kept) :],
-    )
+    answers = variants.answer_in_float(source, feeds, pipeline)
+    floating = _floating(answers[bundling.OUTPUT], train, kept)
+    embedded = None
+    if chosen.embedding is not None:
+        embedded = _floating(answers[EMBEDDING], train, kept)
     jobs = _jobs(chosen, source, snapshot, np.concatenate([test, kept]), request, cache)
     shown = [
-        judging.show(made, scorer, floating, bundling.OUTPUT)
+        judging.show(made, scorer, floating, bundling.OUTPUT, embedded)
         for made in variants.build_all(jobs, report)
     ]
     scores = _scores(request, snapshot, trained, floating, scorer)
     with pipeline.step("signs of leakage"):
         signs = _signs(chosen, snapshot, source)
-    return _Built(snapshot, trained, floating, scorer, shown, scores, signs)
+    return _Built(snapshot, trained, floating, embedded, scorer, shown, scores, signs)
+
+
+def _floating(answers: Float32, train: Float32, kept: Float32) -> Floating:
+    """Of answers to training, test and golden rows, in that order."""
+    return Floating(
+        train=answers[: len(train)],
+        test=answers[len(train) : -len(kept)],
+        golden=answers[-len(kept) :],
+    )
 
 
 def _rows(request: BuildRequest, chosen: Recipe, pipeline: Pipeline) -> Snapshot:
@@ -285,8 +306,15 @@ def _write(
     waivers: list[Waiver],
 ) -> Manifest:
     paths = {one.record.path: one.variant for one in built.shown}
-    expected = {one.record.target: one.golden for one in built.shown if one.golden is not None}
-    content = bundling.files(built.snapshot, built.trained, built.floating.train, paths, expected)
+    embedding = None if built.embedded is None else built.embedded.train
+    content = bundling.files(
+        chosen,
+        built.snapshot,
+        built.trained,
+        bundling.Answered(logits=built.floating.train, embedding=embedding),
+        paths,
+        built.shown,
+    )
     manifest = bundling.manifest(
         request.recipe,
         chosen,

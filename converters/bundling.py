@@ -1,5 +1,6 @@
 """Puts a bundle together: its files, its manifest, and both into a folder."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ import numpy as np
 from converters import card, plots, provenance, recipe, recipe_code
 from converters.data.dataset import Float32, Rows, Snapshot
 from converters.evidence import Evidence
+from converters.judging import Shown
 from converters.recipe import Recipe
 from converters.training_stage import Trained
 from converters.variants import Variant
@@ -28,6 +30,7 @@ from edge_core.bundle.manifest import (
 from edge_core.errors import InvalidBundle
 from edge_core.features import definition as definitions
 from edge_core.stats import histogram
+from edge_core.stats import projection as projections
 
 OUTPUT = "logits"
 GOLDEN_ROWS = 64
@@ -40,26 +43,38 @@ def golden_rows(snapshot: Snapshot) -> Rows:
     return rows.only(places)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """The fp32 model's answers to the training rows."""
+
+    logits: Float32
+    """float32 [rows, classes]."""
+    embedding: Float32 | None
+    """float32 [rows, coordinates]; none where the release declares none."""
+
+
 def files(
+    chosen: Recipe,
     snapshot: Snapshot,
     trained: Trained,
-    scores: Float32,
+    answered: Answered,
     variants: dict[str, Variant],
-    expected: dict[str, Float32],
+    shown: list[Shown],
 ) -> dict[str, bytes]:
     """Every file but card and manifest, by its path in the bundle.
 
     Args:
+        chosen: names the release, and the directions of its embedding.
         snapshot: the rows.
         trained: holds the fallback.
-        scores: the fp32 model's logits on the training rows, float32 [rows, classes].
+        answered: what training saw, for the reference.
         variants: path in the bundle -> variant.
-        expected: target -> logits on the golden rows.
+        shown: what each variant answers to the golden rows, where it was run.
     """
     return {
         manifests.FEATURES: definitions.serialize(snapshot.definition),
-        manifests.REFERENCE: _reference(snapshot, scores),
-        manifests.GOLDEN: _golden(snapshot, expected),
+        manifests.REFERENCE: _reference(chosen, snapshot, answered),
+        manifests.GOLDEN: _golden(snapshot, shown),
         manifests.FALLBACK: trained.fallback,
     } | {path: variant.compiled.data for path, variant in variants.items()}
 
@@ -77,13 +92,18 @@ def manifest(
 ) -> Manifest:
     """What the bundle says about itself; ``files`` is filled in by :func:`write`."""
     head, dirty = provenance.commit(folder)
+    embedding = msgspec.UNSET if chosen.embedding is None else chosen.embedding.size
     return Manifest(
+        schema_version=manifests.SCHEMA_VERSION if chosen.embedding else manifests.PLAIN_VERSION,
         model=chosen.model,
         version=chosen.version,
         parent=folders.ref(parent) if parent else None,
         description=chosen.description,
         output=OutputContract(
-            name=OUTPUT, classes=chosen.output.classes, meaning=chosen.output.meaning
+            name=OUTPUT,
+            classes=chosen.output.classes,
+            meaning=chosen.output.meaning,
+            embedding=embedding,
         ),
         features_sha256=sha256_bytes(content[manifests.FEATURES]),
         slices=chosen.slices,
@@ -130,23 +150,31 @@ def write(folder: Path, content: dict[str, bytes], evidence: Evidence) -> Manife
     return made
 
 
-def _reference(snapshot: Snapshot, scores: Float32) -> bytes:
+def _reference(chosen: Recipe, snapshot: Snapshot, answered: Answered) -> bytes:
     definition, train = snapshot.definition, snapshot.rows["train"]
-    probabilities = outputs.probabilities(scores)
+    probabilities = outputs.probabilities(answered.logits)
+    projection = None
+    if (declared := chosen.embedding) is not None:
+        release = f"{chosen.model}@{chosen.version}"
+        projection = projections.draw(release, declared.size, declared.directions)
     built = histogram.build(
         inputs={n: train.samples[:, :, i].ravel() for i, n in enumerate(definition.input_names)},
         features={n: train.features[:, i] for i, n in enumerate(definition.feature_names)},
         confidence=probabilities.max(axis=1),
         predicted=probabilities.argmax(axis=1),
         classes=len(snapshot.classes),
+        embedding=answered.embedding,
+        projection=projection,
     )
     return histogram.serialize(built)
 
 
-def _golden(snapshot: Snapshot, expected: dict[str, Float32]) -> bytes:
+def _golden(snapshot: Snapshot, shown: list[Shown]) -> bytes:
     chosen = golden_rows(snapshot)
     raw = chosen.samples if snapshot.golden_log is None else snapshot.golden_log
-    return goldens.pack(goldens.Golden(raw, chosen.features, expected))
+    logits = {one.record.target: one.golden for one in shown if one.golden is not None}
+    embeddings = {one.record.target: one.embedding for one in shown if one.embedding is not None}
+    return goldens.pack(goldens.Golden(raw, chosen.features, logits, embeddings))
 
 
 def entries(content: dict[str, bytes]) -> list[FileEntry]:

@@ -83,6 +83,11 @@ def _purpose(manifest: Manifest) -> list[str]:
         f"- Answers {_code(manifest.output.name)}: {plain(manifest.output.meaning)}.",
         f"- {len(manifest.output.classes)} classes: {plain(', '.join(manifest.output.classes))}.",
     ]
+    if manifest.output.coordinates:
+        lines.append(
+            f"- Beside them an embedding of {manifest.output.coordinates} coordinates, which "
+            "devices watch for drift and tell to nobody."
+        )
     if slices:
         lines.append(f"- Looked at apart by {'; '.join(slices)}.")
     if manifest.privacy and manifest.privacy.epsilon is not None:

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from converters import incumbent
+from converters.data.dataset import Float32
 from converters.quiet import silenced
 from converters.replay import golden_coverage
 from edge_core.bundle import folder as folders
@@ -14,6 +16,7 @@ from edge_core.bundle import signature, trust
 from edge_core.bundle.manifest import Manifest, VariantRecord
 from edge_core.errors import InvalidBundle, UntrustedBundle
 from edge_core.features import definition as definitions
+from edge_core.stats.projection import EMBEDDING
 
 
 def verify(folder: Path, key: Path) -> list[str]:
@@ -60,13 +63,29 @@ def _golden(folder: Path, manifest: Manifest, variant: VariantRecord) -> str:
     if expected is None:
         return f"{variant.target}: was compiled, never run; the bundle holds no answers to compare"
     with silenced():
-        logits = incumbent.answer(folder, manifest, variant, golden.raw)
-    if logits is None:
+        answers = incumbent.answers(folder, manifest, variant, golden.raw)
+    if answers is None:
         return f"{variant.target}: nothing here runs the file; its answers were not compared"
-    worst = float(np.abs(logits - expected).max(initial=0.0))
-    if not worst <= variant.tolerance:
-        raise InvalidBundle(
-            f"{variant.target}: golden logits are off by {worst:.4g}; allowed is "
-            f"{variant.tolerance:.4g}"
-        )
+    shown = variant.embedding
+    if not isinstance(shown, msgspec.UnsetType):
+        embedding = golden.embeddings.get(variant.target)
+        if embedding is None:
+            raise InvalidBundle(f"{variant.target}: the bundle holds no golden embeddings")
+        _compare(variant, "embeddings", answers[EMBEDDING], embedding, shown.tolerance)
+    logits = answers[manifest.output.name]
+    worst = _compare(variant, "logits", logits, expected, variant.tolerance)
     return f"{variant.target}: {len(golden.features)} golden rows agree (worst {worst:.2g})"
+
+
+def _compare(
+    variant: VariantRecord, what: str, found: Float32, expected: Float32, tolerance: float
+) -> float:
+    """The largest difference; raise :class:`InvalidBundle` where it is more than allowed."""
+    if found.shape != expected.shape:
+        raise InvalidBundle(f"{variant.target}: golden {what} have the shape {expected.shape}")
+    worst = float(np.abs(found - expected).max(initial=0.0))
+    if not worst <= tolerance:
+        raise InvalidBundle(
+            f"{variant.target}: golden {what} are off by {worst:.4g}; allowed is {tolerance:.4g}"
+        )
+    return worst

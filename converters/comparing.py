@@ -16,6 +16,7 @@ Better = Literal["a", "b"]
 LOWER_IS_BETTER = {
     "size",
     "numeric error",
+    "embedding error",
     "misplaced operators",
     "latency",
     *metrics.LOWER_IS_BETTER,
@@ -182,6 +183,7 @@ def _variant(
         both("calibration", lambda _, v: figures.calibration(v), "text"),
         both("size", figures.size_bytes, "bytes"),
         both("numeric error", lambda _, v: v.numeric_error, "number", reason),
+        *_embeddings(a[1], b[1], reason),
         both("top-1 agreement", lambda _, v: v.top1_agreement, "share", reason),
         both(metric, lambda _, v: v.metrics.get(metric), "share", reason),
         both("misplaced operators", lambda _, v: len(v.misplaced), "number"),
@@ -190,6 +192,14 @@ def _variant(
         *_latencies(a[1], b[1]),
         *_estimates(a[1], b[1]),
     ]
+
+
+def _embeddings(a: VariantRecord, b: VariantRecord, reason: str) -> list[Row]:
+    """Errors of the second outputs, where either release has one."""
+    if a.embedding is msgspec.UNSET and b.embedding is msgspec.UNSET:
+        return []
+    errors = (figures.embedding_error(a), figures.embedding_error(b))
+    return [_row("embedding error", *errors, unit="number", reason=reason)]
 
 
 def _latencies(a: VariantRecord, b: VariantRecord) -> list[Row]:
@@ -261,6 +271,7 @@ def _contract(manifest: Manifest) -> Mapping[str, Value]:
         "answers": manifest.output.name,
         "meaning": manifest.output.meaning,
         "classes": ", ".join(manifest.output.classes),
+        **({"embedding": f"{seen} coordinates"} if (seen := manifest.output.coordinates) else {}),
         "budget of latency": figures.time_text(budget.latency_us),
         "budget of memory": figures.size_text(budget.memory_bytes),
         "budget of size": figures.size_text(budget.size_bytes),

@@ -172,6 +172,12 @@ def setting_text(value: object) -> str:
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def embedding_error(variant: VariantRecord) -> float | None:
+    """Of the second output, as ``numeric_error``; none where there is none or nothing ran it."""
+    shown = variant.embedding
+    return None if isinstance(shown, msgspec.UnsetType) else shown.numeric_error
+
+
 def number(value: float | None) -> str:
     """Four significant digits without exponents for sizes and times; ``-`` for none."""
     if value is None:

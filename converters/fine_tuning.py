@@ -47,7 +47,7 @@ class FineTune(StoredStage[ToFineTune, Trained]):
         """Quantise, look at the gates, and train on only where they fail."""
         import safetensors.torch
 
-        from converters import qat
+        from converters import embedding, qat
 
         recipe = given.given.recipe
         how = recipe.quantisation.qat
@@ -69,7 +69,8 @@ class FineTune(StoredStage[ToFineTune, Trained]):
             learning_rate=how.learning_rate,
             seed=recipe.seed,
         )
-        state = {name: value.contiguous() for name, value in after.module.state_dict().items()}
+        weights = embedding.trained_part(after.module).state_dict()
+        state = {name: value.contiguous() for name, value in weights.items()}
         tuned = FineTuning(needed=True, before=lost, after=loss(after, given))
         return msgspec.structs.replace(
             given.trained, weights=safetensors.torch.save(state), fine_tuning=tuned

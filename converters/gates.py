@@ -47,6 +47,7 @@ def judge_variant(
             least=True,
         ),
         _judged("misplaced", _misplaced(record), 0.0, target=target),
+        *_embedding(recipe, record),
         *_costs(record, limits, recipe.budget),
     ]
     primary = recipe.metrics[0]
@@ -65,6 +66,15 @@ def judge_variant(
             )
         )
     return results
+
+
+def _embedding(recipe: Recipe, record: VariantRecord) -> list[GateResult]:
+    """What the variant's second output is off by, where one is declared."""
+    declared, shown = recipe.embedding, record.embedding
+    if declared is None or isinstance(shown, msgspec.UnsetType):
+        return []
+    limit = declared.numeric_error
+    return [_judged("embedding_error", shown.numeric_error, limit, target=record.target)]
 
 
 def _costs(record: VariantRecord, limits: Limits, budget: Budget | None) -> list[GateResult]:

@@ -19,6 +19,7 @@ from edge_core.features.evaluation import Evaluator
 from edge_core.features.logs import Log
 from edge_core.features.request_definition import RequestDefinition
 from edge_core.features.window_definition import WindowDefinition
+from edge_core.stats.projection import EMBEDDING
 
 HOST = {"onnxruntime": "onnx", "litert": "tflite", "tflite-micro": "tflite"}
 """Runtimes whose files this machine can run, and their format."""
@@ -44,7 +45,7 @@ def logits(folder: Path, snapshot: Snapshot) -> Float32 | None:
     if rows is None or variant is None or set(snapshot.classes) - set(manifest.output.classes):
         return None
     order = [manifest.output.classes.index(name) for name in snapshot.classes]
-    return _run(folder, manifest, variant, rows)[:, order]
+    return _run(folder, manifest, variant, rows)[manifest.output.name][:, order]
 
 
 def _test_rows(
@@ -66,6 +67,14 @@ def _test_rows(
 def answer(
     folder: Path, manifest: Manifest, variant: VariantRecord, raw: Float32 | Log
 ) -> Float32 | None:
+    """As :func:`answers`, the logits alone: float32 [rows, classes]."""
+    found = answers(folder, manifest, variant, raw)
+    return None if found is None else found[manifest.output.name]
+
+
+def answers(
+    folder: Path, manifest: Manifest, variant: VariantRecord, raw: Float32 | Log
+) -> dict[str, Float32] | None:
     """Answer raw values with a bundle's variant on this machine.
 
     Args:
@@ -75,7 +84,7 @@ def answer(
         raw: sensor windows, float32 [rows, samples, inputs]; or a log from its beginning.
 
     Returns:
-        Logits, float32 [rows, classes]; none where this machine cannot run the file.
+        By output, float32 [rows, columns]; none where this machine cannot run the file.
     """
     if variant.runtime not in HOST:
         return None
@@ -92,13 +101,15 @@ def _model_rows(manifest: Manifest, definition: FeatureDefinition, raw: Float32 
     return Evaluator(of_windows(definition)).rounded(raw)
 
 
-def _run(folder: Path, manifest: Manifest, variant: VariantRecord, rows: Float32) -> Float32:
+def _run(
+    folder: Path, manifest: Manifest, variant: VariantRecord, rows: Float32
+) -> dict[str, Float32]:
     file = model_file(folder, manifest, variant, rows.shape[1:])
     try:
-        found: Float32 = runner(file)({manifest.input: rows})[manifest.output.name]
+        found = runner(file)({manifest.input: rows})
     except (ValueError, RuntimeError) as error:
         raise InvalidBundle(f"{variant.path} does not answer its rows: {error}") from error
-    return found.astype(np.float32, copy=False)
+    return {name: answered.astype(np.float32, copy=False) for name, answered in found.items()}
 
 
 def model_file(
@@ -106,10 +117,13 @@ def model_file(
 ) -> ModelFile:
     """A bundle's variant as a file that the host can run."""
     data = folders.read_limited(folder / variant.path, manifests.MAX_FILE_BYTES)
+    outputs = [TensorSpec(name=manifest.output.name, shape=(len(manifest.output.classes),))]
+    if manifest.output.coordinates:
+        outputs.append(TensorSpec(name=EMBEDDING, shape=(manifest.output.coordinates,)))
     return ModelFile(
         format="onnx" if variant.runtime == "onnxruntime" else "tflite",
         data=data,
         inputs=(TensorSpec(name=manifest.input, shape=shape),),
-        outputs=(TensorSpec(name=manifest.output.name, shape=(len(manifest.output.classes),)),),
+        outputs=tuple(outputs),
         scaling=variant.scaling,
     )

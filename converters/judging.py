@@ -13,12 +13,13 @@ from converters.parity import golden_tolerance, numeric_error, top1_agreement
 from converters.recipe import Recipe
 from converters.scoring import Scorer
 from converters.variants import Variant
-from edge_core.bundle.manifest import GateResult, Manifest, VariantRecord
+from edge_core.bundle.manifest import EmbeddingRecord, GateResult, Manifest, VariantRecord
+from edge_core.stats.projection import EMBEDDING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Floating:
-    """The fp32 model's logits, float32 [rows, classes] each."""
+    """One of the fp32 model's outputs, float32 [rows, columns] each."""
 
     train: Float32
     test: Float32
@@ -33,6 +34,8 @@ class Shown:
     record: VariantRecord
     test: Float32 | None
     golden: Float32 | None
+    embedding: Float32 | None = None
+    """Of the golden rows, float32 [rows, coordinates]; none where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +48,13 @@ class Scores:
     """None where the parent cannot answer these rows."""
 
 
-def show(variant: Variant, scorer: Scorer, floating: Floating, output: str) -> Shown:
+def show(
+    variant: Variant,
+    scorer: Scorer,
+    floating: Floating,
+    output: str,
+    embedded: Floating | None = None,
+) -> Shown:
     """Compare a variant's answers with the fp32 model's.
 
     Args:
@@ -53,10 +62,15 @@ def show(variant: Variant, scorer: Scorer, floating: Floating, output: str) -> S
         scorer: of the test rows.
         floating: the fp32 model's answers to the same rows.
         output: name of the output that holds logits.
+        embedded: as ``floating``, of the second output; none where there is none.
     """
     outputs = variant.tried.outputs
     if outputs is None:
-        return Shown(variant=variant, record=record(variant), test=None, golden=None)
+        bare = record(variant)
+        if embedded is not None:
+            unseen = EmbeddingRecord(numeric_error=None, tolerance=0.0)
+            bare = msgspec.structs.replace(bare, embedding=unseen)
+        return Shown(variant=variant, record=bare, test=None, golden=None)
     test, golden = outputs[output][: len(floating.test)], outputs[output][len(floating.test) :]
     found = msgspec.structs.replace(
         record(variant),
@@ -65,7 +79,20 @@ def show(variant: Variant, scorer: Scorer, floating: Floating, output: str) -> S
         tolerance=golden_tolerance(golden),
         metrics=scorer.score(test),
     )
-    return Shown(variant=variant, record=found, test=test, golden=golden)
+    if embedded is None:
+        return Shown(variant=variant, record=found, test=test, golden=golden)
+    answers, tested = outputs[EMBEDDING], len(embedded.test)
+    seen = EmbeddingRecord(
+        numeric_error=numeric_error(embedded.test, answers[:tested]),
+        tolerance=golden_tolerance(answers[tested:]),
+    )
+    return Shown(
+        variant=variant,
+        record=msgspec.structs.replace(found, embedding=seen),
+        test=test,
+        golden=golden,
+        embedding=answers[tested:],
+    )
 
 
 def record(variant: Variant) -> VariantRecord:

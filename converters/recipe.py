@@ -13,6 +13,7 @@ from converters.quantising import Method
 from edge_core.bundle.manifest import Budget, ModelName, Privacy
 from edge_core.errors import InvalidConfiguration
 from edge_core.release import VERSION_PATTERN
+from edge_core.stats.projection import MAX_DIRECTIONS, MAX_SIZE
 
 RECIPE_FILE = "recipe.toml"
 RELEASES_FOLDER = "releases"
@@ -101,6 +102,18 @@ class DistillationRecipe(_Section, frozen=True, kw_only=True):
             raise ValueError("feature_weight needs student_layer and teacher_layer")
 
 
+class EmbeddingRecipe(_Section, frozen=True, kw_only=True):
+    """A hidden layer as a second output, ``embedding``, which devices watch for drift."""
+
+    layer: Annotated[str, msgspec.Meta(min_length=1)]
+    """Module path; the layer answers [batch, size]."""
+    size: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIZE)]
+    directions: Annotated[int, msgspec.Meta(ge=1, le=MAX_DIRECTIONS)] = 8
+    """From which devices look at it."""
+    numeric_error: Positive = 0.1
+    """Gate: rms difference from fp32 over the standard deviation of its coordinates."""
+
+
 class QatRecipe(_Section, frozen=True, kw_only=True):
     """Quantisation-aware fine-tuning, used where static int8 fails its gates."""
 
@@ -170,6 +183,7 @@ class Recipe(_Section, frozen=True, kw_only=True):
     )
     """The first is the one that gates watch; higher has to be better."""
     distillation: DistillationRecipe | None = None
+    embedding: EmbeddingRecipe | None = None
     quantisation: QuantisationRecipe = QuantisationRecipe()
     gates: GateLimits = GateLimits()
     settings: dict[str, Setting] = {}

@@ -10,6 +10,7 @@ from converters.product import Plain
 from converters.recipe import Recipe
 from converters.tensors import TensorSpec
 from edge_core.features import definition as definitions
+from edge_core.stats.projection import EMBEDDING
 
 
 class Source(Protocol):
@@ -62,14 +63,22 @@ def input_spec(recipe: Recipe, definition: definitions.FeatureDefinition) -> Ten
 def float_model(
     recipe: Recipe, definition: definitions.FeatureDefinition, network: object
 ) -> FloatModel:
-    """A recipe's network with its input and its one output, the logits."""
+    """A recipe's network with its input, the logits and, where it is declared, the embedding.
+
+    Raises:
+        InvalidConfiguration: the network has no such layer.
+    """
     import torch
 
     assert isinstance(network, torch.nn.Module)
+    outputs = [TensorSpec(name="logits", shape=(len(recipe.output.classes),))]
+    if recipe.embedding is not None:
+        from converters.embedding import WithEmbedding
+
+        network = WithEmbedding(network, recipe.embedding.layer).eval()
+        outputs.append(TensorSpec(name=EMBEDDING, shape=(recipe.embedding.size,)))
     return FloatModel(
-        module=network,
-        inputs=(input_spec(recipe, definition),),
-        outputs=(TensorSpec(name="logits", shape=(len(recipe.output.classes),)),),
+        module=network, inputs=(input_spec(recipe, definition),), outputs=tuple(outputs)
     )
 
 

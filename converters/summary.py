@@ -31,6 +31,8 @@ def show(console: Console, manifest: Manifest, ref: ReleaseRef | None, *, all_ga
         _say(console, manifest.description)
     _say(console, _whole(manifest))
     _say(console, _data(manifest), style="dim")
+    if manifest.output.coordinates:
+        _say(console, _embedding(manifest), style="dim")
     _variants(console, manifest)
     _gates(console, manifest, all_gates=all_gates)
 
@@ -67,6 +69,14 @@ def _data(manifest: Manifest) -> str:
         return f"rows: {counts}; no data snapshot"
     span = f", {kept.first[:10]} to {(kept.last or '')[:10]}" if kept.first else ""
     return f"rows: {counts}; data {kept.name}{span}, snapshot {kept.id[:12]}"
+
+
+def _embedding(manifest: Manifest) -> str:
+    """The second output, and how far a variant is off at most."""
+    errors = [figures.embedding_error(variant) for variant in manifest.variants]
+    told = f"embedding: {manifest.output.coordinates} coordinates"
+    known = [error for error in errors if error is not None]
+    return f"{told}, error at most {figures.number(max(known))}" if known else told
 
 
 def _variants(console: Console, manifest: Built) -> None:

@@ -39,8 +39,13 @@ def train(
     """Train in one thread with deterministic kernels, so that a seed fixes the weights.
 
     ``release`` teaches where the recipe says so; otherwise the recipe's own teacher does.
+
+    Raises:
+        InvalidConfiguration: the network cannot have the embedding that the recipe declares.
     """
     import torch
+
+    from converters import embedding
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -48,6 +53,13 @@ def train(
     classes, evaluator = len(snapshot.classes), _evaluator(definition)
     torch.manual_seed(chosen.seed)
     network = code.network(definition, classes, chosen.settings)
+    if chosen.embedding is not None:  # before hours of training
+        embedding.check(
+            network,
+            chosen.embedding.layer,
+            chosen.embedding.size,
+            model_rows(chosen, rows).shape[1:],
+        )
     code.train(network, rows, evaluator, chosen.settings, chosen.seed)
     network.eval()
     if chosen.distillation is None:

@@ -132,7 +132,8 @@ def _teacher(
         name, digest, logits = release.name, release.digest, release.logits(rows)
     else:
         assert found.teacher is not None
-        model = float_model(given.recipe, given.snapshot.definition, found.teacher)
+        plain = msgspec.structs.replace(given.recipe, embedding=None)  # its layers are others
+        model = float_model(plain, given.snapshot.definition, found.teacher)
         name = f"teacher of {given.recipe.model} {given.recipe.version}"
         digest, logits = model.digest(), model.run({str(given.recipe.input): rows})["logits"]
     scorer = Scorer(

@@ -66,6 +66,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     raw: Float32
     features: Float32
     probabilities: Float32
+    embedding: Float32 | None = None
+    """float32 [rows, coordinates]; none where the release has none, or the baseline answered."""
     latency_us: npt.NDArray[np.float64]
     slices: dict[str, str]
     sampled: Sequence[Sampled] = ()
@@ -114,6 +116,7 @@ class _Cell:
         self.waiting.append(batch)
         self.waiting_rows += len(batch.ids)
         self.waiting_bytes += batch.raw.nbytes
+        self.waiting_bytes += 0 if batch.embedding is None else batch.embedding.nbytes
         if self.waiting_rows >= FOLD_ROWS or self.waiting_bytes >= FOLD_BYTES:
             self.fold()
 
@@ -124,10 +127,13 @@ class _Cell:
         # Let go of first: what could not be counted must not be tried again and again.
         waiting, self.waiting = self.waiting, []
         self.waiting_rows = self.waiting_bytes = 0
+        # A cell is of one role, so all of its rows have an embedding or none has.
+        seen = [batch.embedding for batch in waiting if batch.embedding is not None]
         self.histogram.update(
             [batch.raw for batch in waiting],
             joined([batch.features for batch in waiting]),
             joined([batch.probabilities for batch in waiting]),
+            joined(seen) if seen else None,
         )
         self.latency.update(np.concatenate([batch.latency_us for batch in waiting]))
 

@@ -12,6 +12,7 @@ from edge_core.errors import InvalidConfiguration
 
 PROFILES = Path(__file__).parents[2] / "firmware_bundles" / "targets"
 MAX_PROFILE_BYTES = 64 * 1024
+AGENT_RUNTIMES = ("onnxruntime", "litert")
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +50,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Of the hardware while it is busy, in the currency that all profiles share."""
     options: dict[str, str | int | float | bool | list[str]] = {}
     """For the adapter: compiler options, emulated processor and the like."""
+
+    @property
+    def embeds(self) -> bool:
+        """Whether a device of this kind gives a second output: where our own agent runs it."""
+        return self.runtime in AGENT_RUNTIMES
 
 
 def load(name: str, folder: Path = PROFILES) -> Profile:

@@ -22,7 +22,7 @@ def run_in_buckets(
     Args:
         given: float32 [batch, ...].
         shape: what one row has to look like; numpy would stretch a single value.
-        run: answers 1 to 64 rows with float32 [rows, classes].
+        run: answers 1 to 64 rows with float32 [rows, columns].
 
     Raises:
         ValueError: the rows have another shape.

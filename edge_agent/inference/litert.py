@@ -13,6 +13,7 @@ import numpy as np
 from edge_agent.inference.buckets import bucket_for, run_in_buckets
 from edge_agent.inference.session import Float32
 from edge_core.errors import InvalidBundle, Unavailable, quoted
+from edge_core.stats.projection import EMBEDDING
 
 if platform.machine() == "armv7l":
     from tflite_runtime.interpreter import Interpreter, load_delegate
@@ -44,14 +45,26 @@ class _Planned:
         interpreter.allocate_tensors()
         self.interpreter = interpreter
         self.source: int = details["index"]
-        self.result: int = interpreter.get_output_details()[0]["index"]
-        for end in (details, interpreter.get_output_details()[0]):
+        results = _wanted(interpreter)
+        self.results: list[int] = [result["index"] for result in results]
+        for end in (details, *results):
             if end["dtype"] != np.float32:
                 kind = np.dtype(end["dtype"]).name
                 raise ValueError(
                     f"{end['name']} is {kind}; a bundle's models take and give float32"
                 )
         self.given: Float32 = np.zeros((rows, *details["shape"][1:]), np.float32)
+
+
+def _wanted(interpreter: Interpreter) -> list[dict[str, Any]]:
+    """Details of the logits and, where the file has one, of the embedding, by the signature."""
+    found: list[dict[str, Any]] = interpreter.get_output_details()
+    if len(found) == 1 or not interpreter.get_signature_list():
+        return found[:1]
+    named = interpreter.get_signature_runner().get_output_details()
+    embedding = named.pop(EMBEDDING, None)
+    logits = min(named.values(), key=lambda details: int(details["index"]))
+    return [logits] if embedding is None else [logits, embedding]
 
 
 class LitertSession:
@@ -94,8 +107,8 @@ class LitertSession:
         planned.given[:rows] = given
         planned.interpreter.set_tensor(planned.source, planned.given)
         planned.interpreter.invoke()
-        logits = planned.interpreter.get_tensor(planned.result)
-        return np.asarray(logits[:rows], dtype=np.float32)
+        found = [planned.interpreter.get_tensor(result)[:rows] for result in planned.results]
+        return np.asarray(found[0] if len(found) == 1 else np.concatenate(found, axis=1))
 
     def _plan(self, rows: int) -> _Planned:
         return _Planned(self._model, rows, self._delegates)

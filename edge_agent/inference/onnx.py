@@ -11,6 +11,7 @@ import onnxruntime
 from edge_agent.inference.buckets import bucket_for, run_in_buckets
 from edge_agent.inference.session import Float32
 from edge_core.errors import InvalidBundle, Unavailable, quoted
+from edge_core.stats.projection import EMBEDDING
 
 ERRORS_ONLY = 3
 CPU = "CPUExecutionProvider"
@@ -22,14 +23,30 @@ class _Bound:
     """Buffers for one batch size, known to onnxruntime beforehand."""
 
     def __init__(self, session: onnxruntime.InferenceSession, rows: int) -> None:
-        source, result = session.get_inputs()[0], session.get_outputs()[0]
+        source = session.get_inputs()[0]
         self.given: Float32 = np.zeros((rows, *source.shape[1:]), np.float32)
-        self.logits: Float32 = np.zeros((rows, result.shape[1]), np.float32)
         self.binding: Any = session.io_binding()
         self.binding.bind_cpu_input(source.name, self.given)
-        self.binding.bind_output(
-            result.name, "cpu", 0, np.float32, self.logits.shape, self.logits.ctypes.data
-        )
+        self._answered: list[Float32] = []
+        for result in _wanted(session):
+            buffer = np.zeros((rows, result.shape[1]), np.float32)
+            self.binding.bind_output(
+                result.name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data
+            )
+            self._answered.append(buffer)
+
+    def answer(self, rows: int) -> Float32:
+        """What the last run gave for its first rows; the caller's own."""
+        if len(self._answered) == 1:
+            return self._answered[0][:rows].copy()
+        return np.concatenate([buffer[:rows] for buffer in self._answered], axis=1)
+
+
+def _wanted(session: onnxruntime.InferenceSession) -> list[Any]:
+    """The logits and, where the file has one, the embedding."""
+    found = session.get_outputs()
+    logits = next(result for result in found if result.name != EMBEDDING)
+    return [logits, *(result for result in found if result.name == EMBEDDING)]
 
 
 class OnnxSession:
@@ -85,7 +102,7 @@ class OnnxSession:
         # Rows beyond the last keep what an earlier batch left there; nobody reads them.
         bound.given[:rows] = given
         self._session.run_with_iobinding(bound.binding)
-        return bound.logits[:rows].copy()
+        return bound.answer(rows)
 
 
 def open_model(path: Path, providers: Sequence[str] = ()) -> OnnxSession:

@@ -48,7 +48,9 @@ class Session(Protocol):
     def run(self, rows: Float32) -> Float32:
         """Float32 [batch, ...] rows, features or raw windows -> logits float32 [batch, classes].
 
-        The answer is the caller's: a later run leaves it as it is.
+        Where the file has an output named ``embedding`` as well, its coordinates stand behind the
+        logits: float32 [batch, classes + coordinates]. The answer is the caller's: a later run
+        leaves it as it is.
 
         Raises:
             Unavailable: the runtime failed on these rows.

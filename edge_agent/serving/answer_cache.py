@@ -1,6 +1,6 @@
 """Answers to rows that were asked before, by the bytes that the model was given.
 
-The same bytes give the same logits, so nothing of an answer changes but what it costs. A row that
+The same bytes give the same answer, so nothing of an answer changes but what it costs. A row that
 the model could not answer is never kept.
 """
 
@@ -29,31 +29,31 @@ class AnswerCache:
         return len(self._rows)
 
     def answer(self, given: Float32, run: Callable[[Float32], Float32]) -> tuple[Float32, Bool]:
-        """Logits of all rows, and which of them were known.
+        """What the model gives for all rows, and which of them were known.
 
         Args:
             given: what the model takes, float32 [rows, ...].
-            run: answers the unknown rows, float32 [rows, ...] -> float32 [rows, classes].
+            run: answers the unknown rows, float32 [rows, ...] -> float32 [rows, columns].
 
         Returns:
-            float32 [rows, classes] and bool [rows].
+            float32 [rows, columns] and bool [rows].
         """
         keys = [row.tobytes() for row in given]
         found = [self._rows.get(key) for key in keys]
         known = np.array([row is not None for row in found])
         if known.all():
-            logits = np.stack([row for row in found if row is not None])
+            answers = np.stack([row for row in found if row is not None])
         else:
             fresh = run(given if not known.any() else given[~known])
-            logits = np.empty((len(given), fresh.shape[1]), np.float32)
-            logits[~known] = fresh
+            answers = np.empty((len(given), fresh.shape[1]), np.float32)
+            answers[~known] = fresh
             for place in np.flatnonzero(known):
-                logits[place] = found[place]
-        self._keep(keys, logits)
-        return logits, known
+                answers[place] = found[place]
+        self._keep(keys, answers)
+        return answers, known
 
-    def _keep(self, keys: list[bytes], logits: Float32) -> None:
-        for key, row in zip(keys, logits, strict=True):
+    def _keep(self, keys: list[bytes], answers: Float32) -> None:
+        for key, row in zip(keys, answers, strict=True):
             if np.isfinite(row).all():
                 self._rows[key] = row.copy()
                 self._rows.move_to_end(key)

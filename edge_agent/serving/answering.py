@@ -22,6 +22,7 @@ from edge_agent.serving.memory import Rows
 from edge_agent.serving.policy import Policy
 from edge_agent.serving.prediction_log import PredictionLog
 from edge_agent.serving.predictions import Prediction, Recent
+from edge_agent.serving.release import Parted
 from edge_agent.serving.shadow_budget import ShadowBudget
 from edge_agent.serving.shadowing import Answered, Shadowing, opinion_of
 from edge_agent.serving.tally import Served, Tally
@@ -201,8 +202,8 @@ class Answerer:
     ) -> list[tuple[Job, Answer]]:
         active, slices = group[0].job.active, group[0].job.slices
         release = active.release
-        role, logits, cached, cause = self._logits(active, raw, features, slices, incomplete)
-        probabilities = outputs.probabilities(logits)
+        role, answered, cached, cause = self._ask(active, raw, features, slices, incomplete)
+        probabilities = outputs.probabilities(answered.logits)
         opinion = opinion_of(release, probabilities)
         remembered = self._recent.remember(
             opinion, arm=role.arm, rollout=role.rollout, slices=slices, target=release.target
@@ -217,6 +218,7 @@ class Answerer:
             raw=raw,
             features=features,
             probabilities=probabilities,
+            embedding=answered.embedding,
             latency_us=latency,
             slices=slices,
             sampled=batching.sampled(group),
@@ -229,30 +231,31 @@ class Answerer:
         predictions = batching.predictions(active, role, opinion, batch, cached, times)
         return batching.split(predictions, group)
 
-    def _logits(
+    def _ask(
         self,
         active: Active,
         raw: Float32,
         features: Float32,
         slices: dict[str, str],
         incomplete: bool,
-    ) -> tuple[Role, Float32, Bool | None, Cause | None]:
-        """Logits of the model and which of them were cached, or of the baseline and why."""
+    ) -> tuple[Role, Parted, Bool | None, Cause | None]:
+        """What the model gives and which rows were cached, or what the baseline does and why."""
         release, rows = active.release, len(features)
         cause = self._policy.instead(release, incomplete=incomplete)
         if cause is None:
             try:
                 given = release.given(raw, features)
                 if active.cache is None:
-                    logits, cached = release.session.run(given), None
+                    answers, cached = release.session.run(given), None
                 else:
-                    logits, cached = active.cache.answer(given, release.session.run)
+                    answers, cached = active.cache.answer(given, release.session.run)
                     active.totals.cached += int(cached.sum())
-                if np.isfinite(logits).all():
+                answered = release.parted(answers)
+                if np.isfinite(answered.logits).all():
                     if cached is None or not cached.all():  # else the model was not asked
                         self._policy.answered(release)
                     active.totals.rows += rows
-                    return active.role, logits, cached, None
+                    return active.role, answered, cached, None
                 reason = "scores are not finite"
             except Unavailable as error:
                 reason = str(error)
@@ -262,7 +265,7 @@ class Answerer:
             cause = "error"
         self._count_instead(active, cause, slices, rows)
         role = msgspec.structs.replace(active.role, arm="fallback")
-        return role, release.fallback_logits(features), None, cause
+        return role, Parted(release.fallback_logits(features), None), None, cause
 
     def _failed(self, group: list[Made], error: Exception) -> list[tuple[Job, Answer]]:
         """A defect of ours or of a runtime: these requests get an error, the next are served."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -42,6 +42,15 @@ MAX_NUMBER = 2**40
 LARGEST_U32 = 2**32 - 1
 
 
+class Parted(NamedTuple):
+    """The outputs of a model."""
+
+    logits: Float32
+    """float32 [batch, classes]."""
+    embedding: Float32 | None
+    """float32 [batch, coordinates]; none where the release has none, or no model answered."""
+
+
 class LoadedRelease:
     """One release with its session open. Built from files that were verified before."""
 
@@ -55,6 +64,7 @@ class LoadedRelease:
         self.session = session
         self.placed = placed(session, self.variant)
         self.classes = manifest.output.classes
+        self._coordinates = manifest.output.coordinates
         self.definition = definitions.parse(
             folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
         )
@@ -109,32 +119,41 @@ class LoadedRelease:
             manifest=manifest,
             target=target,
             folder=folder,
-            session=AbsentModel(len(manifest.output.classes)),
+            session=AbsentModel(len(manifest.output.classes) + manifest.output.coordinates),
         )
 
     def _check(self) -> None:
         """Refuse parts that do not fit each other, before a request finds out."""
         features, classes = self.definition.feature_names, self.classes
         channels = [channel.name for channel in self.reference.channels[:-2]]
-        if channels != [*self.definition.input_names, *features]:
+        if channels != [*self.definition.input_names, *features, *self.reference.projections]:
             raise InvalidBundle(
                 f"{self.ref.name}: {manifests.REFERENCE} and {manifests.FEATURES} name other "
                 "channels; build the bundle again"
+            )
+        if self.reference.coordinates != self._coordinates:
+            raise InvalidBundle(
+                f"{self.ref.name} declares an embedding of {self._coordinates} coordinates, and "
+                f"{manifests.REFERENCE} projects {self.reference.coordinates}; build the bundle "
+                "again"
             )
         self._check_message()
         self._check_requests()
         probe = np.zeros((1, len(features)), np.float32)
         window = np.zeros((1, *self.definition.raw_shape), np.float32)
         try:
-            shapes = [self.logits(window, probe).shape, self.fallback_logits(probe).shape]
+            answered = self.session.run(self.given(window, probe)).shape
+            simple = self.fallback_logits(probe).shape
         except (ValueError, Unavailable) as error:
             raise InvalidBundle(
                 f"{self.ref.name} does not take its {self.manifest.input}: {error}"
             ) from error
-        if any(shape != (1, len(classes)) for shape in shapes):
+        wanted = (1, len(classes) + self._coordinates)
+        if answered != wanted or simple != (1, len(classes)):
+            beside = f" and an embedding of {self._coordinates}" if self._coordinates else ""
             raise InvalidBundle(
-                f"{self.ref.name} declares {len(classes)} classes; model and fallback answer "
-                f"{shapes[0]} and {shapes[1]}"
+                f"{self.ref.name} declares {len(classes)} classes{beside}; model and fallback "
+                f"answer {answered} and {simple}"
             )
 
     def _check_requests(self) -> None:
@@ -221,16 +240,24 @@ class LoadedRelease:
         return self.manifest.input == "samples"
 
     def logits(self, raw: Float32, features: Float32) -> Float32:
+        """As :meth:`answer`, the logits alone: float32 [batch, classes]."""
+        return self.answer(raw, features).logits
+
+    def answer(self, raw: Float32, features: Float32) -> Parted:
         """Run the model on whichever of both it takes.
 
         Args:
             raw: windows as they came, float32 [batch, samples, inputs].
             features: of the same windows, float32 [batch, features].
-
-        Returns:
-            float32 [batch, classes].
         """
-        return self.session.run(self.given(raw, features))
+        return self.parted(self.session.run(self.given(raw, features)))
+
+    def parted(self, answers: Float32) -> Parted:
+        """What a session gave, float32 [batch, columns], as logits and embedding."""
+        if not self._coordinates:
+            return Parted(answers, None)
+        classes = len(self.classes)
+        return Parted(answers[:, :classes], answers[:, classes:])
 
     def given(self, raw: Float32, features: Float32) -> Float32:
         """What the model takes of rows: their features, or their rounded raw windows."""
@@ -247,6 +274,8 @@ class LoadedRelease:
         )
         if self.target not in found.expected:
             raise InvalidBundle(f"{self.ref.name} holds no golden answers for {self.target}")
+        if self._coordinates and self.target not in found.embeddings:
+            raise InvalidBundle(f"{self.ref.name} holds no golden embedding for {self.target}")
         return found
 
     def shadow_problem(self, shadow: "LoadedRelease") -> str:

@@ -100,8 +100,8 @@ class Shadowing:
         started = time.perf_counter()
         try:
             features = _features(shadow, active.release, batch)
-            logits = shadow.logits(batch.raw, features)
-            if not np.isfinite(logits).all():
+            found = shadow.answer(batch.raw, features)
+            if not np.isfinite(found.logits).all():
                 raise Unavailable(f"{shadow.ref.name}: scores are not finite")
         except Exception as error:
             log.warning("shadow %s failed: %s", shadow.ref.name, error)
@@ -109,7 +109,7 @@ class Shadowing:
             self._monitor.failed(role, batch.slices, len(batch.ids), bins, active.release.ref)
             return
         elapsed = (time.perf_counter() - started) * 1e6
-        probabilities = outputs.probabilities(logits)
+        probabilities = outputs.probabilities(found.logits)
         opinion = opinion_of(shadow, probabilities)
         own = msgspec.structs.replace(
             batch,
@@ -119,6 +119,7 @@ class Shadowing:
             consumers={},
             cached=0,
             probabilities=probabilities,
+            embedding=found.embedding,
             latency_us=np.full(len(batch.ids), elapsed),
         )
         agreements = _agreements(answered.remembered.given, opinion)
@@ -127,7 +128,9 @@ class Shadowing:
 
 
 def _bytes(answered: Answered) -> int:
-    return answered.batch.raw.nbytes + answered.batch.features.nbytes
+    batch = answered.batch
+    embedding = 0 if batch.embedding is None else batch.embedding.nbytes
+    return batch.raw.nbytes + batch.features.nbytes + embedding
 
 
 def _role(shadow: LoadedRelease, active: Active) -> Role:

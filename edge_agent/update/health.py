@@ -83,9 +83,20 @@ def golden_problem(
     differing = int((features.view(np.uint32) != recorded.view(np.uint32)).any(axis=1).sum())
     if differing:
         return f"features of {differing} of {len(features)} golden rows differ from the bundle's"
-    worst = float(np.abs(logits - expected).max(initial=0.0))
+    return _off("logits", expected, logits, tolerance)
+
+
+def embedding_problem(expected: Float32, embedding: Float32, tolerance: float) -> str | None:
+    """As :func:`golden_problem`, of the second output, float32 [rows, coordinates]."""
+    if embedding.shape != expected.shape:
+        return f"golden vectors give an embedding of shape {embedding.shape}"
+    return _off("embeddings", expected, embedding, tolerance)
+
+
+def _off(what: str, expected: Float32, found: Float32, tolerance: float) -> str | None:
+    worst = float(np.abs(found - expected).max(initial=0.0))
     if not worst <= tolerance:
-        return f"logits of the golden rows are off by up to {worst:.4g}; allowed is {tolerance:.4g}"
+        return f"{what} of the golden rows are off by up to {worst:.4g}; allowed is {tolerance:.4g}"
     return None
 
 

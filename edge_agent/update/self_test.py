@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 
 from edge_agent.inference.session import Float32
-from edge_agent.serving.release import LoadedRelease
+from edge_agent.serving.release import LoadedRelease, Parted
 from edge_agent.update import health
 from edge_core.bundle import golden as goldens
+from edge_core.bundle.golden import Golden
 from edge_core.errors import SerinusError
 
 WARM_UP_ROWS = 5
@@ -37,16 +39,26 @@ def self_test(
     features = goldens.served(release.definition, golden.raw)
     samples = goldens.samples(release.definition, golden.raw)
     alive()
-    logits = release.logits(samples, features)
+    answered = release.answer(samples, features)
     alive()
     expected, tolerance = golden.expected[release.target], release.variant.tolerance
-    problem = health.golden_problem(golden.features, expected, features, logits, tolerance)
+    problem = health.golden_problem(
+        golden.features, expected, features, answered.logits, tolerance
+    ) or _embedding_problem(release, golden, answered)
     if not problem:
         budget = release.manifest.budget
         latency = measured_us(release, samples, features, budget.latency_us, alive=alive)
         problem = health.budget_problem(latency, memory_bytes, budget)
     if problem:
         raise SerinusError(f"self-test of {release.ref.name} failed: {problem}")
+
+
+def _embedding_problem(release: LoadedRelease, golden: Golden, answered: Parted) -> str | None:
+    shown = release.variant.embedding
+    if answered.embedding is None or isinstance(shown, msgspec.UnsetType):
+        return None
+    expected = golden.embeddings[release.target]
+    return health.embedding_problem(expected, answered.embedding, shown.tolerance)
 
 
 def measured_us(

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ Float32 = npt.NDArray[np.float32]
 
 MAX_GOLDEN_BYTES = 64 * 1024 * 1024
 EXPECTED = "expected."
+EMBEDDING = "embedding."
 
 
 class Golden(NamedTuple):
@@ -29,6 +31,8 @@ class Golden(NamedTuple):
     """float32 [rows, features], to be met bit for bit."""
     expected: Mapping[str, Float32]
     """Target -> logits float32 [rows, classes], to be met within the variant's tolerance."""
+    embeddings: Mapping[str, Float32] = MappingProxyType({})
+    """Target -> float32 [rows, coordinates], likewise; empty where the release has none."""
 
 
 def pack(golden: Golden) -> bytes:
@@ -40,8 +44,9 @@ def pack(golden: Golden) -> bytes:
     else:
         arrays["samples"] = raw
     content = io.BytesIO()
-    expected = {f"{EXPECTED}{target}": found for target, found in golden.expected.items()}
-    np.savez(content, allow_pickle=False, **arrays, **expected)
+    for prefix, named in ((EXPECTED, golden.expected), (EMBEDDING, golden.embeddings)):
+        arrays |= {f"{prefix}{target}": found for target, found in named.items()}
+    np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()
 
 
@@ -51,18 +56,18 @@ def unpack(data: bytes) -> Golden:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             raw = logs.unpack(arrays["log"].tobytes()) if "log" in arrays else arrays["samples"]
             features = arrays["features"]
-            expected = {
-                name.removeprefix(EXPECTED): arrays[name]
-                for name in arrays
-                if name.startswith(EXPECTED)
-            }
+            expected, embeddings = (
+                {n.removeprefix(prefix): arrays[n] for n in arrays if n.startswith(prefix)}
+                for prefix in (EXPECTED, EMBEDDING)
+            )
     except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds over bad bytes
         raise InvalidBundle(f"golden vectors are not readable: {quoted(error)}") from error
-    numbers = [features, *expected.values(), *([] if isinstance(raw, Log) else [raw])]
+    numbers = [features, *expected.values(), *embeddings.values()]
+    numbers += [] if isinstance(raw, Log) else [raw]
     # A member of the zip file that is no array comes as its bytes.
     if any(not isinstance(a, np.ndarray) or a.dtype != np.float32 for a in numbers):
         raise InvalidBundle("golden vectors are not float32")
-    return Golden(raw, features, expected)
+    return Golden(raw, features, expected, embeddings)
 
 
 def samples(definition: FeatureDefinition, raw: Float32 | Log) -> Float32:

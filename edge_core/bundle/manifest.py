@@ -12,10 +12,14 @@ import msgspec
 
 from edge_core.errors import InvalidBundle, quoted
 from edge_core.release import MODEL_PATTERN, SHA256_PATTERN, VERSION_PATTERN, ReleaseRef
+from edge_core.stats.projection import MAX_SIZE
 
-SCHEMA_VERSION = 3
-"""Version 2 names the snapshot of the data and the figure that gates watch; 3 has privacy."""
-READ_VERSIONS = (1, 2, SCHEMA_VERSION)
+SCHEMA_VERSION = 4
+"""Version 2 names the snapshot of the data and the figure that gates watch; 3 has privacy; 4 has an
+embedding."""
+PLAIN_VERSION = 3
+"""As which manifests without an embedding are written."""
+READ_VERSIONS = (1, 2, PLAIN_VERSION, SCHEMA_VERSION)
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_FILES = 256
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -67,6 +71,14 @@ class OutputContract(_Record, frozen=True, kw_only=True):
     name: str
     classes: Annotated[list[str], msgspec.Meta(min_length=2, max_length=1000)]
     meaning: str
+    embedding: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIZE)] | msgspec.UnsetType = msgspec.UNSET
+    """Coordinates of the second output, ``embedding`` float32 [batch, coordinates]; left out where
+    the model file has none."""
+
+    @property
+    def coordinates(self) -> int:
+        """Of the embedding; 0 where there is none."""
+        return 0 if isinstance(self.embedding, msgspec.UnsetType) else self.embedding
 
 
 class DatasetRecord(_Record, frozen=True, kw_only=True):
@@ -129,6 +141,15 @@ class InputScaling(_Record, frozen=True, kw_only=True):
     limit: float
 
 
+class EmbeddingRecord(_Record, frozen=True, kw_only=True):
+    """What was measured of one variant's second output."""
+
+    numeric_error: float | None
+    """Rms difference from fp32, over the standard deviation of fp32's coordinates."""
+    tolerance: float
+    """Largest difference of a golden coordinate that another machine may show."""
+
+
 class VariantRecord(_Record, frozen=True, kw_only=True):
     """The model file for one target and what was measured of it.
 
@@ -156,6 +177,8 @@ class VariantRecord(_Record, frozen=True, kw_only=True):
     top1_agreement: float | None
     tolerance: float
     """Largest difference of a golden logit that another machine may show."""
+    embedding: EmbeddingRecord | msgspec.UnsetType = msgspec.UNSET
+    """Left out where the release has none."""
     latency_us: dict[str, float]
     """Median microseconds by batch size, on ``measured_on``; empty where never run on hardware."""
     measured_on: str
@@ -245,7 +268,7 @@ class FineTuning(_Record, frozen=True, kw_only=True):
 class Manifest(_Record, frozen=True, kw_only=True):
     """Everything that a release claims about itself. See the module's docstring."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = PLAIN_VERSION
     model: ModelName
     version: Version
     parent: ReleaseRef | None = None
@@ -285,6 +308,11 @@ class Manifest(_Record, frozen=True, kw_only=True):
         missing = {variant.path for variant in self.variants} - set(paths)
         if missing:
             raise ValueError(f"variants name files that are not listed: {sorted(missing)}")
+        embeds = bool(self.output.coordinates)
+        if (self.schema_version == SCHEMA_VERSION) != embeds:
+            raise ValueError(f"version {self.schema_version} is not that of its output")
+        if any((variant.embedding is msgspec.UNSET) == embeds for variant in self.variants):
+            raise ValueError("output and variants disagree on whether there is an embedding")
 
     def file(self, path: str) -> FileEntry:
         """The entry of one file; raise :class:`InvalidBundle` where there is none."""

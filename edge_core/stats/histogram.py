@@ -13,8 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_core.errors import InvalidBundle, InvalidMessage, quoted
+from edge_core.stats.projection import Projection, Projector
 
-REFERENCE_VERSION = 1
+REFERENCE_VERSION = 2
+"""Has the projection of an embedding; a release without one is written as the version before."""
+PLAIN_VERSION = 1
 MAX_REFERENCE_BYTES = 1024 * 1024
 LARGEST_COUNT = 2**40
 LARGEST_ROWS = 2**53
@@ -31,8 +34,8 @@ FEW_PARTS = 16
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-Kind = Literal["input", "feature", "score"]
-_ORDER: list[Kind] = ["input", "feature", "score"]
+Kind = Literal["input", "feature", "embedding", "score"]
+_ORDER: list[Kind] = ["input", "feature", "embedding", "score"]
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,11 +64,15 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All channels of a release: inputs, features, then ``confidence`` and ``predicted``."""
+    """All channels of a release: inputs, features, then ``confidence`` and ``predicted``.
 
-    v: int = REFERENCE_VERSION
+    Where the release has an embedding, its projections stand before these two.
+    """
+
+    v: int = PLAIN_VERSION
     rows: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_ROWS)]
     channels: Annotated[list[Channel], msgspec.Meta(min_length=2, max_length=2048)]
+    projection: Projection | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if [c.name for c in self.channels[-2:]] != ["confidence", "predicted"]:
@@ -75,6 +82,20 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError("channels have to come in the order inputs, features, two scores")
         if len({c.name for c in self.channels}) != len(self.channels):
             raise ValueError("two channels have the same name")
+        if [c.name for c in self.channels if c.kind == "embedding"] != self.projections:
+            raise ValueError("channels of the embedding are not those of its projection")
+        if (self.v == REFERENCE_VERSION) != bool(self.projections):
+            raise ValueError(f"version {self.v} is not that of its channels")
+
+    @property
+    def projections(self) -> list[str]:
+        """Names of the embedding's channels; none where the release has no embedding."""
+        return [] if isinstance(self.projection, msgspec.UnsetType) else self.projection.names
+
+    @property
+    def coordinates(self) -> int:
+        """Of the embedding; 0 where the release has none."""
+        return 0 if isinstance(self.projection, msgspec.UnsetType) else self.projection.size
 
 
 class _Versioned(msgspec.Struct):
@@ -87,8 +108,11 @@ def parse(data: bytes) -> Reference:
         raise InvalidBundle(f"reference has {len(data)} bytes; the limit is {MAX_REFERENCE_BYTES}")
     try:
         version = msgspec.msgpack.decode(data, type=_Versioned).v
-        if version != REFERENCE_VERSION:
-            raise InvalidBundle(f"reference has version {version}; known is {REFERENCE_VERSION}")
+        if not PLAIN_VERSION <= version <= REFERENCE_VERSION:
+            raise InvalidBundle(
+                f"reference has version {version}; known are {PLAIN_VERSION} and "
+                f"{REFERENCE_VERSION}"
+            )
         return msgspec.msgpack.decode(data, type=Reference)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidBundle(f"reference is not valid: {quoted(error)}") from error
@@ -107,19 +131,34 @@ def build(
     predicted: npt.NDArray[np.integer],
     classes: int,
     bins: int = 10,
+    embedding: Float32 | None = None,
+    projection: Projection | None = None,
 ) -> Reference:
     """Make the reference of a release from training values, one flat array per channel.
 
     Edges are quantiles, so that each bin held an equal share; ``predicted`` holds class indices
-    and has one bin for each of ``classes``.
+    and has one bin for each of ``classes``. ``embedding``, float32 [rows, size], comes with the
+    directions that it is seen from.
     """
+    if (embedding is None) != (projection is None):
+        raise ValueError("an embedding needs a projection, and a projection an embedding")
+    seen: dict[str, Float32] = {}
+    if embedding is not None and projection is not None:
+        projected = Projector(projection).project(embedding)
+        seen = dict(zip(projection.names, projected.T, strict=True))
     channels = [
         *(_quantile_channel(name, "input", values, bins) for name, values in inputs.items()),
         *(_quantile_channel(name, "feature", values, bins) for name, values in features.items()),
+        *(_quantile_channel(name, "embedding", values, bins) for name, values in seen.items()),
         _quantile_channel("confidence", "score", confidence, bins),
         _counted("predicted", "score", np.arange(classes + 1) - 0.5, predicted),
     ]
-    return Reference(rows=len(confidence), channels=channels)
+    return Reference(
+        v=PLAIN_VERSION if projection is None else REFERENCE_VERSION,
+        rows=len(confidence),
+        channels=channels,
+        projection=msgspec.UNSET if projection is None else projection,
+    )
 
 
 def _quantile_channel(name: str, kind: Kind, values: Float32, bins: int) -> Channel:
@@ -204,13 +243,37 @@ class Layout:
         """The channel's place in a flat array of counts; ``KeyError`` for an unknown name."""
         return self._slices[name]
 
-    def feature_bins(self, features: Float32) -> Int64:
-        """Bin numbers of all features at once, float32 [b, f] -> int64 [b, f]."""
-        return self._columns[1].index(features)
+    @cached_property
+    def _projector(self) -> Projector | None:
+        """Only devices need it."""
+        found = self.reference.projection
+        return None if isinstance(found, msgspec.UnsetType) else Projector(found)
 
-    def row_bins(self, inputs: Float32, features: Float32) -> Int64:
-        """The same where a row has one value of each input, too: int64 [b, inputs + features]."""
-        return self._columns[0].index(np.concatenate((inputs, features), axis=1))
+    def computed(self, features: Float32, embedding: Float32 | None) -> Float32:
+        """Features and, where the release has an embedding, its projections beside them.
+
+        Args:
+            features: float32 [b, f].
+            embedding: float32 [b, size]; none where rows have none, which counts as null.
+
+        Returns:
+            float32 [b, f + directions].
+        """
+        if self._projector is None:
+            if embedding is not None:
+                raise ValueError("an embedding where the reference has none")
+            return features
+        project, none = self._projector.project, self._projector.none
+        seen = none(len(features)) if embedding is None else project(embedding)
+        return np.concatenate((features, seen), axis=1)
+
+    def feature_bins(self, computed: Float32) -> Int64:
+        """Bin numbers of all of :meth:`computed` at once, float32 [b, c] -> int64 [b, c]."""
+        return self._columns[1].index(computed)
+
+    def row_bins(self, inputs: Float32, computed: Float32) -> Int64:
+        """The same where a row has one value of each input, too: int64 [b, inputs + c]."""
+        return self._columns[0].index(np.concatenate((inputs, computed), axis=1))
 
     def count_series(self, parts: Sequence[Float32], counts: Int64) -> None:
         """Add every sample of every input, float32 parts [b, samples, inputs], to flat counts.
@@ -267,7 +330,11 @@ class Histogram:
         self.counts: Int64 = np.zeros(layout.total, np.int64) if counts is None else counts
 
     def update(
-        self, raw: Float32 | Sequence[Float32], features: Float32, probabilities: Float32
+        self,
+        raw: Float32 | Sequence[Float32],
+        features: Float32,
+        probabilities: Float32,
+        embedding: Float32 | None = None,
     ) -> None:
         """Count one batch of predictions.
 
@@ -275,6 +342,7 @@ class Histogram:
             raw: float32 [batch, samples, inputs], whole or in parts; every sample is counted.
             features: float32 [batch, features].
             probabilities: float32 [batch, classes].
+            embedding: float32 [batch, size]; none where no model answered, or it gives none.
         """
         layout = self.layout
         parts = [raw] if isinstance(raw, np.ndarray) else raw
@@ -284,11 +352,12 @@ class Histogram:
                 f"{' or '.join(f'{i} inputs and {f} features' for i, f in sorted(found))} where "
                 f"the reference has {layout.inputs} and {layout.features}"
             )
+        computed = layout.computed(features, embedding)
         one_each = {part.shape[1] for part in parts} == {1}
         if one_each:
-            rows = layout.row_bins(np.concatenate(parts)[:, 0], features)
+            rows = layout.row_bins(np.concatenate(parts)[:, 0], computed)
         else:
-            rows = layout.feature_bins(features)
+            rows = layout.feature_bins(computed)
             layout.count_series(parts, self.counts)
         places = np.column_stack(
             (

@@ -27,7 +27,14 @@ from edge_core import baseline
 from edge_core.bundle import folder as folders
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle import signature, trust
-from edge_core.bundle.manifest import DataSnapshot, FileEntry, GateResult, Privacy, Waiver
+from edge_core.bundle.manifest import (
+    DataSnapshot,
+    EmbeddingRecord,
+    FileEntry,
+    GateResult,
+    Privacy,
+    Waiver,
+)
 from edge_core.errors import InvalidBundle, InvalidMessage, UntrustedBundle
 from edge_core.features import definition as definitions
 from edge_core.features.over_samples import Mean, Std
@@ -56,6 +63,7 @@ from edge_core.messages.telemetry import (
 from edge_core.messages.window_schema import WindowSchema
 from edge_core.release import ReleaseRef
 from edge_core.stats import histogram
+from edge_core.stats.projection import Projection
 from tests.compat.features import (
     EARLIER,
     EARLIER_SAMPLES,
@@ -70,6 +78,7 @@ ROOT = Path(__file__).parents[2]
 V1 = Path(__file__).parent / "v1"
 V2 = Path(__file__).parent / "v2"
 V3 = Path(__file__).parent / "v3"
+V4 = Path(__file__).parent / "v4"
 BUNDLE = V1 / "bundle"
 TARGET = "cpu-x86_64-ort"
 ACTIVE = ReleaseRef(model="tiny-motion", version="1.2.3", digest="a" * 64)
@@ -391,6 +400,23 @@ def test_the_third_manifest_says_what_devices_keep() -> None:
     assert manifest.privacy == Privacy(epsilon=2.5, redacted=["ax"])
 
 
+def test_the_fourth_manifest_and_the_second_reference_have_an_embedding() -> None:
+    data = (V4 / "manifest.json").read_bytes()
+    manifest = manifests.parse(data)
+    assert manifests.serialize(manifest) == data
+    assert (manifest.schema_version, manifest.output.embedding) == (4, 5)
+    assert manifest.variants[0].embedding == EmbeddingRecord(numeric_error=0.0, tolerance=1e-4)
+    data = (V2 / manifests.REFERENCE).read_bytes()
+    reference = histogram.parse(data)
+    assert histogram.serialize(reference) == data
+    assert reference.projection == Projection(
+        size=5, directions=8, signs=bytes.fromhex("98de59b175")
+    )
+    seen = [channel for channel in reference.channels if channel.kind == "embedding"]
+    assert [channel.name for channel in seen] == [f"embedding[{place}]" for place in range(8)]
+    assert seen[0].edges[0] == -1.8505339622497559
+
+
 def test_data_snapshots_hold_what_they_held() -> None:
     """Their ids, too: they stand in signed manifests."""
     place = V1 / "data" / "log"
@@ -552,8 +578,8 @@ LATER_DOCUMENTS: dict[str, tuple[Callable[[bytes], object], bytes, bytes, str]] 
     "manifest.json": (
         manifests.parse,
         b'"schema_version": 1',
-        b'"schema_version": 4',
-        "manifest has schema version 4; this Serinus reads 1 to 3",
+        b'"schema_version": 5',
+        "manifest has schema version 5; this Serinus reads 1 to 4",
     ),
     "features.json": (
         definitions.parse,
@@ -564,8 +590,8 @@ LATER_DOCUMENTS: dict[str, tuple[Callable[[bytes], object], bytes, bytes, str]] 
     "reference.bin": (
         histogram.parse,
         b"\xa1v\x01",
-        b"\xa1v\x02",
-        "reference has version 2; known is 1",
+        b"\xa1v\x03",
+        "reference has version 3; known are 1 and 2",
     ),
     "fallback.json": (
         baseline.parse,
@@ -665,7 +691,8 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         ("edge_agent/update/journal.py", "UNSEALED_VERSION"): 1,
         ("edge_agent/update/slots.py", "UNSEALED_VERSION"): 1,
         ("edge_core/baseline.py", "BASELINE_VERSION"): 1,
-        ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 3,
+        ("edge_core/bundle/manifest.py", "SCHEMA_VERSION"): 4,
+        ("edge_core/bundle/manifest.py", "PLAIN_VERSION"): 3,
         ("edge_core/features/definition.py", "DEFINITION_VERSION"): 2,
         ("edge_core/features/remembered.py", "STATE_VERSION"): 2,
         ("edge_core/features/windowing.py", "SNAPSHOT_VERSION"): 1,
@@ -676,7 +703,8 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         ("edge_core/messages/telemetry.py", "SAMPLE_VERSION"): 2,
         ("edge_core/messages/telemetry.py", "STATE_VERSION"): 2,
         ("edge_core/messages/telemetry.py", "STATS_VERSION"): 2,
-        ("edge_core/stats/histogram.py", "REFERENCE_VERSION"): 1,
+        ("edge_core/stats/histogram.py", "REFERENCE_VERSION"): 2,
+        ("edge_core/stats/histogram.py", "PLAIN_VERSION"): 1,
     }, "a format was added or moved: add its samples beside v1, and never make v1 again"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from fleet_server.services.drift import STALE_PERIODS
 from fleet_server.services.labels import ToldAnswer, ToldLabel
 from fleet_server.storage import drift
 from tests.simulators.spoken_fleet import SpokenFleet
-from tests.simulators.tiny_bundle import CLASSES
+from tests.simulators.tiny_bundle import CLASSES, tiny_bundle
 
 BACKENDS = ("sqlite", "postgresql")
 NUMBERS = count()
@@ -30,6 +31,25 @@ def drifted(fleet: SpokenFleet, both: tuple[ReleaseRef, ReleaseRef]) -> None:
         shift = 0.9 if number >= 15 else 0.0
         fleet.period({(old.digest, "incumbent"): 0.0, (new.digest, "shadow"): shift})
     assert len(fleet.alerts("drift")) == 1
+
+
+def seen_within(folder: Path, **changes: Any) -> Path:
+    """A tiny bundle with an embedding."""
+    return tiny_bundle(folder, coordinates=5, **changes)
+
+
+def test_a_shift_of_the_embedding_alone_opens_an_alert_that_says_so(
+    fleet: SpokenFleet, repository: Any
+) -> None:
+    ref = fleet.approve(repository.publish("1.0.0", build=seen_within))
+    for _ in range(15):
+        fleet.period({(ref.digest, "incumbent"): 0.0})
+    assert not fleet.alerts("drift")
+    for _ in range(3):
+        fleet.period({(ref.digest, "incumbent"): 0.9}, kind="embedding")
+    (title,) = fleet.alerts("drift")
+    assert title.startswith("prediction drift in embedding[")
+    assert "neither inputs nor scores" in title
 
 
 def test_an_alert_ends_when_the_release_that_opened_it_runs_no_more(

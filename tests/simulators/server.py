@@ -118,13 +118,17 @@ class FleetServer:
         self.process.start()
         self.wait_until_up()
 
-    def publish(self, version: str, seed: int = 0) -> ReleaseRef:
-        """Build, sign and approve a tiny bundle; wait until the server lists it."""
+    def publish(self, version: str, seed: int = 0, **changes: Any) -> ReleaseRef:
+        """Build, sign and approve a tiny bundle; wait until the server lists it.
+
+        ``changes``: as for :func:`tests.simulators.tiny_bundle.tiny_bundle`.
+        """
         bundle = tiny_bundle(
             self.folder / "bundles" / version,
             version=version,
             seed=seed,
             sign_with=self.keys / "statement.pem",
+            **changes,
         )
         ref = publishing.publish(bundle, self.repository, self.keys, datetime.now(UTC))
         wait_for(

@@ -20,6 +20,7 @@ from edge_core.messages.telemetry import (
     UpdateState,
 )
 from edge_core.release import ReleaseRef
+from edge_core.stats.histogram import Kind
 from fleet_server.config import ServerConfig
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.ingest import Inbound
@@ -194,8 +195,13 @@ class SpokenFleet:
         self.clock.now += round(seconds * 1000)
         self.services.rollouts.decide()
 
-    def period(self, seen: dict[tuple[str, str], float], rows: int = 1000) -> None:
-        """One drift period: (digest, arm) -> 0 for the usual scores, 1 for quite other ones."""
+    def period(
+        self, seen: dict[tuple[str, str], float], rows: int = 1000, kind: Kind = "score"
+    ) -> None:
+        """One drift period: (digest, arm) -> 0 for the usual scores, 1 for quite other ones.
+
+        ``kind``: of the channels that are as other as that.
+        """
         number = self.clock() // round(self.config.windows.drift_period_seconds * 1000)
         with self.services.database.write() as connection:
             for (digest, arm), shift in seen.items():
@@ -203,7 +209,7 @@ class SpokenFleet:
                 counts = []
                 for channel in release.reference.channels:
                     shares = np.ones(channel.size) / channel.size
-                    if channel.kind == "score":
+                    if channel.kind == kind:
                         shares *= 1 - shift
                         shares[-2] += shift
                     counts.append(np.round(rows * shares).astype(np.int64))

@@ -8,6 +8,7 @@ import hashlib
 import io
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +18,7 @@ from edge_core.bundle.manifest import (
     Budget,
     DatasetRecord,
     DataSnapshot,
+    EmbeddingRecord,
     FileEntry,
     GateResult,
     Manifest,
@@ -31,8 +33,11 @@ from edge_core.features.over_samples import Mean, Std
 from edge_core.features.sensors import SensorInput, Window
 from edge_core.features.window_definition import WindowDefinition
 from edge_core.stats import histogram
+from edge_core.stats import projection as projections
+from edge_core.stats.projection import Projection
 
 TARGET = "cpu-x86_64-ort"
+DIRECTIONS = 8
 CLASSES = ["still", "shake", "tilt"]
 DEFINITION = WindowDefinition(
     inputs=[
@@ -75,22 +80,29 @@ def tiny_bundle(
     golden: bytes | None = None,
     privacy: Privacy | None = None,
     bias: Float32 = BIAS,
+    coordinates: int = 0,
 ) -> Path:
     """Write the bundle into ``folder``, signed when a statement key is given, and return it.
 
     Another seed gives slightly other weights and rows, so another digest. ``golden`` replaces
     the golden vectors by other bytes, signed like the true ones. ``bias`` of one class high above
-    the others makes a true bundle of a useless model.
+    the others makes a true bundle of a useless model. ``coordinates`` above 0 give it an embedding
+    of so many.
     """
     rng = np.random.default_rng(seed)
     weights = (WEIGHTS + rng.normal(0, 0.02, WEIGHTS.shape)).astype(np.float32)
-    files = {f"variants/{TARGET}/model.onnx": one_gemm(weights, bias)}
-    files |= _evidence(weights, seed, next(iter(files.values())))
+    seen_from = rng.normal(0, 1, (len(weights), coordinates)).astype(np.float32)
+    onnx_bytes = one_gemm(weights, bias, seen_from if coordinates else None)
+    files = {f"variants/{TARGET}/model.onnx": onnx_bytes}
+    release = f"{model}@{version}"
+    projection = projections.draw(release, coordinates, DIRECTIONS) if coordinates else None
+    files |= _evidence(weights, seed, onnx_bytes, projection)
     files[manifests.FEATURES] = definitions.serialize(definition)
     if golden is not None:
         files[manifests.GOLDEN] = golden
     description = "Tells still, shaken and tilted apart."
-    return write(folder, files, model, version, seed, sign_with, CLASSES, description, privacy)
+    about = (CLASSES, description, privacy, coordinates)
+    return write(folder, files, model, version, seed, sign_with, *about)
 
 
 def write(
@@ -103,12 +115,15 @@ def write(
     classes: list[str],
     description: str,
     privacy: Privacy | None = None,
+    coordinates: int = 0,
 ) -> Path:
     """Write a bundle's files and their manifest, signed when a statement key is given."""
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
     manifest = _manifest(model, version, seed, files, classes, description, privacy)
+    if coordinates:
+        manifest = _with_embedding(manifest, coordinates)
     (folder / manifests.MANIFEST).write_bytes(manifests.serialize(manifest))
     if sign_with is not None:
         from converters.signing import sign_folder
@@ -117,12 +132,25 @@ def write(
     return folder
 
 
-def _evidence(weights: Float32, seed: int, onnx_bytes: bytes) -> dict[str, bytes]:
+def _with_embedding(manifest: Manifest, coordinates: int) -> Manifest:
+    shown = EmbeddingRecord(numeric_error=0.0, tolerance=1e-4)
+    return msgspec.structs.replace(
+        manifest,
+        schema_version=manifests.SCHEMA_VERSION,
+        output=msgspec.structs.replace(manifest.output, embedding=coordinates),
+        variants=[msgspec.structs.replace(v, embedding=shown) for v in manifest.variants],
+    )
+
+
+def _evidence(
+    weights: Float32, seed: int, onnx_bytes: bytes, projection: Projection | None
+) -> dict[str, bytes]:
     """Every file that belongs to the model: features, reference, golden rows, fallback, card."""
     samples, _ = tiny_rows(120, seed)
     evaluator = Evaluator(DEFINITION)
     features = evaluator.evaluate(evaluator.quantise(samples))
     logits = run(onnx_bytes, features)
+    embedding = run(onnx_bytes, features, "embedding") if projection is not None else None
     scores = outputs.probabilities(logits)
     reference = histogram.build(
         inputs={n: samples[:, :, i].ravel() for i, n in enumerate(DEFINITION.input_names)},
@@ -130,9 +158,13 @@ def _evidence(weights: Float32, seed: int, onnx_bytes: bytes) -> dict[str, bytes
         confidence=scores.max(axis=1),
         predicted=scores.argmax(axis=1),
         classes=len(CLASSES),
+        embedding=embedding,
+        projection=projection,
     )
     golden = io.BytesIO()
     arrays = {"samples": samples[:12], "features": features[:12], f"expected.{TARGET}": logits[:12]}
+    if embedding is not None:
+        arrays[f"embedding.{TARGET}"] = embedding[:12]
     np.savez(golden, **arrays)
     simple = baseline.LogisticBaseline(
         features=DEFINITION.feature_names,
@@ -150,30 +182,38 @@ def _evidence(weights: Float32, seed: int, onnx_bytes: bytes) -> dict[str, bytes
     }
 
 
-def one_gemm(weights: Float32, bias: Float32) -> bytes:
-    """One Gemm from ``features`` float32 [batch, rows] to ``logits`` float32 [batch, columns]."""
+def one_gemm(weights: Float32, bias: Float32, seen_from: Float32 | None = None) -> bytes:
+    """One Gemm from ``features`` float32 [batch, rows] to ``logits`` float32 [batch, columns].
+
+    Where ``seen_from`` is given, it makes an ``embedding`` of them, and that output comes first:
+    who reads outputs by their place is found out.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
-    graph = helper.make_graph(
-        [helper.make_node("Gemm", ["features", "weights", "bias"], ["logits"])],
-        "tiny",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", weights.shape[0]])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", weights.shape[1]])],
-        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")],
-    )
+    def value(name: str, columns: int) -> object:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", columns])
+
+    nodes = [helper.make_node("Gemm", ["features", "weights", "bias"], ["logits"])]
+    answers = [value("logits", weights.shape[1])]
+    held = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")]
+    if seen_from is not None:
+        nodes.append(helper.make_node("Gemm", ["features", "seen_from"], ["embedding"]))
+        answers.insert(0, value("embedding", seen_from.shape[1]))
+        held.append(numpy_helper.from_array(seen_from, "seen_from"))
+    graph = helper.make_graph(nodes, "tiny", [value("features", len(weights))], answers, held)
     opsets = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
-def run(onnx_bytes: bytes, features: Float32) -> Float32:
-    """Logits of a model's bytes."""
+def run(onnx_bytes: bytes, features: Float32, output: str = "logits") -> Float32:
+    """One output of a model's bytes, its logits for one."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(onnx_bytes, providers=["CPUExecutionProvider"])
-    logits: Float32 = session.run(["logits"], {"features": features})[0]
-    return logits
+    found: Float32 = session.run([output], {"features": features})[0]
+    return found
 
 
 def _manifest(

@@ -9,12 +9,18 @@ Float32 = npt.NDArray[np.float32]
 
 
 def tiny_tflite(
-    weights: Float32, bias: Float32, *, resizable: bool = True, normalised: bool = False
+    weights: Float32,
+    bias: Float32,
+    *,
+    resizable: bool = True,
+    normalised: bool = False,
+    seen_from: Float32 | None = None,
 ) -> bytes:
     """Float32 [1, features] -> float32 [1, classes]; ``weights`` is [features, classes].
 
     Where it is not ``resizable``, a RESHAPE to a constant [1, features] stands in front; where it
-    is ``normalised``, an L2_NORMALIZATION, which XNNPACK does not take.
+    is ``normalised``, an L2_NORMALIZATION, which XNNPACK does not take. ``seen_from``, float32
+    [features, coordinates], adds an ``embedding``, which comes first among the outputs.
     """
     features, classes = weights.shape
     graph = schema.SubGraphT()
@@ -38,6 +44,8 @@ def tiny_tflite(
         _reshape_first(model, graph, features)
     if normalised:
         _normalise_first(model, graph, features)
+    if seen_from is not None:
+        _embed(model, graph, seen_from)
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
@@ -53,6 +61,36 @@ def _reshape_first(model: schema.ModelT, graph: schema.SubGraphT, features: int)
     graph.operators.insert(0, reshape)
     model.operatorCodes.append(_code(schema.BuiltinOperator.RESHAPE))
     model.buffers.append(_buffer(np.array([1, features], np.int32).tobytes()))
+
+
+def _embed(model: schema.ModelT, graph: schema.SubGraphT, seen_from: Float32) -> None:
+    """Another layer on what the first one takes, and a signature that tells the outputs apart."""
+    features, coordinates = seen_from.shape
+    kernel, answer = len(graph.tensors), len(graph.tensors) + 1
+    buffer = len(model.buffers)
+    graph.tensors += [
+        _tensor(b"seen_from", [coordinates, features], buffer),
+        _tensor(b"a", [1, coordinates], 0),
+    ]
+    model.buffers.append(_buffer(np.ascontiguousarray(seen_from.T).tobytes()))
+    layer = schema.OperatorT()
+    layer.opcodeIndex, layer.outputs = 0, [answer]
+    layer.inputs = [graph.operators[-1].inputs[0], kernel, -1]
+    layer.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+    layer.builtinOptions = schema.FullyConnectedOptionsT()
+    graph.operators.append(layer)
+    graph.outputs = [answer, 3]
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
+    signature.inputs = [_named(b"features", 0)]
+    signature.outputs = [_named(b"embedding", answer), _named(b"logits", 3)]
+    model.signatureDefs = [signature]
+
+
+def _named(name: bytes, tensor: int) -> schema.TensorMapT:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, tensor
+    return entry
 
 
 def _normalise_first(model: schema.ModelT, graph: schema.SubGraphT, features: int) -> None:

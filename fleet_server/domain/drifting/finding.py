@@ -29,11 +29,19 @@ WHY: Final[dict[Kind, str]] = {
 }
 UPSTREAM: Final = {"repetition": 0.2, "nulls": 0.05, "range": 0.2}
 """Rises of these shares that are a fault of what delivers the values."""
-_RANK: Final[dict[ChannelKind, int]] = {"input": 0, "feature": 1, "score": 2, "outcome": 3}
+_RANK: Final[dict[ChannelKind, int]] = {
+    "input": 0,
+    "feature": 1,
+    "score": 2,
+    "outcome": 3,
+    "embedding": 4,
+}
 MOST_NAMES = 4
 ALIKE = 2.0
 """Standard deviations, all in one direction, on every arm."""
 ENDED = "the data look as usual again"
+UNSEEN = "neither inputs nor scores tell of it"
+"""Of a drift that the embedding alone shows."""
 SAYS: Final[dict[Measure, str]] = {
     "position": "moved by {by:+.2f} sd",
     "spread": "spread {usual:.2f} -> {now:.2f} sd",
@@ -189,7 +197,7 @@ def _summary(
         return f"{told}; it hits {' and '.join(arms)} alike, so no release is blamed"
     if kind in ("data", "upstream", "seasonal"):
         return f"{told}; a release does not choose what devices sense: none is blamed"
-    return told
+    return f"{told}; {UNSEEN}" if first.kind == "embedding" else told
 
 
 _NAMES: Final[dict[Kind, str]] = {

@@ -12,7 +12,7 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
-ChannelKind = Literal["input", "feature", "score", "outcome"]
+ChannelKind = Literal["input", "feature", "embedding", "score", "outcome"]
 Measure = Literal["position", "spread", "mixture", "repetition", "nulls", "range"]
 
 MEASURES: Final[tuple[Measure, ...]] = (

@@ -11,7 +11,7 @@ from edge_agent.inference.buckets import LARGEST, bucket_for
 from edge_agent.inference.session import Session, open_session
 from edge_core.bundle import folder as folders
 from edge_core.errors import InvalidBundle, Unavailable
-from tests.simulators.tiny_bundle import BIAS, TARGET, WEIGHTS, tiny_bundle
+from tests.simulators.tiny_bundle import BIAS, TARGET, WEIGHTS, one_gemm, tiny_bundle
 from tests.simulators.tiny_tflite import tiny_tflite
 
 Opener = Callable[[Path], Session]
@@ -43,6 +43,37 @@ def _litert_of_one_row(folder: Path) -> Session:
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Session:
     opener: Opener = request.param
     return opener(tmp_path)
+
+
+SEEN_FROM = np.random.default_rng(8).normal(0, 1, (4, 5)).astype(np.float32)
+
+
+def _embedding_by(folder: Path, runtime: str, *, resizable: bool = True) -> Session:
+    path = folder / "model"
+    made = {
+        "onnxruntime": one_gemm(WEIGHTS, BIAS, SEEN_FROM),
+        "litert": tiny_tflite(WEIGHTS, BIAS, resizable=resizable, seen_from=SEEN_FROM),
+    }
+    path.write_bytes(made[runtime])
+    variant = folders.read(tiny_bundle(folder)).variant(TARGET)
+    return open_session(path, msgspec.structs.replace(variant, runtime=runtime))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 63, 65])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert", "litert of one row"])
+def test_an_embedding_stands_behind_the_logits_wherever_the_file_has_it(
+    tmp_path: Path, runtime: str, rows: int
+) -> None:
+    name, _, of_one_row = runtime.partition(" ")
+    session = _embedding_by(tmp_path, name, resizable=not of_one_row)
+    features = np.random.default_rng(rows).normal(size=(rows, 4)).astype(np.float32)
+    answers = session.run(features)
+    assert (answers.dtype, answers.shape) == (np.float32, (rows, 8))
+    np.testing.assert_allclose(answers[:, :3], features @ WEIGHTS + BIAS, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answers[:, 3:], features @ SEEN_FROM, rtol=1e-4, atol=1e-5)
+    kept = answers.copy()
+    session.run(np.zeros((rows, 4), np.float32))
+    np.testing.assert_array_equal(answers, kept)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 63, 64, 65, 200])

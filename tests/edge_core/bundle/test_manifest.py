@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle.manifest import FileEntry
 from edge_core.errors import InvalidBundle
+from tests.simulators.tiny_bundle import tiny_bundle
 
 
 def changed(bundle: Path, **fields: Any) -> bytes:
@@ -22,8 +23,8 @@ def test_parsing_and_serializing_give_the_same_bytes(bundle: Path) -> None:
 
 
 def test_an_unknown_schema_version_is_refused_before_anything_else() -> None:
-    with pytest.raises(InvalidBundle, match=r"schema version 4; this Serinus reads 1 to 3"):
-        manifests.parse(b'{"schema_version": 4, "all": "different"}')
+    with pytest.raises(InvalidBundle, match=r"schema version 5; this Serinus reads 1 to 4"):
+        manifests.parse(b'{"schema_version": 5, "all": "different"}')
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,24 @@ def test_an_unknown_schema_version_is_refused_before_anything_else() -> None:
 def test_a_field_out_of_range_is_named(bundle: Path, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidBundle, match=words):
         manifests.parse(changed(bundle, **fields))
+
+
+def test_an_embedding_is_what_version_4_is_for(bundle: Path, tmp_path: Path) -> None:
+    data = (bundle / manifests.MANIFEST).read_bytes()
+    assert b"embedding" not in data
+    plain = manifests.parse(data)
+    assert (plain.schema_version, plain.output.coordinates) == (3, 0)
+    made = tiny_bundle(tmp_path / "seen", coordinates=5) / manifests.MANIFEST
+    told = manifests.parse(made.read_bytes())
+    assert (told.schema_version, told.output.coordinates) == (4, 5)
+    for seen, fields, words in (
+        (tmp_path / "seen", {"schema_version": 3}, "version 3 is not that of its output"),
+        (bundle, {"schema_version": 4}, "version 4 is not that of its output"),
+        (bundle, {"output": json.loads(made.read_bytes())["output"]}, "not that of its output"),
+        (tmp_path / "seen", {"variants": json.loads(data)["variants"]}, "variants disagree"),
+    ):
+        with pytest.raises(InvalidBundle, match=words):
+            manifests.parse(changed(seen, **fields))
 
 
 def test_files_are_in_order_unique_and_cover_the_variants(bundle: Path) -> None:

@@ -242,8 +242,8 @@ def test_damaged_bytes_are_an_invalid_bundle(data: bytes) -> None:
 
 
 def test_an_unknown_version_and_too_many_bytes_are_refused_by_name() -> None:
-    with pytest.raises(InvalidBundle, match="version 2; known is 1"):
-        histogram.parse(histogram.serialize(msgspec.structs.replace(REFERENCE, v=2)))
+    with pytest.raises(InvalidBundle, match="version 3; known are 1 and 2"):
+        histogram.parse(histogram.serialize(msgspec.structs.replace(REFERENCE, v=3)))
     with pytest.raises(InvalidBundle, match="the limit is"):
         histogram.parse(b"\0" * (histogram.MAX_REFERENCE_BYTES + 1))
 

@@ -29,14 +29,18 @@ from tests.simulators.tiny_requests import tiny_requests
 
 
 class _Parser(Surface):
-    """One file of two bundles, through the functions that read it."""
+    """One file of three bundles, one of them with an embedding, through what reads it."""
 
     file = ""
     forms = (JSON,)
     short = 240
 
     def __init__(self, folder: Path) -> None:
-        bundles = (tiny_bundle(folder / "one"), tiny_requests(folder / "two"))
+        bundles = (
+            tiny_bundle(folder / "one"),
+            tiny_requests(folder / "two"),
+            tiny_bundle(folder / "three", coordinates=5),
+        )
         self.seeds = [((bundle / self.file).read_bytes(),) for bundle in bundles]
 
     def feed(self, case: Case) -> int:
@@ -71,11 +75,14 @@ class References(_Parser):
     forms = (MSGPACK,)
 
     def read(self, data: bytes) -> Any:
-        layout = histogram.Layout(histogram.parse(data))
+        reference = histogram.parse(data)
+        layout = histogram.Layout(reference)
         values = np.array([[0.0, 1.0, -1.0, 3e38]], np.float32)
         row = np.resize(values, (1, layout.features))
         counts = histogram.Histogram(layout)
-        counts.update(np.resize(values, (1, 2, layout.inputs)), row, values[:, :2])
+        size = reference.coordinates
+        embedding = np.resize(values, (1, size)) if size else None
+        counts.update(np.resize(values, (1, 2, layout.inputs)), row, values[:, :2], embedding)
         assert histogram.Histogram.from_bytes(layout, counts.to_bytes()).counts.shape
 
 
