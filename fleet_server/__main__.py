@@ -56,8 +56,8 @@ def main() -> None:
 
 
 SWITCH_SECONDS = 0.0005
-"""How long one thread computes while others wait. A list call reads a hundred rows, and after each of
-them it may have to wait so long for the thread that stores windows; Python's own 5 ms add up."""
+"""How long one thread computes while others wait. A list call reads a hundred rows, and after each
+of them it may have to wait so long for the thread that stores windows; Python's own 5 ms add up."""
 
 
 def run(config: ServerConfig) -> None:
