@@ -7,10 +7,12 @@ from fleet_server.api import errors, metrics, openapi, routes
 from fleet_server.api.conditional import Conditional
 from fleet_server.api.idempotency import Idempotency
 from fleet_server.api.limits import BodyLimit
+from fleet_server.api.request_limits import RequestLimits
 from fleet_server.api.schemas import LARGER_BODIES, MAX_BODY_BYTES
 from fleet_server.api.timing import Timing
 from fleet_server.config import ServerConfig
 from fleet_server.console import pages
+from fleet_server.services.accounts import Accounts
 from fleet_server.services.suite import Services
 
 VERSION = "1"
@@ -22,9 +24,11 @@ def create_app(config: ServerConfig, services: Services) -> FastAPI:
     app = _bare(services)
     app.state.listeners = 0
     app.state.ending = False
+    app.state.accounts = Accounts(config.oidc) if config.oidc.issuer else None
     app.add_middleware(Conditional, database=services.database)
     app.add_middleware(Idempotency, requests=services.idempotency, tokens=services.tokens)
     app.add_middleware(BodyLimit, most=MAX_BODY_BYTES, larger=LARGER_BODIES)
+    app.add_middleware(RequestLimits, config=config.requests)
     app.add_middleware(Timing, measures=services.measures)
     app.include_router(routes.router)
     app.include_router(pages.router)

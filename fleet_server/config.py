@@ -3,10 +3,12 @@
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 
 from edge_core.errors import InvalidConfiguration
+from fleet_server.domain.permissions import Role
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 ProcessRole = Literal["api", "ingest", "decide"]
@@ -156,6 +158,53 @@ class FairnessConfig(_Section, frozen=True, kw_only=True):
     """How alike a device's rows are beyond that: many rows of few devices weigh less."""
 
 
+class OidcConfig(_Section, frozen=True, kw_only=True):
+    """Accounts that people log in to the page with; none by default."""
+
+    issuer: str = ""
+    """Address of the provider, such as https://login.example; empty: there is none."""
+    client_id: str = "serinus"
+    client_secret_file: str | None = None
+    """File with the client's secret; left out for a public client."""
+    public_url: str = ""
+    """This server's address as browsers see it, such as https://fleet.example."""
+    name: str = "your account"
+    """As the log-in page calls it."""
+    name_claim: str = "email"
+    role_claim: str = "groups"
+    roles: dict[str, Role] = {}
+    """Group -> role; whoever is in none is refused."""
+
+    def __post_init__(self) -> None:
+        if not self.issuer:
+            return
+        for what, url in (("issuer", self.issuer), ("public_url", self.public_url)):
+            parts = urlsplit(url)
+            local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+            if parts.scheme != "https" and not (parts.scheme == "http" and local):
+                raise ValueError(f"oidc.{what} is an https:// address")
+        if not self.roles:
+            raise ValueError("oidc.roles says which group has which role; nobody could log in")
+
+    def secret(self) -> str | None:
+        """The client's secret; raise :class:`InvalidConfiguration` where it cannot be read."""
+        if self.client_secret_file is None:
+            return None
+        try:
+            return Path(self.client_secret_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidConfiguration(f"cannot read oidc.client_secret_file: {error}") from error
+
+
+class RequestsConfig(_Section, frozen=True, kw_only=True):
+    """How many requests one caller may make; each process counts for itself."""
+
+    per_second: Annotated[int, msgspec.Meta(ge=1)] = 200
+    """Of one token, on the average of ten seconds."""
+    refused_per_minute: Annotated[int, msgspec.Meta(ge=1)] = 60
+    """Wrong tokens from one address; then it has to wait."""
+
+
 class ServerConfig(_Section, frozen=True, kw_only=True):
     """Everything that can be set."""
 
@@ -171,6 +220,8 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     retention: RetentionConfig = RetentionConfig()
     labels: LabelsConfig = LabelsConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
+    oidc: OidcConfig = OidcConfig()
+    requests: RequestsConfig = RequestsConfig()
     fairness: FairnessConfig = FairnessConfig()
 
     def __post_init__(self) -> None:

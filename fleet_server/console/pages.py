@@ -1,22 +1,15 @@
-"""The pages of the fleet, a rollout and a device, and logging in; rendered without any script."""
+"""The pages of the fleet, a rollout and a device; rendered without any script."""
 
-from urllib.parse import parse_qs
+from fastapi import APIRouter, Response
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
-from starlette.concurrency import run_in_threadpool
-
-from edge_core.errors import SerinusError
-from fleet_server.console import watching
+from fleet_server.console import logging_in, watching
 from fleet_server.console.rendering import (
     FOLDER,
-    SESSION_COOKIE,
     PageRoute,
     Reader,
     ServicesOf,
     page,
 )
-from fleet_server.services.tokens import SESSION_MS
 
 ROLLOUTS_SHOWN = 12
 EVENTS_SHOWN = 40
@@ -24,6 +17,7 @@ COMMANDS_SHOWN = 50
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 router.include_router(watching.router)
+router.include_router(logging_in.router)
 
 
 @router.get("/")
@@ -81,42 +75,6 @@ def device(device: str, token: Reader, services: ServicesOf) -> Response:
         reported=reported | (shown.reported or {}),
         commands=commands,
     )
-
-
-@router.get("/login")
-def login_form() -> Response:
-    """Ask for a token."""
-    return page("login.html", problem="")
-
-
-@router.post("/login")
-async def login(request: Request, services: ServicesOf) -> Response:
-    """Start a session; the token itself is not kept by the browser."""
-    form = parse_qs((await request.body()).decode("utf-8", errors="replace"))
-    secret = form.get("token", [""])[0].strip()
-    try:
-        session = await run_in_threadpool(services.tokens.log_in, secret)
-    except SerinusError as error:
-        return page("login.html", status=401, problem=str(error))
-    answer = RedirectResponse("/", status_code=303)
-    answer.set_cookie(
-        SESSION_COOKIE,
-        session,
-        max_age=SESSION_MS // 1000,
-        httponly=True,
-        samesite="strict",
-        secure=request.url.scheme == "https",
-    )
-    return answer
-
-
-@router.post("/logout")
-def logout(request: Request, services: ServicesOf) -> Response:
-    """End the session."""
-    services.tokens.log_out(request.cookies.get(SESSION_COOKIE))
-    answer = RedirectResponse("/login", status_code=303)
-    answer.delete_cookie(SESSION_COOKIE)
-    return answer
 
 
 @router.get("/style.css")

@@ -41,6 +41,11 @@ def drop(connection: sa.Connection, digest: str) -> None:
     connection.execute(tokens.delete().where(tokens.c.hash == digest))
 
 
+def drop_ended(connection: sa.Connection, before_ms: int) -> None:
+    """Remove tokens that ended by themselves before a moment."""
+    connection.execute(tokens.delete().where(tokens.c.expires_ms < before_ms))
+
+
 def add_session(connection: sa.Connection, digest: str, token: str, expires_ms: int) -> None:
     """Store a console session of a token."""
     connection.execute(sessions.insert().values(hash=digest, token=token, expires_ms=expires_ms))
