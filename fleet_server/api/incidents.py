@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_server.api import answers
 from fleet_server.api.access import Operator, ServicesOf, Viewer
-from fleet_server.api.paging import Cursor, Limit, page, place_of
+from fleet_server.api.paging import Cursor, Limit, Number, page, place_of
 from fleet_server.api.schemas import Answer
 from fleet_server.services.incidents import IncidentView
 from fleet_server.storage.incidents import StoredIncident, place
@@ -53,14 +53,14 @@ def incidents(
 
 @router.get("/{incident}")
 @answers.one(IncidentView)
-def incident(incident: int, services: ServicesOf, _token: Viewer) -> Response:
+def incident(incident: Number, services: ServicesOf, _token: Viewer) -> Response:
     """Show an incident with its timeline and what it did."""
     return Answer(services.incidents.one(incident))
 
 
 @router.post("/{incident}/notes", status_code=201)
 @answers.one(IncidentView)
-def note(incident: int, body: Note, services: ServicesOf, token: Operator) -> Response:
+def note(incident: Number, body: Note, services: ServicesOf, token: Operator) -> Response:
     """Write a line into an incident's timeline."""
     view = services.incidents.note(incident, body.text, by=token.name, role=token.role)
     return Answer(view, status_code=201)
@@ -68,21 +68,21 @@ def note(incident: int, body: Note, services: ServicesOf, token: Operator) -> Re
 
 @router.put("/{incident}/owner")
 @answers.one(IncidentView)
-def assign(incident: int, body: Assign, services: ServicesOf, token: Operator) -> Response:
+def assign(incident: Number, body: Assign, services: ServicesOf, token: Operator) -> Response:
     """Say who looks after an incident."""
     return Answer(services.incidents.assign(incident, body.owner, by=token.name, role=token.role))
 
 
 @router.post("/{incident}/resolve")
 @answers.one(IncidentView)
-def resolve(incident: int, body: Resolve, services: ServicesOf, token: Operator) -> Response:
+def resolve(incident: Number, body: Resolve, services: ServicesOf, token: Operator) -> Response:
     """End an incident with its cause."""
     return Answer(services.incidents.resolve(incident, body.cause, by=token.name, role=token.role))
 
 
 @router.get("/{incident}/postmortem")
 @answers.other("text/markdown")
-def postmortem(incident: int, services: ServicesOf, _token: Viewer) -> Response:
+def postmortem(incident: Number, services: ServicesOf, _token: Viewer) -> Response:
     """Send the whole of an incident as Markdown."""
     text = services.incidents.postmortem(incident)
     return Response(text, media_type="text/markdown; charset=utf-8")

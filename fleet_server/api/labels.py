@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from fleet_server.api import answers
 from fleet_server.api.access import Builder, Operator, ServicesOf, Viewer
-from fleet_server.api.paging import Cursor, Limit, page, place_of
+from fleet_server.api.paging import Cursor, Limit, Number, page, place_of
 from fleet_server.api.schemas import Answer
 from fleet_server.services.appeals import AppealView, PredictionView
 from fleet_server.services.errors import InvalidRequest
@@ -139,14 +139,14 @@ def open_appeal(body: OpenAppeal, services: ServicesOf, token: Operator) -> Resp
 
 @router.get("/appeals/{appeal}")
 @answers.one(AppealView)
-def appeal(appeal: int, services: ServicesOf, _token: Viewer) -> Response:
+def appeal(appeal: Number, services: ServicesOf, _token: Viewer) -> Response:
     """Show one appeal with its prediction, release and explanation."""
     return Answer(services.appeals.one(appeal))
 
 
 @router.get("/appeals/{appeal}/sample")
 @answers.other("application/msgpack")
-def appeal_sample(appeal: int, services: ServicesOf, _token: Builder) -> Response:
+def appeal_sample(appeal: Number, services: ServicesOf, _token: Builder) -> Response:
     """Send what the contested answer was computed from, as its device sent it (msgpack)."""
     return Response(services.appeals.sample(appeal), media_type="application/msgpack")
 
@@ -154,7 +154,7 @@ def appeal_sample(appeal: int, services: ServicesOf, _token: Builder) -> Respons
 @router.put("/appeals/{appeal}/explanation")
 @answers.one(AppealView)
 def explain_appeal(
-    appeal: int, body: Explanation, services: ServicesOf, token: Builder
+    appeal: Number, body: Explanation, services: ServicesOf, token: Builder
 ) -> Response:
     """Keep what each input did to the contested answer."""
     return Answer(
@@ -165,7 +165,7 @@ def explain_appeal(
 @router.post("/appeals/{appeal}/decision")
 @answers.one(AppealView)
 def decide_appeal(
-    appeal: int, body: DecideAppeal, services: ServicesOf, token: Operator
+    appeal: Number, body: DecideAppeal, services: ServicesOf, token: Operator
 ) -> Response:
     """Uphold, reject or withdraw an appeal; one that is upheld corrects the label."""
     decided = services.appeals.decide(

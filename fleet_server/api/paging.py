@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from fastapi import Query, Request, Response
+from fastapi import Path, Query, Request, Response
 
 from fleet_server.api.schemas import Answer
 from fleet_server.services.errors import InvalidRequest
@@ -23,7 +23,11 @@ Place = str | int | tuple[str | int, ...]
 MOST = 1000
 
 Limit = Annotated[int, Query(ge=1, le=MOST)]
-After = Annotated[int, Query(ge=0)]
+LARGEST = 2**63 - 1
+"""That a database takes."""
+
+After = Annotated[int, Query(ge=0, le=LARGEST)]
+Number = Annotated[int, Path(ge=0, le=LARGEST)]
 Cursor = Annotated[str | None, Query(max_length=512, description="From 'next' of the last part.")]
 
 
@@ -38,7 +42,10 @@ def place_of(cursor: str | None, kind: type[K]) -> K | None:
         return None
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        return msgspec.json.decode(base64.b64decode(padded, b"-_", validate=True), type=kind)
+        found = msgspec.json.decode(base64.b64decode(padded, b"-_", validate=True), type=kind)
+        if not all(_storable(part) for part in (found if isinstance(found, tuple) else (found,))):
+            raise ValueError(found)
+        return found
     except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
         raise InvalidRequest("this cursor is not one that the server gave") from error
 
@@ -61,3 +68,8 @@ def page(
         url = request.url.include_query_params(cursor=after)
         answer.headers["link"] = f'<{url.path}?{url.query}>; rel="next"'
     return answer
+
+
+def _storable(value: object) -> bool:
+    """Whether a database can compare with it."""
+    return abs(value) <= LARGEST if isinstance(value, int) else "\0" not in str(value)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_server.api import answers
 from fleet_server.api.access import Builder, Operator, ServicesOf, Viewer
-from fleet_server.api.paging import Cursor, Limit, page, place_of
+from fleet_server.api.paging import Cursor, Limit, Number, page, place_of
 from fleet_server.api.schemas import Answer, Reason, items
 from fleet_server.domain.retraining import Policy
 from fleet_server.services.errors import InvalidRequest
@@ -111,14 +111,14 @@ def ask(body: Ask, services: ServicesOf, token: Operator) -> Response:
 
 @router.get("/requests/{request}")
 @answers.one(StoredRequest)
-def request(request: int, services: ServicesOf, _token: Viewer) -> Response:
+def request(request: Number, services: ServicesOf, _token: Viewer) -> Response:
     """Show one request with the gates that refused it."""
     return Answer(services.retraining.one(request))
 
 
 @router.post("/requests/{request}/approve")
 @answers.one(StoredRequest)
-def approve(request: int, services: ServicesOf, token: Operator) -> Response:
+def approve(request: Number, services: ServicesOf, token: Operator) -> Response:
     """Let a worker take a suggested request."""
     return Answer(services.retraining.approve(request, by=token.name, role=token.role))
 
@@ -126,7 +126,7 @@ def approve(request: int, services: ServicesOf, token: Operator) -> Response:
 @router.post("/requests/{request}/cancel")
 @answers.one(StoredRequest)
 def cancel(
-    request: int, services: ServicesOf, token: Operator, body: Reason | None = None
+    request: Number, services: ServicesOf, token: Operator, body: Reason | None = None
 ) -> Response:
     """End a request that nobody needs any more."""
     reason = body.reason if body else ""
@@ -142,14 +142,14 @@ def claim(body: Claim, services: ServicesOf, _token: Builder) -> Response:
 
 @router.post("/requests/{request}/renew")
 @answers.one(StoredRequest)
-def renew(request: int, body: Renew, services: ServicesOf, _token: Builder) -> Response:
+def renew(request: Number, body: Renew, services: ServicesOf, _token: Builder) -> Response:
     """Hold a request for longer, and say how far it is."""
     return Answer(services.retraining.renew(request, body.lease, body.progress))
 
 
 @router.post("/requests/{request}/result")
 @answers.one(StoredRequest)
-def finish(request: int, body: Finish, services: ServicesOf, token: Builder) -> Response:
+def finish(request: Number, body: Finish, services: ServicesOf, token: Builder) -> Response:
     """Say what came of a request."""
     result = msgspec.convert(body.model_dump(), Result)
     return Answer(services.retraining.finish(request, result, by=token.name, role=token.role))

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from fleet_server.api import answers
 from fleet_server.api.access import Approver, Operator, ServicesOf, Viewer
-from fleet_server.api.paging import Cursor, Limit, page, place_of
+from fleet_server.api.paging import Cursor, Limit, Number, page, place_of
 from fleet_server.api.schemas import Answer, Reason, StartRollout
 from fleet_server.domain.plan import DEFAULT_PLAN, Plan
 from fleet_server.services.forecast import Forecast
@@ -149,6 +149,6 @@ def verdicts(
 
 @router.post("/verdicts/{verdict}/replay")
 @answers.one(Replay)
-def replay(verdict: int, services: ServicesOf, _token: Viewer) -> Response:
+def replay(verdict: Number, services: ServicesOf, _token: Viewer) -> Response:
     """Judge a stored verdict's inputs again."""
     return Answer(services.verdicts.replay(verdict))

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet_server.api import answers
 from fleet_server.api.access import Operator, ServicesOf, Viewer
-from fleet_server.api.paging import Cursor, Limit, page, place_of
+from fleet_server.api.paging import Cursor, Limit, Number, page, place_of
 from fleet_server.api.schemas import Answer, items
 from fleet_server.services.webhooks import Shown
 from fleet_server.storage.webhooks import StoredDelivery
@@ -73,6 +73,6 @@ def deliveries(
 
 @router.post("/deliveries/{delivery}/redeliver", status_code=202)
 @answers.one(StoredDelivery)
-def redeliver(delivery: int, services: ServicesOf, _token: Operator) -> Response:
+def redeliver(delivery: Number, services: ServicesOf, _token: Operator) -> Response:
     """Send a message once more, now."""
     return Answer(services.webhooks.redeliver(delivery), status_code=202)

@@ -9,7 +9,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
-from edge_core.errors import Unavailable
+from edge_core.errors import InvalidInput, Unavailable
 from fleet_server.storage import schema
 from fleet_server.storage.engines import BUSY_TIMEOUT_MS, Backend, LeaderLock, Sqlite, backend_of
 
@@ -177,6 +177,8 @@ class Database:
         try:
             yield
         except sa.exc.SQLAlchemyError as error:
+            if self._backend.refuses(error):
+                raise InvalidInput("a text or number that was given cannot be stored") from error
             if not self._backend.passes(error):
                 raise
             raise Unavailable(

@@ -40,6 +40,10 @@ class Backend(Protocol):
         """Whether the same statement may succeed later."""
         ...
 
+    def refuses(self, error: sa.exc.SQLAlchemyError) -> bool:
+        """Whether it can never hold a value that it was given."""
+        ...
+
     def try_lead(self) -> "LeaderLock | None":
         """Take the lock of the process that decides; none where another has it."""
         ...
@@ -78,6 +82,10 @@ class Sqlite:
     def begin_write(self, connection: sa.Connection) -> None:
         """Take the write lock at once."""
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def refuses(self, error: sa.exc.SQLAlchemyError) -> bool:
+        """It holds any text, and numbers are checked before."""
+        return False
 
     def passes(self, error: sa.exc.SQLAlchemyError) -> bool:
         """File, disk and locks; not what was asked."""
@@ -119,16 +127,18 @@ class Postgres:
         connection.execute(sa.text(idle))
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITERS)))
 
+    def refuses(self, error: sa.exc.SQLAlchemyError) -> bool:
+        """A zero in a text, or a number out of range (SQLSTATE class 22)."""
+        return _sqlstate(error).startswith("22")
+
     def passes(self, error: sa.exc.SQLAlchemyError) -> bool:
         """Connections and what :data:`PASSING` holds."""
         if isinstance(error, sa.exc.InterfaceError | sa.exc.TimeoutError):
             return True
         if not isinstance(error, sa.exc.DBAPIError):
             return _from_database(error)
-        told = error.orig.args[0] if error.orig is not None and error.orig.args else None
-        if isinstance(told, dict):
-            return str(told.get("C", "")).startswith(PASSING)
-        return True  # the connection broke before the server could answer
+        state = _sqlstate(error)
+        return state.startswith(PASSING) if state else True  # broken before it could answer
 
     def try_lead(self) -> LeaderLock | None:
         """A lock of a session of its own: it ends with the process, or with the connection."""
@@ -192,6 +202,14 @@ def backend_of(url: str | None, path: Path) -> Backend:
     if url is None:
         return Sqlite(path)
     return Postgres(sa.make_url(url))
+
+
+def _sqlstate(error: sa.exc.SQLAlchemyError) -> str:
+    """PostgreSQL's code of an error; empty where the server could not tell any."""
+    if not isinstance(error, sa.exc.DBAPIError) or error.orig is None or not error.orig.args:
+        return ""
+    told = error.orig.args[0]
+    return str(told.get("C", "")) if isinstance(told, dict) else ""
 
 
 def _from_database(error: sa.exc.SQLAlchemyError) -> bool:

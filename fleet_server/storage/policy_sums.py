@@ -26,20 +26,20 @@ def of_model(
     """Sums by policy, of the devices that the newest rollout holds out and of all others."""
     held = cells.c.device.in_(rollouts.held_out(model))
     policy = sa.case((held, "holdout"), else_="policy").label("policy")
-    query = (
-        sa.select(
-            policy,
-            sa.func.count(cells.c.device.distinct()),
-            sa.func.sum(cells.c.rows),
-            sa.func.sum(cells.c.right),
-            sa.func.sum(cells.c.wrong),
-        )
-        .where(
-            cells.c.digest.in_(digests),
-            cells.c.arm.in_(SERVING),
-        )
-        .group_by(policy)
+    names = ("device", "rows", "right", "wrong")
+    c = (  # PostgreSQL takes two texts of one expression for two expressions
+        sa.select(policy, *(cells.c[name] for name in names))
+        .where(cells.c.digest.in_(digests), cells.c.arm.in_(SERVING))
+        .subquery()
+        .c
     )
+    query = sa.select(
+        c.policy,
+        sa.func.count(c.device.distinct()),
+        sa.func.sum(c.rows),
+        sa.func.sum(c.right),
+        sa.func.sum(c.wrong),
+    ).group_by(c.policy)
     found: dict[Policy, PolicySums] = {}
     for name, *values in connection.execute(query):
         found["holdout" if name == "holdout" else "policy"] = PolicySums(

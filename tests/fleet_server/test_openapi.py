@@ -13,6 +13,7 @@ from edge_core.messages.telemetry import Cost, StatsWindow
 from edge_core.release import ReleaseRef
 from fleet_server.api import openapi
 from fleet_server.api.openapi import Call
+from fleet_server.api.paging import encoded
 from fleet_server.app import create_app
 from fleet_server.domain.retraining import Policy
 from fleet_server.services.ingest import Inbound
@@ -22,6 +23,7 @@ from tests.fleet_server.test_people_steer import NAMES
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import CLASSES, TARGET
 
+BACKENDS = ("sqlite", "postgresql")
 MODEL = "tiny-motion"
 BY: dict[str, Any] = {"by": "olga", "role": "operator"}
 MANY = 7
@@ -204,3 +206,21 @@ def test_cursors_of_other_lists_are_refused(http: httpx.Client, cursor: str) -> 
         answer = http.get(address, params={"cursor": cursor})
         assert answer.status_code == 422, (address, answer.text)
         assert "cursor" in answer.json()["detail"]
+
+
+HUGE = 2**63
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"audit?after={HUGE}", f"events?after={HUGE}", f"incidents/{HUGE}", f"appeals/{HUGE}",
+        f"retraining/requests/{HUGE}", "incidents/-1", "devices/%00", "groups/%00",
+        f"audit?cursor={encoded(HUGE)}", f"alerts?cursor={encoded((0, HUGE))}",
+        f"devices?cursor={encoded(chr(0))}", "devices?query=%00", "history?model=%00",
+    ],
+)  # fmt: skip
+def test_what_no_database_can_hold_is_refused(http: httpx.Client, address: str) -> None:
+    answer = http.get(f"/api/v1/{address}")
+    assert answer.status_code in (404, 422), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
