@@ -3,7 +3,7 @@
 Nothing runs in the background: a test says what each device reports and when one decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,6 +77,7 @@ class SpokenFleet:
         reason: str = "",
         refusals: Sequence[Refusal] = (),
         troubles: Sequence[str] = (),
+        slices: Mapping[str, str] | None = None,
     ) -> None:
         """Hand over one device's state."""
         state = ReportedState(
@@ -91,6 +92,7 @@ class SpokenFleet:
             reason=reason,
             refusals=list(refusals),
             troubles=list(troubles),
+            slices=dict(slices or {}),
         )
         self.say(topics.up(name, "state"), codec.encode(state))
 
