@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from edge_core.messages.telemetry import PairedCounts, StatsWindow
 from fleet_server.domain import budget
+from fleet_server.domain.voices import Voices
 from fleet_server.services import screening
 from fleet_server.services.period_fold import PeriodFold
 from fleet_server.services.rollup_fold import RollupFold
@@ -25,14 +26,19 @@ class Fold:
     """Totals, evidence cells, drift periods and hours of one batch; written once at its end."""
 
     def __init__(
-        self, connection: sa.Connection, period: int, now_ms: int, oldest_hour_ms: int = 0
+        self,
+        connection: sa.Connection,
+        period: int,
+        now_ms: int,
+        voices: Voices,
+        oldest_hour_ms: int = 0,
     ) -> None:
         self._connection = connection
         self._now = now_ms
         self._totals: dict[tuple[str, str, str], Totals] = {}
         self._changed: set[tuple[str, str, str]] = set()
         self._cells: dict[CellKey, CellCounts] = {}
-        self._periods = PeriodFold(connection, period)
+        self._periods = PeriodFold(connection, period, voices)
         self._rollups = RollupFold(connection, oldest_hour_ms)
         self._costs: dict[CostKey, CostCounts] = {}
         self._consumers: Counter[tuple[str, str]] = Counter()

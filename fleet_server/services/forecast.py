@@ -44,7 +44,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
 def of(connection: sa.Connection, course: Course, agreed: Agreement) -> Forecast:
     """Look ahead."""
     fleet = stages.eligible(connection, course)
-    facts = [DeviceFacts(device=d.device, slices=d.slices) for d in fleet]
+    facts = stages.facts_of(course, fleet)
     made = [_stage(course, place, facts) for place in range(len(course.stages))]
     return Forecast(
         release=course.candidate.ref.name,

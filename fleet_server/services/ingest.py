@@ -12,6 +12,8 @@ from edge_core.messages import codec, topics
 from edge_core.messages import windows as messages
 from edge_core.messages.telemetry import Online, ReportedState, Sample, StatsWindow
 from edge_core.messages.windows import Head
+from fleet_server.domain.quota import Quota
+from fleet_server.domain.voices import Voices
 from fleet_server.services import confirming, labels, parity, placement, screening
 from fleet_server.services.catalog import Catalog, Release
 from fleet_server.services.clock import Clock
@@ -27,7 +29,15 @@ from fleet_server.storage.epochs import Outbox, Receipts
 from fleet_server.storage.windows import StoredWindow, TotalsKey
 
 CLOCK = "clock"
+MOST_CHANGES = 120
+"""Of one device in an hour: other releases, reasons, refusals, outboxes and wrong clocks, which
+leave rows for long. One that updates every minute tells fewer."""
 RETURNING = ("failed", "recovering")
+MOST_REFUSALS = 8
+"""In one report; an agent holds no more."""
+KEPT_REFUSALS = 64
+"""Of one device, the latest."""
+UNKNOWN = "releases that were never approved here"
 
 
 class Inbound(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +71,8 @@ class Ingest:
         self._hours_ms = round(hour_days * 86_400_000)
         self._evaluators = Evaluators()
         self._measures = measures or Measures()
+        self._changes = Quota(MOST_CHANGES)
+        self._voices = Voices()
 
     def take(self, batch: Sequence[Inbound]) -> None:
         """Store a batch; when this returns, every message of it may be acknowledged.
@@ -71,9 +83,18 @@ class Ingest:
         begun, now = time.perf_counter(), self._clock()
         with self._database.write() as connection:
             latest = now + self._future_ms
-            period = now // self._period_ms
-            fold = Fold(connection, period, now, now - self._hours_ms)
-            work = _Batch(connection, self._catalog, now, latest, period, fold, self._evaluators)
+            period, oldest = now // self._period_ms, now - self._hours_ms
+            fold = Fold(connection, period, now, self._voices, oldest)
+            work = _Batch(
+                connection,
+                self._catalog,
+                now,
+                latest,
+                period,
+                fold,
+                self._evaluators,
+                self._changes,
+            )
             work.take([_read(message) for message in batch])
             work.finish()
         self._measures.took_in(len(batch), time.perf_counter() - begun, work.ages(self._clock()))
@@ -122,9 +143,11 @@ class _Batch:
         period: int,
         fold: Fold,
         evaluators: Evaluators,
+        changes: Quota,
     ) -> None:
         self._connection = connection
         self._evaluators = evaluators
+        self._changes = changes
         self._catalog = catalog
         self._now = now_ms
         self._latest = latest_ms
@@ -216,6 +239,8 @@ class _Batch:
         if isinstance(taken, Rejection):
             self._receipts.pass_over(*place)
             return taken
+        if not self._receipts.begun(device, said.epoch) and not self._may_change(device):
+            return _too_many("outboxes")
         window, release = taken
         self._seen(device)
         self._store(self._timed(window), payload)
@@ -249,7 +274,7 @@ class _Batch:
         """The window with times that can be; what it counts is taken whatever its clock says."""
         wrong = screening.clock_is_wrong(window, self._latest)
         subject = window.device
-        if wrong and subject not in self._wrong_clocks:
+        if wrong and subject not in self._wrong_clocks and self._may_change(subject):
             self._wrong_clocks.add(subject)
             title = f"the clock of {subject} is wrong: set it; its statistics are taken as of now"
             detail = {"opened_ms": window.opened_ms, "closed_ms": window.closed_ms}
@@ -311,6 +336,10 @@ class _Batch:
         self._seen(device)
         before = devices.one(self._connection, device)
         assert before is not None  # noted as seen just above
+        news = _news(before, state)
+        refused = self._new_refusals(state)
+        if (news or refused) and not self._may_change(device):
+            return _too_many("changes")
         active = state.active.digest if state.active else None
         since = before.active_since_ms if before.active == active else self._now
         devices.change(
@@ -330,44 +359,57 @@ class _Batch:
         )
         if active != before.active:
             runs.note(self._connection, device, active, self._now)
-        self._note_changes(before, state)
+        for text in news:
+            journal.add_event(self._connection, self._now, "device", device, text)
+        self._note_refusals(device, refused)
         note_outcomes(self._connection, device, state.commands, self._now)
         if before.target is None:
             placement.place_new_device(self._connection, self._catalog, device, self._now)
         return None
 
-    def _note_changes(self, before: devices.Device, state: ReportedState) -> None:
-        active = state.active
-        if active is not None and active.digest != before.active:
-            text = f"now runs {active.name}"
-            journal.add_event(self._connection, self._now, "device", state.device, text)
-        if state.reason and state.update in RETURNING and state.reason != before.reason:
-            text = f"{state.update}: {state.reason}"
-            journal.add_event(self._connection, self._now, "device", state.device, text)
-        for refusal in state.refusals:
-            row = StoredRefusal(
+    def _new_refusals(self, state: ReportedState) -> list[StoredRefusal]:
+        """Refusals that the device has not told before, of the few that it may hold at once."""
+        if not state.refusals:
+            return []
+        told = devices.refusals_by(self._connection, state.device)
+        return [
+            StoredRefusal(
                 device=state.device,
                 digest=refusal.release.digest,
                 name=refusal.release.name,
                 reason=refusal.reason,
                 at_ms=refusal.at_ms,
             )
-            if devices.add_refusal(self._connection, row):
-                self._note_refusal(row)
+            for refusal in state.refusals[-MOST_REFUSALS:]
+            if told.get(refusal.release.digest, refusal.at_ms - 1) < refusal.at_ms
+        ]
 
-    def _note_refusal(self, row: StoredRefusal) -> None:
+    def _note_refusals(self, device: str, refused: Sequence[StoredRefusal]) -> None:
+        for row in refused:
+            devices.add_refusal(self._connection, row)
+            self._tell_refusal(row)
+        if refused:
+            devices.forget_refusals(self._connection, device, KEPT_REFUSALS)
+
+    def _tell_refusal(self, row: StoredRefusal) -> None:
+        """Tell it, with one alert for each release that is known here and one for all others."""
         text = f"refuses {row.name}: {row.reason}"
         detail = {"release": row.name, "digest": row.digest}
         journal.add_event(self._connection, self._now, "refusal", row.device, text, detail)
-        refusing = sum(r.digest == row.digest for r in devices.every_refusal(self._connection))
+        release = self._catalog.get(self._connection, row.digest)
+        refusing = devices.refusing(self._connection, row.digest)
+        known = release is not None and release.ref.name == row.name
         journal.open_alert(
             self._connection,
             self._now,
             "refusal",
-            f"{row.name} {row.digest[:12]}",
+            f"{row.name} {row.digest[:12]}" if known else UNKNOWN,
             f"{refusing} device(s) refuse {row.name}: {row.reason}",
-            {"release": row.name, "digest": row.digest, "devices": refusing},
+            {**detail, "devices": refusing},
         )
+
+    def _may_change(self, device: str) -> bool:
+        return self._changes.take(device, self._now)
 
     def _seen(self, device: str, *, alive: bool = True) -> None:
         """Note a device, and that it lives where it said so itself just now."""
@@ -385,6 +427,20 @@ def _speaks_for(said: Head | StatsWindow, device: str) -> bool:
     if isinstance(said, StatsWindow):
         return said.device == device
     return said.sender == messages.sender_tag(device)
+
+
+def _news(before: devices.Device, state: ReportedState) -> list[str]:
+    """What is told of a device's report, beside what it refuses."""
+    found, active = [], state.active
+    if active is not None and active.digest != before.active:
+        found.append(f"now runs {active.name}")
+    if state.reason and state.update in RETURNING and state.reason != before.reason:
+        found.append(f"{state.update}: {state.reason}")
+    return found
+
+
+def _too_many(what: str) -> Rejection:
+    return Rejection(reason=f"too many {what}", detail=f"more than {MOST_CHANGES} in an hour")
 
 
 def _foreign(named: str) -> Rejection:

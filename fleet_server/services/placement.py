@@ -50,10 +50,10 @@ def place_new_device(connection: sa.Connection, catalog: Catalog, device: str, n
     A release that was revoked is given to nobody. Where several models would fit, nobody but an
     operator can know which one it is for.
     """
-    known = devices.every(connection)
-    if device in devices.desired_of(connection):
+    known = devices.one(connection, device)
+    if known is None or devices.desired_one(connection, device) is not None:
         return
-    target = next((d.target for d in known if d.device == device), None)
+    target = known.target
     listed = releases.listing(connection)
     fitting = [
         row.digest
@@ -61,4 +61,5 @@ def place_new_device(connection: sa.Connection, catalog: Catalog, device: str, n
         if listed[row.digest] and target in catalog.require(connection, row.digest).targets
     ]
     if len(fitting) == 1:
-        desired.want(connection, {device: Wanted(active=fitting[0])}, known, now_ms)
+        wanted = {device: Wanted(active=fitting[0])}
+        desired.want(connection, wanted, [known], now_ms, stored={})

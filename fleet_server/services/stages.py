@@ -331,13 +331,28 @@ _STAGE_OUTCOME = {
 }
 
 
+def facts_of(course: Course, fleet: list[Device]) -> list[DeviceFacts]:
+    """What cohorts are drawn by: slices that the candidate declares, and no value of any other.
+
+    A device that names a value of its own would be a stratum of its own, and so a candidate.
+    """
+    declared = course.candidate.manifest.slices
+    return [
+        DeviceFacts(
+            device=device.device,
+            slices={n: v for n, v in device.slices.items() if v in declared.get(n, ())},
+        )
+        for device in fleet
+    ]
+
+
 def _assign(connection: sa.Connection, course: Course, fleet: list[Device], now_ms: int) -> None:
     """Give every device without a role in the present stage one; nobody's role changes."""
     row = course.row
     have = course.whole.roles(connection, row.rollout, row.stage)
     if all(device.device in have for device in fleet):
         return
-    facts = [DeviceFacts(device=device.device, slices=device.slices) for device in fleet]
+    facts = facts_of(course, fleet)
     drawn = cohort.assign(
         facts,
         course.stage,

@@ -346,6 +346,31 @@ def add_refusal(connection: sa.Connection, row: StoredRefusal) -> bool:
     return bool(done.rowcount)
 
 
+def refusals_by(connection: sa.Connection, device: str) -> dict[str, int]:
+    """Digest -> when one device refused it, by its own clock."""
+    found = sa.select(refusals.c.digest, refusals.c.at_ms).where(refusals.c.device == device)
+    return {row.digest: row.at_ms for row in connection.execute(found)}
+
+
+def refusing(connection: sa.Connection, digest: str) -> int:
+    """How many devices refuse a release."""
+    count = sa.select(sa.func.count()).where(refusals.c.digest == digest)
+    return int(connection.execute(count).scalar_one())
+
+
+def forget_refusals(connection: sa.Connection, device: str, keep: int) -> None:
+    """Drop what a device refused, but for the latest."""
+    latest = (
+        sa.select(refusals.c.digest)
+        .where(refusals.c.device == device)
+        .order_by(refusals.c.at_ms.desc(), refusals.c.digest)
+        .limit(keep)
+    )
+    connection.execute(
+        refusals.delete().where(refusals.c.device == device, refusals.c.digest.not_in(latest))
+    )
+
+
 def refusals_of(connection: sa.Connection, digest: str) -> dict[str, StoredRefusal]:
     """Device -> its refusal of one release."""
     found = sa.select(refusals).where(refusals.c.digest == digest).order_by(refusals.c.device)

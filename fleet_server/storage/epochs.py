@@ -51,6 +51,10 @@ class Receipts:
         """Whether a window arrived before, or was given up."""
         return sequence in self._row(device, epoch).received
 
+    def begun(self, device: str, epoch: str) -> bool:
+        """Whether a window of this outbox has arrived."""
+        return self._row(device, epoch).known
+
     def take(self, device: str, epoch: str, sequence: int) -> None:
         """Note a window that is not known."""
         row = self._row(device, epoch)

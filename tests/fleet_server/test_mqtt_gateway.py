@@ -126,7 +126,7 @@ def test_what_was_not_stored_comes_again_after_a_restart(
     )
     second.start()
     try:
-        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
+        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=60, what="every window")
     finally:
         second.stop()
     with database.read() as connection:
@@ -154,7 +154,7 @@ def test_a_message_that_breaks_ingest_does_not_stop_the_others(
     try:
         device.publish(topics.up("d1", "stats"), b"poison", qos=1)
         send_windows(device, release, clock, database, catalog)
-        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
+        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=60, what="every window")
     finally:
         gateway.stop()
     with database.read() as connection:
@@ -191,7 +191,7 @@ def test_a_failure_that_nobody_foresaw_does_not_end_the_storing(
         send_windows(device, release, clock, database, catalog)
         wait_for(lambda: ingest.failures > 0, seconds=10, what="a failure")
         ingest.well = True
-        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
+        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=60, what="every window")
     finally:
         gateway.stop()
 
@@ -342,7 +342,7 @@ def test_a_topic_that_is_no_text_ends_nothing(
             body = len(topic).to_bytes(2, "big") + topic + b"junk"
             raw.sendall(b"\x30" + bytes([len(body)]) + body)  # PUBLISH
             send_windows(device, release, clock, database, catalog)
-        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=20, what="every window")
+        wait_for(lambda: stored(database, release) == 3 * COUNT, seconds=60, what="every window")
     finally:
         gateway.stop()
     with database.read() as connection:

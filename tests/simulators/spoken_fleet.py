@@ -3,7 +3,7 @@
 Nothing runs in the background: a test says what each device reports and when one decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -78,6 +78,7 @@ class SpokenFleet:
         reason: str = "",
         refusals: Sequence[Refusal] = (),
         troubles: Sequence[str] = (),
+        slices: Mapping[str, str] | None = None,
     ) -> None:
         """Hand over one device's state."""
         state = ReportedState(
@@ -92,10 +93,13 @@ class SpokenFleet:
             reason=reason,
             refusals=list(refusals),
             troubles=list(troubles),
+            slices=dict(slices or {}),
         )
-        self.services.ingest.take(
-            [Inbound(topic=topics.up(name, "state"), payload=codec.encode(state))]
-        )
+        self.say(topics.up(name, "state"), codec.encode(state))
+
+    def say(self, topic: str, payload: bytes) -> None:
+        """Hand one message over."""
+        self.services.ingest.take([Inbound(topic=topic, payload=payload)])
 
     def refuse(self, name: str, ref: ReleaseRef, reason: str = "its self-test fails") -> None:
         """A device says that it will not install a release."""
@@ -105,24 +109,31 @@ class SpokenFleet:
 
     def pass_stage(self, rollout: str) -> RolloutView:
         """Everything that a better release gives a canary or ramp stage, on its devices."""
+        self.speak(rollout, candidate=(530, 70), incumbent=(450, 150))
+        self.decide(1)
+        return self.services.rollouts.one(rollout)
+
+    def speak(
+        self, rollout: str, *, candidate: tuple[int, int], incumbent: tuple[int, int]
+    ) -> None:
+        """A window of each release that a canary's or ramp's devices run: rows (right, wrong)."""
         shown = self.services.rollouts.one(rollout)
         with self.services.database.read() as connection:
             roles = rollouts.roles(connection, rollout, len(shown.stages) - 1)
-        candidate = self.refs[shown.digest]
-        incumbent = self.refs[shown.incumbent_digest]
+        new, old = self.refs[shown.digest], self.refs[shown.incumbent_digest]
+        both, neither = min(candidate[0], incumbent[0]) - 10, min(candidate[1], incumbent[1]) - 10
         paired = PairedCounts(
-            agree=500, disagree=100, both_right=440, only_active_right=90, only_shadow_right=10,
-            both_wrong=60,
+            agree=both + neither, disagree=sum(candidate) - both - neither, both_right=both,
+            only_active_right=candidate[0] - both, only_shadow_right=incumbent[0] - both,
+            both_wrong=neither,
         )  # fmt: skip
         self._sequence += 1
         for name, role in roles.items():
             if role == "candidate":
-                self._labelled(name, candidate, "candidate", rollout, (530, 70))
-                self._labelled(name, incumbent, "shadow", rollout, (450, 150), paired)
+                self._labelled(name, new, "candidate", rollout, candidate)
+                self._labelled(name, old, "shadow", rollout, incumbent, paired)
             elif role == "control":
-                self._labelled(name, incumbent, "control", rollout, (450, 150))
-        self.decide(1)
-        return self.services.rollouts.one(rollout)
+                self._labelled(name, old, "control", rollout, incumbent)
 
     def pass_nothing(self) -> None:
         """Every device of the newest rollout answers a few rows, of which no label is known."""
@@ -163,8 +174,7 @@ class SpokenFleet:
         with self.services.database.read() as connection:
             release = self.services.catalog.require(connection, window.release.digest)
         payload = codec.encode(messages.pack(window, release.window_schema))
-        topic = topics.up(window.device, "stats")
-        self.services.ingest.take([Inbound(topic=topic, payload=payload)])
+        self.say(topics.up(window.device, "stats"), payload)
 
     def wishes(self) -> dict[str, Desired]:
         """Desired state of every device."""
