@@ -106,7 +106,7 @@ CASES = [
     ("serinus-convert verify altered --key keys/statement.pub.pem", BAD_INPUT, "card.md"),
     ("serinus-convert verify bundle --key foreign/statement.pub.pem", BAD_INPUT, "foreign"),
     ("serinus-convert verify bundle --key keys/statement.pem", BAD_INPUT, "keys/statement.pem is"),
-    ("serinus-convert inspect newer", BAD_INPUT, "schema version 9; this Serinus reads 1 to 3"),
+    ("serinus-convert inspect newer", BAD_INPUT, "schema version 9; this Serinus reads 1 to 4"),
     ("serinus-convert keygen keys", BAD_INPUT, "exists already; name another folder"),
     ("serinus-convert publish bundle --repository x --keys keys", BAD_INPUT, "x"),
     ("serinus-agent run --config nowhere.toml", BAD_INPUT, "settings file nowhere.toml"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -9,6 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+
+FIRST_PORT, LAST_PORT = 10_000, 32_000
+_PORTS = random.SystemRandom()  # forks would otherwise draw the same ones
 
 
 def command(name: str) -> list[str]:
@@ -23,11 +28,16 @@ def command(name: str) -> list[str]:
 
 
 def free_port() -> int:
-    """Return a TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port on loopback that was free a moment ago, and that stays free.
+
+    It lies below those that the system gives to outgoing connections, so that none of them has it
+    when a server is started on it, or started again.
+    """
+    while True:
+        port = _PORTS.randrange(FIRST_PORT, LAST_PORT)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
