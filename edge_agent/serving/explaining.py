@@ -1,71 +1,15 @@
-"""What each input did to an answer, by occlusion: for any model, without looking into it.
+"""Explains rows of a release by occlusion, in the words of the release."""
 
-Each input in turn takes the median that the release's reference has for it, as if nothing unusual
-had been seen there; its contribution is by how much a class's probability was higher before.
-
-Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (2014), section
-4.2, with a typical value where they paint grey.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from edge_agent.inference.session import Float32
 from edge_agent.serving.explanation import By, Explanation
 from edge_agent.serving.release import LoadedRelease
-from edge_core import outputs
+from edge_core import occlusion, outputs
 from edge_core.errors import InvalidInput, Unavailable
-from edge_core.stats.histogram import Channel
-
-Scored = Callable[[Float32], Float32]
-"""Rows of what is occluded, float32 [n, ..., inputs] -> probabilities float32 [n, classes]."""
-
-
-class Effects(NamedTuple):
-    """What occlusion did."""
-
-    probabilities: Float32
-    """Of the rows as they are, float32 [rows, classes]."""
-    changes: Float32
-    """By how much they were higher than without an input, float32 [rows, inputs, classes]."""
-
-
-def effects(scored: Scored, rows: Float32, medians: Float32) -> Effects:
-    """Occlude every input of every row, in one call of the model.
-
-    Args:
-        scored: the model.
-        rows: float32 [rows, ..., inputs].
-        medians: what an input takes when occluded, float32 [inputs].
-    """
-    count, inputs = len(rows), rows.shape[-1]
-    asked = np.repeat(rows[None], 1 + inputs, axis=0)
-    for place in range(inputs):
-        asked[1 + place, ..., place] = medians[place]
-    probabilities = scored(asked.reshape(-1, *rows.shape[1:])).reshape(1 + inputs, count, -1)
-    return Effects(probabilities[0], (probabilities[0] - probabilities[1:]).transpose(1, 0, 2))
-
-
-def median(channel: Channel) -> float:
-    """The channel's median over the reference, interpolated within its bin.
-
-    Values below and above the edges count as the outermost edges; of a channel without any value
-    it is the lowest edge.
-    """
-    edges, counts = np.array(channel.edges), np.array(channel.counts[:-1], np.float64)
-    reached = np.cumsum(counts)
-    half = reached[-1] / 2
-    if half == 0:
-        return float(edges[0])
-    place = int(np.searchsorted(reached, half))
-    if place == 0:
-        return float(edges[0])
-    if place > len(edges) - 1:
-        return float(edges[-1])
-    share = (half - reached[place - 1]) / counts[place]
-    return float(edges[place - 1] + share * (edges[place] - edges[place - 1]))
+from edge_core.occlusion import Effects
 
 
 def occluded(release: LoadedRelease, by: By | None) -> tuple[By, list[str]]:
@@ -102,8 +46,7 @@ def explained(
         InvalidInput: the rows do not fit the definition.
         Unavailable: the model fails.
     """
-    channels = {channel.name: channel for channel in release.reference.channels}
-    medians = np.array([median(channels[name]) for name in names], np.float32)
+    medians = occlusion.medians(release.reference.channels, names)
 
     def probabilities(raw: Float32, features: Float32) -> Float32:
         logits = release.logits(raw, features)
@@ -115,9 +58,11 @@ def explained(
         return release.evaluator.evaluate(release.evaluator.quantise(raw))
 
     if by == "inputs":
-        return effects(lambda windows: probabilities(windows, computed(windows)), raw, medians)
+        return occlusion.effects(
+            lambda windows: probabilities(windows, computed(windows)), raw, medians
+        )
     rows = computed(raw) if features is None else features
-    return effects(lambda some: probabilities(_NO_WINDOWS, some), rows, medians)
+    return occlusion.effects(lambda some: probabilities(_NO_WINDOWS, some), rows, medians)
 
 
 def explanation(

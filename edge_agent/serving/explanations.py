@@ -9,10 +9,10 @@ import numpy as np
 
 from edge_agent.serving import explaining
 from edge_agent.serving.asking import Explain
-from edge_agent.serving.explaining import Effects
 from edge_agent.serving.memory import Rows
 from edge_agent.serving.work import Answer, Job
 from edge_core.errors import DeadlineExceeded, Overloaded, SerinusError, Unavailable
+from edge_core.occlusion import Effects
 
 PART_ROWS = 64
 """Rows that the model answers before live requests are looked for again."""

@@ -2,21 +2,15 @@
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import sqlalchemy as sa
 
-from edge_core import packed
 from edge_core.errors import InvalidInput, quoted
-from edge_core.features import logs
-from edge_core.features.evaluation import Evaluator
+from edge_core.features import sampled
 from edge_core.features.request_definition import RequestDefinition
-from edge_core.features.request_evaluation import RequestEvaluator
-from edge_core.messages.telemetry import MAX_EVIDENCE_BYTES, Sample
+from edge_core.messages.telemetry import Sample
 from fleet_server.services.catalog import Release
 from fleet_server.services.evaluators import Evaluators
 from fleet_server.storage import devices, journal
-
-Float32 = npt.NDArray[np.float32]
 
 KEPT_SAMPLES = 1000
 """Of each device; a broker sends again what it had under way, some hundreds of all devices."""
@@ -40,7 +34,8 @@ def compare(sample: Sample, release: Release, evaluators: Evaluators) -> Differe
     """
     names = release.definition.feature_names
     try:
-        ours = _computed(sample, release, evaluators)
+        evaluator = evaluators.of(release.definition_digest, release.definition)
+        ours = sampled.computed(sample, evaluator, release.redaction)
     except InvalidInput as error:
         return Difference(features=[], text=f"its inputs are refused here: {quoted(error)}")
     theirs = np.frombuffer(sample.features, dtype="<u4")
@@ -98,24 +93,3 @@ def record(
     }
     if journal.open_alert(connection, now_ms, "parity", subject, title, detail):
         journal.add_event(connection, now_ms, "parity", sample.device, title, detail)
-
-
-def _computed(sample: Sample, release: Release, evaluators: Evaluators) -> Float32:
-    """float32 [features]; raise :class:`InvalidInput`."""
-    match evaluators.of(release.definition_digest, release.definition):
-        case Evaluator() as evaluator:
-            shape = release.definition.raw_shape
-            window = np.frombuffer(sample.window, "<f4").reshape(1, *shape).copy()
-            for place in release.redaction.inputs:
-                # Any value does: what is computed of it is not compared.
-                window[:, :, place] = evaluator.definition.inputs[place].low
-            found = evaluator.evaluate(evaluator.quantise(window))
-        case RequestEvaluator() as compiled:
-            request = logs.unpack(sample.request).request
-            listed = [column for column in request.values() if isinstance(column, list)]
-            rows = max(map(len, listed), default=0)
-            if rows != 1:  # before they are computed: inputs of many take gigabytes
-                raise InvalidInput(f"it holds {rows} requests; a sample has one")
-            memory = packed.unpack(sample.memory, MAX_EVIDENCE_BYTES)
-            found = compiled.resumed(memory).ask(request)
-    return found.reshape(-1)

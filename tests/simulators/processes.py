@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-
 FIRST_PORT, LAST_PORT = 10_000, 32_000
 _PORTS = random.SystemRandom()  # forks would otherwise draw the same ones
 

@@ -1,6 +1,5 @@
 import asyncio
 import time
-from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -10,73 +9,20 @@ from edge_agent.monitor import Monitor
 from edge_agent.serving import admission, explaining, explanations
 from edge_agent.serving.asking import Explain, Occlusion
 from edge_agent.serving.engine import Engine
-from edge_agent.serving.explaining import Effects
 from edge_agent.serving.explanation import Explanation
 from edge_agent.serving.memory import Rows
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.serving.work import PLAIN, Answer, Terms
-from edge_core import outputs
+from edge_core import occlusion, outputs
 from edge_core.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
-from edge_core.stats.histogram import Channel, Float32
+from edge_core.occlusion import Effects
+from edge_core.stats.histogram import Float32
 from tests.simulators.failing_session import FailingSession
 from tests.simulators.tiny_bundle import CLASSES, DEFINITION, tiny_rows
 from tests.simulators.tiny_requests import BEGIN, SECOND, story
 
 pytestmark = pytest.mark.anyio
 END = BEGIN + 400 * SECOND
-
-
-def channel(edges: Sequence[float], counts: Sequence[int]) -> Channel:
-    return Channel(name="x", kind="input", edges=list(edges), counts=list(counts))
-
-
-@pytest.mark.parametrize(
-    ("edges", "counts", "expected"),
-    [
-        ([0, 1, 2], [0, 5, 5, 0, 0], 1.0),
-        ([0, 1, 2], [0, 2, 6, 0, 0], 1 + 1 / 3),
-        ([0, 1, 2], [0, 8, 0, 0, 0], 0.5),
-        ([0, 1, 2], [9, 1, 1, 0, 0], 0.0),
-        ([0, 1, 2], [0, 1, 1, 9, 0], 2.0),
-        ([3, 4], [0, 0, 0, 7], 3.0),
-        ([0, 1, 2], [0, 2, 2, 0, 50], 1.0),
-    ],
-)
-def test_the_median_is_that_of_the_reference(
-    edges: Sequence[float], counts: Sequence[int], expected: float
-) -> None:
-    assert explaining.median(channel(edges, counts)) == pytest.approx(expected)
-
-
-def test_the_median_of_many_values_is_close_to_the_true_one(release: LoadedRelease) -> None:
-    samples, _ = tiny_rows(120)
-    for place, known in enumerate(release.reference.channels[:2]):
-        values = samples[:, :, place]
-        assert explaining.median(known) == pytest.approx(float(np.median(values)), abs=0.02)
-
-
-def test_effects_of_a_linear_model_are_known() -> None:
-    weights = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]], np.float32)
-    rows = np.array([[1, 0, 5], [0, 3, -5]], np.float32)
-    medians = np.array([0, 1, 2], np.float32)
-    calls = []
-
-    def scored(asked: Float32) -> Float32:
-        calls.append(len(asked))
-        return asked @ weights
-
-    found = explaining.effects(scored, rows, medians)
-    assert calls == [2 * 4]
-    assert found.probabilities.tolist() == [[2, 0], [0, 3]]
-    # Without an input, a class loses the input's weight times its distance from the median.
-    assert found.changes.tolist() == [[[2, 0], [0, -1], [0, 0]], [[0, 0], [0, 2], [0, 0]]]
-
-
-def test_rows_are_left_as_they_were() -> None:
-    rows, _ = tiny_rows(3)
-    before = rows.copy()
-    explaining.effects(lambda asked: asked.sum(axis=(1, 2))[:, None], rows, np.ones(2, np.float32))
-    assert (rows == before).all()
 
 
 def by_hand(release: LoadedRelease, samples: Float32) -> Effects:
@@ -87,7 +33,7 @@ def by_hand(release: LoadedRelease, samples: Float32) -> Effects:
     changes = []
     for place, known in enumerate(release.reference.channels[2:-2]):
         other = features.copy()
-        other[:, place] = explaining.median(known)
+        other[:, place] = occlusion.median(known)
         changes.append(plain - outputs.probabilities(release.session.run(other)))
     return Effects(plain, np.stack(changes, axis=1))
 
