@@ -45,7 +45,7 @@ def logits(folder: Path, snapshot: Snapshot) -> Float32 | None:
     if rows is None or variant is None or set(snapshot.classes) - set(manifest.output.classes):
         return None
     order = [manifest.output.classes.index(name) for name in snapshot.classes]
-    return _run(folder, manifest, variant, rows)[manifest.output.name][:, order]
+    return run(folder, manifest, variant, rows)[manifest.output.name][:, order]
 
 
 def _test_rows(
@@ -91,7 +91,7 @@ def answers(
     definition = definitions.parse(
         folders.read_limited(folder / manifests.FEATURES, definitions.MAX_DEFINITION_BYTES)
     )
-    return _run(folder, manifest, variant, _model_rows(manifest, definition, raw))
+    return run(folder, manifest, variant, _model_rows(manifest, definition, raw))
 
 
 def _model_rows(manifest: Manifest, definition: FeatureDefinition, raw: Float32 | Log) -> Float32:
@@ -101,9 +101,10 @@ def _model_rows(manifest: Manifest, definition: FeatureDefinition, raw: Float32 
     return Evaluator(of_windows(definition)).rounded(raw)
 
 
-def _run(
+def run(
     folder: Path, manifest: Manifest, variant: VariantRecord, rows: Float32
 ) -> dict[str, Float32]:
+    """As :func:`answers`, of a variant that runs here, to rows as its model takes them."""
     file = model_file(folder, manifest, variant, rows.shape[1:])
     try:
         found = runner(file)({manifest.input: rows})

@@ -36,15 +36,24 @@ def worker(
         ),
     ] = False,
 ) -> None:
-    """Train models again when the fleet server asks for it: build, judge, publish or refuse."""
+    """Train models again when the fleet server asks for it, and explain contested answers.
+
+    A new release is built, judged, and published or refused. Appeals whose inputs were sampled are
+    explained by the release that answered.
+    """
     from converters import progress
+    from converters.appeals.answering import Shelf, answer_waiting
+    from converters.appeals.server import FleetAppeals
     from converters.cli import console
+    from converters.fleet_http import FleetHttp, read_token
     from converters.retraining import material
     from converters.retraining import worker as working
-    from converters.retraining.server import FleetServer, LeaseLost, read_token
+    from converters.retraining.server import FleetRequests, LeaseLost
     from edge_core.errors import Unavailable
 
-    source = FleetServer(server, read_token(token_file))
+    http = FleetHttp(server, read_token(token_file))
+    source, appeals = FleetRequests(http), FleetAppeals(http)
+    shelf = Shelf(repository=repository, keys=keys, work=work)
     known = sorted(material.recipes(recipes))
     place = working.Place(
         recipes=recipes,
@@ -60,6 +69,7 @@ def worker(
     console.print(f"worker {me} builds {', '.join(known)}", markup=False)
     while True:
         try:
+            answer_waiting(shelf, appeals, lambda text: console.print(text, markup=False))
             claimed = source.claim(me, known)
         except Unavailable as error:
             if once:

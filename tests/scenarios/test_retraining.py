@@ -4,20 +4,34 @@ In the bad week the labeller of left wrists always said "moving". Accuracy on th
 since rises with it, on all rows and on the left wrist: only rows that were kept before tell.
 """
 
+import contextlib
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from paho.mqtt import publish
 
-from converters import building, publishing
+from converters import building, incumbent, publishing
 from converters.building import BuildRequest
+from converters.data.dataset import Float32
 from converters.pipeline import Quiet
+from edge_core import outputs
+from edge_core.bundle import folder as folders
+from edge_core.bundle import golden as goldens
+from edge_core.bundle.manifest import FEATURES, GOLDEN
+from edge_core.features import definition as definitions
+from edge_core.features.evaluation import Evaluator
+from edge_core.messages import codec, topics
+from edge_core.messages.telemetry import Sample
 from edge_core.release import ReleaseRef
+from fleet_client.transport import Refused
 from fleet_server.storage import releases
 from fleet_server.storage.database import Database
 from fleet_server.storage.releases import InProduction
@@ -61,6 +75,38 @@ class Line:
             ],
             capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
+
+    def sampled(self, name: str, window: Float32) -> Sample:
+        """An answer of the first release, as a device would send it."""
+        bundle = self.folder / "first"
+        manifest = folders.read(bundle)
+        definition = definitions.parse((bundle / FEATURES).read_bytes())
+        evaluator = Evaluator(definitions.of_windows(definition))
+        variant = manifest.variants[0]
+        logits = incumbent.answer(bundle, manifest, variant, window)
+        assert logits is not None
+        return Sample(
+            device="wrist-1", prediction_id=name, at_ms=time.time_ns() // 1_000_000,
+            release=self.first, target=variant.target, arm="incumbent",
+            slices={"side": "left"}, definition=definitions.digest(definition),
+            window=window.astype("<f4").tobytes(),
+            features=evaluator.evaluate(evaluator.quantise(window)).astype("<f4").tobytes(),
+            scores=outputs.probabilities(logits).astype("<f4").tobytes(),
+        )  # fmt: skip
+
+    def send(self, *samples: Sample) -> None:
+        """Publish them as their device."""
+        messages = [
+            {"topic": topics.up(each.device, "samples"), "payload": codec.encode(each), "qos": 1}
+            for each in samples
+        ]
+        publish.multiple(messages, "127.0.0.1", self.server.mqtt_port)
+
+    def known(self, name: str) -> bool:
+        """Whether the server has stored a sampled prediction."""
+        with contextlib.suppress(Refused):
+            return bool(self.server.client.prediction(name)["has_sample"])
+        return False
 
     def _first(self) -> ReleaseRef:
         self.weeks("good")
@@ -175,6 +221,28 @@ def test_a_worker_without_its_release_settings_says_so(line: Line) -> None:
     told = line.server.client.retrain_request(asked["request"])
     assert told["state"] == "failed"
     assert "has no release 1.0.0" in told["outcome"]
+
+
+def test_a_worker_explains_contested_answers(line: Line) -> None:
+    """Also one whose inputs make no sense: a person is told why it has no explanation."""
+    client = line.server.client
+    bundle = line.folder / "first"
+    window = goldens.unpack((bundle / GOLDEN).read_bytes()).raw[:1]
+    whole = line.sampled("p-1", window)
+    line.send(whole, msgspec.structs.replace(whole, prediction_id="p-2", target="npu-nobody-has"))
+    wait_for(lambda: line.known("p-2"), seconds=20, what="the samples to be stored")
+    opened = [client.open_appeal(name, "I stood still", label="still") for name in ("p-1", "p-2")]
+    numbers = [row["appeal"] for row in opened]
+    done = line.work()
+    assert done.returncode == 0, done.stderr
+    first, second = (client.appeal(number)["explanation"] for number in numbers)
+    answers = [row["about"]["prediction"]["predicted"] for row in map(client.appeal, numbers)]
+    assert first["note"].startswith(f"answered {answers[0]} (")
+    assert "still, which is claimed, has" in first["note"]
+    assert first["contributions"]
+    assert second["contributions"] == first["contributions"]  # another variant tells the same
+    assert f"appeal {numbers[0]}: answered" in done.stdout
+    assert "appeal" not in line.work().stdout  # once is enough
 
 
 def test_nothing_to_do_and_a_wrong_token_are_one_line(line: Line, tmp_path: Path) -> None:

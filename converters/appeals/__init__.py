@@ -1,0 +1,1 @@
+"""Explains contested predictions by the release that gave them."""
