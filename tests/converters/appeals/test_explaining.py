@@ -125,10 +125,8 @@ def test_another_variant_answers_for_hardware_that_is_not_here(bundle: Path, til
 def test_requests_are_explained_by_their_features(tmp_path: Path) -> None:
     bundle = tiny_requests(tmp_path / "requests")
     definition = define()
-    evaluator = RequestEvaluator(definition)
-    told = story(requests=1)
-    evaluator.observe("parcels", told.events)
-    features = evaluator.ask(told.request)
+    told = story(requests=20)
+    features = RequestEvaluator(definition).replay({"parcels": told.events}, told.request)[-1:]
     scores = outputs.probabilities(logits(bundle, features))
     sent = Sample(
         device="d1", prediction_id="p-1", at_ms=1, release=folders.ref(bundle), target=TARGET,
