@@ -75,8 +75,7 @@ def issue(
         rows.append(row)
     if rows:
         commands.add(connection, rows)
-    for row in rows:
-        journal.add_event(connection, now_ms, "command", row.device, _said(row))
+    journal.add_events(connection, now_ms, "command", [(row.device, _said(row)) for row in rows])
     return rows
 
 

@@ -1,5 +1,6 @@
 """Queries on events, alerts and rejected messages."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -64,6 +65,18 @@ def add_event(
         .returning(events.c.event)
     )
     return int(connection.execute(query).scalar_one())
+
+
+def add_events(
+    connection: sa.Connection, at_ms: int, kind: str, said: Sequence[tuple[str, str]]
+) -> None:
+    """Append one event for each (subject, text), in this order."""
+    rows = [
+        {"at_ms": at_ms, "kind": kind, "subject": subject, "text": text, "detail": {}}
+        for subject, text in said
+    ]
+    if rows:
+        connection.execute(events.insert(), rows)
 
 
 def events_after(connection: sa.Connection, after: int, limit: int) -> list[Event]:
