@@ -5,17 +5,16 @@ Beside it stands a client that takes the same messages from the same broker and 
 """
 
 import argparse
-import contextlib
 import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,9 @@ ROOT = Path(__file__).parents[1]
 # Run as a script, in whose own folder ``statistics`` is another module than Python's.
 sys.path[0] = str(ROOT)
 
+from benchmarks.fleet_load import subjects  # noqa: E402
 from benchmarks.fleet_load.connections import Connections  # noqa: E402
+from benchmarks.fleet_load.subjects import Subject  # noqa: E402
 from edge_core.messages import codec, topics  # noqa: E402
 from edge_core.messages import windows as messages  # noqa: E402
 from edge_core.messages.telemetry import StatsWindow  # noqa: E402
@@ -41,13 +42,16 @@ from fleet_server.services.catalog import Catalog  # noqa: E402
 from fleet_server.services.clock import wall_clock  # noqa: E402
 from fleet_server.storage import tables  # noqa: E402
 from fleet_server.storage.database import Database  # noqa: E402
-from tests.simulators.server import FleetServer  # noqa: E402
 from tests.simulators.tiny_bundle import TARGET  # noqa: E402
 
 OUT = ROOT / "build" / "bench"
 PUBLISHER = ROOT / "benchmarks" / "fleet_load" / "publisher.py"
 GOAL_RATE, GOAL_LAG_S, GOAL_LIST_MS = 1500.0, 5.0, 100.0
 ROWS = 60
+HOW = {
+    "sqlite": "one process, SQLite with full sync",
+    "postgresql": "API and ingest in processes of their own, PostgreSQL",
+}
 
 
 class Load:
@@ -89,7 +93,7 @@ class Load:
         self._sequence += -(-count // self._devices)
 
 
-def taken(server: FleetServer) -> int:
+def taken(server: Subject) -> int:
     """Windows that are stored."""
     return int(server.rows("SELECT coalesce(sum(taken), 0) FROM epochs")[0][0])
 
@@ -149,7 +153,7 @@ def peer(load: Load, port: int, count: int, folder: Path) -> float:
     return count / seconds
 
 
-def flood(server: FleetServer, load: Load, count: int, folder: Path) -> dict[str, float]:
+def flood(server: Subject, load: Load, count: int, folder: Path) -> dict[str, float]:
     """Send everything at once, and see how fast it is stored."""
     file = folder / "flood.txt"
     load.write(file, count, begin=time.time(), rate=0)
@@ -167,11 +171,10 @@ def flood(server: FleetServer, load: Load, count: int, folder: Path) -> dict[str
 class Calls:
     """A person who lists and searches devices all the time, in a thread."""
 
-    def __init__(self, server: FleetServer) -> None:
-        token = (server.data / "operator.token").read_text().strip()
+    def __init__(self, server: Subject) -> None:
         self._http = httpx.Client(
             base_url=f"{server.url}/api/v1/",
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {server.token}"},
             timeout=30,
         )
         self._stop = threading.Event()
@@ -205,14 +208,14 @@ class Calls:
 
 
 def steady(
-    server: FleetServer, load: Load, rate: float, seconds: float, folder: Path
+    server: Subject, load: Load, rate: float, seconds: float, folder: Path
 ) -> dict[str, Any]:
     """Send at a rate, while somebody lists devices; how late windows are stored."""
     file = folder / "steady.txt"
     count = round(rate * seconds)
     begin = time.time() + max(5.0, count / 1500)
     load.write(file, count, begin=begin, rate=rate)
-    process = psutil.Process(server.process.pid)
+    process = psutil.Process(server.ingest)
     publisher = publish(file, server.mqtt_port, rate=rate, begin=begin)
     time.sleep(max(0.0, begin - time.time()))
     sizes = [process.memory_info().rss]
@@ -241,9 +244,8 @@ def steady(
     }
 
 
-def populate(server: FleetServer, count: int) -> None:
+def populate(database: Database, count: int) -> None:
     """Devices that are known already."""
-    database = Database.at(None, server.data / "serinus.sqlite")
     now = wall_clock()
     rows = [
         {"device": f"idle-{n:06}", "first_seen_ms": now, "last_seen_ms": now, "target": TARGET}
@@ -251,17 +253,6 @@ def populate(server: FleetServer, count: int) -> None:
     ]
     with database.write() as connection:
         connection.execute(tables.devices.insert(), rows)
-    database.close()
-
-
-@contextlib.contextmanager
-def opened(server: FleetServer) -> Iterator[Database]:
-    """The server's database, read from here."""
-    database = Database.at(None, server.data / "serinus.sqlite", migrate=False)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def show(console: Console, found: dict[str, Any]) -> None:
@@ -308,16 +299,22 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=GOAL_RATE, help="sent steadily")
     parser.add_argument("--seconds", type=float, default=20.0, help="of the steady load")
     parser.add_argument("--connections", type=int, default=10_000, help="that are silent")
+    parser.add_argument(
+        "--database",
+        choices=tuple(HOW),
+        default="sqlite",
+        help="postgresql: API in its own process",
+    )
     options = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the broker's as well
     console, found = Console(), {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with FleetServer(folder / "fleet", decide=2.0, drift=10.0) as server:
+        with subjects.started(folder / "fleet", options.database) as server:
             ref = server.publish("1.0.0")
-            populate(server, options.fleet)
-            with opened(server) as database:
+            with server.database() as database:
+                populate(database, options.fleet)
                 load = Load(database, ref, options.devices)
             found["flood"] = flood(server, load, options.windows, folder)
             with Connections(server.mqtt_port, options.connections) as idle:
@@ -328,23 +325,24 @@ def main() -> None:
                     "alive": idle.alive(),
                     "seconds": idle.seconds,
                 }
-        with FleetServer(folder / "peer", decide=60.0) as server:
+        with subjects.started(folder / "peer", "sqlite", decide=60.0) as server:
             ref = server.publish("1.0.0")
-            with opened(server) as database:
+            with server.database() as database:
                 load = Load(database, ref, options.devices)
-            os.kill(server.process.pid, 19)  # the broker runs on; the server takes nothing
+            os.kill(server.ingest, signal.SIGSTOP)  # the broker runs on; the server takes nothing
             found["peer"] = peer(load, server.mqtt_port, options.windows, folder)
-            os.kill(server.process.pid, 18)
+            os.kill(server.ingest, signal.SIGCONT)
     show(console, found)
     console.print(
         f"{options.devices:,} devices send, {options.fleet:,} are known; windows of "
-        f"{ROWS} rows; SQLite with full sync; server, broker and publisher share "
+        f"{ROWS} rows; {HOW[options.database]}; server, broker and publisher share "
         f"{os.cpu_count()} cores; file limit was {soft}"
     )
     OUT.mkdir(parents=True, exist_ok=True)
     written = {**found, "conditions": vars(options), "machine": platform.platform()}
-    (OUT / "fleet.json").write_text(json.dumps(written, indent=2) + "\n")
-    console.print(f"written: {OUT / 'fleet.json'}")
+    file = OUT / ("fleet.json" if options.database == "sqlite" else "fleet_postgresql.json")
+    file.write_text(json.dumps(written, indent=2) + "\n")
+    console.print(f"written: {file}")
 
 
 if __name__ == "__main__":
