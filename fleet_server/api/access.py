@@ -11,18 +11,22 @@ from fleet_server.services.tokens import demand
 from fleet_server.storage.tokens import StoredToken
 
 
-def services(request: Request) -> Services:
-    """Return the services that the app was made with."""
+def _services(request: Request) -> Services:
     found = request.app.state.services
     assert isinstance(found, Services)
     return found
+
+
+async def services(request: Request) -> Services:
+    """Return the services that the app was made with; at once, not by way of a thread."""
+    return _services(request)
 
 
 def needs(permission: Permission) -> Callable[[Request], StoredToken]:
     """A dependency that returns the caller's token, which has to allow ``permission``."""
 
     def token_of(request: Request) -> StoredToken:
-        token = services(request).tokens.authenticate(_bearer(request))
+        token = _services(request).tokens.authenticate(_bearer(request))
         demand(token, permission)
         return token
 
