@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 # Run as a script, in whose own folder ``statistics`` is another module than Python's.
 sys.path[0] = str(ROOT)
 
+from benchmarks import yardstick  # noqa: E402
 from edge_core.release import ReleaseRef  # noqa: E402
 from fleet_server.storage import tables  # noqa: E402
 from tests.fleet_server.conftest import Clock, Repository  # noqa: E402
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=100_000)
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(Path(folder), parser.parse_args().devices), indent=2))
+    print(yardstick.told(), file=sys.stderr)
 
 
 if __name__ == "__main__":

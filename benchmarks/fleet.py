@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 # Run as a script, in whose own folder ``statistics`` is another module than Python's.
 sys.path[0] = str(ROOT)
 
+from benchmarks import yardstick  # noqa: E402
 from benchmarks.fleet_load import subjects  # noqa: E402
 from benchmarks.fleet_load.connections import Connections  # noqa: E402
 from benchmarks.fleet_load.subjects import Subject  # noqa: E402
@@ -336,7 +337,8 @@ def main() -> None:
     console.print(
         f"{options.devices:,} devices send, {options.fleet:,} are known; windows of "
         f"{ROWS} rows; {HOW[options.database]}; server, broker and publisher share "
-        f"{os.cpu_count()} cores; file limit was {soft}"
+        f"{os.cpu_count()} cores; file limit was {soft}; "
+        f"{yardstick.told()}"
     )
     OUT.mkdir(parents=True, exist_ok=True)
     written = {**found, "conditions": vars(options), "machine": platform.platform()}
