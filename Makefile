@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 WHOLE_SUITE := -n auto --dist loadfile
 FAULTS ?=
 SOAK ?=
-BENCHMARKS := $(if $(BENCH),benchmarks/$(BENCH).py,$(filter-out benchmarks/yardstick.py,$(sort $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(if $(BENCH),benchmarks/$(BENCH).py,$(sort $(wildcard benchmarks/*.py)))
 
 SECONDS ?= 60
 SURFACE ?=

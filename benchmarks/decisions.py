@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # Run as a script, in whose own folder ``statistics`` is another module than Python's.
 sys.path[0] = str(ROOT)
 
-from benchmarks import yardstick  # noqa: E402
+from benchmarks.fleet_load import yardstick  # noqa: E402
 from edge_core.release import ReleaseRef  # noqa: E402
 from fleet_server.storage import tables  # noqa: E402
 from tests.fleet_server.conftest import Clock, Repository  # noqa: E402

@@ -31,8 +31,7 @@ ROOT = Path(__file__).parents[1]
 # Run as a script, in whose own folder ``statistics`` is another module than Python's.
 sys.path[0] = str(ROOT)
 
-from benchmarks import yardstick  # noqa: E402
-from benchmarks.fleet_load import subjects  # noqa: E402
+from benchmarks.fleet_load import subjects, yardstick  # noqa: E402
 from benchmarks.fleet_load.connections import Connections  # noqa: E402
 from benchmarks.fleet_load.subjects import Subject  # noqa: E402
 from edge_core.messages import codec, topics  # noqa: E402
