@@ -1,17 +1,23 @@
 """Tokens: who may call, as what, until when."""
 
+from collections.abc import Sequence
+
 from fleet_client.transport import Calls, Json, part
 
 
 class TokenCalls(Calls):
     """Tokens: who may call, as what, until when."""
 
-    def create_token(self, name: str, role: str, expires_ms: int | None = None) -> str:
+    def create_token(
+        self, name: str, role: str, expires_ms: int | None = None, models: Sequence[str] = ()
+    ) -> str:
         """Make a token and return its secret, which nobody is shown again.
+
+        Where ``models`` are named, it may change nothing else.
 
         It is asked for once only: where no answer comes, look at :meth:`tokens`.
         """
-        body = {"name": name, "role": role, "expires_ms": expires_ms}
+        body = {"name": name, "role": role, "expires_ms": expires_ms, "models": list(models)}
         return str(self._post_once("tokens", body)["secret"])
 
     def tokens(self) -> list[Json]:

@@ -19,10 +19,14 @@ def create(
     name: Annotated[str, typer.Argument(help="Whom it is for, as the log shows it.")],
     role: Annotated[str, typer.Option(help="viewer, ci, operator or approver.")] = "viewer",
     lasting: Annotated[str, typer.Option("--for", help="Such as 12h, 90d; else for ever.")] = "",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="What it may change something of, as often as needed; else all."),
+    ] = None,
 ) -> None:
     """Make a token and print its secret, which is shown this once."""
     expires = round((time.time() + seconds_of(lasting)) * 1000) if lasting else None
-    secret = of(context).client.create_token(name, role, expires)
+    secret = of(context).client.create_token(name, role, expires, model or [])
     of(context).show({"secret": secret}, Text(secret))
 
 

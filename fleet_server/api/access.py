@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from fleet_server.api import scopes
 from fleet_server.domain.permissions import Permission
 from fleet_server.services.suite import Services
 from fleet_server.services.tokens import demand
@@ -26,8 +27,11 @@ def needs(permission: Permission) -> Callable[[Request], StoredToken]:
     """A dependency that returns the caller's token, which has to allow ``permission``."""
 
     def token_of(request: Request) -> StoredToken:
-        token = _services(request).tokens.authenticate(_bearer(request))
+        found = _services(request)
+        token = found.tokens.authenticate(_bearer(request))
         demand(token, permission)
+        if permission != "read":
+            scopes.check(request, found, token)
         return token
 
     return token_of

@@ -11,6 +11,7 @@ from fleet_server.api import answers
 from fleet_server.api.access import Builder, Operator, ServicesOf, Viewer
 from fleet_server.api.paging import Cursor, Limit, Number, page, place_of
 from fleet_server.api.schemas import Answer
+from fleet_server.api.scopes import names_models, within
 from fleet_server.services.appeals import AppealView, PredictionView
 from fleet_server.services.errors import InvalidRequest
 from fleet_server.services.fairness import FairnessReport
@@ -67,6 +68,7 @@ class Explanation(BaseModel):
 @router.post("/labels")
 @answers.one(Taken)
 @answers.takes(_Told)
+@names_models
 async def tell_labels(request: Request, services: ServicesOf, token: Builder) -> Response:
     """Tell the labels of predictions, some thousands at once; the same again changes nothing."""
     body = await request.body()
@@ -74,7 +76,8 @@ async def tell_labels(request: Request, services: ServicesOf, token: Builder) ->
         told = msgspec.json.decode(body, type=_Told)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the labels are not valid: {error}") from error
-    return Answer(await run_in_threadpool(services.labels.take, told.items, token.name))
+    take = services.labels.take
+    return Answer(await run_in_threadpool(take, told.items, token.name, token.models))
 
 
 @router.get("/labels")
@@ -124,8 +127,12 @@ def appeals(
 
 @router.post("/appeals", status_code=201)
 @answers.one(AppealView)
+@names_models
 def open_appeal(body: OpenAppeal, services: ServicesOf, token: Operator) -> Response:
     """Contest a prediction."""
+    if token.models:
+        release = services.appeals.prediction(body.prediction_id).release
+        within(token, [(release or "").partition("@")[0]])
     opened = services.appeals.open(
         body.prediction_id,
         reason=body.reason,

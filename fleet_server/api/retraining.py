@@ -10,6 +10,7 @@ from fleet_server.api import answers
 from fleet_server.api.access import Builder, Operator, ServicesOf, Viewer
 from fleet_server.api.paging import Cursor, Limit, Number, page, place_of
 from fleet_server.api.schemas import Answer, Reason, items
+from fleet_server.api.scopes import names_models, within
 from fleet_server.domain.retraining import Policy
 from fleet_server.services.errors import InvalidRequest
 from fleet_server.services.retraining import Claimed, Result
@@ -96,8 +97,10 @@ def requests(
 
 @router.post("/requests", status_code=201)
 @answers.one(StoredRequest)
+@names_models
 def ask(body: Ask, services: ServicesOf, token: Operator) -> Response:
     """Ask that a model be trained again."""
+    within(token, [body.model])
     made = services.retraining.ask(
         body.model,
         body.reason,
@@ -135,8 +138,10 @@ def cancel(
 
 @router.post("/claims")
 @answers.one(Claims)
-def claim(body: Claim, services: ServicesOf, _token: Builder) -> Response:
+@names_models
+def claim(body: Claim, services: ServicesOf, token: Builder) -> Response:
     """Take the oldest open request for a model that a worker can build; empty where none is."""
+    within(token, body.models)
     return Answer(Claims(claimed=services.retraining.claim(body.worker, body.models)))
 
 

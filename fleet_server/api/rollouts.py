@@ -6,6 +6,7 @@ from fleet_server.api import answers
 from fleet_server.api.access import Approver, Operator, ServicesOf, Viewer
 from fleet_server.api.paging import Cursor, Limit, Number, page, place_of
 from fleet_server.api.schemas import Answer, Reason, StartRollout
+from fleet_server.api.scopes import names_models, within
 from fleet_server.domain.plan import DEFAULT_PLAN, Plan
 from fleet_server.services.forecast import Forecast
 from fleet_server.services.rollout_devices import RolloutDevice
@@ -31,8 +32,10 @@ def rollouts(
 
 @router.post("/rollouts", status_code=201)
 @answers.one(RolloutView)
+@names_models
 def start_rollout(body: StartRollout, services: ServicesOf, token: Operator) -> Response:
     """Start a rollout of an approved release."""
+    within(token, [body.release.partition("@")[0]])
     started = services.rollouts.start(
         body.release, body.plan, token.name, role=token.role, supersede=body.supersede
     )

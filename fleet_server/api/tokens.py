@@ -25,6 +25,8 @@ class CreateToken(BaseModel):
     name: str = Field(min_length=1, max_length=64)
     role: str = Field(max_length=16, examples=["viewer", "ci", "operator", "approver"])
     expires_ms: int | None = Field(default=None, ge=0, le=1 << 53)
+    models: list[Annotated[str, Field(max_length=64)]] = Field(default=[], max_length=100)
+    """What it may change something of; empty: of all."""
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -42,7 +44,11 @@ def create_token(body: CreateToken, services: ServicesOf, token: Administrator) 
     An Idempotency-Key is not taken: the answer would have to be stored with the secret.
     """
     secret = services.tokens.create(
-        body.name, body.role, expires_ms=body.expires_ms, by=(token.name, token.role)
+        body.name,
+        body.role,
+        expires_ms=body.expires_ms,
+        models=body.models,
+        by=(token.name, token.role),
     )
     return Answer(Created(secret=secret), status_code=201)
 

@@ -1,7 +1,7 @@
 """Labels told to the server: joined with predictions by id, corrected, waited for."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -93,11 +93,12 @@ class Labels:
         self._config = config
         self._forgot_ms: int | None = None
 
-    def take(self, told: Sequence[ToldLabel], by: str) -> Taken:
+    def take(self, told: Sequence[ToldLabel], by: str, models: Collection[str] = ()) -> Taken:
         """Store a batch of labels, each joined with its prediction where that is known.
 
         The same batch again changes nothing; of two labels for one prediction the later one
-        counts.
+        counts. Where ``models`` are named, labels of all others are refused, and those whose
+        prediction nobody knows yet.
 
         Raises:
             InvalidRequest: more than :data:`MOST_AT_ONCE`.
@@ -105,13 +106,19 @@ class Labels:
         if len(told) > MOST_AT_ONCE:
             raise InvalidRequest(f"{len(told)} labels; {MOST_AT_ONCE} are taken at once")
         with self._database.write() as connection:
-            return self.take_in(connection, told, by)
+            return self.take_in(connection, told, by, models)
 
-    def take_in(self, connection: sa.Connection, told: Sequence[ToldLabel], by: str) -> Taken:
+    def take_in(
+        self,
+        connection: sa.Connection,
+        told: Sequence[ToldLabel],
+        by: str,
+        models: Collection[str] = (),
+    ) -> Taken:
         """The same within a use case's transaction."""
         now = self._clock()
         sums = LabelSums(connection, now, now // self._period_ms)
-        work = _Taking(connection, self._catalog, now, by, sums)
+        work = _Taking(connection, self._catalog, now, by, sums, models)
         for label in told:
             work.take(label)
         return work.finish()
@@ -176,12 +183,19 @@ class _Taking:
     """One transaction's worth of labels."""
 
     def __init__(
-        self, connection: sa.Connection, catalog: Catalog, now_ms: int, by: str, sums: LabelSums
+        self,
+        connection: sa.Connection,
+        catalog: Catalog,
+        now_ms: int,
+        by: str,
+        sums: LabelSums,
+        models: Collection[str],
     ) -> None:
         self._connection = connection
         self._catalog = catalog
         self._now = now_ms
         self._by = by
+        self._models = models
         self._told: dict[str, ToldLabel] = {}
         self._refused: list[Refused] = []
         self._sums = sums
@@ -227,7 +241,16 @@ class _Taking:
         release = self._release(told.answer.release)
         if release is None:
             return f"no release {told.answer.release[:64]!r} was ever approved"
+        if foreign := self._foreign(release):
+            return foreign
         return _not_declared(told.answer, release)
+
+    def _foreign(self, release: Release | None) -> str:
+        """Why a label of a release is not the caller's to tell; empty where it is."""
+        if not self._models or (release is not None and release.ref.model in self._models):
+            return ""
+        what = f"is of {release.ref.model}" if release else "is not known yet"
+        return f"the prediction {what}, and this token is for {', '.join(self._models)} only"
 
     def _release(self, digest: str) -> Release | None:
         return self._catalog.get(self._connection, digest)
@@ -264,8 +287,10 @@ class _Taking:
     ) -> StoredLabel | None:
         """The label to store; none where it says nothing new."""
         release = self._release(known.digest) if known else None
-        if release is not None and not _fits(told.label, release):
+        reason = self._foreign(release)
+        if release is not None and not reason and not _fits(told.label, release):
             reason = f"{release.ref.name} has no class {(told.label or '')[:64]!r}"
+        if reason:
             self._refused.append(Refused(prediction_id=told.prediction_id, reason=reason))
             return None
         model = release.ref.model if release else ""

@@ -1,13 +1,17 @@
 """Who may call: bearer tokens with roles, and the console's sessions."""
 
 import hashlib
+import re
 import secrets
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 import sqlalchemy as sa
 
 from edge_core import durable
+from edge_core.errors import printable
+from edge_core.release import MODEL_PATTERN
 from fleet_server.domain.permissions import ROLES, Permission, Role, may, roles_with
 from fleet_server.services.clock import Clock
 from fleet_server.services.errors import InvalidRequest, NotAllowed, NotAuthenticated, NotFound
@@ -35,6 +39,8 @@ class TokenView(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     name: str
     role: str
+    models: list[str]
+    """What it may change something of; empty: of all."""
     created_ms: int
     expires_ms: int | None
 
@@ -56,7 +62,13 @@ class Tokens:
         durable.write_bytes(file, f"{secret}\n".encode(), mode=0o600)
 
     def create(
-        self, name: str, role: str, *, expires_ms: int | None = None, by: Person | None = None
+        self,
+        name: str,
+        role: str,
+        *,
+        expires_ms: int | None = None,
+        models: Sequence[str] = (),
+        by: Person | None = None,
     ) -> str:
         """Make a token and return its secret, which is stored nowhere.
 
@@ -64,10 +76,11 @@ class Tokens:
             name: whom it is for, as the log of decisions shows it.
             role: one of :data:`ROLES`.
             expires_ms: when it ends by itself; none: never.
+            models: what it may change something of; empty: of all, and what is about no model.
             by: who makes it; none: somebody at the server's own machine.
 
         Raises:
-            InvalidRequest: no such role, or the time is over already.
+            InvalidRequest: no such role, no model's name, or the time is over already.
         """
         if role not in ROLES:
             raise InvalidRequest(f"role {role[:64]!r} is not one of {', '.join(ROLES)}")
@@ -75,8 +88,15 @@ class Tokens:
         now = self._clock()
         if expires_ms is not None and expires_ms <= now:
             raise InvalidRequest("a token cannot expire before it is made")
+        if wrong := [model for model in models if not re.match(MODEL_PATTERN, model)]:
+            raise InvalidRequest(f"{wrong[0][:64]!r} is no model's name")
         token = StoredToken(
-            hash=_digest(secret), name=name, role=role, created_ms=now, expires_ms=expires_ms
+            hash=_digest(secret),
+            name=name,
+            role=role,
+            created_ms=now,
+            expires_ms=expires_ms,
+            models=sorted(set(models)),
         )
         with self._database.write() as connection:
             tokens.add(connection, token)
@@ -106,7 +126,7 @@ class Tokens:
             role=role,
             action=action,
             subject=of.name,
-            detail={"token": _view(of).token, "role": of.role},
+            detail={"token": _view(of).token, "role": of.role, "models": of.models},
         )
 
     def authenticate(self, secret: str | None) -> StoredToken:
@@ -177,11 +197,22 @@ def demand(token: StoredToken, permission: Permission) -> None:
         raise NotAllowed(f"the token {token.name!r} is of role {token.role}; this needs {roles}")
 
 
+def demand_models(token: StoredToken, models: Iterable[str]) -> None:
+    """Raise :class:`NotAllowed` where a token is not for all of these models."""
+    other = [model for model in models if token.models and model not in token.models]
+    if other:
+        raise NotAllowed(
+            f"the token {token.name!r} is for {', '.join(token.models)} only, not for "
+            f"{printable(other[0][:64]) or 'what is no model any more'}"
+        )
+
+
 def _view(token: StoredToken) -> TokenView:
     return TokenView(
         token=token.hash[:SHOWN],
         name=token.name,
         role=token.role,
+        models=token.models,
         created_ms=token.created_ms,
         expires_ms=token.expires_ms,
     )

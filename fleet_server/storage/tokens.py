@@ -16,6 +16,8 @@ class StoredToken(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
     expires_ms: int | None = None
     """When it ends by itself; none: never."""
+    models: list[str] = []
+    """What it may change something of; empty: of all."""
 
 
 def add(connection: sa.Connection, token: StoredToken) -> None:

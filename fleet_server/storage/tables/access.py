@@ -1,6 +1,6 @@
 """Who may call: tokens and sessions."""
 
-from sqlalchemy import BigInteger, Column, String, Table
+from sqlalchemy import JSON, BigInteger, Column, String, Table
 
 from fleet_server.storage.tables.metadata import metadata
 
@@ -12,6 +12,7 @@ tokens = Table(
     Column("role", String(16), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger),
+    Column("models", JSON, nullable=False, server_default="[]"),
 )
 
 sessions = Table(

@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.Column("set_by", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("day"),
     )
+    op.add_column("tokens", sa.Column("models", sa.JSON(), server_default="[]", nullable=False))
     for table in ("hours", "days"):
         op.add_column(table, sa.Column("right_bins", sa.LargeBinary(), nullable=True))
         op.add_column(table, sa.Column("wrong_bins", sa.LargeBinary(), nullable=True))
