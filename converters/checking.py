@@ -27,6 +27,8 @@ def verify(folder: Path, key: Path) -> list[str]:
     """
     manifest = trusted(folder, key)
     said = [f"signature by {key.name} holds, {len(manifest.files)} files are whole"]
+    if not (folder / manifests.PROVENANCE).exists():
+        said.append("it has no provenance.sig: it was signed before there was one")
     said += [_golden(folder, manifest, variant) for variant in manifest.variants]
     return said + golden_coverage.of_bundle(folder)
 
@@ -43,6 +45,7 @@ def trusted(folder: Path, key: Path) -> Manifest:
     manifest = trust.accept(
         folders.read_limited(folder / manifests.MANIFEST, manifests.MAX_MANIFEST_BYTES),
         folders.read_limited(folder / manifests.SIGNATURE, signature.MAX_SIGNATURE_BYTES),
+        folders.read_provenance(folder),
         [public],
     )
     folders.check(folder, manifest)

@@ -24,7 +24,7 @@ from converters.trusted_list import PINNED_ROOT
 from edge_core import durable
 from edge_core.bundle import folder as bundle_folder
 from edge_core.bundle import trust
-from edge_core.bundle.manifest import MANIFEST, SIGNATURE, Manifest
+from edge_core.bundle.manifest import MANIFEST, PROVENANCE, SIGNATURE, Manifest
 from edge_core.bundle.signature import load_public_key
 from edge_core.errors import InvalidBundle, InvalidConfiguration, UntrustedBundle
 from edge_core.release import ReleaseRef
@@ -93,7 +93,8 @@ def publish(bundle: Path, repository: Path, keys: Path, now: datetime) -> Releas
     _check_gates(manifest)
     _check_statement(bundle, keys)
     bundle_folder.check(bundle, manifest)
-    files = {path: trusted_list.read(bundle / path) for path in release_list.bundle_paths(manifest)}
+    paths = release_list.bundle_paths(manifest, attested=(bundle / PROVENANCE).exists())
+    files = {path: trusted_list.read(bundle / path) for path in paths}
     entries = release_list.release_targets(manifest, files)
     with _locked(repository):
         current = trusted_list.releases(repository, keys / PINNED_ROOT)
@@ -175,7 +176,8 @@ def _check_statement(bundle: Path, keys: Path) -> None:
             "statement key there; serinus-convert keygen made it"
         )
     key = load_public_key(trusted_list.read(public), str(public))
-    trust.accept(trusted_list.read(bundle / MANIFEST), trusted_list.read(bundle / SIGNATURE), [key])
+    signed = (trusted_list.read(bundle / SIGNATURE), bundle_folder.read_provenance(bundle))
+    trust.accept(trusted_list.read(bundle / MANIFEST), *signed, [key])
 
 
 def _check_immutable(repository: Path, ref: ReleaseRef) -> None:

@@ -18,7 +18,7 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from edge_core.bundle.manifest import MANIFEST, SIGNATURE, Manifest
+from edge_core.bundle.manifest import MANIFEST, PROVENANCE, SIGNATURE, Manifest
 from edge_core.errors import ReleaseNotApproved
 
 RELEASES = "releases"
@@ -89,9 +89,10 @@ def release_targets(manifest: Manifest, files: Mapping[str, bytes]) -> dict[str,
     return entries
 
 
-def bundle_paths(manifest: Manifest) -> list[str]:
-    """Every file of a published bundle."""
-    return [*(entry.path for entry in manifest.files), MANIFEST, SIGNATURE]
+def bundle_paths(manifest: Manifest, *, attested: bool) -> list[str]:
+    """Every file of a published bundle; ``attested``: whether it has its provenance."""
+    signed = [MANIFEST, SIGNATURE, PROVENANCE] if attested else [MANIFEST, SIGNATURE]
+    return [*(entry.path for entry in manifest.files), *signed]
 
 
 def with_release(current: Targets, entries: Mapping[str, TargetFile], now: datetime) -> Targets:

@@ -8,11 +8,18 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from converters import attesting
 from edge_core import durable
 from edge_core.bundle import folder as folders
-from edge_core.bundle import signature
+from edge_core.bundle import provenance, signature
 from edge_core.bundle.digest import sha256_file
-from edge_core.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURE
+from edge_core.bundle.manifest import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    PROVENANCE,
+    SIGNATURE,
+    Manifest,
+)
 from edge_core.errors import InvalidConfiguration
 
 PRIVATE_KEY = "statement.pem"
@@ -73,11 +80,23 @@ def load_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def sign_folder(folder: Path, key: Path) -> Path:
-    """Sign every file of a bundle folder and write ``model.sig`` into it."""
+    """Sign a bundle folder: write ``model.sig`` and ``provenance.sig`` into it."""
     manifest = folders.read(folder)
     folders.check(folder, manifest)
     resources = {entry.path: entry.sha256 for entry in manifest.files}
-    return sign_files(folder, f"{manifest.model}-{manifest.version}", resources, MANIFEST, key)
+    path = sign_files(folder, f"{manifest.model}-{manifest.version}", resources, MANIFEST, key)
+    _attest(folder, manifest, key)
+    return path
+
+
+def _attest(folder: Path, manifest: Manifest, key: Path) -> None:
+    """Write ``provenance.sig``, by the key that signed the folder."""
+    private = load_private_key(key)
+    digest = sha256_file(folder / MANIFEST, limit=MAX_MANIFEST_BYTES).sha256
+    payload = provenance.payload(digest, attesting.predicate(manifest, digest))
+    signed = private.sign(signature.pre_authentication_encoding(payload), ec.ECDSA(hashes.SHA256()))
+    data = provenance.envelope(payload, signed, private.public_key())
+    durable.write_bytes(folder / PROVENANCE, data)
 
 
 def sign_files(folder: Path, name: str, resources: Mapping[str, str], head: str, key: Path) -> Path:

@@ -48,7 +48,7 @@ def _install(bundle: Path, config: AgentConfig) -> ReleaseRef:
         folder = _unpacked(bundle, Path(temporary))
         data = folders.read_limited(folder / MANIFEST, MAX_MANIFEST_BYTES)
         signed = folders.read_limited(folder / SIGNATURE, signature.MAX_SIGNATURE_BYTES)
-        manifest = trust.accept(data, signed, keys)
+        manifest = trust.accept(data, signed, folders.read_provenance(folder), keys)
         folders.check(folder, manifest)
         ref = ReleaseRef(model=manifest.model, version=manifest.version, digest=sha256_bytes(data))
         if not _whole(slots, ref, config.target):

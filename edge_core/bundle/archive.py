@@ -15,7 +15,8 @@ from edge_core.bundle.manifest import MANIFEST, MAX_FILE_BYTES, MAX_FILES, FileE
 from edge_core.errors import InvalidBundle
 
 MAX_ARCHIVE_BYTES = 512 * 1024 * 1024
-MAX_MEMBERS = MAX_FILES + 2
+MAX_MEMBERS = MAX_FILES + 3
+"""Manifest, signature and provenance stand beside the listed files."""
 
 
 def pack(folder: Path, destination: Path) -> None:

@@ -1,11 +1,20 @@
 """A bundle on disk: reading its manifest and checking its files against it."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle.digest import sha256_bytes, sha256_file
-from edge_core.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURE, FileEntry, Manifest
+from edge_core.bundle.manifest import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    PROVENANCE,
+    SIGNATURE,
+    FileEntry,
+    Manifest,
+)
+from edge_core.bundle.provenance import MAX_PROVENANCE_BYTES
 from edge_core.errors import InvalidBundle
 from edge_core.release import ReleaseRef
 
@@ -20,6 +29,12 @@ def read_limited(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise InvalidBundle(f"{path.name} has more than the {limit} bytes allowed")
     return data
+
+
+def read_provenance(folder: Path) -> bytes | None:
+    """Read ``provenance.sig``; none where there is none. As :func:`read_limited` otherwise."""
+    path = folder / PROVENANCE
+    return read_limited(path, MAX_PROVENANCE_BYTES) if os.path.lexists(path) else None
 
 
 def read(folder: Path) -> Manifest:
@@ -54,7 +69,7 @@ def check(folder: Path, manifest: Manifest, *, only: Collection[str] | None = No
         for path in folder.rglob("*")
         if path.is_symlink() or not path.is_dir()
     }
-    extra = present - listed.keys() - {MANIFEST, SIGNATURE}
+    extra = present - listed.keys() - {MANIFEST, SIGNATURE, PROVENANCE}
     if extra:
         raise InvalidBundle(
             f"files that the manifest does not list: {', '.join(sorted(extra)[:5])}"

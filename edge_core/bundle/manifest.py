@@ -6,7 +6,7 @@ here hashes or reads files.
 
 import math
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -24,8 +24,9 @@ MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_FILES = 256
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
-MANIFEST = "manifest.json"
+MANIFEST: Final = "manifest.json"
 SIGNATURE = "model.sig"
+PROVENANCE = "provenance.sig"
 FEATURES = "features.json"
 REFERENCE = "reference.bin"
 GOLDEN = "golden.npz"

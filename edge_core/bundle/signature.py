@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_core.bundle.manifest import MAX_FILES, SIGNATURE, Sha256
+from edge_core.bundle.manifest import MANIFEST, MAX_FILES, PROVENANCE, SIGNATURE, Sha256
 from edge_core.errors import InvalidConfiguration, UntrustedBundle, quoted
 
 MAX_SIGNATURE_BYTES = 1024 * 1024
@@ -25,15 +25,19 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
 
 
-class _EnvelopeSignature(msgspec.Struct, frozen=True, kw_only=True):
+class EnvelopeSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """One signature, base64, and a name of its key that nothing rests on."""
+
     sig: str
     keyid: str = ""
 
 
-class _Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A DSSE envelope around an in-toto statement, base64."""
+
     payload: str
     payload_type: Literal["application/vnd.in-toto+json"]
-    signatures: Annotated[list[_EnvelopeSignature], msgspec.Meta(min_length=1, max_length=8)]
+    signatures: Annotated[list[EnvelopeSignature], msgspec.Meta(min_length=1, max_length=8)]
 
 
 class _PublicKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +52,7 @@ class _Material(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class _SigstoreBundle(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     media_type: Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]
     verification_material: _Material
-    dsse_envelope: _Envelope
+    dsse_envelope: Envelope
 
 
 class _Resource(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +96,8 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     """Path below the bundle folder -> sha256."""
     key_hint: str
     """Sha256 of the PEM of the public key that made the signature."""
+    beside: list[str] = []
+    """Paths that the signature leaves out: they stand beside what is signed."""
 
 
 def load_public_key(pem: bytes, source: str = "the key") -> ec.EllipticCurvePublicKey:
@@ -129,20 +135,22 @@ def pre_authentication_encoding(payload: bytes) -> bytes:
 
 
 def statement_payload(name: str, resources: Mapping[str, str]) -> bytes:
-    """Return the in-toto statement over every file of a bundle folder but its signature.
+    """Return the in-toto statement over every file of a bundle folder but its signatures.
 
     ``resources`` maps paths to sha256; the subject's digest covers their digests in the order
-    of the paths.
+    of the paths. A statement about a manifest names its provenance as left out, so that nobody
+    can take it away unseen.
     """
     ordered = sorted(resources.items())
     overall = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, digest in ordered))
+    beside = [SIGNATURE, PROVENANCE] if MANIFEST in resources else [SIGNATURE]
     statement = _Statement(
         kind=STATEMENT_TYPE,
         subject=[_Subject(name=name, digest={"sha256": overall.hexdigest()})],
         predicate_type=PREDICATE_TYPE,
         predicate=_Predicate(
             serialization=_Serialization(
-                method="files", hash_type="sha256", allow_symlinks=False, ignore_paths=[SIGNATURE]
+                method="files", hash_type="sha256", allow_symlinks=False, ignore_paths=beside
             ),
             resources=[
                 _Resource(name=path, algorithm="sha256", digest=digest) for path, digest in ordered
@@ -157,10 +165,10 @@ def envelope(payload: bytes, signature: bytes, key: ec.EllipticCurvePublicKey) -
     bundle = _SigstoreBundle(
         media_type=MEDIA_TYPE,
         verification_material=_Material(public_key=_PublicKey(hint=key_hint(key))),
-        dsse_envelope=_Envelope(
+        dsse_envelope=Envelope(
             payload=base64.b64encode(payload).decode(),
             payload_type=PAYLOAD_TYPE,
-            signatures=[_EnvelopeSignature(sig=base64.b64encode(signature).decode())],
+            signatures=[EnvelopeSignature(sig=base64.b64encode(signature).decode())],
         ),
     )
     return msgspec.json.encode(bundle)
@@ -185,7 +193,7 @@ def verify(signature: bytes, keys: Sequence[ec.EllipticCurvePublicKey]) -> State
         raise UntrustedBundle(
             f"signature file is not a sigstore bundle v0.3: {quoted(error)}"
         ) from error
-    hint = _signer(pre_authentication_encoding(payload), signatures, keys)
+    hint = signer(pre_authentication_encoding(payload), signatures, keys)
     if hint is None:
         claimed = bundle.verification_material.public_key.hint[:16]
         raise UntrustedBundle(
@@ -195,9 +203,10 @@ def verify(signature: bytes, keys: Sequence[ec.EllipticCurvePublicKey]) -> State
     return _parse_statement(payload, hint)
 
 
-def _signer(
+def signer(
     message: bytes, signatures: Sequence[bytes], keys: Sequence[ec.EllipticCurvePublicKey]
 ) -> str | None:
+    """Name the key, by :func:`key_hint`, that made one of the signatures; none if no key did."""
     for key in keys:
         for signature in signatures:
             try:
@@ -224,4 +233,10 @@ def _parse_statement(payload: bytes, hint: str) -> Statement:
     ).hexdigest()
     if subject.digest.get("sha256") != overall:
         raise UntrustedBundle("the signed statement's own digests disagree")
-    return Statement(name=subject.name, subject_sha256=overall, resources=resources, key_hint=hint)
+    return Statement(
+        name=subject.name,
+        subject_sha256=overall,
+        resources=resources,
+        key_hint=hint,
+        beside=statement.predicate.serialization.ignore_paths,
+    )

@@ -563,13 +563,14 @@ def test_the_signature_holds_and_names_what_it_named() -> None:
     ]
     manifest = (BUNDLE / manifests.MANIFEST).read_bytes()
     assert statement.resources["manifest.json"] == hashlib.sha256(manifest).hexdigest()
-    assert trust.accept(manifest, data, [key]).version == "1.2.3"
+    assert trust.accept(manifest, data, None, [key]).version == "1.2.3"
 
 
 def test_the_whole_bundle_is_accepted_and_its_golden_rows_agree() -> None:
     said = checking.verify(BUNDLE, V1 / "statement.pub.pem")
     assert said[0] == "signature by statement.pub.pem holds, 6 files are whole"
-    assert said[1].startswith(f"{TARGET}: 12 golden rows agree")
+    assert said[1] == "it has no provenance.sig: it was signed before there was one"
+    assert said[2].startswith(f"{TARGET}: 12 golden rows agree")
     manifest = hashlib.sha256((BUNDLE / manifests.MANIFEST).read_bytes()).hexdigest()
     assert folders.ref(BUNDLE) == ReleaseRef(model="tiny-motion", version="1.2.3", digest=manifest)
 

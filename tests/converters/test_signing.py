@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from converters import signing
 from edge_core.bundle import folder as folders
 from edge_core.bundle import signature, trust
-from edge_core.bundle.manifest import MANIFEST, SIGNATURE, Manifest
+from edge_core.bundle.manifest import MANIFEST, PROVENANCE, SIGNATURE, Manifest
 from edge_core.errors import InvalidBundle, InvalidConfiguration, UntrustedBundle
 from tests.simulators.tiny_bundle import tiny_bundle
 
@@ -35,7 +35,9 @@ class Signed:
         return self._public("verify", "--public_key", str(key or self.public))
 
     def sign_in_public(self, *options: str) -> None:
+        """As somebody does who knows nothing of provenance."""
         (self.bundle / SIGNATURE).unlink()
+        (self.bundle / PROVENANCE).unlink()
         done = self._public("sign", "--private_key", str(self.private), *options)
         assert done.returncode == 0, done.stderr
 
@@ -44,6 +46,7 @@ class Signed:
         accepted = trust.accept(
             (self.bundle / MANIFEST).read_bytes(),
             (self.bundle / SIGNATURE).read_bytes(),
+            folders.read_provenance(self.bundle),
             [signature.load_public_key(self.public.read_bytes())],
         )
         folders.check(self.bundle, accepted)

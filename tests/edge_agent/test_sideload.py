@@ -13,7 +13,7 @@ from edge_agent.update.journal import Entry, Journal
 from edge_agent.update.slots import Pointer, Slots
 from edge_core.bundle import folder as folders
 from edge_core.bundle import golden as goldens
-from edge_core.bundle.manifest import Manifest
+from edge_core.bundle.manifest import PROVENANCE, Manifest
 from edge_core.errors import InvalidBundle, NoDisk, SerinusError
 from edge_core.messages.deployment import DesiredState
 from edge_core.release import ReleaseRef
@@ -36,6 +36,23 @@ def config(tmp_path: Path, key: Path) -> AgentConfig:
         serving=Serving(socket=tmp_path / "agent.sock"),
         sideload=Sideload(keys=[key.with_name("statement.pub.pem")]),
     )
+
+
+@pytest.mark.parametrize("change", ["taken away", "another's", "a link"])
+def test_a_bundle_without_its_own_provenance_is_not_installed(
+    tmp_path: Path, key: Path, config: AgentConfig, change: str
+) -> None:
+    bundle = tiny_bundle(tmp_path / "usb", sign_with=key)
+    sideload.install(tiny_bundle(tmp_path / "good", sign_with=key, version="0.9.0"), config)
+    before = Slots(config.state_dir).digests()
+    (bundle / PROVENANCE).unlink()
+    if change == "another's":
+        shutil.copy(tmp_path / "good" / PROVENANCE, bundle)
+    if change == "a link":
+        (bundle / PROVENANCE).symlink_to("/dev/zero")
+    with pytest.raises(SerinusError, match=r"provenance"):
+        sideload.install(bundle, config)
+    assert Slots(config.state_dir).digests() == before
 
 
 def test_files_that_change_after_the_check_are_not_installed(

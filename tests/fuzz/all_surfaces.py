@@ -22,6 +22,7 @@ SURFACES: dict[str, type[Surface]] = {
         bundles.Baselines,
         bundles.Goldens,
         bundles.Signatures,
+        bundles.Provenances,
         bundles.Keys,
         bundles.Releases,
         bundles.Archives,

@@ -9,8 +9,27 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from converters import signing
-from edge_core.bundle import signature
+from edge_core.bundle import provenance, signature
+from edge_core.bundle.digest import sha256_bytes
+from edge_core.bundle.provenance import (
+    BUILD_TYPE,
+    BuildDefinition,
+    Builder,
+    Invocation,
+    Predicate,
+    RunDetails,
+)
 from tests.simulators.tiny_bundle import tiny_bundle
+
+
+PREDICATE = Predicate(
+    build_definition=BuildDefinition(
+        build_type=BUILD_TYPE, external_parameters={"recipe": "tiny", "seed": 7}
+    ),
+    run_details=RunDetails(
+        builder=Builder(id="urn:serinus:test"), metadata=Invocation(invocation_id="1")
+    ),
+)
 
 
 class StatementKey:
@@ -30,6 +49,16 @@ class StatementKey:
     def statement(self, resources: Mapping[str, str]) -> bytes:
         """Signature file over a statement about these files."""
         return self.sign(signature.statement_payload("tiny", resources))
+
+    def provenance(self, manifest: bytes) -> bytes:
+        """Provenance file of a manifest with these bytes."""
+        return self.attested(provenance.payload(sha256_bytes(manifest), PREDICATE))
+
+    def attested(self, payload: bytes) -> bytes:
+        """Provenance file over any payload."""
+        message = signature.pre_authentication_encoding(payload)
+        signed = self.private.sign(message, ec.ECDSA(hashes.SHA256()))
+        return provenance.envelope(payload, signed, self.public)
 
 
 @pytest.fixture(scope="session")

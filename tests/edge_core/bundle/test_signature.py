@@ -196,5 +196,6 @@ def test_a_real_bundle_is_signed_file_by_file(
     assert statement.resources == {
         path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in bundle.rglob("*")
-        if path.is_file() and path.name != "model.sig"
+        if path.is_file() and path.name not in ("model.sig", "provenance.sig")
     }
+    assert statement.beside == ["model.sig", "provenance.sig"]

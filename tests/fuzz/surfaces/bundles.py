@@ -14,7 +14,8 @@ from converters import signing
 from edge_agent.serving.release import LoadedRelease
 from edge_agent.update.self_test import self_test
 from edge_core import baseline
-from edge_core.bundle import archive, golden, manifest, signature
+from edge_core.bundle import archive, golden, manifest, provenance, signature
+from edge_core.bundle.digest import sha256_bytes
 from edge_core.errors import SerinusError
 from edge_core.features import definition as definitions
 from edge_core.features.evaluation import Evaluator
@@ -159,6 +160,25 @@ class Signatures(_Parser):
     def read(self, data: bytes) -> Any:
         found = signature.verify(data, self._keys)
         assert found == signature.verify(self.seeds[0][0], self._keys), "another statement is taken"
+
+
+class Provenances(_Parser):
+    """``provenance.sig``."""
+
+    name = "provenances"
+    file = manifest.PROVENANCE
+
+    def __init__(self, folder: Path) -> None:
+        key = signing.generate_key(folder / "keys")
+        bundle = tiny_bundle(folder / "one", sign_with=key)
+        self._keys = [signature.load_public_key((folder / "keys/statement.pub.pem").read_bytes())]
+        self._manifest = sha256_bytes((bundle / manifest.MANIFEST).read_bytes())
+        self.seeds = [((bundle / self.file).read_bytes(),)]
+
+    def read(self, data: bytes) -> Any:
+        found = provenance.verify(data, self._manifest, self._keys)
+        seed = provenance.verify(self.seeds[0][0], self._manifest, self._keys)
+        assert found == seed, "another statement is taken"
 
 
 class Keys(_Parser):
