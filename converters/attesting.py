@@ -27,8 +27,9 @@ def predicate(manifest: Manifest, digest: str) -> Predicate:
             build_type=BUILD_TYPE,
             external_parameters=_external(manifest),
             internal_parameters=_internal(manifest),
-            resolved_dependencies=[*_data(manifest), *_code(manifest), *_models(manifest)]
-            + _tools(manifest),
+            resolved_dependencies=[
+                entry for part in (_data, _code, _models, _tools) for entry in part(manifest)
+            ],
         ),
         run_details=RunDetails(
             builder=Builder(id=BUILDER, version=_builder_version(manifest)),

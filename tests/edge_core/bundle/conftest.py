@@ -21,7 +21,6 @@ from edge_core.bundle.provenance import (
 )
 from tests.simulators.tiny_bundle import tiny_bundle
 
-
 PREDICATE = Predicate(
     build_definition=BuildDefinition(
         build_type=BUILD_TYPE, external_parameters={"recipe": "tiny", "seed": 7}
