@@ -34,7 +34,7 @@ SERVER = "server.pem"
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=397)
 BACKDATED = timedelta(hours=1)
-"""Clocks of devices may be so late."""
+"""Clocks of devices may be so late, or by a tenth of a shorter certificate's life."""
 CRL_LIFE = timedelta(days=7)
 OWNER = "@server"
 """The server's name towards its broker; no device can have it."""
@@ -178,7 +178,7 @@ class DeviceCa:
             .issuer_name(authority.subject)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(max(now - BACKDATED, authority.not_valid_before_utc))
+            .not_valid_before(max(now - min(BACKDATED, life / 10), authority.not_valid_before_utc))
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(digital_signature=True), critical=True)

@@ -34,9 +34,10 @@ from fleet_server.services.errors import (
 from fleet_server.services.tokens import Person
 from fleet_server.storage import audit, enrolment, journal
 from fleet_server.storage.database import Database
-from fleet_server.storage.enrolment import StoredCertificate, StoredEnrolToken
+from fleet_server.storage.enrolment import Ended, StoredCertificate, StoredEnrolToken
 
 ALERT = "enrolment"
+BROKER_ALERT = "revocation"
 SHOWN = 12
 """Digits of a token's hash that name it: they enrol nobody."""
 DAY_MS = 86_400_000
@@ -279,10 +280,19 @@ class Enrolment:
             rows = enrolment.revoked(connection, self._clock())
         return [Revoked(serial=serial, at_ms=at_ms) for serial, at_ms in rows]
 
-    def ended_devices(self, since_ms: int, now_ms: int) -> list[str]:
-        """Devices that lost their last valid certificate since a moment."""
+    def ended(self, since_ms: int, now_ms: int) -> list[Ended]:
+        """Devices of which a certificate was revoked since a moment, or the last one expired."""
         with self._database.read() as connection:
-            return enrolment.ended_devices(connection, since_ms, now_ms)
+            return enrolment.ended(connection, since_ms, now_ms)
+
+    def broker_trouble(self, text: str) -> None:
+        """Note that the broker lets in whom it should not, or that it does so no more (empty)."""
+        with self._database.write() as connection:
+            now = self._clock()
+            if not text:
+                journal.close_alert(connection, now, BROKER_ALERT, "broker")
+            elif journal.open_alert(connection, now, BROKER_ALERT, "broker", text, {}):
+                journal.add_event(connection, now, BROKER_ALERT, "broker", text)
 
     def revocations(self) -> bytes:
         """The revocation list as it is now (PEM), for brokers that others run."""

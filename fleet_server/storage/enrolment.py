@@ -1,5 +1,7 @@
 """Queries on enrolment tokens and certificates; tokens are stored as hashes only."""
 
+from typing import Any
+
 import msgspec
 import sqlalchemy as sa
 
@@ -151,15 +153,38 @@ def revoked(connection: sa.Connection, now_ms: int) -> list[tuple[str, int]]:
     return [(row.serial, row.revoked_ms) for row in connection.execute(query)]
 
 
-def ended_devices(connection: sa.Connection, since_ms: int, now_ms: int) -> list[str]:
-    """Devices of which a certificate was revoked or expired since, and none is valid now."""
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """A device whose connection may rest on a certificate that is valid no more."""
+
+    device: str
+    at_ms: int
+    """When the latest of them ended."""
+    replaced: bool
+    """Whether it has another that is valid."""
+
+
+def ended(connection: sa.Connection, since_ms: int, now_ms: int) -> list[Ended]:
+    """Devices of which a certificate was revoked since a moment, or the last one expired."""
     c = certificates.c
-    ended = sa.select(c.device).where(
-        sa.or_(c.revoked_ms >= since_ms, c.not_after_ms.between(since_ms, now_ms))
+    at_ms = sa.func.max(sa.func.coalesce(c.revoked_ms, c.not_after_ms))
+    revoked = sa.func.max(sa.func.coalesce(c.revoked_ms, 0))
+    lost = (
+        sa.select(c.device, at_ms.label("at_ms"), revoked.label("revoked_ms"))
+        .where(sa.or_(c.revoked_ms >= since_ms, c.not_after_ms.between(since_ms, now_ms)))
+        .group_by(c.device)
+        .order_by(c.device)
     )
     valid = sa.select(c.device).where(c.revoked_ms.is_(None), c.not_after_ms > now_ms)
-    query = ended.where(c.device.not_in(valid)).distinct().order_by(c.device)
-    return list(connection.execute(query).scalars())
+    holding = set(connection.execute(valid.where(c.device.in_(_names(lost)))).scalars())
+    return [
+        Ended(device=row.device, at_ms=row.at_ms, replaced=row.device in holding)
+        for row in connection.execute(lost)
+        if row.revoked_ms or row.device not in holding
+    ]
+
+
+def _names(query: sa.Select[Any]) -> sa.Select[Any]:
+    return sa.select(query.subquery().c.device)
 
 
 def forget(connection: sa.Connection, before_ms: int) -> None:

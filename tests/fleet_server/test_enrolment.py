@@ -18,6 +18,7 @@ from fleet_server.services.errors import (
     NotAuthenticated,
     NotFound,
 )
+from fleet_server.storage.enrolment import Ended
 from tests.simulators.enrolling import Applicant, csr, new_key, public
 from tests.simulators.spoken_fleet import SpokenFleet
 
@@ -269,9 +270,15 @@ def test_the_list_of_revocations_names_what_is_revoked_and_still_valid(
     found = x509.load_pem_x509_crl(enrolment.revocations())
     assert {f"{entry.serial_number:x}" for entry in found} == {lost.serial}
     assert found.get_revoked_certificate_by_serial_number(int(kept.serial, 16)) is None
-    assert enrolment.ended_devices(0, fleet.clock()) == ["watch-02"]
+    now = fleet.clock()
+    assert enrolment.ended(now, now) == [Ended(device="watch-02", at_ms=now, replaced=False)]
+    assert enrolment.ended(now + 1, now + 1) == []
     fleet.clock.now += LIFE_MS + 1
     assert enrolment.revoked() == []
+    assert [entry.device for entry in enrolment.ended(now + 1, fleet.clock())] == [
+        "watch-01",
+        "watch-02",
+    ]
     with pytest.raises(NotFound):
         enrolment.revoke(serial="ab", device=None, reason="", by=BY)
     with pytest.raises(InvalidRequest):
