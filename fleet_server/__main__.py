@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("run", "run the server; without settings it starts on SQLite and loopback"),
         ("migrate", "bring the database's schema up to date; 'run' does so by itself"),
-        ("backup", "write the whole state of the database to a file; the server may be running"),
+        ("backup", "write database and certifying key to a file; the server may be running"),
         ("restore", "make the database what a backup says; no server may be running"),
         ("check-config", "read the settings and say whether they are valid"),
         ("token", "make an API token and print it; only its hash is stored"),
