@@ -40,6 +40,11 @@ STEP_SECONDS = 0.1
 PROBE = "@probe"
 """No device can have that name."""
 IDENTITY = "server-client.pem"
+SAID: dict[Answer, str] = {
+    "refused": "",
+    "in": "the broker lets a revoked certificate in: see mosquitto.log in the data folder",
+    "away": "the broker does not answer: nobody knows whether it heeds revocations",
+}
 
 
 class BrokerGuard:
@@ -141,8 +146,7 @@ class BrokerGuard:
             self._write({entry.serial: entry for entry in self._enrolment.revoked()})
             self._broker.restart()
             answer = self._settled()
-        said = "the broker lets a revoked certificate in: see mosquitto.log in the data folder"
-        self._say(said if answer == "in" else "")
+        self._say(SAID[answer])
 
     def _settled(self) -> Answer:
         """What the broker answers once it has read its files, or after a while."""

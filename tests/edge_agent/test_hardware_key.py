@@ -1,6 +1,5 @@
 """A key in a PKCS#11 module, here SoftHSM's: it vouches for the device and cannot be read."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-MODULES = (
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib64/softhsm/libsofthsm.so",
-    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
-)
-MODULE = next((path for path in MODULES if Path(path).exists()), None)
-PIN = "1234"
+from tests.simulators.softhsm import MODULE, NEEDS_SOFTHSM, PIN, new_token
 
 USE = """
 import sys
@@ -32,26 +25,12 @@ except SerinusError as error:
     sys.exit(str(error))
 """
 
-pytestmark = pytest.mark.skipif(
-    MODULE is None and "CI_REQUIRES_SOFTHSM" not in os.environ,
-    reason="SoftHSM is absent: install softhsm2",
-)
+pytestmark = NEEDS_SOFTHSM
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """A token of the test's own."""
-    assert MODULE is not None, "SoftHSM is absent: install softhsm2"
-    (tmp_path / "tokens").mkdir()
-    conf = tmp_path / "softhsm2.conf"
-    conf.write_text(f"directories.tokendir = {tmp_path}/tokens\nobjectstore.backend = file\n")
-    found = os.environ | {"SOFTHSM2_CONF": str(conf)}
-    make = ["softhsm2-util", "--init-token", "--free", "--label", "device"]
-    subprocess.run(
-        [*make, "--pin", PIN, "--so-pin", "5678"], env=found, check=True, capture_output=True
-    )
-    (tmp_path / "pin").write_text(f"{PIN}\n")
-    return found
+    return new_token(tmp_path)
 
 
 def use(

@@ -3,6 +3,7 @@
 import http.server
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,31 @@ from tests.fleet_server.test_broker import HAS_MOSQUITTO
 from tests.simulators.lone_device import Device
 from tests.simulators.processes import Process, command, free_port, wait_for
 from tests.simulators.server import FleetServer
+from tests.simulators.softhsm import MODULE, NEEDS_SOFTHSM, new_token
 
 pytestmark = pytest.mark.skipif(not HAS_MOSQUITTO, reason="mosquitto is absent")
 
 NAME = "watch-1"
 LIFE_SECONDS = 15.0
+
+RENEW = """
+import sys, time
+from pathlib import Path
+from edge_agent import config as configs
+from edge_agent.identity import opening
+from edge_agent.identity.files import IdentityFiles
+config = configs.load(Path(sys.argv[1]))
+files = IdentityFiles(config.state_dir)
+key, present = files.present()
+vouching = opening.hardware(config.identity)() if sys.argv[2] == "hardware" else key
+now = time.time_ns() // 1_000_000
+opening.authority(config.identity).renew(files, present, vouching, now)
+"""
+
+HARDWARE = """pkcs11_module = "{module}"
+pkcs11_token = "device"
+pkcs11_pin_file = "pin"
+"""
 
 IDENTITY = """
 [identity]
@@ -223,3 +244,31 @@ def test_its_name_goes_to_another_key_by_an_operator_s_leave_only(
     assert code == 0, said
     with device.agent():
         wait_for(lambda: bool(device.status().get("connected")), seconds=40, what="the broker")
+
+
+@NEEDS_SOFTHSM
+def test_a_key_in_hardware_vouches_for_it_and_a_copy_of_the_files_renews_nothing(
+    server: FleetServer, device: Device, tmp_path: Path
+) -> None:
+    environment, config = new_token(tmp_path), tmp_path / "agent.toml"
+    text = device.config.read_text().replace(str(device.folder), str(tmp_path))
+    text = text.replace(f'"{NAME}"', '"safe-1"') + HARDWARE.format(module=MODULE)
+    config.write_text(text)
+    for name in ("fleet-ca.pem", "root.json"):
+        (tmp_path / name).write_bytes((device.folder / name).read_bytes())
+    (tmp_path / "token").write_text(server.client.create_enrol_token("safe-1"))
+    enrol = [*command("serinus-agent"), "enrol", "--config", str(config)]
+    subprocess.run([*enrol, "--token-file", str(tmp_path / "token")], env=environment, check=True)
+    (row,) = server.client.certificates("safe-1")
+    assert row["hardware"] is True
+
+    def renew(by: str) -> str:
+        arguments = [sys.executable, "-c", RENEW, str(config), by]
+        done = subprocess.run(
+            arguments, env=environment, capture_output=True, text=True, check=False
+        )
+        return done.stderr
+
+    wait_for(lambda: renew("hardware") == "", seconds=40, what="a renewal that is not too early")
+    assert len(server.client.certificates("safe-1")) == 2
+    assert "not signed by the holder" in renew("file")
