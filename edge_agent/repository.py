@@ -6,6 +6,7 @@ get their name.
 """
 
 import shutil
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +63,13 @@ class TufRepository:
     """
 
     def __init__(
-        self, *, url: str, trusted_root: bytes, folder: Path, pace: Pace | None = None
+        self,
+        *,
+        url: str,
+        trusted_root: bytes,
+        folder: Path,
+        pace: Pace | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         _check_root(trusted_root)
         pace = pace or Pace()
@@ -72,7 +79,7 @@ class TufRepository:
         self._targets = folder / "targets"
         for path in (self._metadata, self._targets):
             path.mkdir(parents=True, exist_ok=True)
-        self._http = TimedHttp(stall_seconds=pace.stall_seconds)
+        self._http = TimedHttp(stall_seconds=pace.stall_seconds, tls=tls)
         self._fetcher = _Fetcher(self._http, pace)
         self._downloader = Downloader(self._http, pace)
         self._updater: Updater | None = None

@@ -26,6 +26,8 @@ PRIVATE_KEY_FILES = {
     "converters/signing.py",
     "converters/publishing.py",
     "fleet_server/repository_refresh.py",
+    "fleet_server/device_ca.py",  # certifies devices, approves nothing
+    "edge_agent/identity/keys.py",  # the device's own key
 }
 PRIVATE_KEY_NAMES = {
     "CryptoSigner",

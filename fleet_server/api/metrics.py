@@ -77,6 +77,7 @@ class _Ours(Collector):
 
 _GAUGES = {
     "leading": "Whether this process believes that it decides for the fleet.",
+    "certificate_seconds_left": "How long the server's certificate is valid still.",
     "broker_connected": "Whether the MQTT broker is connected.",
     "ingest_waiting_messages": "Messages received and not yet stored.",
 }

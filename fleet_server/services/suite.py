@@ -1,10 +1,12 @@
 """All services together, over one database."""
 
+from datetime import timedelta
 from typing import Self
 
 import msgspec
 
 from fleet_server.config import ServerConfig
+from fleet_server.device_ca import DeviceCa
 from fleet_server.services.appeals import Appeals
 from fleet_server.services.audit_log import AuditLog
 from fleet_server.services.budgets import Budgets
@@ -16,6 +18,7 @@ from fleet_server.services.cost import Costs
 from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
 from fleet_server.services.drift_response import DriftResponses
+from fleet_server.services.enrolment import Enrolment
 from fleet_server.services.fairness import Fairness
 from fleet_server.services.feedback_loops import FeedbackLoops
 from fleet_server.services.figures import FigureBook
@@ -49,6 +52,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     database: Database
     tokens: Tokens
+    enrolment: Enrolment
     catalog: Catalog
     ingest: Ingest
     listening: Listening
@@ -107,6 +111,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             database=database,
             tokens=Tokens(database, clock),
+            enrolment=Enrolment(
+                database,
+                clock,
+                DeviceCa(config.ca_dir),
+                timedelta(days=config.enrolment.certificate_days),
+            ),
             catalog=catalog,
             ingest=Ingest(
                 database,
