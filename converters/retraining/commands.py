@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from converters.ceremony.options import PassphraseFile
+
 POLL_SECONDS = 5.0
 
 
@@ -17,7 +19,7 @@ def worker(
     server: Annotated[str, typer.Option(help="Address of the fleet server.")],
     token_file: Annotated[Path, typer.Option(help="File with a token of role ci.")],
     repository: Annotated[Path, typer.Option(help="Release repository to publish to.")],
-    keys: Annotated[Path, typer.Option(help="Keys folder, with statement.pem in it.")],
+    keys: Annotated[Path, typer.Option(help="Keys folder, with 1.root.json in it.")],
     work: Annotated[Path, typer.Option(help="Folder for what is being built.")] = Path("work"),
     fixed: Annotated[
         list[str] | None,
@@ -29,6 +31,13 @@ def worker(
     data: Annotated[Path | None, typer.Option(help="Folder of data snapshots.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of finished stages.")] = None,
     name: Annotated[str, typer.Option(help="How the server shows this worker.")] = "",
+    releases_key: Annotated[
+        str, typer.Option(help="Releases key, where it is not releases.pem in --keys.")
+    ] = "",
+    statement_key: Annotated[
+        str, typer.Option(help="Statement key, where it is not statement.pem in --keys.")
+    ] = "",
+    passphrase_file: PassphraseFile = None,
     once: Annotated[
         bool,
         typer.Option(
@@ -37,8 +46,10 @@ def worker(
     ] = False,
 ) -> None:
     """Train models again when the fleet server asks for it: build, judge, publish or refuse."""
-    from converters import progress
+    from converters import progress, signing
     from converters.cli import console
+    from converters.keys import access
+    from converters.list_writer import ReleaseKey
     from converters.retraining import material
     from converters.retraining import worker as working
     from converters.retraining.server import FleetServer, LeaseLost, read_token
@@ -46,7 +57,10 @@ def worker(
 
     source = FleetServer(server, read_token(token_file))
     known = sorted(material.recipes(recipes))
+    secrets = access.of_person(passphrase_file)
     place = working.Place(
+        statement_key=signing.open_key(statement_key or keys / signing.PRIVATE_KEY, secrets),
+        releases_key=ReleaseKey(place=releases_key, access=secrets),
         recipes=recipes,
         repository=repository,
         keys=keys,
