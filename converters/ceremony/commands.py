@@ -156,8 +156,8 @@ def status(
     metadata = proposal.merged(proposed, Root)
     standing = ground.of_repository(repository, trusted_root)
     before = standing.root
-    showing.proposed(wording.of_root(before, metadata.signed), metadata)
     enacting.check_root(standing, metadata, options.now())
+    showing.proposed(wording.of_root(before, metadata.signed), metadata)
     showing.standing(enacting.root_voices(before, metadata))
     if repository is not None and before is not None:
         repository_commands.show(repository, trusted_root, options.span(within, "--within"))

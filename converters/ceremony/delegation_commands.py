@@ -112,8 +112,8 @@ def status(
 
     metadata = proposal.merged(proposed, Targets)
     standing, root = _stand(repository, trusted_root, next_root)
-    showing.proposed(wording.of_delegation(standing.targets, metadata.signed), metadata)
     enacting.check_delegation(root, standing.targets_version, metadata, options.now())
+    showing.proposed(wording.of_delegation(standing.targets, metadata.signed), metadata)
     showing.standing(enacting.delegation_voices(root, metadata))
 
 

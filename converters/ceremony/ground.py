@@ -4,9 +4,10 @@ import contextlib
 from pathlib import Path
 
 import msgspec
-from tuf.api.metadata import Root, Targets
+from tuf.api.metadata import Metadata, Root, Targets
 
 from converters import trusted_list
+from converters.ceremony import proposal
 from converters.trusted_list import PINNED_ROOT
 from edge_core.errors import InvalidConfiguration, UntrustedBundle
 
@@ -53,6 +54,8 @@ def of_repository(repository: Path | None, trusted: Path | None) -> Ground:
     if trusted is None and not (repository / "metadata" / PINNED_ROOT).exists():
         return Ground(root=None)
     chain = trusted_list.roots(repository, trusted or NOWHERE)
+    if trusted is not None:
+        _check_same(repository, chain[0], trusted)
     root = chain[-1].signed
     targets = _targets([root], repository)
     earlier = [one.signed for one in reversed(chain[:-1])]
@@ -62,6 +65,17 @@ def of_repository(repository: Path | None, trusted: Path | None) -> Ground:
         orphaned=targets is None,
         targets_version=max(trusted_list.versions(repository, Targets.type), default=0),
     )
+
+
+def _check_same(repository: Path, first: Metadata[Root], trusted: Path) -> None:
+    """The own copy is not only a beginning: the repository has to have it, too."""
+    path = repository / "metadata" / f"{first.signed.version}.root.json"
+    if path.exists():
+        there = proposal.read(path, Root)
+        if proposal.fingerprint(there) != proposal.fingerprint(first):
+            raise UntrustedBundle(
+                f"{path} is not trusted: it says something else than {trusted}, your own copy"
+            )
 
 
 def _targets(roots: list[Root], repository: Path) -> Targets | None:
