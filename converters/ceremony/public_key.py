@@ -49,7 +49,8 @@ def write(path: Path, key: SSlibKey) -> None:
     """Write the file to hand over; nothing is overwritten."""
     if path.exists():
         raise InvalidConfiguration(f"{path} exists already; move it away, or choose another name")
-    content = {"format": FORMAT, "holder": holder_of(key), "key": key.to_dict()}
+    public = {"keytype": key.keytype, "scheme": key.scheme, "keyval": key.keyval}
+    content = {"format": FORMAT, "holder": holder_of(key), "key": public}
     durable.write_bytes(path, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
 
 

@@ -90,16 +90,35 @@ def open_key(uri: str, access: KeyAccess) -> TokenKey:
         ) from error
     token = _token(uri, name, access)
     try:
-        session = token.open(user_pin=_pin(uri, name, access))
-        private = _only(session, pkcs11.ObjectClass.PRIVATE_KEY, name, uri)
-        public = _only(session, pkcs11.ObjectClass.PUBLIC_KEY, name, uri)
-    except pkcs11.PinIncorrect as error:
+        return _found(_logged_in(token, _pin(uri, name, access)), name, uri)
+    except (pkcs11.PinIncorrect, pkcs11.PinLenRange) as error:
         raise InvalidConfiguration(
             f"the PIN does not open {uri}; it was tried once, and a few wrong ones lock the token"
         ) from error
     except pkcs11.PKCS11Error as error:
         raise InvalidConfiguration(f"cannot open {uri}: {_said(error)}") from error
-    return TokenKey(uri, private, _public(public, uri))
+
+
+def _logged_in(token: "pkcs11.Token", pin: str) -> Any:
+    """A session that may use private keys; logging in holds for all sessions of a process."""
+    import pkcs11
+
+    try:
+        return token.open(user_pin=pin)
+    except pkcs11.UserAlreadyLoggedIn:  # another key on the same token was opened before
+        return token.open()
+
+
+def _found(session: Any, name: TokenKeyName, uri: str) -> TokenKey:
+    import pkcs11
+
+    try:
+        private = _only(session, pkcs11.ObjectClass.PRIVATE_KEY, name, uri)
+        public = _only(session, pkcs11.ObjectClass.PUBLIC_KEY, name, uri)
+        return TokenKey(uri, private, _public(public, uri))
+    except (InvalidConfiguration, pkcs11.PKCS11Error):
+        session.close()
+        raise
 
 
 def _token(uri: str, name: TokenKeyName, access: KeyAccess) -> "pkcs11.Token":
