@@ -130,7 +130,7 @@ def sign(
     showing.proposed(wording.of_root(before, metadata.signed), metadata)
     showing.agree(proposal.fingerprint(metadata), fingerprint)
     voters = enacting.root_voters(before, metadata.signed)
-    showing.signed(proposed, metadata, voters, key, passphrase_file)
+    metadata = showing.signed(proposed, metadata, voters, key, passphrase_file)
     showing.standing(enacting.root_voices(before, metadata))
 
 

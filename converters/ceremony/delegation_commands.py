@@ -94,7 +94,7 @@ def sign(
     showing.proposed(wording.of_delegation(standing.targets, metadata.signed), metadata)
     showing.agree(proposal.fingerprint(metadata), fingerprint)
     voters = enacting.delegation_voters(root)
-    showing.signed(proposed, metadata, voters, key, passphrase_file)
+    metadata = showing.signed(proposed, metadata, voters, key, passphrase_file)
     showing.standing(enacting.delegation_voices(root, metadata))
 
 

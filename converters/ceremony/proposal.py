@@ -5,7 +5,9 @@ the signature failing, and everybody sees the same fingerprint: the digest of th
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -115,6 +117,31 @@ def check_signatures(
                 f"the signature of {public_key.holder_of(key)} is not for this proposal: it was "
                 "changed after that; propose again and sign that"
             )
+
+
+def write_signature(path: Path, signature: Signature, kind: type[S], digest: str) -> Metadata[S]:
+    """Put a signature into a proposal's file beside those that others put there meanwhile.
+
+    Raises:
+        CeremonyRefused: the file proposes something else by now.
+    """
+    with _locked(path.parent):
+        metadata = read(path, kind)
+        if fingerprint(metadata) != digest:
+            raise CeremonyRefused(f"{path} was changed while you signed: propose again")
+        metadata.signatures[signature.keyid] = signature
+        write(path, metadata)
+    return metadata
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def add_signature(

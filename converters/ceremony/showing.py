@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 from rich.console import Console
@@ -18,6 +19,8 @@ from converters.refusal import CeremonyRefused
 LEAST_GIVEN = 16
 """Digits of a fingerprint that stands in the place of being asked."""
 LEAST_TYPED = 8
+
+S = TypeVar("S", Root, Targets)
 
 
 def lines(said: Sequence[str]) -> None:
@@ -59,22 +62,24 @@ def agree(digest: str, given: str | None) -> None:
 
 def signed(
     path: Path,
-    metadata: "Metadata[Root] | Metadata[Targets]",
+    metadata: Metadata[S],
     voters: Mapping[str, Key],
     key: str,
     passphrase_file: Path | None,
-) -> None:
-    """Sign a proposal's file with a holder's key.
+) -> Metadata[S]:
+    """Sign a proposal's file with a holder's key; returns it with all its signatures.
 
     Raises:
-        CeremonyRefused: the key has no say in it.
+        CeremonyRefused: the key has no say in it, or the file was changed meanwhile.
         InvalidConfiguration: the key does not open.
     """
     signer = opening.signer(key, access.of_person(passphrase_file))
     made = signer.sign(metadata.signed_bytes)
     holder = proposal.add_signature(metadata, made, voters)
-    proposal.write(path, metadata)
+    digest = proposal.fingerprint(metadata)
+    together = proposal.write_signature(path, made, type(metadata.signed), digest)
     lines([f"{public_key.holder_of(holder)} has signed {path}"])
+    return together
 
 
 def standing(voices: Sequence[Voice]) -> None:

@@ -18,14 +18,20 @@ class RepositoryExpiry:
         self._database = database
         self._clock = clock
         self._ends: Mapping[str, datetime] = {}
+        self._told: object = None
+        """What was written last: the repository is looked at often, and rarely is there news."""
 
     def report(self, ends: Mapping[str, datetime]) -> None:
         """Take over when root, targets and releases end; open and close alerts by it."""
         self._ends = dict(ends)
         now = self._now()
+        news = {role: (end, expiry.kind(end, now), end > now) for role, end in ends.items()}
+        if news == self._told:
+            return
         with self._database.write() as connection:
             for role in expiry.FIXES:
                 self._warn(connection, role, ends.get(role), now)
+        self._told = news
 
     def seconds_left(self) -> dict[str, float]:
         """Role -> seconds to its end, negative after it; empty where this process never looked."""

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from converters.ceremony.root_change import Change
 from converters.keys import key_file
 from edge_core.errors import InvalidConfiguration
 from tests.simulators.ceremony import Team, done, fingerprint, replaced, serinus_convert
+from tests.simulators.processes import command
 
 REFUSED = 3
 BAD_INPUT = 2
@@ -341,6 +343,22 @@ def test_snapshot_and_timestamp_may_share_the_servers_key() -> None:
     add = [*zip(roles, keys, strict=True), ("timestamp", keys[4])]
     made = root_change.following(None, Change(expires=now + timedelta(days=10), add=add), now)
     assert made.roles["snapshot"].keyids == made.roles["timestamp"].keyids
+
+
+def test_two_who_sign_one_file_at_once_both_have_signed(team: Team) -> None:
+    path = team.propose("--expires-in=100d")
+    signing = [
+        subprocess.Popen(
+            [*command("serinus-convert"), "root", "sign", path, "--key", team.private(name),
+             "--passphrase-file", team.secret(name), "--repository", team.repository,
+             "--fingerprint", fingerprint(path)],
+            stdout=subprocess.DEVNULL,
+        )
+        for name in ("ada", "ben", "cara")
+    ]  # fmt: skip
+    assert [process.wait(60) for process in signing] == [0, 0, 0]
+    said = done("root", "status", path, "--repository", team.repository)
+    assert said.count("3 of 2 signatures") == 2
 
 
 def test_too_few_signatures_leave_no_repository_behind(team: Team, tmp_path: Path) -> None:
