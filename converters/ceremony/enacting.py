@@ -83,16 +83,19 @@ def publish_root(
             (repository / folder).mkdir(parents=True, exist_ok=True)
     with list_writer.locked(repository):
         standing = ground.of_repository(repository, trusted)
-        if _published(repository, metadata) and delegation is None:
-            return False
-        _check_enough_root(standing, metadata, now)
-        if delegation is not None:
-            _check_enough_delegation(metadata.signed, standing, delegation, now)
-        _write(repository, metadata)
-        durable.write_bytes(repository / "metadata" / "root.json", metadata.to_bytes())
+        fresh = not _published(repository, metadata)
+        if fresh:
+            _check_enough_root(standing, metadata, now)
+        if delegation is not None and not _published(repository, delegation):
+            root = metadata.signed if fresh else standing.need_root()
+            _check_enough_delegation(root, standing, delegation, now)
+        # Whatever is cut off between these, the same command goes on.
+        if fresh:
+            _write(repository, metadata)
+            durable.write_bytes(repository / "metadata" / "root.json", metadata.to_bytes())
         if delegation is not None:
             _write(repository, delegation)
-        return True
+        return fresh
 
 
 def publish_delegation(

@@ -48,7 +48,7 @@ def worker(
     """Train models again when the fleet server asks for it: build, judge, publish or refuse."""
     from converters import progress, signing
     from converters.cli import console
-    from converters.keys import access
+    from converters.keys import access, opening
     from converters.list_writer import ReleaseKey
     from converters.retraining import material
     from converters.retraining import worker as working
@@ -58,9 +58,11 @@ def worker(
     source = FleetServer(server, read_token(token_file))
     known = sorted(material.recipes(recipes))
     secrets = access.of_person(passphrase_file)
+    approving = ReleaseKey(place=releases_key, access=secrets)
+    opening.signer(approving.place_in(keys), secrets)  # before the work, not after it
     place = working.Place(
         statement_key=signing.open_key(statement_key or keys / signing.PRIVATE_KEY, secrets),
-        releases_key=ReleaseKey(place=releases_key, access=secrets),
+        releases_key=approving,
         recipes=recipes,
         repository=repository,
         keys=keys,

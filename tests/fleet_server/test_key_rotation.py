@@ -214,6 +214,8 @@ def test_the_targets_key_is_replaced_by_root_and_delegation_at_once(
     )  # fmt: skip
     said = done("root", "publish", root, "--delegation", path, "--repository", team.repository)
     assert "no delegation" not in said
+    (team.repository / "metadata" / "2.targets.json").unlink()  # as if it was cut off between
+    done("root", "publish", root, "--delegation", path, "--repository", team.repository)
     ref = team.publish("1.1.0", seed=1)
     watch.look()
     device.takes(ref)
