@@ -368,6 +368,7 @@ def init_repository(
             "releases.pub.json then."
         ),
     ] = None,
+    key: ReleasesKey = "",
 ) -> None:
     """Make an empty release repository and all its keys on this machine: for a first look.
 
@@ -380,7 +381,7 @@ def init_repository(
 
     now = datetime.now(UTC)
     if root is not None:
-        beginning.begin(repository, keys, root, now, access.of_person(passphrase_file))
+        beginning.begin(repository, keys, root, now, _releases_key(key, passphrase_file))
         console.print(f"repository in {repository}, by the root of {root}", markup=False)
         return
     publishing.check_free(repository, keys)

@@ -27,6 +27,13 @@ class ReleaseKey(msgspec.Struct, frozen=True, kw_only=True):
     place: str = ""
     """Path or ``pkcs11:`` URI; ``releases.pem`` beside the pinned root by default."""
     access: KeyAccess = KeyAccess()
+    opened: Signer | None = None
+    """The key itself, where it was opened before."""
+
+    def open_in(self, keys: Path) -> "ReleaseKey":
+        """The same with its key open, for what signs more than once."""
+        signer = opening.signer(self.place_in(keys), self.access)
+        return ReleaseKey(place=self.place, access=self.access, opened=signer)
 
     def place_in(self, keys: Path) -> str:
         """Where it is, by default in a folder of keys."""
@@ -40,14 +47,16 @@ class ListWriter:
     """The opened releases key and the repository that it writes to.
 
     Raises:
-        InvalidConfiguration: the key does not open.
+        InvalidConfiguration: there is no repository, or the key does not open.
     """
 
     def __init__(self, repository: Path, keys: Path, key: ReleaseKey) -> None:
+        if not (repository / "metadata").is_dir():
+            raise _no_repository(repository)
         self._repository = repository
         self._pinned = keys / PINNED_ROOT
         self._place = key.place_in(keys)
-        self._signer: Signer = opening.signer(self._place, key.access)
+        self._signer: Signer = key.opened or opening.signer(self._place, key.access)
 
     def delegation(self, now: datetime) -> Targets:
         """Who may approve releases now; refuse what no device believes any more.
@@ -86,14 +95,18 @@ def locked(repository: Path) -> Iterator[None]:
     try:
         descriptor = os.open(repository / "metadata", os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise InvalidConfiguration(
-            f"no release repository at {repository}: make one with serinus-convert init-repository"
-        ) from error
+        raise _no_repository(repository) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def _no_repository(repository: Path) -> InvalidConfiguration:
+    return InvalidConfiguration(
+        f"no release repository at {repository}: make one with serinus-convert init-repository"
+    )
 
 
 def _check_in_force(signed: Root | Targets, fix: str, now: datetime) -> None:

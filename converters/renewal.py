@@ -55,7 +55,11 @@ def renew(
     writer = ListWriter(repository, keys, key)
     with list_writer.locked(repository):
         delegation = writer.delegation(now)
-        current = _current(repository, keys, delegation, take_over)
+        if take_over is None:
+            current = _current(repository, delegation)
+        else:
+            _check_replaced(repository, delegation, take_over)
+            current = _taken_over(repository, keys, take_over)
         left = current.expires - now
         if take_over is None and within is not None and left > within:
             return _said(current, written=False)
@@ -78,14 +82,8 @@ def _next_version(repository: Path) -> int:
     return max(trusted_list.versions(repository, RELEASES), default=0) + 1
 
 
-def _current(repository: Path, keys: Path, delegation: Targets, take_over: int | None) -> Targets:
+def _current(repository: Path, delegation: Targets) -> Targets:
     known = trusted_list.versions(repository, RELEASES)
-    if take_over is not None:
-        if take_over not in known:
-            raise InvalidConfiguration(
-                f"there is no {take_over}.{RELEASES}.json: there are {_shown(known)}"
-            )
-        return _taken_over(repository, keys, take_over)
     if not known:
         return Targets()  # a repository that never listed one
     try:
@@ -95,6 +93,23 @@ def _current(repository: Path, keys: Path, delegation: Targets, take_over: int |
             f"{error}; where the releases key was replaced, look at the older lists and name the "
             f"one to go on from with --take-over VERSION: there are {_shown(known)}"
         ) from error
+
+
+def _check_replaced(repository: Path, delegation: Targets, version: int) -> None:
+    """Going on from an older list brings back what was revoked since: only where one has to."""
+    known = trusted_list.versions(repository, RELEASES)
+    if version not in known:
+        raise InvalidConfiguration(
+            f"there is no {version}.{RELEASES}.json: there are {_shown(known)}"
+        )
+    try:
+        newest = trusted_list.releases_of(delegation, repository)
+    except SerinusError:
+        return
+    raise InvalidConfiguration(
+        f"list {newest.version} is signed by a key that may approve: renew it without --take-over; "
+        "a release that was revoked comes back by publishing it"
+    )
 
 
 def _shown(versions: list[int]) -> str:

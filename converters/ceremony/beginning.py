@@ -8,7 +8,6 @@ from tuf.api.metadata import Metadata, Root
 from converters import release_list, renewal
 from converters.ceremony import delegation_change, enacting, proposal, public_key
 from converters.keys import opening
-from converters.keys.access import KeyAccess
 from converters.list_writer import ReleaseKey
 from converters.release_list import RELEASES
 from converters.trusted_list import PINNED_ROOT
@@ -18,10 +17,11 @@ from edge_core.errors import InvalidConfiguration
 TARGETS_KEY = "targets.pem"
 
 
-def begin(repository: Path, keys: Path, root: Path, now: datetime, access: KeyAccess) -> None:
+def begin(repository: Path, keys: Path, root: Path, now: datetime, key: ReleaseKey) -> None:
     """Publish the first root, the first delegation and an empty list of releases.
 
-    May be run again where it broke off. The server signs the rest when it sees the folder.
+    ``key`` opens the targets key as well. May be run again where it broke off. The server signs
+    the rest when it sees the folder.
 
     Raises:
         CeremonyRefused: too few have signed the root.
@@ -41,16 +41,14 @@ def begin(repository: Path, keys: Path, root: Path, now: datetime, access: KeyAc
             moment,
         )
     )
-    signer = opening.signer(keys / TARGETS_KEY, access)
+    signer = opening.signer(keys / TARGETS_KEY, key.access)
     voters = enacting.delegation_voters(metadata.signed)
     proposal.add_signature(delegation, signer.sign(delegation.signed_bytes), voters)
     _pin(keys / PINNED_ROOT, metadata)
     enacting.publish_root(repository, None, metadata, moment)
     if not (repository / "metadata" / "1.targets.json").exists():
         enacting.publish_delegation(repository, keys / PINNED_ROOT, delegation, moment)
-    renewal.renew(
-        repository, keys, moment, ReleaseKey(access=access), within=release_list.RELEASES_LIFE / 2
-    )
+    renewal.renew(repository, keys, moment, key, within=release_list.RELEASES_LIFE / 2)
 
 
 def _pin(path: Path, metadata: Metadata[Root]) -> None:

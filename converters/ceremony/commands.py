@@ -36,7 +36,7 @@ def keygen(
     folder: Annotated[Path, typer.Option(help="Where the key shall stay.")],
     key: Annotated[
         str | None,
-        typer.Option(help="Take this key on a token (pkcs11:...) instead of making one."),
+        typer.Option(help="Take this key, pkcs11:... on a token or a file, instead of making one."),
     ] = None,
     passphrase_file: PassphraseFile = None,
     no_passphrase: NoPassphrase = False,
@@ -47,7 +47,7 @@ def keygen(
 
     private = folder / f"{public_key.check_name(name)}.pem"
     public = folder / f"{name}{public_key.SUFFIX}"
-    for path in (public, private):
+    for path in (public,) if key else (public, private):
         if path.exists():
             raise key_file.already_there(path)
     if key is None:

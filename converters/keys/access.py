@@ -100,4 +100,7 @@ def _given(passphrase_file: Path | None) -> bytes | None:
 def _asked(what: str) -> bytes | None:
     if not sys.stdin.isatty():
         return None
-    return getpass.getpass(f"{what}: ").encode() or None
+    try:
+        return getpass.getpass(f"{what}: ").encode() or None
+    except EOFError:
+        return None

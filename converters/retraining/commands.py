@@ -48,7 +48,7 @@ def worker(
     """Train models again when the fleet server asks for it: build, judge, publish or refuse."""
     from converters import progress, signing
     from converters.cli import console
-    from converters.keys import access, opening
+    from converters.keys import access
     from converters.list_writer import ReleaseKey
     from converters.retraining import material
     from converters.retraining import worker as working
@@ -58,8 +58,8 @@ def worker(
     source = FleetServer(server, read_token(token_file))
     known = sorted(material.recipes(recipes))
     secrets = access.of_person(passphrase_file)
-    approving = ReleaseKey(place=releases_key, access=secrets)
-    opening.signer(approving.place_in(keys), secrets)  # before the work, not after it
+    # Before the work, not after it; nobody is there to be asked then.
+    approving = ReleaseKey(place=releases_key, access=secrets).open_in(keys)
     place = working.Place(
         statement_key=signing.open_key(statement_key or keys / signing.PRIVATE_KEY, secrets),
         releases_key=approving,

@@ -1,8 +1,10 @@
 """A PKCS#11 token in a folder: SoftHSM, with its command line tools and module."""
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,12 @@ MODULES = (
 )
 PIN = "271828"
 LABEL = "release team"
+EACH = """
+import json, sys; from converters import cli
+for arguments in json.loads(sys.argv[1]):
+    if code := cli.run(arguments):
+        sys.exit(code)
+"""
 
 
 class SoftToken:
@@ -43,6 +51,14 @@ class SoftToken:
             "--keypairgen", "--key-type", kind, "--label", name, "--id", number,
         )  # fmt: skip
         return f"pkcs11:token={LABEL.replace(' ', '%20')};object={name}"
+
+    def converted(self, *commands: list[object]) -> str:
+        """Run ``serinus-convert`` commands, one after the other, in one process; what they print.
+
+        All of them have to succeed.
+        """
+        lines = json.dumps([[str(part) for part in command] for command in commands])
+        return self.run(sys.executable, "-c", EACH, lines).stdout
 
     def run(self, *command: object) -> "subprocess.CompletedProcess[str]":
         """Run a command that sees the token, and has to succeed."""

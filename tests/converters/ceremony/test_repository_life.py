@@ -117,6 +117,15 @@ def test_a_list_is_renewed_only_where_it_ends_soon(team: Team) -> None:
     assert listed.targets == before.targets
 
 
+def test_an_older_list_is_not_taken_over_while_the_newest_is_good(team: Team) -> None:
+    team.publish("1.0.0")
+    place = ("--repository", team.repository, "--keys", team.keys)
+    done("revoke", "tiny-motion@1.0.0", *place)
+    said = team.renew("--take-over", "2")
+    assert said.code == BAD_INPUT
+    assert "list 3 is signed by a key that may approve" in said.err
+
+
 def test_what_devices_would_not_believe_is_not_signed(team: Team) -> None:
     far = datetime.now(UTC).replace(microsecond=0) + timedelta(days=400)
     bundle = tiny_bundle(team.folder / "bundle", sign_with=signing.generate_key(team.keys))

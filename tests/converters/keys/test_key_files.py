@@ -177,6 +177,8 @@ def test_a_key_is_never_written_over(tmp_path: Path, secret: Path) -> None:
     (tmp_path / "ada.pub.json").unlink()
     assert serinus_convert(*make).code == BAD_INPUT
     assert (tmp_path / "ada.pem").read_bytes() == before[tmp_path / "ada.pem"]
+    done(*make, "--key", tmp_path / "ada.pem")  # as after a kill between the two files
+    assert (tmp_path / "ada.pub.json").read_bytes() == before[tmp_path / "ada.pub.json"]
 
 
 def test_a_disk_that_is_full_leaves_no_half_key(tmp_path: Path) -> None:

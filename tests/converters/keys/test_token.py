@@ -1,5 +1,6 @@
 """Keys on a real PKCS#11 token: what they sign is accepted, and nothing of them leaves it."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,48 +35,55 @@ def keys(token: SoftToken) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("team") / "begun"
+    folder.mkdir()
+    Team(folder).begin()
+    return folder
+
+
 @pytest.fixture
-def team(tmp_path: Path) -> Team:
-    team = Team(tmp_path)
-    team.begin()
-    return team
+def team(begun: Path, tmp_path: Path) -> Team:
+    shutil.copytree(begun, tmp_path / "team")
+    return Team(tmp_path / "team")
 
 
 def test_a_device_takes_what_a_key_on_a_token_approved(
     token: SoftToken, keys: dict[str, str], team: Team, tmp_path: Path
 ) -> None:
-    place = ("--repository", team.repository)
-    pin = ("--passphrase-file", token.pin_file)
+    place = ["--repository", team.repository]
+    pin = ["--passphrase-file", token.pin_file]
     home = tmp_path / "token-public"
-    token.run(*CONVERT, "root", "keygen", "releases-hsm", "--folder", home,
-              "--key", keys["releases"], *pin)  # fmt: skip
+    bundle = tiny_bundle(tmp_path / "bundle")
+    token.converted(
+        ["root", "keygen", "releases-hsm", "--folder", home, "--key", keys["releases"], *pin],
+        ["keygen", team.keys, "--key", keys["statement"], *pin],
+    )
     assert not list(home.glob("*.pem"))
+    assert not (team.keys / "statement.pem").exists()
     team.change_delegation(f"--replace={home / 'releases-hsm.pub.json'}")
-    key = f"{keys['releases']}?pin-source={token.pin_file}"
-    renewed = ("renew", *place, "--keys", team.keys, "--take-over", "1", "--key", key)
-    token.run(*CONVERT, "keygen", team.keys, "--key", keys["statement"], *pin)
-    token.run(*CONVERT, *renewed)
-    bundle = _signed_on_the_token(token, keys["statement"], tmp_path / "bundle")
-    token.run(*CONVERT, "publish", bundle, *place, "--keys", team.keys, "--key", key)
+    token.run(CONVERT[0], "-c", SIGN, bundle, keys["statement"], token.pin_file)
+    key = ["--keys", team.keys, "--key", f"{keys['releases']}?pin-source={token.pin_file}"]
+    token.converted(
+        ["renew", *place, *key, "--take-over", "1"],
+        ["publish", bundle, *place, *key],
+    )
     root = (team.keys / "1.root.json").read_bytes()
     _look(team, root)
     with served(team.repository) as url:
         device = TufRepository(url=url, trusted_root=root, folder=tmp_path / "device")
         device.manifest(folders.ref(bundle))
-    key_of_public = signature.load_public_key((team.keys / "statement.pub.pem").read_bytes())
-    signature.verify((bundle / "model.sig").read_bytes(), [key_of_public])
+    public = signature.load_public_key((team.keys / "statement.pub.pem").read_bytes())
+    signature.verify((bundle / "model.sig").read_bytes(), [public])
 
 
-def _signed_on_the_token(token: SoftToken, uri: str, bundle: Path) -> Path:
-    tiny_bundle(bundle)
-    sign = (
-        "import sys; from pathlib import Path; from converters import signing; "
-        "from converters.keys import access; "
-        "opened = signing.open_key(sys.argv[2], access.of_person(Path(sys.argv[3]))); "
-        "signing.sign_folder(Path(sys.argv[1]), opened)"
-    )
-    token.run(CONVERT[0], "-c", sign, bundle, uri, token.pin_file)
-    return bundle
+SIGN = """
+import sys; from pathlib import Path; from converters import signing
+from converters.keys import access
+opened = signing.open_key(sys.argv[2], access.of_person(Path(sys.argv[3])))
+signing.sign_folder(Path(sys.argv[1]), opened)
+"""
 
 
 def _look(team: Team, root: bytes) -> None:
@@ -88,15 +96,17 @@ def _look(team: Team, root: bytes) -> None:
 def test_a_root_holder_signs_with_a_token(
     token: SoftToken, keys: dict[str, str], team: Team, tmp_path: Path
 ) -> None:
-    pin = ("--passphrase-file", token.pin_file)
+    pin = ["--passphrase-file", token.pin_file]
     home = tmp_path / "token-public"
-    token.run(*CONVERT, "root", "keygen", "dan", "--folder", home, "--key", keys["cara"], *pin)
+    token.converted(["root", "keygen", "dan", "--folder", home, "--key", keys["cara"], *pin])
     team.change_root("--remove=root=cara", f"--add=root={home / 'dan.pub.json'}")
     path = team.root_of("--expires-in=100d", signers=("ada",))
-    place = ("--repository", team.repository)
-    said = token.run(*CONVERT, "root", "sign", path, *place, "--key", keys["cara"], *pin,
-                     "--fingerprint", fingerprint(path))  # fmt: skip
-    assert "dan has signed" in said.stdout
+    place = ["--repository", team.repository]
+    said = token.converted(
+        ["root", "sign", path, *place, "--key", keys["cara"], *pin,
+         "--fingerprint", fingerprint(path)]
+    )  # fmt: skip
+    assert "dan has signed" in said
     done("root", "publish", path, *place)
 
 
