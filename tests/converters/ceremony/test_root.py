@@ -304,16 +304,14 @@ def no_threshold(path: Path) -> None:
         no_threshold,
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("verb", ["sign", "status", "publish"])
-def test_a_malformed_proposal_is_one_line(
-    team: Team, spoil: Callable[[Path], None], verb: str
-) -> None:
+def test_a_malformed_proposal_is_one_line(team: Team, spoil: Callable[[Path], None]) -> None:
     path = team.propose("--expires-in=100d")
     spoil(path)
-    more = ("--key", team.private("ada"), "--fingerprint", "0" * 16) if verb == "sign" else ()
-    said = serinus_convert("root", verb, path, "--repository", team.repository, *more)
-    assert said.code == BAD_INPUT, said
-    assert len(said.err.splitlines()) == 1
+    key = ("--key", team.private("ada"), "--fingerprint", "0" * 16)
+    for verb, more in (("sign", key), ("status", ()), ("publish", ())):
+        said = serinus_convert("root", verb, path, "--repository", team.repository, *more)
+        assert said.code == BAD_INPUT, said
+        assert len(said.err.splitlines()) == 1
     assert not (team.repository / "metadata" / "2.root.json").exists()
 
 
