@@ -12,6 +12,7 @@ from fleet_server.domain.permissions import Role
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 ProcessRole = Literal["api", "ingest", "decide"]
+MAX_PASSPHRASE_BYTES = 1000
 BrokerKind = Literal["auto", "mosquitto", "embedded", "external"]
 
 
@@ -132,11 +133,31 @@ class RepositoryConfig(_Section, frozen=True, kw_only=True):
     """Default: ``repository`` below the data folder."""
     online_keys: str | None = None
     """Folder with the snapshot and timestamp keys. Default: ``online`` below the data folder."""
+    online_passphrase_file: str | None = None
+    """File whose first line opens these keys, where they are encrypted."""
     trusted_root: str | None = None
     """Root metadata to start from. Default: the repository's first root, pinned once seen."""
     check_every_seconds: Annotated[float, msgspec.Meta(ge=0.1)] = 1.0
     snapshot_days: Annotated[float, msgspec.Meta(gt=0)] = 7.0
     timestamp_days: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+
+    def online_passphrase(self) -> bytes | None:
+        """What opens the keys; raise :class:`InvalidConfiguration` where it cannot be read."""
+        if self.online_passphrase_file is None:
+            return None
+        try:
+            with Path(self.online_passphrase_file).open("rb") as stream:
+                found = stream.readline(MAX_PASSPHRASE_BYTES).rstrip(b"\r\n")
+        except OSError as error:
+            raise InvalidConfiguration(
+                f"cannot read repository.online_passphrase_file: {error}"
+            ) from error
+        if not found:
+            raise InvalidConfiguration(
+                f"the first line of {self.online_passphrase_file} "
+                "(repository.online_passphrase_file) is empty"
+            )
+        return found
 
 
 class RetentionConfig(_Section, frozen=True, kw_only=True):

@@ -69,6 +69,15 @@ class _Ours(Collector):
             yield from _fleet(found)
             yield from _rollouts(found)
             yield from _messages(found)
+        left: dict[tuple[str, ...], float] = {
+            (role,): value
+            for role, value in self._services.repository_expiry.seconds_left().items()
+        }
+        if left:
+            yield _gauge(
+                "repository_expires_seconds", "Until what people sign ends; negative after that.",
+                ["role"], left,
+            )  # fmt: skip
         for name, value in self._services.gauges().items():
             gauge = GaugeMetricFamily(f"serinus_{name}", _GAUGES[name])
             gauge.add_metric([], value)

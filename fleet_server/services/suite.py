@@ -36,6 +36,7 @@ from fleet_server.services.lineage import Lineages
 from fleet_server.services.listening import Listening
 from fleet_server.services.measures import Measures
 from fleet_server.services.overview import Overview
+from fleet_server.services.repository_expiry import RepositoryExpiry
 from fleet_server.services.retention import Retention
 from fleet_server.services.retraining import Retraining
 from fleet_server.services.rollouts import Rollouts
@@ -80,6 +81,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     feedback_loops: FeedbackLoops
     appeals: Appeals
     retraining: Retraining
+    repository_expiry: RepositoryExpiry
     retention: Retention
     webhooks: Webhooks
     idempotency: IdempotentRequests
@@ -161,6 +163,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             feedback_loops=FeedbackLoops(database, catalog, clock, config.fairness),
             appeals=Appeals(database, catalog, clock, told),
             retraining=retraining,
+            repository_expiry=RepositoryExpiry(database, clock),
             retention=Retention(database, clock, config.retention),
             webhooks=Webhooks(database, clock),
             idempotency=IdempotentRequests(database, clock),
