@@ -40,6 +40,7 @@ from converters.recipe import Recipe
 from converters.refusal import WrongUse
 from converters.scoring import Scorer
 from converters.settling import settle
+from converters.signing import StatementKey
 from converters.source import Source
 from converters.targets import open_target
 from converters.targets.profile import PROFILES, Profile
@@ -63,7 +64,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     teacher: Path | None = None
     """A bundle to learn from, where the recipe asks for one."""
     waive: tuple[str, ...] = ()
-    key: Path | None = None
+    key: Path | StatementKey | None = None
+    """Opened, or the path of one that is not encrypted."""
     targets: tuple[str, ...] = ()
     """Instead of the recipe's, where there are some."""
     reports: Path | None = None

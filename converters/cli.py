@@ -9,12 +9,17 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from converters.ceremony import commands as root_commands
+from converters.ceremony import delegation_commands, repository_commands
+from converters.ceremony.options import NoPassphrase, PassphraseFile
 from converters.history import commands as history_commands
 from converters.retraining import commands as retraining_commands
 from edge_core.errors import SerinusError
 
 if TYPE_CHECKING:
+    from converters.list_writer import ReleaseKey
     from converters.quantising import Method
+    from converters.signing import StatementKey
 
 WRONG_USE = 1
 BAD_INPUT = 2
@@ -34,7 +39,9 @@ Targets = Annotated[
 Waive = Annotated[
     list[str] | None, typer.Option(help="GATE[:SLICE]=REASON; recorded in the manifest.")
 ]
-Key = Annotated[Path | None, typer.Option(help="Statement key to sign with.")]
+Key = Annotated[
+    str | None, typer.Option(help="Statement key to sign with: a file, or pkcs11:... on a token.")
+]
 Reports = Annotated[
     Path | None, typer.Option(help="Folder for gates.json and junit.xml, also when refused.")
 ]
@@ -46,7 +53,12 @@ DataFolder = Annotated[
 ]
 Bundle = Annotated[Path, typer.Argument(help="Bundle folder or archive.")]
 Repository = Annotated[Path, typer.Option(help="Folder of the release repository.")]
-Keys = Annotated[Path, typer.Option(help="Folder of the release team's keys.")]
+Keys = Annotated[
+    Path, typer.Option(help="Folder of the release team's keys, with 1.root.json in it.")
+]
+ReleasesKey = Annotated[
+    str, typer.Option("--key", help="Releases key, where it is not releases.pem in --keys.")
+]
 
 
 @app.command()
@@ -76,12 +88,14 @@ def build(
         Path | None, typer.Option(help="Bundle; refuse other data than it was made of.")
     ] = None,
     all_gates: Annotated[bool, typer.Option("--gates", help="Show passed gates, too.")] = False,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Train, convert, prove and sign one release."""
     from converters import building, progress
     from converters.opening import opened_if
     from converters.replay import golden_coverage
 
+    statement_key = _statement_key(key, passphrase_file)  # whatever fails, before the work
     with (
         opened_if(parent) as before,
         opened_if(teacher) as taught_by,
@@ -96,7 +110,7 @@ def build(
             parent=before,
             teacher=taught_by,
             waive=tuple(waive or ()),
-            key=key,
+            key=statement_key,
             reports=reports,
             cache=cache,
             data=data,
@@ -133,6 +147,7 @@ def quantize(
     key: Key = None,
     reports: Reports = None,
     cache: CacheFolder = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Convert a trained model, with evidence, without a recipe."""
     from converters import conversion, progress
@@ -150,7 +165,7 @@ def quantize(
         choices=choices,
         max_error=max_error,
         waive=tuple(waive or ()),
-        key=key,
+        key=_statement_key(key, passphrase_file),
         reports=reports,
         cache=cache,
     )
@@ -314,37 +329,90 @@ def pack(
 
 
 @app.command()
-def keygen(folder: Annotated[Path, typer.Argument(help="Folder for the key pair.")]) -> None:
+def keygen(
+    folder: Annotated[Path, typer.Argument(help="Folder for the key pair.")],
+    key: Annotated[
+        str | None,
+        typer.Option(help="Take this key on a token (pkcs11:...): write its public half only."),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    no_passphrase: NoPassphrase = False,
+) -> None:
     """Make the key pair that signs who built a bundle."""
     from converters import signing
+    from converters.keys import access
 
-    private = signing.generate_key(folder)
+    if key is None:
+        signing.check_free(folder)
+        what = str(folder / signing.PRIVATE_KEY)
+        secret = access.for_new_key(passphrase_file, without=no_passphrase, what=what)
+        private = str(signing.generate_key(folder, secret))
+    else:
+        private = key
+        signing.write_public_key(folder, signing.open_key(key, access.of_person(passphrase_file)))
     console.print(
         f"{private}: keep it in CI\n{folder / signing.PUBLIC_KEY}: pin it on devices", markup=False
     )
 
 
 @app.command()
-def init_repository(repository: Repository, keys: Keys) -> None:
-    """Make an empty release repository and its keys."""
-    from converters import publishing
+def init_repository(
+    repository: Repository,
+    keys: Keys,
+    passphrase_file: PassphraseFile = None,
+    no_passphrase: NoPassphrase = False,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Signed first root of a ceremony; --keys has targets.pem, releases.pem and "
+            "releases.pub.json then."
+        ),
+    ] = None,
+    key: ReleasesKey = "",
+) -> None:
+    """Make an empty release repository and all its keys on this machine: for a first look.
 
-    publishing.init_repository(repository, keys, datetime.now(UTC))
+    Whoever has the keys folder then has every root key, so two of three is a form only. Where
+    devices matter, three people make the root (docs/key-ceremony.md), and --root begins with it.
+    """
+    from converters import publishing
+    from converters.ceremony import beginning
+    from converters.keys import access
+
+    now = datetime.now(UTC)
+    if root is not None:
+        beginning.begin(repository, keys, root, now, _releases_key(key, passphrase_file))
+        console.print(f"repository in {repository}, by the root of {root}", markup=False)
+        return
+    publishing.check_free(repository, keys)
+    what = f"the keys in {keys}"
+    secret = access.for_new_key(passphrase_file, without=no_passphrase, what=what)
+    publishing.init_repository(repository, keys, now, secret)
     console.print(
         f"repository in {repository}, keys in {keys}: keep root-1..3, targets and releases off "
-        f"the server; give the server {keys / publishing.ONLINE}",
+        f"the server; give the server {keys / publishing.ONLINE}\n"
+        "This is for a first look: one folder has every root key. docs/key-ceremony.md says how "
+        "three people make a repository that no single theft can take.",
         markup=False,
     )
 
 
 @app.command()
-def publish(bundle: Bundle, repository: Repository, keys: Keys) -> None:
+def publish(
+    bundle: Bundle,
+    repository: Repository,
+    keys: Keys,
+    key: ReleasesKey = "",
+    passphrase_file: PassphraseFile = None,
+) -> None:
     """Approve a bundle: list it in the release repository."""
     from converters import publishing
     from converters.opening import opened
 
     with opened(bundle) as folder:
-        ref = publishing.publish(folder, repository, keys, datetime.now(UTC))
+        ref = publishing.publish(
+            folder, repository, keys, datetime.now(UTC), _releases_key(key, passphrase_file)
+        )
     console.print(f"published {ref.name}, manifest {ref.digest}", markup=False)
 
 
@@ -353,12 +421,60 @@ def revoke(
     release: Annotated[str, typer.Argument(help="MODEL@VERSION")],
     repository: Repository,
     keys: Keys,
+    key: ReleasesKey = "",
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Take a release off the list: no device installs it or rolls back to it any more."""
     from converters import publishing
 
-    publishing.revoke(release, repository, keys, datetime.now(UTC))
+    opened_key = _releases_key(key, passphrase_file)
+    publishing.revoke(release, repository, keys, datetime.now(UTC), opened_key)
     console.print(f"revoked {release}", markup=False)
+
+
+@app.command()
+def renew(
+    repository: Repository,
+    keys: Keys,
+    key: ReleasesKey = "",
+    within: Annotated[
+        str | None,
+        typer.Option(help="Only where the list ends so soon, such as 45d: for a timer."),
+    ] = None,
+    take_over: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="After the key was replaced: version of the list to go on from, checked."
+        ),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Sign the list of releases again, before it ends or after its key was replaced."""
+    from converters import renewal
+    from converters.ceremony import options
+
+    done = renewal.renew(
+        repository,
+        keys,
+        options.now(),
+        _releases_key(key, passphrase_file),
+        within=options.span(within, "--within") if within else None,
+        take_over=take_over,
+    )
+    said = "signed again" if done.written else "not signed again, it lasts"
+    console.print(
+        f"list {done.version} of {len(done.releases)} releases, {said}: ends "
+        f"{done.expires:%Y-%m-%d}",
+        markup=False,
+    )
+    if take_over is not None:
+        for name, digest in done.releases.items():
+            console.print(f"  {name} {digest}", markup=False)
+
+
+app.add_typer(root_commands.app)
+app.add_typer(delegation_commands.app)
+app.add_typer(repository_commands.app)
 
 
 @app.command()
@@ -385,6 +501,20 @@ def install_target(
     from converters import target_commands
 
     target_commands.install(target, lambda line: console.print(line, markup=False))
+
+
+def _statement_key(place: str | None, passphrase_file: Path | None) -> "StatementKey | None":
+    from converters import signing
+    from converters.keys import access
+
+    return signing.open_key(place, access.of_person(passphrase_file)) if place else None
+
+
+def _releases_key(place: str, passphrase_file: Path | None) -> "ReleaseKey":
+    from converters.keys import access
+    from converters.list_writer import ReleaseKey
+
+    return ReleaseKey(place=place, access=access.of_person(passphrase_file))
 
 
 def _listed(targets: str | None) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from converters.pipeline import Pipeline, Report
 from converters.quantising import largest_error
 from converters.refusal import WrongUse
 from converters.settling import settle
+from converters.signing import StatementKey
 from converters.source import FileSource
 from converters.targets import open_target
 from converters.targets.profile import PROFILES
@@ -58,7 +59,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     choices: Choices = Choices()
     max_error: float = 0.05
     waive: tuple[str, ...] = ()
-    key: Path | None = None
+    key: Path | StatementKey | None = None
+    """Opened, or the path of one that is not encrypted."""
     reports: Path | None = None
     cache: Path | None = None
     profiles: Path = PROFILES

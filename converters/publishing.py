@@ -3,20 +3,16 @@
 Snapshot and timestamp are the server's: after ``init_repository`` nothing here touches them.
 """
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
-from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 
-from converters import release_list, trusted_list
+from converters import list_writer, release_list, trusted_list
+from converters.ceremony import public_key
+from converters.keys import key_file
+from converters.list_writer import IN_KEYS, ListWriter, ReleaseKey
 from converters.refusal import RefusedByGate
 from converters.release_list import RELEASES
 from converters.signing import PUBLIC_KEY
@@ -37,21 +33,23 @@ ONLINE_KEYS = ["snapshot", "timestamp"]
 ONLINE = "online"
 
 
-def init_repository(repository: Path, keys: Path, now: datetime) -> None:
-    """Make the keys and the first metadata of an empty repository.
+def init_repository(
+    repository: Path, keys: Path, now: datetime, passphrase: bytes | None = None
+) -> None:
+    """Make the keys and the first metadata of an empty repository, all on one machine.
+
+    For a first look: who has this folder has every root key. ``docs/key-ceremony.md`` says how
+    people make a repository whose root keys are apart. ``passphrase`` is that of every key but
+    the server's two.
 
     Raises:
         InvalidConfiguration: there are keys or a repository already.
     """
+    check_free(repository, keys)
     metadata = repository / "metadata"
-    taken = [path for path in (*map(keys.joinpath, _key_files()), metadata) if path.exists()]
-    if taken:
-        raise InvalidConfiguration(
-            f"{taken[0]} exists already: choose an empty folder, nothing is overwritten"
-        )
-    signers = {name: CryptoSigner.generate_ed25519() for name in OFFLINE_KEYS + ONLINE_KEYS}
+    signers = {name: key_file.new_tuf_key() for name in OFFLINE_KEYS + ONLINE_KEYS}
     files = _first_metadata(signers, now)
-    _write_keys(keys, signers)
+    _write_keys(keys, signers, passphrase)
     durable.write_bytes(keys / PINNED_ROOT, files[PINNED_ROOT])
     (repository / "targets").mkdir(parents=True, exist_ok=True)
     metadata.mkdir()
@@ -59,13 +57,23 @@ def init_repository(repository: Path, keys: Path, now: datetime) -> None:
         durable.write_bytes(metadata / name, data)
 
 
+def check_free(repository: Path, keys: Path) -> None:
+    """Raise :class:`InvalidConfiguration` where there are keys or a repository already."""
+    metadata = repository / "metadata"
+    taken = [path for path in (*map(keys.joinpath, _key_files()), metadata) if path.exists()]
+    if taken:
+        raise InvalidConfiguration(
+            f"{taken[0]} exists already: choose an empty folder, nothing is overwritten"
+        )
+
+
 def _first_metadata(signers: dict[str, CryptoSigner], now: datetime) -> dict[str, bytes]:
     """Files of an empty repository: name -> signed bytes."""
-    roots = [signers[name] for name in ROOT_KEYS]
-    others = {name: signers[name].public_key for name in ("targets", *ONLINE_KEYS)}
-    root = release_list.first_root([signer.public_key for signer in roots], others, now)
-    root_bytes = _signed(Metadata(root), *roots)
-    targets = release_list.first_targets(signers[RELEASES].public_key, now)
+    public = {name: public_key.held_by(key.public_key, name) for name, key in signers.items()}
+    others = {name: public[name] for name in ("targets", *ONLINE_KEYS)}
+    root = release_list.first_root([public[name] for name in ROOT_KEYS], others, now)
+    root_bytes = _signed(Metadata(root), *(signers[name] for name in ROOT_KEYS))
+    targets = release_list.first_targets(public[RELEASES], now)
     releases = release_list.first_releases(now)
     snapshot = release_list.first_snapshot(now)
     timestamp = release_list.first_timestamp(now)
@@ -79,8 +87,12 @@ def _first_metadata(signers: dict[str, CryptoSigner], now: datetime) -> dict[str
     }
 
 
-def publish(bundle: Path, repository: Path, keys: Path, now: datetime) -> ReleaseRef:
+def publish(
+    bundle: Path, repository: Path, keys: Path, now: datetime, key: ReleaseKey = IN_KEYS
+) -> ReleaseRef:
     """List a bundle's folder as approved; publishing the same bytes again changes nothing.
+
+    ``keys`` holds the pinned root, the public statement key and, by default, the releases key.
 
     Raises:
         UntrustedBundle: unsigned, signed by another statement key than the one in ``keys``, or
@@ -96,53 +108,43 @@ def publish(bundle: Path, repository: Path, keys: Path, now: datetime) -> Releas
     paths = release_list.bundle_paths(manifest, attested=(bundle / PROVENANCE).exists())
     files = {path: trusted_list.read(bundle / path) for path in paths}
     entries = release_list.release_targets(manifest, files)
-    with _locked(repository):
-        current = trusted_list.releases(repository, keys / PINNED_ROOT)
+    writer = ListWriter(repository, keys, key)
+    with list_writer.locked(repository):
+        current = trusted_list.releases_of(writer.delegation(now), repository)
         _check_immutable(repository, ref)
         if release_list.listed_releases(current).get(ref.name) == ref.digest:
             return ref
         for path, data in files.items():
             entry = entries[f"{release_list.place(ref.model, ref.version)}/{path}"]
             _write_target(repository, entry, data)
-        _write_releases(repository, keys, release_list.with_release(current, entries, now))
+        writer.write(release_list.with_release(current, entries, now), now)
     return ref
 
 
-def revoke(name: str, repository: Path, keys: Path, now: datetime) -> None:
+def revoke(
+    name: str, repository: Path, keys: Path, now: datetime, key: ReleaseKey = IN_KEYS
+) -> None:
     """Take a release off the list; its files stay, so that the version is never used again.
 
     Raises:
         ReleaseNotApproved: the release is not listed.
     """
-    with _locked(repository):
-        current = trusted_list.releases(repository, keys / PINNED_ROOT)
-        following = release_list.without_release(current, name, now)
-        _write_releases(repository, keys, following)
+    writer = ListWriter(repository, keys, key)
+    with list_writer.locked(repository):
+        current = trusted_list.releases_of(writer.delegation(now), repository)
+        writer.write(release_list.without_release(current, name, now), now)
 
 
 def _key_files() -> list[str]:
     return [f"{name}.pem" for name in OFFLINE_KEYS] + [f"{ONLINE}/{n}.pem" for n in ONLINE_KEYS]
 
 
-def _write_keys(keys: Path, signers: dict[str, CryptoSigner]) -> None:
+def _write_keys(keys: Path, signers: dict[str, CryptoSigner], passphrase: bytes | None) -> None:
     """Offline keys into ``keys``, the server's two into a folder of their own, all 0600."""
-    for folder, names in ((keys, OFFLINE_KEYS), (keys / ONLINE, ONLINE_KEYS)):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in names:
-            durable.write_bytes(folder / f"{name}.pem", signers[name].private_bytes, mode=0o600)
-
-
-def _signer(path: Path) -> CryptoSigner:
-    try:
-        private = load_pem_private_key(path.read_bytes(), password=None)
-        return CryptoSigner(private)
-    except OSError as error:
-        raise InvalidConfiguration(
-            f"cannot read the key {path}: {error.strerror}; make keys and repository with "
-            "serinus-convert init-repository"
-        ) from error
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise InvalidConfiguration(f"{path} is not an unencrypted private key: {error}") from error
+    for name in OFFLINE_KEYS:
+        key_file.write_signer(keys / f"{name}.pem", signers[name], passphrase)
+    for name in ONLINE_KEYS:
+        key_file.write_signer(keys / ONLINE / f"{name}.pem", signers[name], None)
 
 
 def _signed(metadata: AnyMetadata, *signers: CryptoSigner) -> bytes:
@@ -190,38 +192,7 @@ def _check_immutable(repository: Path, ref: ReleaseRef) -> None:
         )
 
 
-@contextlib.contextmanager
-def _locked(repository: Path) -> Iterator[None]:
-    """One publisher at a time."""
-    try:
-        descriptor = os.open(repository / "metadata", os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise InvalidConfiguration(
-            f"no release repository at {repository}: make one with serinus-convert init-repository"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _write_target(repository: Path, entry: TargetFile, data: bytes) -> None:
     path = repository / "targets" / entry.get_prefixed_paths()[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     durable.write_bytes(path, data)
-
-
-def _write_releases(repository: Path, keys: Path, releases: Targets) -> None:
-    metadata = repository / "metadata"
-    targets = trusted_list.targets(repository, keys / PINNED_ROOT)
-    signer = _signer(keys / f"{RELEASES}.pem")
-    data = Metadata(releases)
-    data.sign(signer)
-    try:
-        targets.verify_delegate(RELEASES, data.signed_bytes, data.signatures)
-    except RepositoryError as error:
-        raise UntrustedBundle(
-            f"{keys / f'{RELEASES}.pem'} is not the key that {repository} lets approve releases"
-        ) from error
-    durable.write_bytes(metadata / f"{releases.version}.{RELEASES}.json", data.to_bytes())

@@ -31,3 +31,9 @@ class Stopped(SerinusError):
     """A person stopped a run that can go on."""
 
     exit_code = 130
+
+
+class CeremonyRefused(SerinusError):
+    """Signatures are missing, foreign or for something else; the repository stays as it was."""
+
+    exit_code = 3

@@ -45,15 +45,20 @@ def first_root(roots: Sequence[Key], others: Mapping[str, Key], now: datetime) -
 
 def first_targets(releases: Key, now: datetime) -> Targets:
     """Targets metadata that lists nothing itself and delegates all bundles to ``releases``."""
+    return delegating([releases], 1, now + TARGETS_LIFE)
+
+
+def delegating(keys: Sequence[Key], version: int, expires: datetime) -> Targets:
+    """Targets metadata by which one signature of any of ``keys`` approves bundles."""
     role = DelegatedRole(
         name=RELEASES,
-        keyids=[releases.keyid],
+        keyids=[key.keyid for key in keys],
         threshold=1,
         terminating=True,
         paths=list(RELEASE_PATHS),
     )
-    delegations = Delegations(keys={releases.keyid: releases}, roles={RELEASES: role})
-    return Targets(expires=now + TARGETS_LIFE, delegations=delegations)
+    delegations = Delegations(keys={key.keyid: key for key in keys}, roles={RELEASES: role})
+    return Targets(version=version, expires=expires, delegations=delegations)
 
 
 def first_releases(now: datetime) -> Targets:
@@ -112,6 +117,11 @@ def without_release(current: Targets, name: str, now: datetime) -> Targets:
         listed = ", ".join(listed_releases(current)) or "none"
         raise ReleaseNotApproved(f"{name} is not listed; listed are: {listed}")
     return _next(kept, current, now)
+
+
+def renewed(current: Targets, version: int, now: datetime) -> Targets:
+    """The same releases in a list of a given version that begins its life now."""
+    return Targets(version=version, expires=now + RELEASES_LIFE, targets=dict(current.targets))
 
 
 def listed_releases(current: Targets) -> dict[str, str]:

@@ -17,6 +17,48 @@ PINNED_ROOT = "1.root.json"
 S = TypeVar("S", Root, Targets)
 
 
+def root(repository: Path, pinned: Path) -> Root:
+    """Newest root that the chain from ``pinned`` leads to; from the first one where that is none.
+
+    Raises:
+        UntrustedBundle: a root is not signed by the one before it and by itself.
+        Unavailable: a file cannot be read.
+    """
+    return roots(repository, pinned)[-1].signed
+
+
+def roots(repository: Path, pinned: Path) -> list[Metadata[Root]]:
+    """Every root of the chain from ``pinned``, oldest first; raises as :func:`root` does."""
+    metadata = repository / "metadata"
+    path = pinned if pinned.exists() else metadata / PINNED_ROOT
+    first = _parsed(path, Root)
+    _verify(first.signed, Root.type, first, path)
+    chain = [first]
+    while (path := metadata / f"{chain[-1].signed.version + 1}.root.json").exists():
+        newer = _parsed(path, Root)
+        _verify(chain[-1].signed, Root.type, newer, path)
+        _verify(newer.signed, Root.type, newer, path)
+        _check_version(newer.signed, chain[-1].signed.version + 1, path)
+        chain.append(newer)
+    return chain
+
+
+def targets(repository: Path, pinned: Path) -> Targets:
+    """Newest targets metadata, signed by the keys of the newest root; raises as :func:`root`."""
+    return targets_of(root(repository, pinned), repository)
+
+
+def targets_of(root: Root, repository: Path, version: int | None = None) -> Targets:
+    """Top-level targets metadata, the newest or one version, signed by a root's targets keys."""
+    metadata = repository / "metadata"
+    version = version or newest(repository, Targets.type)
+    path = metadata / f"{version}.{Targets.type}.json"
+    found = _parsed(path, Targets)
+    _verify(root, Targets.type, found, path)
+    _check_version(found.signed, version, path)
+    return found.signed
+
+
 def releases(repository: Path, pinned: Path) -> Targets:
     """Newest list of releases, signed by the key that the targets role delegates to.
 
@@ -25,33 +67,29 @@ def releases(repository: Path, pinned: Path) -> Targets:
             another version than its signed content.
         Unavailable: a file cannot be read.
     """
-    metadata = repository / "metadata"
-    version = _newest(metadata, RELEASES)
-    path = metadata / f"{version}.{RELEASES}.json"
+    return releases_of(targets(repository, pinned), repository)
+
+
+def releases_of(parent: Targets, repository: Path, version: int | None = None) -> Targets:
+    """List of releases, the newest or one version, signed by a delegation's keys."""
+    version = version or newest(repository, RELEASES)
+    path = repository / "metadata" / f"{version}.{RELEASES}.json"
     listed = _parsed(path, Targets)
-    _verify(targets(repository, pinned), RELEASES, listed, path)
+    _verify(parent, RELEASES, listed, path)
     _check_version(listed.signed, version, path)
     return listed.signed
 
 
-def targets(repository: Path, pinned: Path) -> Targets:
-    """Top-level targets metadata; ``pinned`` is the root to start from, else the first one."""
-    metadata = repository / "metadata"
-    path = pinned if pinned.exists() else metadata / PINNED_ROOT
-    root = _parsed(path, Root)
-    _verify(root.signed, Root.type, root, path)
-    while (path := metadata / f"{root.signed.version + 1}.root.json").exists():
-        newer = _parsed(path, Root)
-        _verify(root.signed, Root.type, newer, path)
-        _verify(newer.signed, Root.type, newer, path)
-        _check_version(newer.signed, root.signed.version + 1, path)
-        root = newer
-    version = _newest(metadata, Targets.type)
-    path = metadata / f"{version}.{Targets.type}.json"
-    found = _parsed(path, Targets)
-    _verify(root.signed, Targets.type, found, path)
-    _check_version(found.signed, version, path)
-    return found.signed
+def versions(repository: Path, role: str) -> list[int]:
+    """Versions of a role that are in the repository, oldest first; nothing is verified."""
+    pattern = re.compile(rf"^(\d+)\.{role}\.json$")
+    names = (pattern.match(path.name) for path in (repository / "metadata").glob("*.json"))
+    return sorted(int(match[1]) for match in names if match)
+
+
+def newest(repository: Path, role: str) -> int:
+    """Newest version of a role by its file's name, 1 where there is none."""
+    return max(versions(repository, role), default=1)
 
 
 def read(path: Path) -> bytes:
@@ -60,12 +98,6 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Unavailable(f"cannot read {path}: {error.strerror}") from error
-
-
-def _newest(metadata: Path, role: str) -> int:
-    names = (re.match(rf"^(\d+)\.{role}\.json$", path.name) for path in metadata.iterdir())
-    versions = [int(match[1]) for match in names if match]
-    return max(versions, default=1)
 
 
 def _check_version(signed: Root | Targets, version: int, path: Path) -> None:

@@ -42,6 +42,8 @@ def _dispatch(options: argparse.Namespace) -> int:
             return _print_defaults() if options.print_defaults else _check_config(options.config)
         case "status":
             return _status(options.config, options.socket, as_json=options.json)
+        case "enrol":
+            return _enrol(options.config, options.token_file)
         case "install":
             return _install(options.bundle, options.config)
         case "predict":
@@ -137,6 +139,21 @@ def _install(bundle: Path, path: Path) -> int:
     with only_one(config.state_dir):
         ref = sideload.install(bundle, config)
     print(f"installed {ref.name} ({ref.digest[:12]}); start the agent to serve it")
+    return 0
+
+
+def _enrol(path: Path, token_file: Path) -> int:
+    from datetime import UTC, datetime
+
+    from edge_agent import config as configs
+    from edge_agent.identity import opening
+    from edge_agent.state_folder import only_one
+
+    config = configs.load(path)
+    with only_one(config.state_dir):
+        made = opening.enrol(config, token_file)
+    until = datetime.fromtimestamp(made.not_after_ms / 1000, UTC)
+    print(f"enrolled {made.device} until {until:%Y-%m-%d %H:%M}Z; 'run' renews it in time")
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 import msgspec
 
 from edge_agent.commands import Commands
+from edge_agent.identity.renewal import Renewal
 from edge_agent.inbox import Inbox
 from edge_agent.memory_keeper import MemoryKeeper
 from edge_agent.monitor import Monitor
@@ -30,6 +31,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     outbox: Outbox
     inbox: Inbox
     sending: Sending
+    renewal: Renewal | None = None
+    """None where the device has no certificate."""
 
 
 class Account:
@@ -93,6 +96,8 @@ class Account:
         """What stands wrong with the device itself, whatever its releases do."""
         parts = self._parts
         found = [*parts.outbox.troubles, parts.updater.trouble, parts.keeper.trouble]
+        if parts.renewal is not None:
+            found.append(parts.renewal.trouble)
         return [trouble for trouble in found if trouble]
 
     def log_fields(self) -> dict[str, str | None]:

@@ -13,6 +13,7 @@ from edge_agent.clock import SystemClock
 from edge_agent.commands import Commands
 from edge_agent.config import AgentConfig, Supervision
 from edge_agent.download import Pace
+from edge_agent.identity import opening
 from edge_agent.inbox import Inbox
 from edge_agent.memory_file import MemoryFile
 from edge_agent.memory_keeper import MemoryKeeper
@@ -47,7 +48,8 @@ class Agent:
         self._config = config
         self._clock = SystemClock()
         self._state_dirty = asyncio.Event()
-        self._link = Link(config.mqtt, config.device)
+        self._link = Link(config.mqtt, config.device, opening.broker_context(config))
+        self._renewal = opening.renewal(config, self._clock, self._link.show)
         self._monitor = Monitor(
             device=config.device,
             sample_every=config.telemetry.sample_every,
@@ -87,6 +89,7 @@ class Agent:
                 url=config.repository.url,
                 trusted_root=_read_root(config.repository.trusted_root),
                 folder=config.state_dir / "tuf",
+                tls=opening.repository_context(config),
                 pace=Pace(
                     most=config.update.max_bytes_per_second,
                     least=config.update.min_bytes_per_second,
@@ -125,6 +128,7 @@ class Agent:
                 outbox=self._outbox,
                 inbox=self._inbox,
                 sending=self._sending,
+                renewal=self._renewal,
             ),
             device=config.device,
             target=config.target,
@@ -150,6 +154,8 @@ class Agent:
         tasks += [self._sending.fold(self._config.telemetry.window_seconds)]
         tasks += [self._keeper.run(), self._show_life()]
         tasks += [serve() for serve in open_servers]
+        if self._renewal is not None:
+            tasks.append(self._renewal.run())
         await self._keeper.recall()
         self._link.start()
         self._state_dirty.set()

@@ -5,6 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -29,6 +30,8 @@ class Repository(_Section, frozen=True, kw_only=True):
     """The release repository, without ``/metadata``."""
     trusted_root: Path
     """The root metadata that came with the device; later roots are followed from it."""
+    ca_file: Path | None = None
+    """Whose certificate its server has to have (PEM); none: any authority this machine trusts."""
 
 
 class Mqtt(_Section, frozen=True, kw_only=True):
@@ -40,6 +43,36 @@ class Mqtt(_Section, frozen=True, kw_only=True):
     username: str | None = None
     password: str | None = None
     """Never shown, neither by check-config nor in a log."""
+    ca_file: Path | None = None
+    """Whose certificate the broker has to have (PEM), over TLS; none: no TLS, or that of
+    [identity]."""
+
+
+class Identity(_Section, frozen=True, kw_only=True):
+    """How the device proves who it is: a certificate of the fleet's authority."""
+
+    server: str
+    """Address of the fleet's server, https://…"""
+    ca_file: Path
+    """Whose certificate the server and the broker have to have (PEM)."""
+    pkcs11_module: Path | None = None
+    """Library of a PKCS#11 module, such as libtpm2_pkcs11.so: a key in it vouches for the device.
+    Needs the extra ``pkcs11``, pkcs11_token and pkcs11_pin_file."""
+    pkcs11_token: str | None = None
+    """Label of the module's token that holds the key."""
+    pkcs11_pin_file: Path | None = None
+    """File with the token's PIN, readable by the agent's user alone."""
+    pkcs11_label: str = "serinus"
+    """The key's label; it is made where there is none."""
+
+    def __post_init__(self) -> None:
+        together = (self.pkcs11_module, self.pkcs11_token, self.pkcs11_pin_file)
+        if any(together) and not all(together):
+            raise ValueError("pkcs11_module, pkcs11_token and pkcs11_pin_file go together")
+        parts = urlsplit(self.server)
+        local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+        if not (parts.scheme == "https" and parts.hostname) and not local:
+            raise ValueError(f"identity.server {self.server!r} is no https:// address")
 
 
 class Serving(_Section, frozen=True, kw_only=True):
@@ -163,6 +196,7 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     """What this device belongs to, such as ``{ side = "left" }``; releases declare the names."""
     repository: Repository | None = None
     mqtt: Mqtt | None = None
+    identity: Identity | None = None
     serving: Serving
     fallback: Fallback = Fallback()
     telemetry: Telemetry = Telemetry()
@@ -176,6 +210,13 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
             raise ValueError(f"device {self.device!r} does not match {DEVICE_PATTERN.pattern}")
         if (self.repository is None) != (self.mqtt is None):
             raise ValueError("[repository] and [mqtt] go together: a fleet needs both")
+
+    @property
+    def broker_ca(self) -> Path | None:
+        """Whose certificate the broker has to have; none: no TLS."""
+        if self.mqtt is not None and self.mqtt.ca_file is not None:
+            return self.mqtt.ca_file
+        return self.identity.ca_file if self.identity is not None else None
 
 
 class Supervision(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,6 +287,7 @@ def _explained(error: Exception) -> str:
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "repository": Repository,
     "mqtt": Mqtt,
+    "identity": Identity,
     "serving": Serving,
     "fallback": Fallback,
     "telemetry": Telemetry,
@@ -283,5 +325,25 @@ def _anchored(config: AgentConfig, folder: Path) -> AgentConfig:
     )
     if config.repository is not None:
         root = folder / config.repository.trusted_root
-        config = replace(config, repository=replace(config.repository, trusted_root=root))
+        ca_file = _below(folder, config.repository.ca_file)
+        repository = replace(config.repository, trusted_root=root, ca_file=ca_file)
+        config = replace(config, repository=repository)
+    if config.mqtt is not None:
+        mqtt = replace(config.mqtt, ca_file=_below(folder, config.mqtt.ca_file))
+        config = replace(config, mqtt=mqtt)
+    if config.identity is not None:
+        config = replace(config, identity=_anchored_identity(config.identity, folder))
     return config
+
+
+def _anchored_identity(identity: Identity, folder: Path) -> Identity:
+    return msgspec.structs.replace(
+        identity,
+        ca_file=folder / identity.ca_file,
+        pkcs11_module=_below(folder, identity.pkcs11_module),
+        pkcs11_pin_file=_below(folder, identity.pkcs11_pin_file),
+    )
+
+
+def _below(folder: Path, path: Path | None) -> Path | None:
+    return None if path is None else folder / path

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import ssl
 import threading
+from pathlib import Path
 from typing import NamedTuple, get_args
 
 import paho.mqtt.client as paho
@@ -10,6 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_agent import tls as certificates
 from edge_agent.config import Mqtt
 from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import Online
@@ -48,8 +51,11 @@ LinkEvent = Connected | Disconnected | Acknowledged | Received
 class Link:
     """One device's connection to its broker, with a persistent session and a last will."""
 
-    def __init__(self, settings: Mqtt, device: str) -> None:
+    def __init__(self, settings: Mqtt, device: str, tls: ssl.SSLContext | None = None) -> None:
+        """Prepare; ``tls`` trusts the broker's authority and shows the device's certificate."""
         self._settings = settings
+        self._tls = tls
+        self._anew = False
         self._device = device
         self._loop = asyncio.get_running_loop()
         self._down = False
@@ -67,6 +73,8 @@ class Link:
         client.reconnect_delay_set(1, 30)
         offline = codec.encode(Online(device=device, online=False))
         client.will_set(topics.up(device, "online"), offline, qos=1, retain=True)
+        if tls is not None:
+            client.tls_set_context(tls)
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)
         self._client = client
@@ -86,8 +94,21 @@ class Link:
         The client says nothing of it: the device would serve on and be silent for ever.
         """
         if self._thread is not None and not self._thread.is_alive():
-            self._enqueue(Disconnected("its thread has ended by an error, and begins again"))
+            if not self._anew:
+                self._enqueue(Disconnected("its thread has ended by an error, and begins again"))
+            self._anew = False
             self.start()
+
+    def show(self, own: Path) -> None:
+        """Connect anew with another certificate (PEM, with its key); nothing is lost by it.
+
+        Raises:
+            InvalidConfiguration: it cannot be used; the connection stays as it is.
+        """
+        if self._tls is not None:
+            certificates.show(self._tls, own)
+            self._anew = True
+            self._client.disconnect()  # ends the thread, which keep_running() begins again
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """Send with quality of service 1; the number comes back when it is acknowledged."""
@@ -136,7 +157,8 @@ class Link:
         if not self._down:  # said once, not at each attempt
             self._down = True
             place = f"{self._settings.host}:{self._settings.port}"
-            self._enqueue(Disconnected(f"{place} takes no connection"))
+            why = ", or not this device's certificate" if self._tls is not None else ""
+            self._enqueue(Disconnected(f"{place} takes no connection{why}"))
 
     def _on_disconnect(
         self,

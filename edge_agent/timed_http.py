@@ -1,4 +1,4 @@
-"""GET requests that end in time, whatever the server does. No retries, no trust.
+"""Requests that end in time, whatever the server does. No retries, no trust.
 
 A socket's timeout bounds the silence between two bytes only, so a server that sends a byte now and
 then could hold a request for ever. A timer shuts the connection down instead.
@@ -6,6 +6,7 @@ then could hold a request for ever. A timer shuts the connection down instead.
 
 import contextlib
 import socket
+import ssl
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -74,9 +75,15 @@ class _Limits:
 class TimedHttp:
     """One request at a time; :meth:`cancel` may be called from another thread."""
 
-    def __init__(self, *, stall_seconds: float) -> None:
-        """Set up; ``stall_seconds`` bound the silence between two bytes, and connecting."""
+    def __init__(self, *, stall_seconds: float, tls: ssl.SSLContext | None = None) -> None:
+        """Set up.
+
+        Args:
+            stall_seconds: bound of the silence between two bytes, and of connecting.
+            tls: whom to trust; none: whom this machine trusts.
+        """
         self._stall_seconds = stall_seconds
+        self._tls = tls
         self._open: list[socket.socket] = []
         self._pools = _recording_pools(self._open.append)
         self._cancelled = threading.Event()
@@ -97,6 +104,30 @@ class TimedHttp:
         Raises:
             Unavailable: no connection, no whole header, or too late.
         """
+        with self._asked("GET", url, headers, None, seconds) as answer:
+            yield answer
+
+    def post(self, url: str, body: bytes, *, seconds: float, most: int) -> tuple[int, bytes]:
+        """Send JSON; returns the answer's status and body, of at most ``most`` bytes.
+
+        Redirects are not followed: what is sent is meant for this server alone.
+
+        Raises:
+            Unavailable: no connection, no whole answer, a longer one, or too late.
+        """
+        headers = {"Content-Type": "application/json"}
+        with self._asked("POST", url, headers, body, seconds) as answer:
+            found = b""
+            for chunk in answer.chunks():
+                found += chunk
+                if len(found) > most:
+                    raise Unavailable(f"the server answers with more than {most} bytes")
+            return answer.status, found
+
+    @contextmanager
+    def _asked(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, seconds: float
+    ) -> Iterator[Answer]:
         limits = _Limits(seconds, self._cancelled)
 
         def end() -> None:
@@ -108,7 +139,7 @@ class TimedHttp:
         timer.start()
         try:
             limits.check()
-            response = self._request(url, headers, limits)
+            response = self._request(method, url, headers, body, limits)
             try:
                 limits.check()
                 yield Answer(response, limits)
@@ -119,12 +150,18 @@ class TimedHttp:
             self._forget()
 
     def _request(
-        self, url: str, headers: Mapping[str, str], limits: _Limits
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        limits: _Limits,
     ) -> urllib3.BaseHTTPResponse:
         try:
             return self._manager(url).request(
-                "GET",
+                method,
                 url,
+                body=body,
                 headers={
                     "User-Agent": USER_AGENT,
                     "Accept-Encoding": "identity",
@@ -134,6 +171,7 @@ class TimedHttp:
                 preload_content=False,
                 decode_content=False,
                 retries=urllib3.Retry(0, redirect=MAX_REDIRECTS),
+                redirect=body is None,
                 timeout=urllib3.Timeout(self._stall_seconds),
             )
         except (HTTPError, OSError, ValueError) as error:
@@ -144,9 +182,9 @@ class TimedHttp:
         parts = urlsplit(url)
         proxy = urllib.request.getproxies().get(parts.scheme)
         if proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
-            manager = urllib3.PoolManager()
+            manager = urllib3.PoolManager(ssl_context=self._tls)
         else:
-            manager = urllib3.ProxyManager(proxy)
+            manager = urllib3.ProxyManager(proxy, ssl_context=self._tls)
         manager.pool_classes_by_scheme = self._pools
         return manager
 

@@ -14,6 +14,7 @@ from fleet_client.commands import (
     cost,
     devices,
     drift,
+    enrolment,
     groups,
     history,
     incidents,
@@ -53,6 +54,8 @@ app.add_typer(journal.audit_app, name="audit")
 app.add_typer(drift.app, name="drift")
 app.add_typer(retraining.app, name="retrain")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(enrolment.enrol_app, name="enrol")
+app.add_typer(enrolment.certificate_app, name="certificate")
 app.add_typer(labels.appeal_app, name="appeal")
 app.add_typer(webhooks.app, name="webhook")
 
@@ -68,10 +71,15 @@ def options(
         Path | None,
         typer.Option(help="File that holds the API token."),
     ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(envvar="SERINUS_CA_FILE", help="Whose certificate the server has (PEM)."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Operate a fleet of devices: releases, rollouts, what is in production."""
-    client = FleetClient(url, _read_token(token_file) if token_file or not token else token)
+    secret = _read_token(token_file) if token_file or not token else token
+    client = FleetClient(url, secret, ca_file=ca_file)
     context.obj = Context(client, as_json)
     context.call_on_close(client.close)
 

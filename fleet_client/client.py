@@ -4,6 +4,7 @@ from fleet_client.calls.consumers import ConsumerCalls
 from fleet_client.calls.cost import CostCalls
 from fleet_client.calls.devices import DeviceCalls
 from fleet_client.calls.drift import DriftCalls
+from fleet_client.calls.enrolment import EnrolmentCalls
 from fleet_client.calls.groups import GroupCalls
 from fleet_client.calls.history import HistoryCalls
 from fleet_client.calls.incidents import IncidentCalls
@@ -34,6 +35,7 @@ class FleetClient(
     JournalCalls,
     WebhookCalls,
     TokenCalls,
+    EnrolmentCalls,
 ):
     """Speaks to one server with one token; answers are the API's JSON.
 

@@ -1,10 +1,12 @@
 """HTTP to one server: requests, answers, what went wrong."""
 
 import json
+import ssl
 import time
 import uuid
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -41,7 +43,20 @@ class Calls:
     :class:`Refused` when it will not do what was asked.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, token: str = "") -> None:
+    def __init__(
+        self, url: str = DEFAULT_URL, token: str = "", *, ca_file: Path | None = None
+    ) -> None:
+        """Take an address and a token.
+
+        Args:
+            url: the server's address.
+            token: of the API.
+            ca_file: certificate (PEM) that the server's has to be signed by; none: any authority
+                that this machine trusts.
+
+        Raises:
+            InvalidConfiguration: one of them is none.
+        """
         self.url = url.rstrip("/")
         if not _is_address(self.url):
             raise InvalidConfiguration(f"{url!r} is not an address: write it as {DEFAULT_URL}")
@@ -51,6 +66,7 @@ class Calls:
             base_url=f"{self.url}/api/v1/",
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=TIMEOUT_SECONDS,
+            verify=True if ca_file is None else _trusting(ca_file),
         )
 
     def close(self) -> None:
@@ -158,6 +174,16 @@ class Calls:
                         yield number, json.loads(value)
         except httpx.HTTPError as error:
             raise Unavailable(f"{self.url} tells no more events: {error}") from error
+
+
+def _trusting(ca_file: Path) -> ssl.SSLContext:
+    """Trust one authority alone."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"cannot use the CA file {ca_file}: {error.strerror or error}"
+        ) from error
 
 
 def _content(answer: httpx.Response, url: str) -> Json:

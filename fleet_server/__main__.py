@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +16,21 @@ from fastapi import FastAPI
 
 from edge_core.errors import InvalidConfiguration, SerinusError
 from fleet_server import config as configuration
+from fleet_server import mqtt_handshake, transport
 from fleet_server.app import create_app, create_watched
 from fleet_server.broker import Broker
+from fleet_server.broker_guard import BrokerGuard
 from fleet_server.config import ServerConfig
+from fleet_server.device_ca import DeviceCa
 from fleet_server.domain.permissions import ROLES
 from fleet_server.leader import Leader
 from fleet_server.mqtt_gateway import MqttGateway
 from fleet_server.services import backups
+from fleet_server.services.clock import wall_clock
 from fleet_server.services.suite import DATABASE, Services
 from fleet_server.storage import schema
 from fleet_server.storage.database import Database
+from fleet_server.transport import ServerFiles
 
 USAGE_EXIT = 1
 UNUSABLE_EXIT = 2
@@ -44,6 +50,8 @@ def main() -> None:
             print(back_up(config, arguments.file))
         elif arguments.command == "restore":
             print(restore(config, arguments.file, force=arguments.force))
+        elif arguments.command == "certificate":
+            print(make_certificate(config, arguments.names))
         elif arguments.command == "token":
             print(make_token(config, arguments.name, arguments.role))
         else:
@@ -77,12 +85,12 @@ def run(config: ServerConfig) -> None:
         if migrated := _migrated(services):
             print(migrated, flush=True)
         services.tokens.ensure_operator(config.token_file)
-        broker = Broker(config.mqtt, config.data)
+        broker = Broker(config.mqtt, config.data, transport.broker_tls(config, services))
         if "ingest" in roles:
             _take_in(config, services, broker, stack)
         _greet(config, broker, services)
         app = create_app(config, services) if "api" in roles else create_watched(services)
-        _serve(app, listener)
+        _serve(app, listener, transport.server_files(config, services))
 
 
 def _take_in(
@@ -90,8 +98,8 @@ def _take_in(
 ) -> None:
     """Start to store what devices send and, where that is a role, to decide."""
     stack.callback(broker.stop)
-    broker.start()
-    gateway = MqttGateway(config.mqtt, services.ingest, services.desired, services.listening)
+    tls = _start_broker(config, services, broker, stack)
+    gateway = MqttGateway(config.mqtt, services.ingest, services.desired, services.listening, tls)
     stack.callback(gateway.stop)
     if "decide" in config.process.roles:
         leader = Leader(config, services, gateway)
@@ -101,6 +109,25 @@ def _take_in(
         services.gauges.add("leading", lambda: services.leading.leads)
     gateway.start()
     _watch(services, gateway)
+
+
+def _start_broker(
+    config: ServerConfig, services: Services, broker: Broker, stack: contextlib.ExitStack
+) -> ssl.SSLContext | None:
+    """Start it, and what keeps revoked devices off it; returns how the server connects."""
+    tls = broker.tls
+    if tls is None:
+        broker.start()
+        return transport.to_external(config.mqtt)
+    guard = BrokerGuard(config.mqtt, services.enrolment, broker, tls, wall_clock)
+    guard.prepare()
+    broker.start()
+    stack.callback(guard.stop)
+    guard.start()
+    ended = "the thread that keeps revoked devices off has ended"
+    services.health.watch("revocation", lambda: guard.problem, alive=False)
+    services.health.watch("broker guard", lambda: "" if guard.alive else ended, alive=True)
+    return mqtt_handshake.pinned(tls.certificate, guard.identity)
 
 
 def back_up(config: ServerConfig, file: Path) -> str:
@@ -181,6 +208,16 @@ def make_token(config: ServerConfig, name: str, role: str) -> str:
         services.database.close()
 
 
+def make_certificate(config: ServerConfig, names: list[str]) -> str:
+    """Make the server's certificate for HTTPS and the broker; says where it is."""
+    authority = DeviceCa(config.ca_dir)
+    file = authority.certify_server(names, now_ms=wall_clock())
+    return (
+        f"{file}: for {', '.join(names)}; set tls.mode = 'fleet' and start the server again\n"
+        f"{authority.certificate_file}: give it to devices and operators as ca_file"
+    )
+
+
 def _require_data(config: ServerConfig) -> None:
     if not config.data.is_dir():
         raise InvalidConfiguration(
@@ -194,10 +231,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("run", "run the server; without settings it starts on SQLite and loopback"),
         ("migrate", "bring the database's schema up to date; 'run' does so by itself"),
-        ("backup", "write the whole state of the database to a file; the server may be running"),
+        ("backup", "write database and certifying key to a file; the server may be running"),
         ("restore", "make the database what a backup says; no server may be running"),
         ("check-config", "read the settings and say whether they are valid"),
         ("token", "make an API token and print it; only its hash is stored"),
+        ("certificate", "make the server's certificate, signed by the fleet's own authority"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
@@ -207,6 +245,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("file", type=Path, help="the backup (tar)")
         if name == "restore":
             command.add_argument("--force", action="store_true", help="replace what is there")
+        if name == "certificate":
+            command.add_argument(
+                "names", nargs="+", metavar="NAME", help="names and addresses it is reached by"
+            )
         if name == "token":
             command.add_argument("name", help="whom it is for, as the log shows it")
             command.add_argument("--role", choices=ROLES, default="viewer")
@@ -279,7 +321,7 @@ def _greet(config: ServerConfig, broker: Broker, services: Services) -> None:
     )
 
 
-def _serve(app: FastAPI, listener: socket.socket) -> None:
+def _serve(app: FastAPI, listener: socket.socket, tls: ServerFiles | None) -> None:
     settings = uvicorn.Config(
         app,
         log_level="warning",
@@ -287,6 +329,8 @@ def _serve(app: FastAPI, listener: socket.socket) -> None:
         lifespan="off",
         timeout_graceful_shutdown=5,
         ws="none",
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else tls.key,
     )
     uvicorn.Server(settings).run(sockets=[listener])
 

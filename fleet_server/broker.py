@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -15,52 +14,15 @@ from typing import Literal, Self
 
 from edge_core import durable
 from edge_core.errors import InvalidConfiguration, Unavailable
-from edge_core.messages.codec import MAX_MESSAGE_BYTES
+from fleet_server import broker_files
+from fleet_server.broker_files import BrokerTls
 from fleet_server.config import MqttConfig
 
-MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + 4096
 PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 START_SECONDS = 10.0
 END_SECONDS = 5.0
 WATCH_SECONDS = 0.5
 MOST_RESTARTS = 20
-
-MOSQUITTO = """\
-# Written at every start of the server; edits are lost.
-listener {port} 127.0.0.1
-allow_anonymous true
-user {user}
-persistence true
-persistence_location {folder}/
-autosave_interval 60
-max_packet_size {max_packet}
-max_inflight_messages 2000
-max_queued_messages 200000
-max_keepalive 600
-log_dest file {folder}/mosquitto.log
-log_type error
-log_type warning
-"""
-
-EMBEDDED = """\
-# Written at every start of the server; edits are lost.
-id = 0
-[router]
-id = 0
-max_connections = 1000
-max_outgoing_packet_count = 200
-max_segment_size = 10485760
-max_segment_count = 4
-[v4.1]
-name = "v4-1"
-listen = "127.0.0.1:{port}"
-next_connection_delay_ms = 1
-[v4.1.connections]
-connection_timeout_ms = 60000
-max_payload_size = {max_packet}
-max_inflight_count = 200
-dynamic_filters = true
-"""
 
 
 class Broker:
@@ -70,8 +32,10 @@ class Broker:
     before a new one takes the port.
     """
 
-    def __init__(self, config: MqttConfig, data: Path) -> None:
+    def __init__(self, config: MqttConfig, data: Path, tls: BrokerTls | None = None) -> None:
+        """Choose the broker; with ``tls`` it lets in who has a certificate, and nobody else."""
         self._config = config
+        self.tls = tls
         self._folder = (data / "broker").absolute()
         self._pid_file = self._folder / "broker.pid"
         self._child: subprocess.Popen[bytes] | None = None
@@ -86,7 +50,8 @@ class Broker:
         """Which broker it is and where, for people."""
         place = f"{self._config.host}:{self._config.port}"
         if self.kind == "mosquitto":
-            return f"mosquitto ({self._program}) on {place}"
+            who = "with certificates" if self.tls else "on loopback"
+            return f"mosquitto ({self._program}) on {place}, {who}"
         if self.kind == "embedded":
             return f"embedded iotcore on {place}, for a first look; install mosquitto for more"
         return f"external at {place}"
@@ -102,7 +67,7 @@ class Broker:
             return self
         self._folder.mkdir(parents=True, exist_ok=True)
         self._end_orphan()
-        if _answers(self._config.port):
+        if self._answers():
             raise InvalidConfiguration(
                 f"MQTT port {self._config.port} is in use: stop what listens there, set "
                 "mqtt.port to a free one, or mqtt.broker = 'external' to use that broker"
@@ -118,6 +83,27 @@ class Broker:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(START_SECONDS + END_SECONDS)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._folder
+
+    def reload(self) -> None:
+        """Let it read certificates, revocations and access rules anew; connections stay."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(signal.SIGHUP)
+
+    def restart(self) -> None:
+        """End it; it is started again at once, and every client connects anew."""
+        if self._child is not None:
+            _end(self._child)
+
+    def _answers(self) -> bool:
+        place = (self._config.reached_at, self._config.port)
+        with contextlib.suppress(OSError), socket.create_connection(place, timeout=0.5):
+            return True
+        return False
 
     def _supervise(self) -> None:
         try:
@@ -148,13 +134,10 @@ class Broker:
     def _spawn(self) -> None:
         command = [sys.executable, "-m", "fleet_server.broker_child", str(os.getpid())]
         if self.kind == "mosquitto":
-            config = self._folder / "mosquitto.conf"
-            _write_mosquitto(config, self._config.port)
+            config = broker_files.write_mosquitto(self._folder, self._config, self.tls)
             command += ["mosquitto", str(self._program), str(config)]
         else:
-            config = self._folder / "embedded.toml"
-            text = EMBEDDED.format(port=self._config.port, max_packet=MAX_PACKET_BYTES)
-            durable.write_bytes(config, text.encode())
+            config = broker_files.write_embedded(self._folder, self._config)
             command += ["embedded", str(config)]
         with (self._folder / "output.log").open("ab") as output:
             self._child = subprocess.Popen(
@@ -165,7 +148,7 @@ class Broker:
 
     def _wait_until_it_answers(self, child: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(self._config.port):
+        while not self._answers():
             if child.poll() is not None:
                 raise Unavailable(
                     f"the {self.kind} broker ended at once with code {child.returncode}; see "
@@ -205,25 +188,11 @@ def _choose(config: MqttConfig) -> tuple[Literal["mosquitto", "embedded", "exter
             "mqtt.broker = 'mosquitto', but no mosquitto is on the PATH or in "
             f"{', '.join(PLACES)}: install it, or set mqtt.broker = 'embedded'"
         )
+    if config.tls and program is None:
+        raise InvalidConfiguration("mqtt.tls needs mosquitto: install it, or leave mqtt.tls out")
     if config.broker == "embedded" or program is None:
         return "embedded", None
     return "mosquitto", program
-
-
-def _write_mosquitto(path: Path, port: int) -> None:
-    text = MOSQUITTO.format(
-        port=port,
-        user=pwd.getpwuid(os.geteuid()).pw_name,  # else it drops to one that cannot write here
-        folder=path.parent,
-        max_packet=MAX_PACKET_BYTES,
-    )
-    durable.write_bytes(path, text.encode())
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
-        return True
-    return False
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

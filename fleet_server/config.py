@@ -12,7 +12,11 @@ from fleet_server.domain.permissions import Role
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 ProcessRole = Literal["api", "ingest", "decide"]
+MAX_PASSPHRASE_BYTES = 1000
 BrokerKind = Literal["auto", "mosquitto", "embedded", "external"]
+
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,8 +29,16 @@ class MqttConfig(_Section, frozen=True, kw_only=True):
     broker: BrokerKind = "auto"
     """``auto``: mosquitto where it is found, else the embedded one, both on loopback."""
     host: str = "127.0.0.1"
-    """Only an external broker may be elsewhere than on loopback."""
+    """Where an external broker is, or where the server's own listens: beyond loopback only with
+    ``tls``."""
     port: Port = 1883
+    tls: bool = False
+    """Every client has to show a certificate of the fleet's authority, which is its name; needs
+    ``[tls]`` and mosquitto."""
+    ca_file: str | None = None
+    """Of an external broker: whose certificate it has."""
+    certificate: str | None = None
+    """Of an external broker: certificate and key (one PEM file) that the server shows."""
     username: str | None = None
     password: str | None = None
     client_id: str = "serinus-server"
@@ -36,11 +48,27 @@ class MqttConfig(_Section, frozen=True, kw_only=True):
     """Several processes divide what devices send, each with a ``client_id`` of its own."""
 
     def __post_init__(self) -> None:
-        if self.broker != "external" and self.host not in ("127.0.0.1", "localhost"):
+        if self.broker == "external":
+            if self.tls and self.ca_file is None:
+                raise ValueError("mqtt.tls of an external broker needs mqtt.ca_file")
+            return
+        if self.ca_file or self.certificate:
+            raise ValueError("mqtt.ca_file and mqtt.certificate are only for broker = 'external'")
+        if self.tls and self.broker == "embedded":
             raise ValueError(
-                "mqtt.host is only for broker = 'external'; the server's own broker stays on "
-                "127.0.0.1"
+                "the embedded broker knows no certificates and stays on 127.0.0.1: install "
+                "mosquitto, or set mqtt.tls = false"
             )
+        if not self.tls and self.host not in LOOPBACK:
+            raise ValueError(
+                f"mqtt.host = {self.host!r}: the server's own broker stays on 127.0.0.1 unless "
+                "mqtt.tls = true; or set broker = 'external'"
+            )
+
+    @property
+    def reached_at(self) -> str:
+        """Where the server itself connects to."""
+        return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
 
 
 class DatabaseConfig(_Section, frozen=True, kw_only=True):
@@ -105,11 +133,31 @@ class RepositoryConfig(_Section, frozen=True, kw_only=True):
     """Default: ``repository`` below the data folder."""
     online_keys: str | None = None
     """Folder with the snapshot and timestamp keys. Default: ``online`` below the data folder."""
+    online_passphrase_file: str | None = None
+    """File whose first line opens these keys, where they are encrypted."""
     trusted_root: str | None = None
     """Root metadata to start from. Default: the repository's first root, pinned once seen."""
     check_every_seconds: Annotated[float, msgspec.Meta(ge=0.1)] = 1.0
     snapshot_days: Annotated[float, msgspec.Meta(gt=0)] = 7.0
     timestamp_days: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+
+    def online_passphrase(self) -> bytes | None:
+        """What opens the keys; raise :class:`InvalidConfiguration` where it cannot be read."""
+        if self.online_passphrase_file is None:
+            return None
+        try:
+            with Path(self.online_passphrase_file).open("rb") as stream:
+                found = stream.readline(MAX_PASSPHRASE_BYTES).rstrip(b"\r\n")
+        except OSError as error:
+            raise InvalidConfiguration(
+                f"cannot read repository.online_passphrase_file: {error}"
+            ) from error
+        if not found:
+            raise InvalidConfiguration(
+                f"the first line of {self.online_passphrase_file} "
+                "(repository.online_passphrase_file) is empty"
+            )
+        return found
 
 
 class RetentionConfig(_Section, frozen=True, kw_only=True):
@@ -205,6 +253,36 @@ class RequestsConfig(_Section, frozen=True, kw_only=True):
     """Wrong tokens from one address; then it has to wait."""
 
 
+class TlsConfig(_Section, frozen=True, kw_only=True):
+    """How the API and the repository are reached."""
+
+    mode: Literal["off", "fleet", "files", "proxy"] = "off"
+    """``off``: plain HTTP, on loopback only. ``fleet``: a certificate of the fleet's own authority,
+    made by ``serinus-server certificate NAME``. ``files``: the one named below. ``proxy``: plain
+    HTTP, for a proxy before the server terminates TLS."""
+    certificate: str | None = None
+    """Certificate and chain (PEM), for ``files``."""
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mode == "files") != (self.certificate is not None and self.key is not None):
+            raise ValueError("tls.certificate and tls.key go with tls.mode = 'files'")
+
+    @property
+    def on(self) -> bool:
+        """Whether the server itself speaks TLS."""
+        return self.mode in ("fleet", "files")
+
+
+class EnrolmentConfig(_Section, frozen=True, kw_only=True):
+    """Certificates of devices."""
+
+    certificate_days: Annotated[float, msgspec.Meta(gt=0, le=398)] = 30.0
+    """How long one is valid; devices renew it after two thirds of that."""
+    ca_dir: str | None = None
+    """Folder of the authority's key. Default: ``ca`` below the data folder."""
+
+
 class ServerConfig(_Section, frozen=True, kw_only=True):
     """Everything that can be set."""
 
@@ -222,9 +300,20 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     webhooks: WebhooksConfig = WebhooksConfig()
     oidc: OidcConfig = OidcConfig()
     requests: RequestsConfig = RequestsConfig()
+    tls: TlsConfig = TlsConfig()
+    enrolment: EnrolmentConfig = EnrolmentConfig()
     fairness: FairnessConfig = FairnessConfig()
 
     def __post_init__(self) -> None:
+        if self.host not in LOOPBACK and self.tls.mode == "off":
+            raise ValueError(
+                f"host = {self.host!r} would speak plain HTTP beyond this machine: set tls.mode = "
+                "'fleet' or 'files', or 'proxy' where a proxy terminates TLS"
+            )
+        if self.mqtt.tls and self.mqtt.broker != "external" and not self.tls.on:
+            raise ValueError(
+                "mqtt.tls needs the server's certificate: set tls.mode = 'fleet' or 'files'"
+            )
         if self.process.alone and not self.mqtt.shared:
             return
         if self.database.url is None:
@@ -263,7 +352,12 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     def url(self) -> str:
         """Address of the page and the API."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.tls.on else 'http'}://{host}:{self.port}"
+
+    @property
+    def ca_dir(self) -> Path:
+        """Folder of the key that certifies devices."""
+        return Path(self.enrolment.ca_dir) if self.enrolment.ca_dir else self.data / "ca"
 
 
 def load(path: Path | None) -> ServerConfig:

@@ -29,7 +29,7 @@ class Leader:
         self._gateway = gateway
         self._stop = threading.Event()
         self._complaints: dict[str, str] = {}
-        self._watch = RepositoryWatch(config, services.catalog)
+        self._watch = RepositoryWatch(config, services.catalog, services.repository_expiry)
         self._sender = WebhookSender(services.webhooks, private=config.webhooks.private)
         self._steps: tuple[tuple[str, Callable[[], object]], ...] = (
             ("commands", self._send_commands),

@@ -6,6 +6,7 @@ broker keeps what was not acknowledged for the server's persistent session.
 """
 
 import queue
+import ssl
 import sys
 import threading
 import traceback
@@ -49,9 +50,15 @@ class MqttGateway:
     """One MQTT client with a persistent session, and the thread that stores what it receives."""
 
     def __init__(
-        self, config: MqttConfig, ingest: Ingest, desired: DesiredStates, listening: Listening
+        self,
+        config: MqttConfig,
+        ingest: Ingest,
+        desired: DesiredStates,
+        listening: Listening,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._config = config
+        self._tls = tls
         self._listening = listening
         self._ingest = ingest
         self._desired = desired
@@ -74,9 +81,9 @@ class MqttGateway:
         Raises:
             Unavailable: the broker cannot be reached or refuses the server.
         """
-        place = f"{self._config.host}:{self._config.port}"
+        place = f"{self._config.reached_at}:{self._config.port}"
         try:
-            self._client.connect(self._config.host, self._config.port, KEEPALIVE)
+            self._client.connect(self._config.reached_at, self._config.port, KEEPALIVE)
         except OSError as error:
             raise Unavailable(
                 f"no MQTT broker answers at {place} ({error}): start it, or correct [mqtt]"
@@ -153,6 +160,8 @@ class MqttGateway:
         )
         if self._config.username is not None:
             client.username_pw_set(self._config.username, self._config.password)
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         client.reconnect_delay_set(1, 10)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect

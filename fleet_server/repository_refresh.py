@@ -4,6 +4,7 @@ The server's two online keys say "this is the newest list", never "this may run"
 list was signed by roles whose keys are elsewhere, and is verified here before it is listed.
 """
 
+import contextlib
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,6 +50,7 @@ class Refresher:
         *,
         snapshot_life: timedelta,
         timestamp_life: timedelta,
+        passphrase: bytes | None = None,
     ) -> None:
         self._folder = folder
         self._metadata = folder / "metadata"
@@ -56,6 +58,7 @@ class Refresher:
         self._pinned_root = pinned_root
         self._snapshot_life = snapshot_life
         self._timestamp_life = timestamp_life
+        self._passphrase = passphrase
 
     def refresh(self, now: datetime) -> Listing:
         """Verify what is new, list it, and renew what expires soon.
@@ -154,19 +157,36 @@ class Refresher:
         """Find the online key that the root names for a role, whatever its file is called."""
         keys = [root.keys[keyid] for keyid in root.roles[role].keyids]
         allowed = {str(key.keyval["public"]): key for key in keys if isinstance(key, SSlibKey)}
+        locked = []
         for path in sorted(self._online_keys.glob("*")):
             try:
-                private: Any = load_pem_private_key(path.read_bytes(), password=None)
+                private = self._private(path)
                 public = CryptoSigner(private).public_key  # refuses kinds that it does not know
-            except (ValueError, TypeError, OSError, UnsupportedAlgorithm, SigningError):
+            except TypeError:
+                locked.append(path.name)
+                continue
+            except (ValueError, OSError, UnsupportedAlgorithm, SigningError):
                 continue  # a public key, or not a key at all
             key = allowed.get(str(public.keyval["public"]))
             if key is not None:
                 return CryptoSigner(private, key)
         raise Unavailable(
-            f"no key in {self._online_keys} is the repository's {role} key: copy the folder "
-            "'online' that serinus-convert init-repository made there"
+            f"no key in {self._online_keys} is the repository's {role} key: copy the keys that the "
+            f"root names for snapshot and timestamp there{_said_of(locked)}"
         )
+
+    def _private(self, path: Path) -> Any:
+        """Read a private key; raise ``TypeError`` where it does not open with the passphrase."""
+        data = path.read_bytes()
+        try:
+            return load_pem_private_key(data, password=None)
+        except TypeError:
+            if self._passphrase is None:
+                raise
+        try:
+            return load_pem_private_key(data, password=self._passphrase)
+        except ValueError as error:
+            raise TypeError(str(error)) from error
 
     def _current(
         self, root: Root, role: str, kind: type[OnlineRole], version: int | None
@@ -205,9 +225,24 @@ class Refresher:
             return 0
 
     def _versions(self, role: str) -> list[int]:
-        pattern = re.compile(rf"^(\d{{1,9}})\.{re.escape(role)}\.json$")
-        names = (path.name for path in self._metadata.glob(f"*.{role}.json"))
-        return [int(match[1]) for match in map(pattern.match, names) if match]
+        return versions_in(self._folder, role)
+
+
+def versions_in(folder: Path, role: str) -> list[int]:
+    """Versions of a role by the names of its files; nothing is verified."""
+    pattern = re.compile(rf"^(\d{{1,9}})\.{re.escape(role)}\.json$")
+    names = (path.name for path in (folder / "metadata").glob(f"*.{role}.json"))
+    return [int(match[1]) for match in map(pattern.match, names) if match]
+
+
+def _said_of(locked: list[str]) -> str:
+    """What is said of keys that did not open."""
+    if not locked:
+        return ""
+    return (
+        f"; {', '.join(locked[:3])} did not open: set repository.online_passphrase_file to a file "
+        "with their passphrase"
+    )
 
 
 def pin_root(folder: Path, pinned: Path, given: Path | None) -> bytes | None:
@@ -228,12 +263,21 @@ def pin_root(folder: Path, pinned: Path, given: Path | None) -> bytes | None:
     return data
 
 
-def state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of the metadata files: changes when there is something to read."""
+def state_of(folder: Path, online_keys: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of metadata and keys: changes when there is something to read.
+
+    Empty where there is no metadata.
+    """
+    metadata = _files(folder / "metadata", "*.json")
+    return (*metadata, *_files(online_keys, "*")) if metadata else ()
+
+
+def _files(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
     found = []
-    for path in sorted((folder / "metadata").glob("*.json")):
-        status = path.stat()
-        found.append((path.name, status.st_size, status.st_mtime_ns))
+    for path in sorted(folder.glob(pattern)):
+        with contextlib.suppress(OSError):  # taken away meanwhile, or a link to nothing
+            status = path.stat()
+            found.append((path.name, status.st_size, status.st_mtime_ns))
     return tuple(found)
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from converters.ceremony.options import PassphraseFile
+
 POLL_SECONDS = 5.0
 
 
@@ -17,7 +19,7 @@ def worker(
     server: Annotated[str, typer.Option(help="Address of the fleet server.")],
     token_file: Annotated[Path, typer.Option(help="File with a token of role ci.")],
     repository: Annotated[Path, typer.Option(help="Release repository to publish to.")],
-    keys: Annotated[Path, typer.Option(help="Keys folder, with statement.pem in it.")],
+    keys: Annotated[Path, typer.Option(help="Keys folder, with 1.root.json in it.")],
     work: Annotated[Path, typer.Option(help="Folder for what is being built.")] = Path("work"),
     fixed: Annotated[
         list[str] | None,
@@ -29,6 +31,13 @@ def worker(
     data: Annotated[Path | None, typer.Option(help="Folder of data snapshots.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of finished stages.")] = None,
     name: Annotated[str, typer.Option(help="How the server shows this worker.")] = "",
+    releases_key: Annotated[
+        str, typer.Option(help="Releases key, where it is not releases.pem in --keys.")
+    ] = "",
+    statement_key: Annotated[
+        str, typer.Option(help="Statement key, where it is not statement.pem in --keys.")
+    ] = "",
+    passphrase_file: PassphraseFile = None,
     once: Annotated[
         bool,
         typer.Option(
@@ -41,11 +50,13 @@ def worker(
     A new release is built, judged, and published or refused. Appeals whose inputs were sampled are
     explained by the release that answered.
     """
-    from converters import progress
+    from converters import progress, signing
     from converters.appeals.answering import Shelf, answer_waiting
     from converters.appeals.server import FleetAppeals
     from converters.cli import console
     from converters.fleet_http import FleetHttp, read_token
+    from converters.keys import access
+    from converters.list_writer import ReleaseKey
     from converters.retraining import material
     from converters.retraining import worker as working
     from converters.retraining.server import FleetRequests, LeaseLost
@@ -55,7 +66,12 @@ def worker(
     source, appeals = FleetRequests(http), FleetAppeals(http)
     shelf = Shelf(repository=repository, keys=keys, work=work)
     known = sorted(material.recipes(recipes))
+    secrets = access.of_person(passphrase_file)
+    # Before the work, not after it; nobody is there to be asked then.
+    approving = ReleaseKey(place=releases_key, access=secrets).open_in(keys)
     place = working.Place(
+        statement_key=signing.open_key(statement_key or keys / signing.PRIVATE_KEY, secrets),
+        releases_key=approving,
         recipes=recipes,
         repository=repository,
         keys=keys,

@@ -16,10 +16,12 @@ import msgspec
 
 from converters import building, publishing
 from converters.building import BuildRequest
+from converters.list_writer import IN_KEYS, ReleaseKey
 from converters.pipeline import Report
 from converters.refusal import RefusedByGate
 from converters.retraining import material
 from converters.retraining.server import Claimed, LeaseLost, RequestSource
+from converters.signing import StatementKey
 from edge_core.bundle import folder as folders
 from edge_core.bundle.manifest import Manifest
 from edge_core.errors import SerinusError, Unavailable
@@ -37,8 +39,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Folder of recipe folders."""
     repository: Path
     keys: Path
-    """As ``serinus-convert publish`` takes them, with the statement key in it."""
+    """As ``serinus-convert publish`` takes them."""
     work: Path
+    statement_key: StatementKey
+    releases_key: ReleaseKey = IN_KEYS
     data: Path | None = None
     cache: Path | None = None
     fixed: Mapping[str, str] = {}
@@ -118,7 +122,7 @@ def _trained(
             out=out,
             release=version,
             parent=parent,
-            key=place.keys / "statement.pem",
+            key=place.statement_key,
             reports=folder,
             data=place.data,
             cache=place.cache,
@@ -131,7 +135,9 @@ def _trained(
         text = f"{claimed.incumbent} was trained on these data already: nothing new came"
         return Outcome(state="unchanged", text=text)
     still_held()
-    ref = publishing.publish(out, place.repository, place.keys, datetime.now(UTC))
+    ref = publishing.publish(
+        out, place.repository, place.keys, datetime.now(UTC), place.releases_key
+    )
     return Outcome(
         state="published",
         text=f"{ref.name} passed {len(made.gates)} gates: {_figures(made, before)}",

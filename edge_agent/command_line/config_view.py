@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edge_agent import tls
 from edge_agent.command_line import settings
 from edge_agent.command_line.settings import Setting
 from edge_agent.command_line.status_view import by_name, printable
@@ -49,6 +50,13 @@ def problems(config: AgentConfig) -> Iterator[str]:
         yield from _unreadable("[repository] trusted_root", config.repository.trusted_root)
         if not config.repository.url.startswith(("http://", "https://")):
             yield "[repository] url: it is no http:// or https:// address; write it whole"
+        yield from _unusable("[repository] ca_file", config.repository.ca_file)
+    if config.mqtt is not None:
+        yield from _unusable("[mqtt] ca_file", config.mqtt.ca_file)
+    if config.identity is not None:
+        yield from _unusable("[identity] ca_file", config.identity.ca_file)
+        if config.identity.pkcs11_pin_file is not None:
+            yield from _unreadable("[identity] pkcs11_pin_file", config.identity.pkcs11_pin_file)
     for key in config.sideload.keys:
         yield from _no_key(key)
 
@@ -65,6 +73,8 @@ def _fleet(config: AgentConfig) -> str:
     if config.repository is None or config.mqtt is None:
         return "no fleet: 'run' needs [repository] and [mqtt]; 'install' brings releases"
     user = f" as {config.mqtt.username}" if config.mqtt.username else ""
+    if config.identity is not None:
+        user = " by its certificate"
     url = hidden(config.repository.url)
     return f"{url} for releases, {config.mqtt.host}:{config.mqtt.port}{user} for orders"
 
@@ -128,6 +138,15 @@ def _no_key(path: Path) -> Iterator[str]:
         signature.load_public_key(path.read_bytes()[:MAX_KEY_BYTES], str(path))
     except (SerinusError, OSError) as error:
         yield f"[sideload] keys: {error}"
+
+
+def _unusable(key: str, ca_file: Path | None) -> Iterator[str]:
+    if ca_file is None:
+        return
+    try:
+        tls.trusting(ca_file)
+    except SerinusError as error:
+        yield f"{key}: {error}"
 
 
 def _unreadable(key: str, path: Path) -> Iterator[str]:

@@ -22,6 +22,8 @@ EXAMPLES: dict[str, Any] = {
     "repository.url": "https://fleet.example/repository",
     "repository.trusted_root": "root.json",
     "mqtt.host": "fleet.example",
+    "identity.server": "https://fleet.example:8321",
+    "identity.ca_file": "fleet-ca.pem",
 }
 """For keys without a default; those that are not here get an empty text."""
 FIRST = """\

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 EXAMPLES = """examples:
   serinus-agent run --config /etc/serinus/agent.toml
+  serinus-agent enrol --config /etc/serinus/agent.toml --token-file token
   serinus-agent status --config /etc/serinus/agent.toml
   serinus-agent install bundle.tar --config /etc/serinus/agent.toml
   serinus-agent serve build/bundle --socket /tmp/agent.sock
@@ -57,6 +58,7 @@ def build() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = _command(commands, "run", "run in a fleet until SIGTERM")
     _config(run, required=True)
+    _enrol(commands)
     _check_config(commands)
     _status(commands)
     install = _command(commands, "install", "side-load a signed bundle while the agent is stopped")
@@ -87,6 +89,14 @@ def _check_config(commands: Any) -> None:
         "--print-defaults",
         action="store_true",
         help="print a settings file with every setting, its default and its meaning",
+    )
+
+
+def _enrol(commands: Any) -> None:
+    command = _command(commands, "enrol", "get this device's certificate for an enrolment token")
+    _config(command, required=True)
+    command.add_argument(
+        "--token-file", type=Path, required=True, help="file that holds the enrolment token"
     )
 
 

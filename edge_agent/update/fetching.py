@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edge_agent.ports import ApprovedReleases
-from edge_agent.repository import part_of
+from edge_agent.tuf_client import part_of
 from edge_agent.update import room
 from edge_agent.update.slots import Slots
 from edge_core import durable

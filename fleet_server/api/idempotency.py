@@ -19,8 +19,8 @@ from fleet_server.services.tokens import Tokens
 
 PREFIX = "/api/v1/"
 HEADER = b"idempotency-key"
-UNKEPT = "/api/v1/tokens"
-"""Its answer is a secret that is stored nowhere."""
+UNKEPT = ("/api/v1/tokens", "/api/v1/enrol/tokens")
+"""Their answers are secrets that are stored nowhere."""
 REPLAYED = "idempotency-replayed"
 MOST_BODY = 1024 * 1024
 """A larger answer is not kept."""
@@ -39,7 +39,7 @@ class Idempotency:
         """Pass on what carries no key."""
         key = _header(scope, HEADER)
         path = str(scope.get("path", ""))
-        keyed = scope.get("method") == "POST" and path.startswith(PREFIX) and path != UNKEPT
+        keyed = scope.get("method") == "POST" and path.startswith(PREFIX) and path not in UNKEPT
         if scope["type"] != "http" or key is None or not keyed:
             await self._app(scope, receive, send)
             return

@@ -69,6 +69,15 @@ class _Ours(Collector):
             yield from _fleet(found)
             yield from _rollouts(found)
             yield from _messages(found)
+        left: dict[tuple[str, ...], float] = {
+            (role,): value
+            for role, value in self._services.repository_expiry.seconds_left().items()
+        }
+        if left:
+            yield _gauge(
+                "repository_expires_seconds", "Until what people sign ends; negative after that.",
+                ["role"], left,
+            )  # fmt: skip
         for name, value in self._services.gauges().items():
             gauge = GaugeMetricFamily(f"serinus_{name}", _GAUGES[name])
             gauge.add_metric([], value)
@@ -77,6 +86,7 @@ class _Ours(Collector):
 
 _GAUGES = {
     "leading": "Whether this process believes that it decides for the fleet.",
+    "certificate_seconds_left": "How long the server's certificate is valid still.",
     "broker_connected": "Whether the MQTT broker is connected.",
     "ingest_waiting_messages": "Messages received and not yet stored.",
 }

@@ -8,6 +8,7 @@ from fleet_server.api import (
     cost,
     devices,
     drift,
+    enrolment,
     event_stream,
     groups,
     history,
@@ -39,6 +40,7 @@ SUBJECTS = (
     audit,
     webhooks,
     tokens,
+    enrolment,
 )
 
 router = APIRouter(prefix=PREFIX)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 State = Literal["open", "mitigated", "resolved"]
-OPENING: Final = ("rollback", "drift", "parity", "fairness", "retraining")
+OPENING: Final = ("rollback", "drift", "parity", "fairness", "retraining", "lapsing")
 """Kinds of alerts that open one."""
 LOOK_BACK_MS: Final = 24 * 3_600_000
 """So long before it opened, the timeline begins: what changed last is what people ask first."""

@@ -1,11 +1,13 @@
 """The whole state of a server into one file, and back, into either kind of database."""
 
 import os
+from itertools import chain
 from pathlib import Path
 
 from edge_core import durable
 from edge_core.errors import InvalidConfiguration, Unavailable
 from fleet_server.config import ServerConfig
+from fleet_server.services import authority_files
 from fleet_server.services.clock import Clock, wall_clock
 from fleet_server.services.errors import Conflict
 from fleet_server.services.suite import DATABASE
@@ -18,7 +20,9 @@ FORCE = "name --force to replace it"
 
 
 def back_up(config: ServerConfig, file: Path, tell: Tell, clock: Clock = wall_clock) -> Manifest:
-    """Write one unchanging state of the database to a file; a server may go on writing.
+    """Write one unchanging state of the database, and the authority's key, to a file (0600).
+
+    A server may go on writing.
 
     A database of an older schema is written as it is: this is what to do before an upgrade.
 
@@ -35,7 +39,9 @@ def back_up(config: ServerConfig, file: Path, tell: Tell, clock: Clock = wall_cl
             revision = schema.present(connection)
             if revision is None:
                 raise InvalidConfiguration(f"the database {database.name} holds no server's state")
-            tables = transfer.outgoing(connection, tell)
+            tables = chain(
+                transfer.outgoing(connection, tell), authority_files.outgoing(config.ca_dir, tell)
+            )
             return archive.write(file, revision, clock(), tables)
     finally:
         database.close()
@@ -53,10 +59,13 @@ def restore(config: ServerConfig, file: Path, tell: Tell, *, force: bool = False
     """
     source = Archive(file)
     try:
+        authority = authority_files.incoming(source)
+        authority_files.check(config.ca_dir, authority, force=force)
         if config.database.url is None:
             _restore_file(config.data / DATABASE, source, tell, force=force)
         else:
             _restore_in_place(config.database.url, source, tell, force=force)
+        authority_files.write(config.ca_dir, authority)
         return source.manifest
     finally:
         source.close()

@@ -1,10 +1,12 @@
 """All services together, over one database."""
 
+from datetime import timedelta
 from typing import Self
 
 import msgspec
 
 from fleet_server.config import ServerConfig
+from fleet_server.device_ca import DeviceCa
 from fleet_server.services.appeals import Appeals
 from fleet_server.services.audit_log import AuditLog
 from fleet_server.services.budgets import Budgets
@@ -16,6 +18,7 @@ from fleet_server.services.cost import Costs
 from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
 from fleet_server.services.drift_response import DriftResponses
+from fleet_server.services.enrolment import Enrolment
 from fleet_server.services.fairness import Fairness
 from fleet_server.services.feedback_loops import FeedbackLoops
 from fleet_server.services.figures import FigureBook
@@ -33,6 +36,7 @@ from fleet_server.services.lineage import Lineages
 from fleet_server.services.listening import Listening
 from fleet_server.services.measures import Measures
 from fleet_server.services.overview import Overview
+from fleet_server.services.repository_expiry import RepositoryExpiry
 from fleet_server.services.retention import Retention
 from fleet_server.services.retraining import Retraining
 from fleet_server.services.rollouts import Rollouts
@@ -49,6 +53,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     database: Database
     tokens: Tokens
+    enrolment: Enrolment
     catalog: Catalog
     ingest: Ingest
     listening: Listening
@@ -76,6 +81,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     feedback_loops: FeedbackLoops
     appeals: Appeals
     retraining: Retraining
+    repository_expiry: RepositoryExpiry
     retention: Retention
     webhooks: Webhooks
     idempotency: IdempotentRequests
@@ -107,6 +113,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             database=database,
             tokens=Tokens(database, clock),
+            enrolment=Enrolment(
+                database,
+                clock,
+                DeviceCa(config.ca_dir),
+                timedelta(days=config.enrolment.certificate_days),
+            ),
             catalog=catalog,
             ingest=Ingest(
                 database,
@@ -151,6 +163,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             feedback_loops=FeedbackLoops(database, catalog, clock, config.fairness),
             appeals=Appeals(database, catalog, clock, told),
             retraining=retraining,
+            repository_expiry=RepositoryExpiry(database, clock),
             retention=Retention(database, clock, config.retention),
             webhooks=Webhooks(database, clock),
             idempotency=IdempotentRequests(database, clock),

@@ -6,11 +6,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from fleet_server.storage import schema
-from fleet_server.storage.archive import Archive, InvalidBackup, Manifest, Part, Table
+from fleet_server.storage.archive import Archive, InvalidBackup, Part, Table
 
 Tell = Callable[[str], None]
 KEPT_OUT = {"alembic_version", "schema_version"}
 """What every database says of itself."""
+AUTHORITY = "authority files"
+"""A part that is no table: the files of the key that certifies devices."""
 TOLD_EVERY = 100_000
 
 
@@ -79,8 +81,9 @@ def fill(connection: sa.Connection, archive: Archive, tell: Tell) -> None:
         )
     schema.make(connection, manifest.revision)
     tables = {table.name: table for table in tables_of(connection)}
-    _fit(manifest, tables)
-    for part in manifest.parts:
+    parts = [part for part in manifest.parts if part.table != AUTHORITY]
+    _fit(manifest.revision, parts, tables)
+    for part in parts:
         _insert(connection, tables[part.table], archive, part)
         tell(f"{part.table}: {part.rows:,} rows")
     schema.bring_up(connection)
@@ -93,14 +96,14 @@ def clear(connection: sa.Connection) -> None:
     found.drop_all(connection)
 
 
-def _fit(manifest: Manifest, tables: dict[str, sa.Table]) -> None:
-    for part in manifest.parts:
+def _fit(revision: str, parts: Sequence[Part], tables: dict[str, sa.Table]) -> None:
+    for part in parts:
         table = tables.get(part.table)
         if table is None or set(part.columns) != {column.name for column in table.columns}:
             raise InvalidBackup(
-                f"the backup's table {part.table[:64]!r} is none of schema {manifest.revision}"
+                f"the backup's table {part.table[:64]!r} is none of schema {revision}"
             )
-    missing = tables.keys() - {part.table for part in manifest.parts}
+    missing = tables.keys() - {part.table for part in parts}
     if missing:
         raise InvalidBackup(f"the backup has no table {min(missing)!r}")
 

@@ -216,12 +216,12 @@ PUBLIC = (
 )
 
 
-NO_KEY = "not an unencrypted PEM private key"
+NO_KEY = "not a private key in PEM form"
 OTHER_KEY = "not an EC P-256 key"
 OTHER_KEYS = {
     "nothing": (b"", NO_KEY),
     "no text": (b"\xff\x00", NO_KEY),
-    "encrypted": (ENCRYPTED, NO_KEY),
+    "encrypted": (ENCRYPTED, "encrypted: name a file that holds its passphrase"),
     "public": (PUBLIC, NO_KEY),
     "P-384": (pem(ec.generate_private_key(ec.SECP384R1())), OTHER_KEY),
     "secp256k1": (pem(ec.generate_private_key(ec.SECP256K1())), OTHER_KEY),

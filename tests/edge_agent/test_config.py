@@ -7,6 +7,7 @@ import pytest
 from edge_agent import config
 from edge_core.errors import InvalidConfiguration
 
+IDENTITY = "[identity]\nserver = 'https://fleet.example'\nca_file = 'ca.pem'\n"
 MINIMAL = """
 device = "watch-1"
 target = "cpu-x86_64-ort"
@@ -42,6 +43,9 @@ def test_a_minimal_file_gets_every_default(tmp_path: Path) -> None:
         ("slices.side = '" + "s" * 65 + "'" + MINIMAL, ["slices", "64"]),
         ("slices.side = ''" + MINIMAL, ["slices", "1"]),
         (MINIMAL + "[mqtt]\nhost = 'h'", ["[repository]", "[mqtt]"]),
+        (MINIMAL + IDENTITY.replace("https", "http"), ["identity.server", "https://"]),
+        (MINIMAL + IDENTITY + "pkcs11_module = 'm.so'", ["pkcs11_token", "go together"]),
+        (MINIMAL + IDENTITY.replace("ca_file = 'ca.pem'", ""), ["ca_file"]),
         (MINIMAL + "[memory]\nstore_seconds = -1", ["memory.store_seconds", ">= 0"]),
         (MINIMAL + "[memory]\nmax_bytes = 10", ["memory.max_bytes", "4096"]),
         (MINIMAL + "[memory]\nkeep = 1", ["keep", "[memory]", "store_seconds"]),

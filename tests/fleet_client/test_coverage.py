@@ -29,7 +29,11 @@ OF_WORKERS = {
     "each_device": "devices() reads its pages",
 }
 """Methods that other programs call, and which."""
-OF_PROGRAMS = {("POST", "devices/{}/commands"): "POST commands orders one device or many"}
+OF_PROGRAMS = {
+    ("POST", "devices/{}/commands"): "POST commands orders one device or many",
+    ("POST", "enrol"): "serinus-agent enrol",
+    ("POST", "enrol/renew"): "serinus-agent run",
+}
 """Calls without a method, and what there is instead."""
 
 

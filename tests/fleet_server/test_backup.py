@@ -20,6 +20,7 @@ from edge_core.messages.telemetry import StatsWindow
 from edge_core.release import ReleaseRef
 from fleet_server.app import create_app
 from fleet_server.config import DatabaseConfig, ServerConfig
+from fleet_server.device_ca import CERTIFICATE, KEY, DeviceCa
 from fleet_server.services import backups
 from fleet_server.services.errors import Conflict
 from fleet_server.services.suite import DATABASE, Services
@@ -353,3 +354,24 @@ def test_the_commands(tmp_path: Path) -> None:
     done = run("restore", str(tmp_path / "b.tar"), "--force")
     assert done.returncode == 0, done.stderr
     assert "up to date" in run("migrate", "--check").stdout
+
+
+def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
+    fleet: SpokenFleet, tmp_path: Path
+) -> None:
+    fleet.services.enrolment.authority_certificate()
+    told: list[str] = []
+    file, place = tmp_path / "backup.tar", tmp_path / "elsewhere"
+    backups.back_up(fleet.config, file, told.append)
+    assert any("as secret as the server" in text for text in told)
+    assert file.stat().st_mode & 0o777 == 0o600
+    elsewhere = ServerConfig(data_dir=str(place))
+    place.mkdir()
+    DeviceCa(elsewhere.ca_dir).certificate(fleet.clock())
+    with pytest.raises(Conflict, match="another authority"):
+        backups.restore(elsewhere, file, quiet)
+    backups.restore(elsewhere, file, quiet, force=True)
+    for name in (KEY, CERTIFICATE):
+        was = (fleet.config.ca_dir / name).read_bytes()
+        assert (elsewhere.ca_dir / name).read_bytes() == was
+    assert (elsewhere.ca_dir / KEY).stat().st_mode & 0o777 == 0o600

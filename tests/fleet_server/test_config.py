@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from edge_core.errors import InvalidConfiguration
-from fleet_server import config
+from fleet_server import config, transport
+from fleet_server.device_ca import DeviceCa
+from fleet_server.services.suite import Services
 
 
 def test_without_a_file_everything_has_a_default() -> None:
@@ -34,6 +36,13 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
         ("port = 70000", "port"),
         ("port = 'x'", "port"),
         ("[mqtt]\nhost = '0.0.0.0'", "external"),
+        ("host = '0.0.0.0'", "tls.mode"),
+        ("[mqtt]\ntls = true", "tls.mode"),
+        ("[mqtt]\ntls = true\nbroker = 'embedded'", "mosquitto"),
+        ("[mqtt]\ntls = true\nbroker = 'external'", "mqtt.ca_file"),
+        ("[mqtt]\nca_file = 'x'", "external"),
+        ("[tls]\nmode = 'files'", "tls.certificate"),
+        ("[enrolment]\ncertificate_days = 0", "certificate_days"),
         ("[mqtt]\nbroker = 'emqx'", "emqx"),
         ("port = ", "TOML"),
         ("[retention]\nwindow_days = 0.5", "window_days"),
@@ -67,3 +76,27 @@ def test_a_missing_file_is_named_on_the_command_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "no.toml" in done.stderr
+
+
+def test_beyond_loopback_plain_http_is_for_proxies_only() -> None:
+    for mode, scheme in (("proxy", "http"), ("fleet", "https")):
+        tls = config.TlsConfig(mode=mode)  # type: ignore[arg-type]
+        found = config.ServerConfig(host="0.0.0.0", tls=tls)
+        assert found.url == f"{scheme}://0.0.0.0:8321"
+
+
+def test_a_certificate_that_is_missing_or_over_is_one_clear_line(tmp_path: Path) -> None:
+    tls = config.TlsConfig(mode="fleet")
+    found = config.ServerConfig(data_dir=str(tmp_path), tls=tls)
+    services = Services.open(found)
+    try:
+        with pytest.raises(InvalidConfiguration, match="serinus-server certificate NAME"):
+            transport.server_files(found, services)
+        DeviceCa(found.ca_dir).certify_server(["127.0.0.1"], now_ms=1_700_000_000_000)
+        with pytest.raises(InvalidConfiguration, match="expired"):
+            transport.server_files(found, services)
+        (found.ca_dir / "server.pem").write_text("no certificate")
+        with pytest.raises(InvalidConfiguration, match="no certificate"):
+            transport.server_files(found, services)
+    finally:
+        services.database.close()

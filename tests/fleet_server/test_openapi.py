@@ -20,6 +20,7 @@ from fleet_server.services.ingest import Inbound
 from fleet_server.services.labels import ToldAnswer, ToldLabel
 from tests.fleet_server.test_incidents import rolled_back
 from tests.fleet_server.test_people_steer import NAMES
+from tests.simulators.enrolling import Applicant
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import CLASSES, TARGET
 
@@ -71,7 +72,11 @@ def people(fleet: SpokenFleet, old: ReleaseRef) -> None:
     services.commands.order(
         NAMES[:2], "fallback_on", model=MODEL, reason="", for_seconds=None, **BY
     )
+    secret = services.enrolment.create_token(
+        "new-*", uses=MANY, reenrol=False, expires_ms=None, by=("olga", "operator")
+    )
     for number in range(MANY):
+        services.enrolment.enrol(Applicant(f"new-{number}").enrolment(secret))
         services.webhooks.test("pager")
         answer = ToldAnswer(
             device=NAMES[0], release=old.digest, predicted=CLASSES[0], at_ms=fleet.clock()

@@ -25,6 +25,7 @@ def main() -> int:
 
     folder = ROOT / "build" / "demo"
     with Line(folder, Scale()) as line:
+        say(f"all keys lie unencrypted in {line.keys}: real ones do not (docs/key-ceremony.md)")
         story = Story(line, say)
         failure = ""
         try:

@@ -105,7 +105,8 @@ class Line:
         if self.folder.exists():
             shutil.rmtree(self.folder)
         self.data.mkdir(parents=True)
-        run("serinus-convert", "keygen", self.keys)
+        # Whoever has this folder has every key: a first look, not how a fleet is kept.
+        run("serinus-convert", "keygen", self.keys, "--no-passphrase")
         run(
             "serinus-convert",
             "init-repository",
@@ -113,6 +114,7 @@ class Line:
             self.repository,
             "--keys",
             self.keys,
+            "--no-passphrase",
         )
         shutil.copytree(self.keys / "online", self.data / "online", dirs_exist_ok=True)
         (self.folder / "server.toml").write_text(

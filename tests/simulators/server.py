@@ -1,6 +1,7 @@
 """A fleet server as people run it: a process of its own on a folder with keys and repository."""
 
 import sqlite3
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -40,8 +41,15 @@ class FleetServer:
     """Server process, release repository and operator's client below one folder."""
 
     def __init__(
-        self, folder: Path, *, decide: float = 0.3, drift: float = 1.0, broker: str = "auto"
+        self,
+        folder: Path,
+        *,
+        decide: float = 0.3,
+        drift: float = 1.0,
+        broker: str = "auto",
+        certificate_seconds: float | None = None,
     ) -> None:
+        """Lay out the folder; with ``certificate_seconds``, that of devices, TLS everywhere."""
         self.folder = folder
         self.data = folder / "data"
         self.keys = folder / "keys"
@@ -60,6 +68,16 @@ class FleetServer:
                 broker=broker,
             )
         )
+        self.ca_file = None if certificate_seconds is None else self.data / "ca" / "ca.pem"
+        if certificate_seconds is not None:
+            text = self.settings.read_text().replace("[mqtt]", "[mqtt]\ntls = true")
+            days = certificate_seconds / 86_400
+            more = f'[tls]\nmode = "fleet"\n[enrolment]\ncertificate_days = {days!r}\n'
+            self.settings.write_text(text + more)
+            make = [*command("serinus-server"), "certificate", "127.0.0.1", "localhost"]
+            subprocess.run(
+                [*make, "--config", str(self.settings)], check=True, stdout=subprocess.DEVNULL
+            )
         publishing.init_repository(self.repository, self.keys, datetime.now(UTC))
         signing.generate_key(self.keys)
         (self.data / "online").symlink_to(self.keys / "online")
@@ -72,14 +90,14 @@ class FleetServer:
     @property
     def url(self) -> str:
         """Address of the server."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.ca_file is None else 'https'}://127.0.0.1:{self.port}"
 
     @property
     def client(self) -> FleetClient:
         """The operator's client."""
         if self._client is None:
             token = (self.data / "operator.token").read_text().strip()
-            self._client = FleetClient(self.url, token)
+            self._client = FleetClient(self.url, token, ca_file=self.ca_file)
         return self._client
 
     def __enter__(self) -> Self:

@@ -19,6 +19,8 @@ from fleet_server.storage.tables.drift import drift_policies as drift_policies
 from fleet_server.storage.tables.drift import drift_responses as drift_responses
 from fleet_server.storage.tables.drift import noises as noises
 from fleet_server.storage.tables.drift import periods as periods
+from fleet_server.storage.tables.enrolment import certificates as certificates
+from fleet_server.storage.tables.enrolment import enrol_tokens as enrol_tokens
 from fleet_server.storage.tables.idempotency import idempotency as idempotency
 from fleet_server.storage.tables.incidents import cursors as cursors
 from fleet_server.storage.tables.incidents import incident_entries as incident_entries

@@ -8,6 +8,7 @@ import pytest
 from converters import signing
 from edge_agent import config
 from edge_agent.command_line import config_view, default_settings, settings
+from fleet_server.device_ca import DeviceCa
 from tests.simulators.processes import command
 
 SETTINGS = """
@@ -70,7 +71,12 @@ def test_no_secret_is_shown(file: Path) -> None:
 
 
 def test_every_setting_is_shown(file: Path) -> None:
+    authority = DeviceCa(file.parent / "ca").certificate(1_700_000_000_000)
+    (file.parent / "fleet-ca.pem").write_text(authority)
+    with file.open("a") as stream:
+        stream.write('[identity]\nserver = "https://fleet.example"\nca_file = "fleet-ca.pem"\n')
     page = check(file).stdout
+    assert "fleet.example:1883 by its certificate for orders" in page
     for setting in settings.all_settings():
         assert re.search(rf"^ [ *]{setting.key} ", page, re.MULTILINE), setting.path
 
@@ -85,6 +91,7 @@ def test_every_setting_is_shown(file: Path) -> None:
         ('"agent.sock"', '"root.json/agent.sock"', "[serving] socket: "),
         ('"agent.sock"', f'"{"s" * 120}"', "a Unix socket's path has at most 107"),
         ("https://someone", "ftp://someone", "[repository] url: "),
+        ('"watch-1"\npass', '"x"\nca_file = "root.json"\npass', "[mqtt] ca_file: cannot use"),
     ],
 )
 def test_what_cannot_work_here_is_named_with_file_key_and_fix(

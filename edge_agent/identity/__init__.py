@@ -1,0 +1,1 @@
+"""Who the device is: its key, its certificate, and how both are renewed."""

@@ -1,0 +1,130 @@
+"""The TUF client workflow (TUF specification 1.0.34, section 5) over our timed, resumable requests.
+
+python-tuf decides; its metadata and our files come by the same timed requests. A file that was cut
+goes on where it ended, and is checked as a whole against TUF's length and hashes before its bytes
+get their name. Not thread-safe.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuf.api import exceptions as tuf_errors
+from tuf.api.metadata import Metadata, Root, TargetFile
+from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+
+from edge_agent import download
+from edge_agent.download import Downloader, Pace
+from edge_agent.timed_http import TimedHttp
+from edge_core.errors import Unavailable
+
+MAX_METADATA_BYTES = 5_000_000
+"""What python-tuf takes of one file at most; for the time that it may need."""
+MAX_METADATA_SECONDS = 120.0
+
+
+class _Fetcher(FetcherInterface):
+    """Gives python-tuf its metadata; its errors are python-tuf's."""
+
+    def __init__(self, http: TimedHttp, pace: Pace) -> None:
+        self._http = http
+        self._seconds = min(pace.seconds_for(MAX_METADATA_BYTES), MAX_METADATA_SECONDS)
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        try:
+            with self._http.get(url, {}, seconds=self._seconds) as answer:
+                if answer.status != download.OK:
+                    raise tuf_errors.DownloadHTTPError(
+                        f"the server answers with status {answer.status}", answer.status
+                    )
+                yield from answer.chunks()
+        except Unavailable as error:
+            raise tuf_errors.DownloadError(str(error)) from error
+
+
+class TufClient:
+    """One repository's metadata, and the files that it lists.
+
+    Every method raises python-tuf's ``RepositoryError`` and ``DownloadError``.
+    """
+
+    def __init__(
+        self,
+        http: TimedHttp,
+        pace: Pace,
+        *,
+        metadata: Path,
+        metadata_url: str,
+        targets_url: str,
+        trusted_root: bytes | None,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            http: for all requests.
+            pace: of metadata and files.
+            metadata: folder of what is trusted, kept from run to run.
+            metadata_url: where metadata are served.
+            targets_url: where files are served.
+            trusted_root: root metadata to begin with; none: what is in ``metadata`` already.
+        """
+        self._fetcher = _Fetcher(http, pace)
+        self._downloader = Downloader(http, pace)
+        self._metadata = metadata
+        self._metadata_url = f"{metadata_url.rstrip('/')}/"
+        self._targets_url = targets_url.rstrip("/")
+        self._root = trusted_root
+        self._updater: Updater | None = None
+
+    def refresh(self) -> None:
+        """Follow the roots, then take the newest timestamp, snapshot and targets."""
+        self._updater = Updater(
+            metadata_dir=str(self._metadata),
+            metadata_base_url=self._metadata_url,
+            fetcher=self._fetcher,
+            config=UpdaterConfig(),
+            bootstrap=self._root,
+        )
+        self._updater.refresh()
+
+    def info(self, path: str) -> TargetFile | None:
+        """What the newest list says of a file, delegations included; none where it lists none."""
+        assert self._updater is not None, "refresh() comes first"
+        return self._updater.get_targetinfo(path)
+
+    def fetch(self, info: TargetFile, destination: Path) -> None:
+        """Bring a listed file to ``destination``, whose folder is there already."""
+        part = part_of(destination)
+        resumed = part.exists()
+        try:
+            self._fetch_and_check(info, part)
+        except tuf_errors.LengthOrHashMismatchError:
+            if not resumed:
+                raise
+            # The two halves may be of two files: what is wrong then is not the file.
+            self._fetch_and_check(info, part)
+        download.finish(part, destination)
+
+    def _fetch_and_check(self, info: TargetFile, part: Path) -> None:
+        try:
+            self._downloader.fetch(self._url_of(info), info.length, part)
+        except Unavailable as error:
+            raise tuf_errors.DownloadError(str(error)) from error
+        try:
+            with part.open("rb") as stream:
+                info.verify_length_and_hashes(stream)
+        except tuf_errors.LengthOrHashMismatchError:
+            download.discard(part)
+            raise
+
+    def _url_of(self, info: TargetFile) -> str:
+        """Where the file is; its hash is a part of its name (TUF specification, 6.2)."""
+        folder, separator, name = info.path.rpartition("/")
+        root = Metadata[Root].from_file(str(self._metadata / "root.json")).signed
+        if root.consistent_snapshot:
+            name = f"{next(iter(info.hashes.values()))}.{name}"
+        return f"{self._targets_url}/{folder}{separator}{name}"
+
+
+def part_of(destination: Path) -> Path:
+    """Where a file is collected; no file of a bundle can have that name."""
+    return destination.with_name(f".{destination.name}.part")

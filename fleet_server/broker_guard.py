@@ -1,0 +1,216 @@
+"""Keeps revoked devices off the broker: the list it reads, a probe that it does, those inside.
+
+mosquitto reads a list only when told, checks it at handshakes only, and takes an empty or damaged
+one for none: everybody would be let in. So a list is written whole and checked before the signal,
+and afterwards a certificate knocks that was made for this list and is on no other. Where it gets
+in, the broker is started again, which it refuses to do with a bad list. Devices that are connected
+are thrown off by a connection of the same name, for which the server certifies itself.
+"""
+
+import contextlib
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from edge_core import durable
+from edge_core.errors import SerinusError, Unavailable
+from fleet_server import mqtt_handshake
+from fleet_server.broker import Broker
+from fleet_server.broker_files import CRL, BrokerTls
+from fleet_server.config import MqttConfig
+from fleet_server.device_ca import OWNER, Revoked
+from fleet_server.mqtt_handshake import Answer
+from fleet_server.services.clock import Clock
+from fleet_server.services.enrolment import Enrolment
+from fleet_server.storage.enrolment import Ended
+
+LOOK_SECONDS = 2.0
+PROBE_MS = 60_000
+RENEW_MS = 86_400_000
+"""A list is made anew so often, though nothing changed: it is valid for a week."""
+OVERLAP_MS = 60_000
+"""A transaction may commit so long after the time that it has written."""
+TAKE_OVER = timedelta(minutes=5)
+RELOAD_SECONDS = 5.0
+STEP_SECONDS = 0.1
+PROBE = "@probe"
+"""No device can have that name."""
+IDENTITY = "server-client.pem"
+SAID: dict[Answer, str] = {
+    "refused": "",
+    "in": "the broker lets a revoked certificate in: see mosquitto.log in the data folder",
+    "away": "the broker does not answer: nobody knows whether it heeds revocations",
+}
+
+
+class BrokerGuard:
+    """One thread beside one broker of the server's own."""
+
+    def __init__(
+        self, config: MqttConfig, enrolment: Enrolment, broker: Broker, tls: BrokerTls, clock: Clock
+    ) -> None:
+        self._config = config
+        self._enrolment = enrolment
+        self._broker = broker
+        self._tls = tls
+        self._clock = clock
+        self._listed: set[str] = set()
+        self._number = 0
+        self._written_ms = 0
+        self._probed_ms = 0
+        self._since_ms = clock()
+        self._thrown: set[Ended] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="broker guard", daemon=True)
+        self.problem = ""
+        """What is wrong, for readiness; empty where nothing is."""
+
+    @property
+    def identity(self) -> Path:
+        """The server's own key and certificate towards the broker."""
+        return self._broker.folder / IDENTITY
+
+    def prepare(self) -> None:
+        """Write what the broker needs before it starts.
+
+        Raises:
+            SerinusError: the authority, the database or a file cannot be used.
+        """
+        folder, now = self._broker.folder, self._clock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            authority = self._enrolment.authority
+            _, own = authority.identity(OWNER, now_ms=now)
+            durable.write_bytes(self.identity, own, mode=0o600)
+        except OSError as error:
+            raise Unavailable(f"cannot write into {folder}: {error.strerror}") from error
+        self._write({entry.serial: entry for entry in self._enrolment.revoked()})
+
+    def start(self) -> None:
+        """Look once, then go on in a thread of its own."""
+        self._guarded(self.look)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._enrolment.changed.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
+    def look(self) -> None:
+        """Tell the broker what was revoked, see that it heeds it, and throw off who is inside."""
+        now = self._clock()
+        revoked = {entry.serial: entry for entry in self._enrolment.revoked()}
+        if set(revoked) != self._listed or now - self._written_ms > RENEW_MS:
+            self._write(revoked)
+            self._broker.reload()
+            self._check(self._settled())
+        elif self.problem or now - self._probed_ms > PROBE_MS:
+            self._check(self._knock(self._probe_file, PROBE))
+        self._throw_off(now)
+
+    def _write(self, revoked: dict[str, Revoked]) -> None:
+        """Write the list whole, and only one that has been read back."""
+        now = self._clock()
+        number = max(now // 1000, self._number + 1)
+        authority = self._enrolment.authority
+        probe, pem = authority.identity(PROBE, now_ms=now)
+        entries = [*revoked.values(), Revoked(serial=probe.serial, at_ms=now)]
+        data = authority.revocations(entries, number=number)
+        path = self._broker.folder / CRL
+        try:
+            durable.write_bytes(self._probe_file, pem, mode=0o600)
+            durable.write_bytes(path, data)
+            written = path.read_bytes()
+        except OSError as error:
+            raise Unavailable(f"cannot write {path}: {error.strerror}") from error
+        if not authority.is_list(written, {entry.serial for entry in entries}, now_ms=now):
+            raise Unavailable(f"{path} is not what was written: the broker is not told of it")
+        self._listed, self._number, self._written_ms = set(revoked), number, now
+
+    def _check(self, answer: Answer) -> None:
+        """Start the broker again where it has let a revoked certificate in."""
+        self._probed_ms = self._clock()
+        if answer == "in":
+            print("broker: a revoked certificate was let in: it is started again", file=sys.stderr)
+            self._write({entry.serial: entry for entry in self._enrolment.revoked()})
+            self._broker.restart()
+            answer = self._settled()
+        self._say(SAID[answer])
+
+    def _settled(self) -> Answer:
+        """What the broker answers once it has read its files, or after a while."""
+        answer: Answer = "away"
+        for _ in range(round(RELOAD_SECONDS / STEP_SECONDS)):
+            answer = self._knock(self._probe_file, PROBE)
+            if answer == "refused" or self._stop.wait(STEP_SECONDS):
+                break
+        return answer
+
+    def _say(self, problem: str) -> None:
+        if problem and problem != self.problem:
+            print(f"broker: {problem}", file=sys.stderr, flush=True)
+        if problem != self.problem:
+            self.problem = problem
+            self._enrolment.broker_trouble(problem)
+
+    def _throw_off(self, now: int) -> None:
+        """Take over the names of those whose certificates ended, which ends their connections."""
+        found = set(self._enrolment.ended(self._since_ms, now))
+        for entry in sorted(found - self._thrown, key=lambda one: one.device):
+            answer = self._take_over(entry)
+            if answer != "in":
+                raise Unavailable(f"cannot throw {entry.device} off the broker: it is {answer}")
+            self._thrown.add(entry)
+        self._thrown &= found
+        self._since_ms = max(self._since_ms, now - OVERLAP_MS)
+
+    def _take_over(self, entry: Ended) -> Answer:
+        """Connect in a device's name; what waits for it is forgotten where it has no other key."""
+        now = self._clock()
+        _, pem = self._enrolment.authority.identity(entry.device, now_ms=now, life=TAKE_OVER)
+        with tempfile.NamedTemporaryFile(dir=self._broker.folder, suffix=".pem") as file:
+            file.write(pem)  # 0600, and gone at once
+            file.flush()
+            return self._knock(Path(file.name), entry.device, clean=not entry.replaced)
+
+    def _knock(self, own: Path, name: str, *, clean: bool = True) -> Answer:
+        context = mqtt_handshake.pinned(self._tls.certificate, own)
+        place = self._config.reached_at, self._config.port
+        return mqtt_handshake.knock(*place, context, name, clean=clean)
+
+    @property
+    def _probe_file(self) -> Path:
+        return self._broker.folder / "revoked-probe.pem"
+
+    def _run(self) -> None:
+        changed = self._enrolment.changed
+        while not self._stop.is_set():
+            changed.wait(LOOK_SECONDS)
+            changed.clear()
+            if not self._stop.is_set():
+                self._guarded(self.look)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Nothing ends the thread; what fails is tried again, and not ready meanwhile."""
+        try:
+            step()
+        except Exception as error:
+            text = str(error) if isinstance(error, SerinusError) else repr(error)
+            if not isinstance(error, SerinusError):
+                traceback.print_exc()
+            with contextlib.suppress(SerinusError):
+                self._say(f"revocations are not enforced now: {text}")
+        else:
+            if self.problem.startswith("revocations are not enforced now"):
+                self._say("")

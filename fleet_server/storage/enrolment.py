@@ -1,0 +1,201 @@
+"""Queries on enrolment tokens and certificates; tokens are stored as hashes only."""
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from fleet_server.storage import keyset
+from fleet_server.storage.keyset import Key
+from fleet_server.storage.rows import record
+from fleet_server.storage.tables import certificates, enrol_tokens
+
+
+class StoredEnrolToken(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may be enrolled, how often, until when; ``hash`` is the sha256 of the secret."""
+
+    hash: str
+    devices: str
+    uses: int
+    uses_left: int
+    reenrol: bool
+    created_ms: int
+    created_by: str
+    expires_ms: int
+    revoked_ms: int | None = None
+
+
+class StoredCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """A certificate that was made for a device."""
+
+    serial: str
+    device: str
+    key: str
+    """sha256 of the certified key (SubjectPublicKeyInfo, DER)."""
+    holder: str
+    """Public key (PEM) that may have it renewed."""
+    hardware: bool
+    """Whether that is another key than the certified one."""
+    token: str
+    pem: str
+    issued_ms: int
+    not_before_ms: int
+    not_after_ms: int
+    revoked_ms: int | None = None
+    revoked_by: str | None = None
+    reason: str = ""
+
+
+def add_token(connection: sa.Connection, token: StoredEnrolToken) -> None:
+    """Store a new token."""
+    connection.execute(enrol_tokens.insert().values(msgspec.structs.asdict(token)))
+
+
+def find_token(connection: sa.Connection, digest: str) -> StoredEnrolToken | None:
+    """The token with this hash."""
+    query = sa.select(enrol_tokens).where(enrol_tokens.c.hash == digest)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else record(row, StoredEnrolToken)
+
+
+def every_token(connection: sa.Connection) -> list[StoredEnrolToken]:
+    """All tokens, oldest first."""
+    query = sa.select(enrol_tokens).order_by(enrol_tokens.c.created_ms, enrol_tokens.c.hash)
+    return [record(row, StoredEnrolToken) for row in connection.execute(query).mappings()]
+
+
+def use_token(connection: sa.Connection, digest: str) -> bool:
+    """Take one of a token's uses; false where none is left."""
+    done = connection.execute(
+        enrol_tokens.update()
+        .where(enrol_tokens.c.hash == digest, enrol_tokens.c.uses_left > 0)
+        .values(uses_left=enrol_tokens.c.uses_left - 1)
+    )
+    return bool(done.rowcount)
+
+
+def revoke_token(connection: sa.Connection, digest: str, now_ms: int) -> None:
+    """End a token."""
+    connection.execute(
+        enrol_tokens.update().where(enrol_tokens.c.hash == digest).values(revoked_ms=now_ms)
+    )
+
+
+def drop_tokens(connection: sa.Connection, before_ms: int) -> None:
+    """Forget tokens that ended before a moment."""
+    connection.execute(enrol_tokens.delete().where(enrol_tokens.c.expires_ms < before_ms))
+
+
+def add_certificate(connection: sa.Connection, certificate: StoredCertificate) -> None:
+    """Store a certificate that was made."""
+    connection.execute(certificates.insert().values(msgspec.structs.asdict(certificate)))
+
+
+def find_certificate(connection: sa.Connection, serial: str) -> StoredCertificate | None:
+    """The certificate of a serial number."""
+    query = sa.select(certificates).where(certificates.c.serial == serial)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else record(row, StoredCertificate)
+
+
+def of_device(connection: sa.Connection, device: str) -> list[StoredCertificate]:
+    """A device's certificates, newest first."""
+    query = (
+        sa.select(certificates)
+        .where(certificates.c.device == device)
+        .order_by(certificates.c.issued_ms.desc(), certificates.c.serial)
+    )
+    return [record(row, StoredCertificate) for row in connection.execute(query).mappings()]
+
+
+def of_key(connection: sa.Connection, key: str) -> list[StoredCertificate]:
+    """Every certificate of a key, newest first."""
+    query = (
+        sa.select(certificates)
+        .where(certificates.c.key == key)
+        .order_by(certificates.c.issued_ms.desc(), certificates.c.serial)
+    )
+    return [record(row, StoredCertificate) for row in connection.execute(query).mappings()]
+
+
+def page(
+    connection: sa.Connection,
+    limit: int,
+    after: tuple[int, str] | None = None,
+    *,
+    device: str | None = None,
+) -> list[StoredCertificate]:
+    """Certificates, newest first; ``after`` is (issued_ms, serial)."""
+    query = sa.select(certificates)
+    if device is not None:
+        query = query.where(certificates.c.device == device)
+    keys = (Key(certificates.c.issued_ms, descending=True), Key(certificates.c.serial))
+    found = connection.execute(keyset.part(query, keys, after, limit)).mappings()
+    return [record(row, StoredCertificate) for row in found]
+
+
+def revoke(connection: sa.Connection, serial: str, now_ms: int, by: str, reason: str) -> None:
+    """Mark a certificate as revoked."""
+    connection.execute(
+        certificates.update()
+        .where(certificates.c.serial == serial, certificates.c.revoked_ms.is_(None))
+        .values(revoked_ms=now_ms, revoked_by=by, reason=reason)
+    )
+
+
+def revoked(connection: sa.Connection, now_ms: int) -> list[tuple[str, int]]:
+    """(serial, revoked_ms) of what is revoked and would still be valid, by serial."""
+    query = (
+        sa.select(certificates.c.serial, certificates.c.revoked_ms)
+        .where(certificates.c.revoked_ms.is_not(None), certificates.c.not_after_ms >= now_ms)
+        .order_by(certificates.c.serial)
+    )
+    return [(row.serial, row.revoked_ms) for row in connection.execute(query)]
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """A device whose connection may rest on a certificate that is valid no more."""
+
+    device: str
+    at_ms: int
+    """When the latest of them ended."""
+    replaced: bool
+    """Whether it has another that is valid."""
+
+
+def ended(connection: sa.Connection, since_ms: int, now_ms: int) -> list[Ended]:
+    """Devices of which a certificate was revoked since a moment, or the last one expired."""
+    c = certificates.c
+    at_ms = sa.func.max(sa.func.coalesce(c.revoked_ms, c.not_after_ms))
+    revoked = sa.func.max(sa.func.coalesce(c.revoked_ms, 0))
+    lost = (
+        sa.select(c.device, at_ms.label("at_ms"), revoked.label("revoked_ms"))
+        .where(sa.or_(c.revoked_ms >= since_ms, c.not_after_ms.between(since_ms, now_ms)))
+        .group_by(c.device)
+        .order_by(c.device)
+    )
+    valid = sa.select(c.device).where(c.revoked_ms.is_(None), c.not_after_ms > now_ms)
+    holding = set(connection.execute(valid.where(c.device.in_(_names(lost)))).scalars())
+    return [
+        Ended(device=row.device, at_ms=row.at_ms, replaced=row.device in holding)
+        for row in connection.execute(lost)
+        if row.revoked_ms or row.device not in holding
+    ]
+
+
+def _names(query: sa.Select[Any]) -> sa.Select[Any]:
+    return sa.select(query.subquery().c.device)
+
+
+def forget(connection: sa.Connection, before_ms: int) -> None:
+    """Drop certificates that ended before a moment, but each device's newest.
+
+    That one says that the name is taken, and by which key.
+    """
+    c, newer = certificates.c, certificates.alias()
+    later = sa.and_(newer.c.device == c.device, newer.c.issued_ms > c.issued_ms)
+    connection.execute(
+        certificates.delete().where(
+            c.not_after_ms < before_ms, sa.exists().where(later).correlate(certificates)
+        )
+    )

@@ -1,0 +1,84 @@
+"""Which certificates the server speaks TLS with, to whom."""
+
+import ssl
+from pathlib import Path
+
+import msgspec
+
+from edge_core.errors import InvalidConfiguration
+from fleet_server import mqtt_handshake
+from fleet_server.broker_files import BrokerTls
+from fleet_server.config import MqttConfig, ServerConfig
+from fleet_server.device_ca import server_end_ms
+from fleet_server.services.clock import wall_clock
+from fleet_server.services.suite import Services
+
+WARN_MS = 30 * 86_400_000
+
+
+class ServerFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """The server's own certificate with its chain, and its key; PEM."""
+
+    certificate: Path
+    key: Path
+
+
+def server_files(config: ServerConfig, services: Services) -> ServerFiles | None:
+    """What HTTPS is spoken with; none where it is not. Readiness warns before it ends.
+
+    Raises:
+        InvalidConfiguration: there is no such file, it is none, or it has expired.
+    """
+    if not config.tls.on:
+        return None
+    found = _files(config)
+    end_ms = server_end_ms(found.certificate)
+    if end_ms <= wall_clock():
+        raise InvalidConfiguration(f"the server's certificate {found.certificate} has expired")
+    _usable(found)
+    services.gauges.add("certificate_seconds_left", lambda: (end_ms - wall_clock()) / 1000)
+    return found
+
+
+def broker_tls(config: ServerConfig, services: Services) -> BrokerTls | None:
+    """What the server's own broker knows its clients by; none where it does not.
+
+    Raises:
+        InvalidConfiguration: there is no such file, or it is none.
+    """
+    if not config.mqtt.tls or config.mqtt.broker == "external":
+        return None
+    own = _files(config)
+    _usable(own)
+    services.enrolment.authority_certificate()  # made where there is none yet
+    authority = services.enrolment.authority.certificate_file
+    return BrokerTls(ca_file=authority, certificate=own.certificate, key=own.key)
+
+
+def to_external(config: MqttConfig) -> ssl.SSLContext | None:
+    """How the server connects to a broker that others run; none: without TLS."""
+    if not config.tls or config.ca_file is None:
+        return None
+    own = Path(config.certificate) if config.certificate else None
+    return mqtt_handshake.trusting(Path(config.ca_file), own)
+
+
+def _files(config: ServerConfig) -> ServerFiles:
+    if config.tls.certificate is not None and config.tls.key is not None:
+        return ServerFiles(certificate=Path(config.tls.certificate), key=Path(config.tls.key))
+    file = config.ca_dir / "server.pem"
+    if not file.exists():
+        raise InvalidConfiguration(
+            f"tls.mode = 'fleet', but there is no {file}: run 'serinus-server certificate NAME' "
+            "with the names that the server is reached by"
+        )
+    return ServerFiles(certificate=file, key=file)
+
+
+def _usable(files: ServerFiles) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.certificate, files.key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidConfiguration(
+            f"cannot use {files.certificate} with the key {files.key}: {error}"
+        ) from error
