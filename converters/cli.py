@@ -14,6 +14,7 @@ from converters.ceremony import delegation_commands, repository_commands
 from converters.ceremony.options import NoPassphrase, PassphraseFile
 from converters.history import commands as history_commands
 from converters.retraining import commands as retraining_commands
+from converters.tracing import commands as tracing_commands
 from edge_core.errors import SerinusError
 
 if TYPE_CHECKING:
@@ -297,6 +298,7 @@ def parity(
         raise RefusedByGate("features differ between training and serving: see above")
 
 
+app.command()(tracing_commands.trace)
 app.command()(retraining_commands.worker)
 app.command()(history_commands.backfill)
 app.command()(history_commands.score)

@@ -27,6 +27,18 @@ class OtherData(SerinusError):
     exit_code = 3
 
 
+class ChainBroken(SerinusError):
+    """A link of the chain behind a bundle does not fit the others; it is named."""
+
+    exit_code = 1
+
+
+class ChainIncomplete(SerinusError):
+    """No link is broken, and not all of the chain is known; what would tell is said."""
+
+    exit_code = 3
+
+
 class Stopped(SerinusError):
     """A person stopped a run that can go on."""
 

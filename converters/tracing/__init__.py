@@ -1,0 +1,1 @@
+"""From data to verdicts: the chain behind a bundle, link by link."""
