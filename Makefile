@@ -1,4 +1,4 @@
-# make demo, test, check, bench, faults, fuzz, soak: each sets up everything that it needs.
+# make demo, test, check, bench, faults, fuzz, soak, sbom: each sets up everything that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,6 +27,7 @@ help:
 	@echo "make soak    1,000 updates and 10,000,000 predictions in one process; build/soak.json"
 	@echo "make fuzz    bad input for every surface: SECONDS=60 each, SURFACE=socket for one, REPLAY=file"
 	@echo "make conformance SUITE=folder   the public tuf-conformance suite against the agent's client"
+	@echo "make sbom    bills of materials of every extra, CycloneDX 1.6; build/sbom/"
 	@echo "make clean   remove the environment and everything built"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -82,6 +83,9 @@ fuzz: $(STAMP)
 
 conformance: $(STAMP)
 	@$(BIN)/python -m tests.security.conformance "$(SUITE)"
+
+sbom: $(STAMP)
+	@$(BIN)/python -m converters.bom build/sbom
 
 clean:
 	rm -rf $(VENV) $(PEERS) build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

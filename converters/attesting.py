@@ -17,6 +17,8 @@ from edge_core.bundle.provenance import (
 )
 
 BUILDER = "urn:serinus:serinus-convert"
+NO_PACKAGES = ("python", "serinus")
+"""Tools that no package index has."""
 BYPRODUCTS = (CARD, FEATURES, GOLDEN, REFERENCE)
 
 
@@ -45,7 +47,7 @@ def predicate(manifest: Manifest, digest: str) -> Predicate:
 
 def package_url(name: str, version: str) -> str:
     """Purl of a tool: of Python itself, of Serinus, or of a Python package."""
-    kind = "generic" if name in ("python", "serinus") else "pypi"
+    kind = "generic" if name in NO_PACKAGES else "pypi"
     return PackageURL(type=kind, name=name, version=version).to_string()
 
 

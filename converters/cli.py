@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from converters.bom import commands as bom_commands
 from converters.ceremony import commands as root_commands
 from converters.ceremony import delegation_commands, repository_commands
 from converters.ceremony.options import NoPassphrase, PassphraseFile
@@ -299,6 +300,7 @@ def parity(
 
 
 app.command()(tracing_commands.trace)
+app.command()(bom_commands.sbom)
 app.command()(retraining_commands.worker)
 app.command()(history_commands.backfill)
 app.command()(history_commands.score)

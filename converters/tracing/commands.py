@@ -47,5 +47,6 @@ def trace(
     if as_json:
         sys.stdout.write(view.as_json(found) + "\n")
     else:
-        view.show(Console(highlight=False, soft_wrap=True), found)
+        width = None if sys.stdout.isatty() else view.UNBROKEN
+        view.show(Console(highlight=False, width=width), found)
     found.check()

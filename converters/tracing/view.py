@@ -8,6 +8,8 @@ from rich.tree import Tree
 from converters.figures import printable
 from converters.tracing.link import Chain, Link
 
+UNBROKEN = 10_000
+"""Columns for files and pipes, where a line is to stay one."""
 STYLES = {"verified": "green", "unknown": "yellow", "broken": "bold red"}
 WORDS = {"verified": "verified", "unknown": "not all known", "broken": "BROKEN"}
 

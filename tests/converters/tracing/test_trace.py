@@ -361,6 +361,7 @@ def test_people_see_a_tree_in_which_no_text_moves_the_cursor(
     shown = capsys.readouterr().out
     assert "\x1b[2J" not in shown
     assert "?[2Jall is [bold]well[/bold]" in shown
+    assert folders.ref(bundle).digest in shown.splitlines()[0]
     for name in LINKS:
         assert f"{name}: " in shown
 
