@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters import checking
+from converters import attesting, checking
 from converters.data import snapshot_folder
 from edge_agent.commands import Commands
 from edge_agent.memory_file import MemoryFile
@@ -26,7 +26,7 @@ from edge_agent.update.slots import Pointer, Slots
 from edge_core import baseline
 from edge_core.bundle import folder as folders
 from edge_core.bundle import manifest as manifests
-from edge_core.bundle import signature, trust
+from edge_core.bundle import provenance, signature, trust
 from edge_core.bundle.manifest import (
     DataSnapshot,
     EmbeddingRecord,
@@ -79,6 +79,7 @@ V1 = Path(__file__).parent / "v1"
 V2 = Path(__file__).parent / "v2"
 V3 = Path(__file__).parent / "v3"
 V4 = Path(__file__).parent / "v4"
+PROVENANCE_V1 = Path(__file__).parent / "provenance_v1"
 BUNDLE = V1 / "bundle"
 TARGET = "cpu-x86_64-ort"
 ACTIVE = ReleaseRef(model="tiny-motion", version="1.2.3", digest="a" * 64)
@@ -573,6 +574,34 @@ def test_the_whole_bundle_is_accepted_and_its_golden_rows_agree() -> None:
     assert said[2].startswith(f"{TARGET}: 12 golden rows agree")
     manifest = hashlib.sha256((BUNDLE / manifests.MANIFEST).read_bytes()).hexdigest()
     assert folders.ref(BUNDLE) == ReleaseRef(model="tiny-motion", version="1.2.3", digest=manifest)
+
+
+def test_provenance_says_what_it_said() -> None:
+    key = signature.load_public_key((PROVENANCE_V1 / "statement.pub.pem").read_bytes())
+    manifest, signed, attested = (
+        (PROVENANCE_V1 / name).read_bytes()
+        for name in (manifests.MANIFEST, manifests.SIGNATURE, manifests.PROVENANCE)
+    )
+    parsed = trust.accept(manifest, signed, attested, [key])
+    digest = hashlib.sha256(manifest).hexdigest()
+    said = provenance.verify(attested, digest, [key]).predicate
+    assert said == attesting.predicate(parsed, digest)
+    assert said.build_definition.external_parameters == {
+        "recipe": "tiny",
+        "release": "tiny-motion@1.2.3",
+        "seed": 0,
+        "targets": [TARGET],
+        "waivers": [
+            {"gate": "slice_accuracy", "slice": "side=left", "reason": "known and accepted"}
+        ],
+    }
+    inputs = {entry.name: entry for entry in said.build_definition.resolved_dependencies}
+    assert inputs["code"].digest == {"gitCommit": "d" * 40}
+    assert inputs["parent/tiny-motion@1.2.2"].digest == {"sha256": "b" * 64}
+    assert inputs["teacher/tiny-motion@1.0.0"].digest == {"sha256": "c" * 64}
+    assert inputs["tool/torch"].uri == "pkg:pypi/torch@2.13.0%2Bcpu"
+    with pytest.raises(UntrustedBundle, match="taken away"):
+        trust.accept(manifest, signed, None, [key])
 
 
 LATER_DOCUMENTS: dict[str, tuple[Callable[[bytes], object], bytes, bytes, str]] = {
