@@ -16,8 +16,9 @@ SECONDS ?= 60
 SURFACE ?=
 REPLAY ?=
 SUITE ?=
+ATTACKS ?=
 
-.PHONY: help demo test check bench faults fuzz soak conformance clean
+.PHONY: help demo test check bench faults fuzz soak security conformance clean
 help:
 	@echo "make demo    the whole line on real data: build, sign, roll out, roll back (KEEP=1 leaves the server up)"
 	@echo "make test    every test (PYTEST_ARGS='-k name' for some)"
@@ -26,6 +27,7 @@ help:
 	@echo "make faults  every fault at every point (FAULTS='--case NAME --point N' for one); build/faults.json"
 	@echo "make soak    1,000 updates and 10,000,000 predictions in one process; build/soak.json"
 	@echo "make fuzz    bad input for every surface: SECONDS=60 each, SURFACE=socket for one, REPLAY=file"
+	@echo "make security  attacks on a running device (ATTACKS='--attack NAME' for one); build/security.json"
 	@echo "make conformance SUITE=folder   the public tuf-conformance suite against the agent's client"
 	@echo "make sbom    bills of materials of every extra, CycloneDX 1.6; build/sbom/"
 	@echo "make clean   remove the environment and everything built"
@@ -80,6 +82,9 @@ soak: $(STAMP)
 
 fuzz: $(STAMP)
 	@$(BIN)/python -m tests.fuzz $(if $(REPLAY),--replay $(REPLAY),--seconds $(SECONDS) $(foreach name,$(SURFACE),--surface $(name)))
+
+security: $(STAMP)
+	@$(BIN)/python -m tests.security $(ATTACKS)
 
 conformance: $(STAMP)
 	@$(BIN)/python -m tests.security.conformance "$(SUITE)"

@@ -20,7 +20,8 @@ YEARS = {"1970": 0, "1971": 31_536_000, "2037": 2_145_916_800, "2038": 2_147_483
 WHEN = ("from_start", "from_download", "back_and_forth")
 
 
-def _replace(shift: Callable[[], float]) -> None:
+def replace(shift: Callable[[], float]) -> None:
+    """Let every clock of this process be wrong by so many seconds."""
     real, real_ns = time.time, time.time_ns
     time.time = lambda: real() + shift()
     time.time_ns = lambda: real_ns() + int(shift() * 1_000_000_000)
@@ -62,7 +63,7 @@ def _run(site: Site, point: str) -> None:
     stage, late = site.stage, int(year) > 2026
     with site.device(before="one", window=0.1) as device:
         turned = device.folder / "turned"
-        device.start(lambda: _replace(_shift(when, YEARS[year], turned)))
+        device.start(lambda: replace(_shift(when, YEARS[year], turned)))
         device.served_by([stage.old])
         if when == "from_download":
             turned.touch()
