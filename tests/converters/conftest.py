@@ -1,4 +1,4 @@
-"""The public verifier of OpenSSF model signing, in an environment of its own."""
+"""The public verifier of OpenSSF model signing in an environment of its own; people with keys."""
 
 import fcntl
 import shutil
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.simulators.ceremony import Team
 
 PEERS = Path(__file__).parents[2] / "build" / "peers"
 # Our own constraints cannot hold here: this verifier and torch's exporters want other versions
@@ -45,3 +47,19 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.fail(f"cannot install the public verifier: {done.stderr}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a team after its first ceremony; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("team") / "begun"
+    folder.mkdir()
+    Team(folder).begin()
+    return folder
+
+
+@pytest.fixture
+def team(begun: Path, tmp_path: Path) -> Team:
+    """A team after its first ceremony."""
+    shutil.copytree(begun, tmp_path / "team")
+    return Team(tmp_path / "team")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,20 +16,6 @@ from tests.simulators.tiny_bundle import tiny_bundle
 
 REFUSED = 3
 BAD_INPUT = 2
-
-
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("life") / "begun"
-    folder.mkdir()
-    Team(folder).begin()
-    return folder
-
-
-@pytest.fixture
-def team(begun: Path, tmp_path: Path) -> Team:
-    shutil.copytree(begun, tmp_path / "team")
-    return Team(tmp_path / "team")
 
 
 def releases_key(team: Team, name: str) -> Path:

@@ -23,21 +23,6 @@ REFUSED = 3
 BAD_INPUT = 2
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("team") / "begun"
-    folder.mkdir()
-    Team(folder).begin()
-    return folder
-
-
-@pytest.fixture
-def team(begun: Path, tmp_path: Path) -> Team:
-    """The team after its first ceremony."""
-    shutil.copytree(begun, tmp_path / "team")
-    return Team(tmp_path / "team")
-
-
 def root(team: Team, version: int) -> Root:
     path = team.repository / "metadata" / f"{version}.root.json"
     signed = Metadata.from_file(str(path)).signed

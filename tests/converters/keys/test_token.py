@@ -1,6 +1,5 @@
 """Keys on a real PKCS#11 token: what they sign is accepted, and nothing of them leaves it."""
 
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,20 +32,6 @@ def keys(token: SoftToken) -> dict[str, str]:
         "statement": token.make("statement", number="03"),
         "rsa": token.make("rsa", "RSA:2048", number="04"),
     }
-
-
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("team") / "begun"
-    folder.mkdir()
-    Team(folder).begin()
-    return folder
-
-
-@pytest.fixture
-def team(begun: Path, tmp_path: Path) -> Team:
-    shutil.copytree(begun, tmp_path / "team")
-    return Team(tmp_path / "team")
 
 
 def test_a_device_takes_what_a_key_on_a_token_approved(
