@@ -9,12 +9,12 @@ from edge_core.bundle.digest import sha256_bytes, sha256_file
 from edge_core.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
+    MAX_PROVENANCE_BYTES,
     PROVENANCE,
     SIGNATURE,
     FileEntry,
     Manifest,
 )
-from edge_core.bundle.provenance import MAX_PROVENANCE_BYTES
 from edge_core.errors import InvalidBundle
 from edge_core.release import ReleaseRef
 

@@ -21,6 +21,8 @@ PLAIN_VERSION = 3
 """As which manifests without an embedding are written."""
 READ_VERSIONS = (1, 2, PLAIN_VERSION, SCHEMA_VERSION)
 MAX_MANIFEST_BYTES = 1024 * 1024
+MAX_PROVENANCE_BYTES = 2 * MAX_MANIFEST_BYTES
+"""A statement repeats parts of a manifest in base64."""
 MAX_FILES = 256
 MAX_FILE_BYTES = 256 * 1024 * 1024
 

@@ -13,12 +13,10 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_core.bundle import signature as signatures
-from edge_core.bundle.manifest import MANIFEST, Sha256
+from edge_core.bundle.manifest import MANIFEST, MAX_PROVENANCE_BYTES, Sha256
 from edge_core.bundle.signature import PAYLOAD_TYPE, STATEMENT_TYPE, Envelope, EnvelopeSignature
 from edge_core.errors import UntrustedBundle, quoted
 
-MAX_PROVENANCE_BYTES = 2 * 1024 * 1024
-"""A statement repeats parts of a manifest, which has at most half of that, in base64."""
 MAX_DEPENDENCIES = 256
 PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
 BUILD_TYPE: Final = "urn:serinus:build:v1"

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters import signing
 from edge_agent.serving.release import LoadedRelease
-from edge_agent.update import self_test
+from edge_agent.update import room, self_test
 from edge_core.bundle import manifest as manifests
 from edge_core.bundle.manifest import Budget
 from edge_core.errors import SerinusError
@@ -125,9 +125,12 @@ def test_a_quota_that_is_too_short_is_the_device_s_trouble_and_nothing_is_fetche
 ) -> None:
     first = repository.publish("1.0.0")
     second = repository.publish("1.1.0", seed=1)
-    size = sum(path.stat().st_size for path in (repository.bundles / "1.0.0").rglob("*.*"))
 
     async def story() -> None:
+        async with device(tmp_path / "state", repository) as one:
+            one.want(first)
+            await one.settled("committed")
+        size = room.size_of(tmp_path / "state" / "slots")
         async with device(tmp_path / "state", repository, quota_bytes=size + 100) as one:
             one.want(first)
             await one.settled("committed")

@@ -109,7 +109,7 @@ def test_an_altered_payload_is_refused_and_not_read(key: StatementKey) -> None:
 
 def test_ten_megabytes_are_refused_unread(key: StatementKey) -> None:
     padded = key.provenance(MANIFEST)[:-1] + b" " * 10_000_000 + b"}"
-    assert f"the limit is {provenance.MAX_PROVENANCE_BYTES}" in refusal(padded, key.public)
+    assert f"the limit is {manifests.MAX_PROVENANCE_BYTES}" in refusal(padded, key.public)
 
 
 @pytest.mark.parametrize(
