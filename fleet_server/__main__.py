@@ -119,7 +119,7 @@ def _start_broker(
     if tls is None:
         broker.start()
         return transport.to_external(config.mqtt)
-    guard = BrokerGuard(config.mqtt, services.enrolment, broker, tls, wall_clock)
+    guard = BrokerGuard(config.mqtt, services.certificates, broker, tls, wall_clock)
     guard.prepare()
     broker.start()
     stack.callback(guard.stop)

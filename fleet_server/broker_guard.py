@@ -24,9 +24,9 @@ from fleet_server.broker_files import CRL, BrokerTls
 from fleet_server.config import MqttConfig
 from fleet_server.device_ca import OWNER, Revoked
 from fleet_server.mqtt_handshake import Answer
+from fleet_server.services.certificates import Certificates
 from fleet_server.services.clock import Clock
-from fleet_server.services.enrolment import Enrolment
-from fleet_server.storage.enrolment import Ended
+from fleet_server.storage.certificates import Ended
 
 LOOK_SECONDS = 2.0
 PROBE_MS = 60_000
@@ -51,10 +51,15 @@ class BrokerGuard:
     """One thread beside one broker of the server's own."""
 
     def __init__(
-        self, config: MqttConfig, enrolment: Enrolment, broker: Broker, tls: BrokerTls, clock: Clock
+        self,
+        config: MqttConfig,
+        certificates: Certificates,
+        broker: Broker,
+        tls: BrokerTls,
+        clock: Clock,
     ) -> None:
         self._config = config
-        self._enrolment = enrolment
+        self._certificates = certificates
         self._broker = broker
         self._tls = tls
         self._clock = clock
@@ -83,12 +88,12 @@ class BrokerGuard:
         folder, now = self._broker.folder, self._clock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            authority = self._enrolment.authority
+            authority = self._certificates.authority
             _, own = authority.identity(OWNER, now_ms=now)
             durable.write_bytes(self.identity, own, mode=0o600)
         except OSError as error:
             raise Unavailable(f"cannot write into {folder}: {error.strerror}") from error
-        self._write({entry.serial: entry for entry in self._enrolment.revoked()})
+        self._write({entry.serial: entry for entry in self._certificates.revoked()})
 
     def start(self) -> None:
         """Look once, then go on in a thread of its own."""
@@ -98,7 +103,7 @@ class BrokerGuard:
     def stop(self) -> None:
         """End the thread."""
         self._stop.set()
-        self._enrolment.changed.set()
+        self._certificates.changed.set()
         if self._thread.is_alive():
             self._thread.join(10)
 
@@ -110,7 +115,7 @@ class BrokerGuard:
     def look(self) -> None:
         """Tell the broker what was revoked, see that it heeds it, and throw off who is inside."""
         now = self._clock()
-        revoked = {entry.serial: entry for entry in self._enrolment.revoked()}
+        revoked = {entry.serial: entry for entry in self._certificates.revoked()}
         if set(revoked) != self._listed or now - self._written_ms > RENEW_MS:
             self._write(revoked)
             self._broker.reload()
@@ -123,7 +128,7 @@ class BrokerGuard:
         """Write the list whole, and only one that has been read back."""
         now = self._clock()
         number = max(now // 1000, self._number + 1)
-        authority = self._enrolment.authority
+        authority = self._certificates.authority
         probe, pem = authority.identity(PROBE, now_ms=now)
         entries = [*revoked.values(), Revoked(serial=probe.serial, at_ms=now)]
         data = authority.revocations(entries, number=number)
@@ -143,7 +148,7 @@ class BrokerGuard:
         self._probed_ms = self._clock()
         if answer == "in":
             print("broker: a revoked certificate was let in: it is started again", file=sys.stderr)
-            self._write({entry.serial: entry for entry in self._enrolment.revoked()})
+            self._write({entry.serial: entry for entry in self._certificates.revoked()})
             self._broker.restart()
             answer = self._settled()
         self._say(SAID[answer])
@@ -162,11 +167,11 @@ class BrokerGuard:
             print(f"broker: {problem}", file=sys.stderr, flush=True)
         if problem != self.problem:
             self.problem = problem
-            self._enrolment.broker_trouble(problem)
+            self._certificates.broker_trouble(problem)
 
     def _throw_off(self, now: int) -> None:
         """Take over the names of those whose certificates ended, which ends their connections."""
-        found = set(self._enrolment.ended(self._since_ms, now))
+        found = set(self._certificates.ended(self._since_ms, now))
         for entry in sorted(found - self._thrown, key=lambda one: one.device):
             answer = self._take_over(entry)
             if answer != "in":
@@ -178,7 +183,7 @@ class BrokerGuard:
     def _take_over(self, entry: Ended) -> Answer:
         """Connect in a device's name; what waits for it is forgotten where it has no other key."""
         now = self._clock()
-        _, pem = self._enrolment.authority.identity(entry.device, now_ms=now, life=TAKE_OVER)
+        _, pem = self._certificates.authority.identity(entry.device, now_ms=now, life=TAKE_OVER)
         with tempfile.NamedTemporaryFile(dir=self._broker.folder, suffix=".pem") as file:
             file.write(pem)  # 0600, and gone at once
             file.flush()
@@ -194,7 +199,7 @@ class BrokerGuard:
         return self._broker.folder / "revoked-probe.pem"
 
     def _run(self) -> None:
-        changed = self._enrolment.changed
+        changed = self._certificates.changed
         while not self._stop.is_set():
             changed.wait(LOOK_SECONDS)
             changed.clear()

@@ -50,8 +50,8 @@ def broker_tls(config: ServerConfig, services: Services) -> BrokerTls | None:
         return None
     own = _files(config)
     _usable(own)
-    services.enrolment.authority_certificate()  # made where there is none yet
-    authority = services.enrolment.authority.certificate_file
+    services.certificates.authority_certificate()  # made where there is none yet
+    authority = services.certificates.authority.certificate_file
     return BrokerTls(ca_file=authority, certificate=own.certificate, key=own.key)
 
 

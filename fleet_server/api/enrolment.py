@@ -18,7 +18,8 @@ from fleet_server.api import answers
 from fleet_server.api.access import Operator, ServicesOf, Viewer
 from fleet_server.api.paging import Cursor, Limit, page, place_of
 from fleet_server.api.schemas import Answer, items
-from fleet_server.services.enrolment import CertificateView, EnrolTokenView
+from fleet_server.services.certificates import CertificateView
+from fleet_server.services.enrol_tokens import EnrolTokenView
 
 PEM = "application/x-pem-file"
 LARGEST_MS = 1 << 53
@@ -99,7 +100,7 @@ def create_enrol_token(body: CreateEnrolToken, services: ServicesOf, token: Oper
 
     An Idempotency-Key is not taken: the answer would have to be stored with the secret.
     """
-    secret = services.enrolment.create_token(
+    secret = services.enrol_tokens.create(
         body.devices,
         uses=body.uses,
         reenrol=body.reenrol,
@@ -113,13 +114,13 @@ def create_enrol_token(body: CreateEnrolToken, services: ServicesOf, token: Oper
 @answers.items(EnrolTokenView)
 def list_enrol_tokens(services: ServicesOf, _token: Operator) -> Response:
     """List the enrolment tokens, oldest first, without their secrets."""
-    return items(services.enrolment.tokens())
+    return items(services.enrol_tokens.every())
 
 
 @router.delete("/enrol/tokens/{name}", status_code=204)
 def revoke_enrol_token(name: str, services: ServicesOf, token: Operator) -> Response:
     """End an enrolment token, named by its first digits; its certificates stay."""
-    services.enrolment.revoke_token(name, (token.name, token.role))
+    services.enrol_tokens.revoke(name, (token.name, token.role))
     return Response(status_code=204)
 
 
@@ -154,7 +155,7 @@ def list_certificates(
 ) -> Response:
     """List certificates of devices, newest first."""
     place = place_of(cursor, tuple[int, str])
-    found = services.enrolment.certificates(limit + 1, place, device=device)
+    found = services.certificates.page(limit + 1, place, device=device)
     return page(request, found, limit, lambda row: (row.issued_ms, row.serial))
 
 
@@ -162,21 +163,21 @@ def list_certificates(
 @answers.items(CertificateView)
 def revoke_certificates(body: Revoke, services: ServicesOf, token: Operator) -> Response:
     """Revoke a certificate, or all of a device; lists those that were not revoked yet."""
-    by = (token.name, token.role)
-    return items(
-        services.enrolment.revoke(serial=body.serial, device=body.device, reason=body.reason, by=by)
+    ended = services.certificates.revoke(
+        serial=body.serial, device=body.device, reason=body.reason, by=(token.name, token.role)
     )
+    return items(ended)
 
 
 @router.get("/certificates/crl")
 @answers.other(PEM)
 def crl(services: ServicesOf, _token: Viewer) -> Response:
     """The revocation list as it is now (PEM, RFC 5280), for a broker of your own."""
-    return Response(services.enrolment.revocations(), media_type=PEM)
+    return Response(services.certificates.revocations(), media_type=PEM)
 
 
 @router.get("/certificates/authority")
 @answers.other(PEM)
 def authority(services: ServicesOf, _token: Viewer) -> Response:
     """The certificate of the fleet's authority (PEM), which devices pin."""
-    return Response(services.enrolment.authority_certificate(), media_type=PEM)
+    return Response(services.certificates.authority_certificate(), media_type=PEM)

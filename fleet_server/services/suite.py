@@ -11,6 +11,7 @@ from fleet_server.services.appeals import Appeals
 from fleet_server.services.audit_log import AuditLog
 from fleet_server.services.budgets import Budgets
 from fleet_server.services.catalog import Catalog
+from fleet_server.services.certificates import Certificates
 from fleet_server.services.clock import Clock, wall_clock
 from fleet_server.services.commands import Commands
 from fleet_server.services.consumers import Consumers
@@ -18,6 +19,7 @@ from fleet_server.services.cost import Costs
 from fleet_server.services.desired import DesiredStates
 from fleet_server.services.drift import DriftWatch
 from fleet_server.services.drift_response import DriftResponses
+from fleet_server.services.enrol_tokens import EnrolTokens
 from fleet_server.services.enrolment import Enrolment
 from fleet_server.services.fairness import Fairness
 from fleet_server.services.feedback_loops import FeedbackLoops
@@ -53,6 +55,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     database: Database
     tokens: Tokens
+    enrol_tokens: EnrolTokens
+    certificates: Certificates
     enrolment: Enrolment
     catalog: Catalog
     ingest: Ingest
@@ -103,6 +107,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         costs = Costs(database, clock)
         retraining = Retraining(database, catalog, clock, rollouts)
         measures = Measures()
+        enrol_tokens = EnrolTokens(database, clock)
+        life = timedelta(days=config.enrolment.certificate_days)
+        certificates = Certificates(database, clock, DeviceCa(config.ca_dir), life)
         told = Labels(
             database,
             catalog,
@@ -113,12 +120,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             database=database,
             tokens=Tokens(database, clock),
-            enrolment=Enrolment(
-                database,
-                clock,
-                DeviceCa(config.ca_dir),
-                timedelta(days=config.enrolment.certificate_days),
-            ),
+            enrol_tokens=enrol_tokens,
+            certificates=certificates,
+            enrolment=Enrolment(database, clock, enrol_tokens, certificates),
             catalog=catalog,
             ingest=Ingest(
                 database,

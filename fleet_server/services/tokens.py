@@ -1,6 +1,5 @@
 """Who may call: bearer tokens with roles, and the console's sessions."""
 
-import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from edge_core.release import MODEL_PATTERN
 from fleet_server.domain.permissions import ROLES, Permission, Role, may, roles_with
 from fleet_server.services.clock import Clock
 from fleet_server.services.errors import InvalidRequest, NotAllowed, NotAuthenticated, NotFound
+from fleet_server.services.hashed_secrets import SHOWN, digest, make
 from fleet_server.storage import audit, tokens
 from fleet_server.storage.database import Database
 from fleet_server.storage.tokens import StoredToken
@@ -26,8 +26,6 @@ MAX_SECRET = 256
 WHERE = "the server wrote one to operator.token in its data folder"
 
 
-SHOWN = 12
-"""Digits of a token's hash that name it: they do not let anybody in."""
 Person = tuple[str, str]
 """Name and role."""
 SERVER: Person = ("server", "server")
@@ -46,7 +44,7 @@ class TokenView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tokens:
-    """Checks secrets against stored hashes. Secrets are 32 random bytes, so sha256 is enough."""
+    """Checks secrets against stored hashes."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -56,7 +54,7 @@ class Tokens:
         """Write an operator's token to ``file`` unless it holds one that is known."""
         if file.exists():
             with self._database.read() as connection:
-                if tokens.find(connection, _digest(file.read_text().strip())) is not None:
+                if tokens.find(connection, digest(file.read_text().strip())) is not None:
                     return
         secret = self.create("operator", "operator")
         durable.write_bytes(file, f"{secret}\n".encode(), mode=0o600)
@@ -84,14 +82,14 @@ class Tokens:
         """
         if role not in ROLES:
             raise InvalidRequest(f"role {role[:64]!r} is not one of {', '.join(ROLES)}")
-        secret = f"serinus_{secrets.token_urlsafe(32)}"
+        secret = make("serinus")
         now = self._clock()
         if expires_ms is not None and expires_ms <= now:
             raise InvalidRequest("a token cannot expire before it is made")
         if wrong := [model for model in models if not re.match(MODEL_PATTERN, model)]:
             raise InvalidRequest(f"{wrong[0][:64]!r} is no model's name")
         token = StoredToken(
-            hash=_digest(secret),
+            hash=digest(secret),
             name=name,
             role=role,
             created_ms=now,
@@ -118,16 +116,8 @@ class Tokens:
             self._note(connection, by, "token_revoked", found[0])
 
     def _note(self, connection: sa.Connection, by: Person, action: str, of: StoredToken) -> None:
-        name, role = by
-        audit.record(
-            connection,
-            at_ms=self._clock(),
-            actor=name,
-            role=role,
-            action=action,
-            subject=of.name,
-            detail={"token": _view(of).token, "role": of.role, "models": of.models},
-        )
+        detail = {"token": _view(of).token, "role": of.role, "models": of.models}
+        audit.note(connection, self._clock(), by, action, of.name, detail)
 
     def authenticate(self, secret: str | None) -> StoredToken:
         """Return the token of a secret; raise :class:`NotAuthenticated` where there is none."""
@@ -136,7 +126,7 @@ class Tokens:
                 "a bearer token is needed; see operator.token in the data folder"
             )
         with self._database.read() as connection:
-            token = tokens.find(connection, _digest(secret))
+            token = tokens.find(connection, digest(secret))
         if token is None:
             raise NotAuthenticated(f"this token is not known: {WHERE}")
         if token.expires_ms is not None and token.expires_ms <= self._clock():
@@ -150,7 +140,7 @@ class Tokens:
         now = self._clock()
         with self._database.write() as connection:
             tokens.end_sessions(connection, None, now)
-            tokens.add_session(connection, _digest(session), token.hash, now + SESSION_MS)
+            tokens.add_session(connection, digest(session), token.hash, now + SESSION_MS)
             self._note(connection, (token.name, token.role), "logged_in", token)
         return session
 
@@ -161,7 +151,7 @@ class Tokens:
         """
         session, now = secrets.token_urlsafe(32), self._clock()
         token = StoredToken(
-            hash=_digest(secrets.token_urlsafe(32)),
+            hash=digest(secrets.token_urlsafe(32)),
             name=name,
             role=role,
             created_ms=now,
@@ -171,7 +161,7 @@ class Tokens:
             tokens.end_sessions(connection, None, now)
             tokens.drop_ended(connection, now - KEPT_MS)
             tokens.add(connection, token)
-            tokens.add_session(connection, _digest(session), token.hash, now + SESSION_MS)
+            tokens.add_session(connection, digest(session), token.hash, now + SESSION_MS)
             self._note(connection, (name, role), "logged_in", token)
         return session
 
@@ -179,7 +169,7 @@ class Tokens:
         """Return the token behind a console session."""
         if secret and len(secret) <= MAX_SECRET:
             with self._database.read() as connection:
-                token = tokens.find_session(connection, _digest(secret), self._clock())
+                token = tokens.find_session(connection, digest(secret), self._clock())
             if token is not None:
                 return token
         raise NotAuthenticated("log in with a token")
@@ -187,7 +177,7 @@ class Tokens:
     def log_out(self, secret: str | None) -> None:
         """End a console session."""
         with self._database.write() as connection:
-            tokens.end_sessions(connection, _digest(secret or ""), self._clock())
+            tokens.end_sessions(connection, digest(secret or ""), self._clock())
 
 
 def demand(token: StoredToken, permission: Permission) -> None:
@@ -216,7 +206,3 @@ def _view(token: StoredToken) -> TokenView:
         created_ms=token.created_ms,
         expires_ms=token.expires_ms,
     )
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()

@@ -64,6 +64,27 @@ def record(
     return number
 
 
+def note(
+    connection: sa.Connection,
+    at_ms: int,
+    by: tuple[str, str],
+    action: str,
+    subject: str,
+    detail: dict[str, Any],
+) -> None:
+    """As :func:`record`; ``by`` is name and role."""
+    actor, role = by
+    record(
+        connection,
+        at_ms=at_ms,
+        actor=actor,
+        role=role,
+        action=action,
+        subject=subject,
+        detail=detail,
+    )
+
+
 def digest(entry: Entry) -> str:
     """What an entry's hash has to be: of everything in it but the hash, ``previous`` included."""
     fields = msgspec.structs.asdict(entry)

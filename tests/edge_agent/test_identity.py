@@ -53,7 +53,7 @@ def wire(services: Services) -> Wire:
 
 
 def token(services: Services, device: str) -> str:
-    return services.enrolment.create_token(device, uses=1, reenrol=False, expires_ms=None, by=BY)
+    return services.enrol_tokens.create(device, uses=1, reenrol=False, expires_ms=None, by=BY)
 
 
 def lost(_status: int, _body: bytes) -> tuple[int, bytes]:
@@ -73,7 +73,7 @@ def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_key(
     after_a_restart = IdentityFiles(tmp_path)
     made = authority.enrol(after_a_restart, "lost-1", secret, None)
     assert after_a_restart.present() is not None
-    assert len(services.enrolment.certificates(10, device="lost-1")) == 1
+    assert len(services.certificates.page(10, device="lost-1")) == 1
     assert made.device == "lost-1"
     assert not (tmp_path / "identity" / "next.key").exists()
 

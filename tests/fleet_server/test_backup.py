@@ -359,7 +359,7 @@ def test_the_commands(tmp_path: Path) -> None:
 def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
     fleet: SpokenFleet, tmp_path: Path
 ) -> None:
-    fleet.services.enrolment.authority_certificate()
+    fleet.services.certificates.authority_certificate()
     told: list[str] = []
     file, place = tmp_path / "backup.tar", tmp_path / "elsewhere"
     backups.back_up(fleet.config, file, told.append)

@@ -39,15 +39,16 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.services = Services.open(ServerConfig(data_dir=str(folder)))
-        self.enrolment = self.services.enrolment
-        self.authority = self.enrolment.authority
+        self.authority = self.services.certificates.authority
         server = self.authority.certify_server(["localhost", "127.0.0.1"], now_ms=wall_clock())
         self.tls = BrokerTls(
             ca_file=self.authority.certificate_file, certificate=server, key=server
         )
         self.config = MqttConfig(port=free_port(), broker="mosquitto", tls=True)
         self.broker = Broker(self.config, folder, self.tls)
-        self.guard = BrokerGuard(self.config, self.enrolment, self.broker, self.tls, wall_clock)
+        self.guard = BrokerGuard(
+            self.config, self.services.certificates, self.broker, self.tls, wall_clock
+        )
         self.guard.prepare()
         self.broker.start()
         self.guard.look()
@@ -59,9 +60,14 @@ class Stage:
 
     def device(self, name: str) -> "Device":
         """Enrol a device."""
-        secret = self.enrolment.create_token(name, uses=1, reenrol=False, expires_ms=None, by=BY)
+        secret = self.services.enrol_tokens.create(
+            name, uses=1, reenrol=False, expires_ms=None, by=BY
+        )
         applicant = Applicant(name)
-        return Device(self, applicant, self.enrolment.enrol(applicant.enrolment(secret)))
+        return Device(self, applicant, self.services.enrolment.enrol(applicant.enrolment(secret)))
+
+    def revoke(self, *, serial: str | None = None, device: str | None = None) -> None:
+        self.services.certificates.revoke(serial=serial, device=device, reason="stolen", by=BY)
 
     def file(self, name: str, pem: bytes) -> Path:
         path = self.folder / f"{name}.pem"
@@ -213,7 +219,7 @@ def test_a_revoked_device_is_thrown_off_and_others_stay(
 ) -> None:
     lost, kept = stage.device("rev-1"), stage.device("rev-2")
     inside, other = connect(lost.file, "a"), connect(kept.file, "b")
-    stage.enrolment.revoke(serial=None, device="rev-1", reason="stolen", by=BY)
+    stage.revoke(device="rev-1")
     assert stage.knocks(lost.file) == "in"  # the broker has not heard of it yet
     inside = connect(lost.file, "a")
     stage.guard.look()
@@ -225,7 +231,9 @@ def test_a_revoked_device_is_thrown_off_and_others_stay(
 
 def test_a_list_that_somebody_broke_is_noticed_and_mended(stage: Stage) -> None:
     lost = stage.device("list-1")
-    stage.enrolment.revoke(serial=lost.enrolled.serial, device=None, reason="stolen", by=BY)
+    stage.services.certificates.revoke(
+        serial=lost.enrolled.serial, device=None, reason="stolen", by=BY
+    )
     stage.guard.look()
     for broken in (b"", b"garbled"):
         (stage.broker.folder / CRL).write_bytes(broken)
@@ -241,7 +249,9 @@ def test_a_broker_that_lets_the_revoked_in_is_said_loudly(
     stage: Stage, capfd: pytest.CaptureFixture[str]
 ) -> None:
     lost = stage.device("loud-1")
-    stage.enrolment.revoke(serial=lost.enrolled.serial, device=None, reason="stolen", by=BY)
+    stage.services.certificates.revoke(
+        serial=lost.enrolled.serial, device=None, reason="stolen", by=BY
+    )
     pid = int((stage.broker.folder / "broker.pid").read_text())
     os.kill(pid, signal.SIGSTOP)  # it hears no signal, as one that hangs
     try:
@@ -268,7 +278,7 @@ def test_a_guard_thread_does_the_same_by_itself(
     lost = stage.device("thread-1")
     inside = connect(lost.file, "a")
     stage.guard.start()
-    stage.enrolment.revoke(serial=None, device="thread-1", reason="stolen", by=BY)
+    stage.revoke(device="thread-1")
     wait_for(lambda: inside.losses == 1, seconds=20, what="the connection's end")
     assert stage.guard.alive
 

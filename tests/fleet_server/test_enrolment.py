@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 
 from edge_core.messages.enrolment import CLOCK_SKEW_MS, Enrolled
 from fleet_server.app import create_app
-from fleet_server.services.enrolment import DAY_MS, MOST_IN_HOUR, Enrolment
+from fleet_server.services.certificates import MOST_IN_HOUR
+from fleet_server.services.enrol_tokens import DAY_MS
 from fleet_server.services.errors import (
     Conflict,
     InvalidRequest,
@@ -18,7 +19,8 @@ from fleet_server.services.errors import (
     NotAuthenticated,
     NotFound,
 )
-from fleet_server.storage.enrolment import Ended
+from fleet_server.services.suite import Services
+from fleet_server.storage.certificates import Ended
 from tests.simulators.enrolling import Applicant, csr, new_key, public
 from tests.simulators.spoken_fleet import SpokenFleet
 
@@ -28,18 +30,18 @@ LIFE_MS = 30 * DAY_MS
 
 
 @pytest.fixture
-def enrolment(fleet: SpokenFleet) -> Enrolment:
-    return fleet.services.enrolment
+def services(fleet: SpokenFleet) -> Services:
+    return fleet.services
 
 
-def token(enrolment: Enrolment, devices: str = "watch-01", **changes: Any) -> str:
+def token(services: Services, devices: str = "watch-01", **changes: Any) -> str:
     options: dict[str, Any] = {"uses": 1, "reenrol": False, "expires_ms": None, "by": BY}
-    return enrolment.create_token(devices, **options | changes)
+    return services.enrol_tokens.create(devices, **options | changes)
 
 
-def enrolled(enrolment: Enrolment, device: str = "watch-01") -> tuple[Applicant, Enrolled]:
+def enrolled(services: Services, device: str = "watch-01") -> tuple[Applicant, Enrolled]:
     applicant = Applicant(device)
-    return applicant, enrolment.enrol(applicant.enrolment(token(enrolment, device)))
+    return applicant, services.enrolment.enrol(applicant.enrolment(token(services, device)))
 
 
 def actions(fleet: SpokenFleet) -> list[tuple[str, str, str]]:
@@ -48,9 +50,9 @@ def actions(fleet: SpokenFleet) -> list[tuple[str, str, str]]:
 
 
 def test_a_token_gives_a_short_certificate_for_the_device_s_own_key(
-    fleet: SpokenFleet, enrolment: Enrolment
+    fleet: SpokenFleet, services: Services
 ) -> None:
-    applicant, got = enrolled(enrolment)
+    applicant, got = enrolled(services)
     certificate = x509.load_pem_x509_certificate(got.certificate.encode())
     authority = x509.load_pem_x509_certificate(got.chain.encode())
     certificate.verify_directly_issued_by(authority)
@@ -69,54 +71,54 @@ def test_a_token_gives_a_short_certificate_for_the_device_s_own_key(
     ]
 
 
-def test_a_lost_answer_is_given_again_and_costs_no_use(enrolment: Enrolment) -> None:
-    secret, applicant = token(enrolment), Applicant("watch-01")
-    first = enrolment.enrol(applicant.enrolment(secret))
-    assert enrolment.enrol(applicant.enrolment(secret)) == first
-    (row,) = enrolment.tokens()
+def test_a_lost_answer_is_given_again_and_costs_no_use(services: Services) -> None:
+    secret, applicant = token(services), Applicant("watch-01")
+    first = services.enrolment.enrol(applicant.enrolment(secret))
+    assert services.enrolment.enrol(applicant.enrolment(secret)) == first
+    (row,) = services.enrol_tokens.every()
     assert (row.uses_left, row.state) == (0, "spent")
 
 
 def test_a_stolen_token_that_was_used_enrols_nobody_and_raises_an_alert(
-    fleet: SpokenFleet, enrolment: Enrolment
+    fleet: SpokenFleet, services: Services
 ) -> None:
-    secret = token(enrolment)
-    enrolment.enrol(Applicant("watch-01").enrolment(secret))
+    secret = token(services)
+    services.enrolment.enrol(Applicant("watch-01").enrolment(secret))
     for _ in range(3):
         with pytest.raises(NotAuthenticated, match="used up"):
-            enrolment.enrol(Applicant("watch-01").enrolment(secret))
+            services.enrolment.enrol(Applicant("watch-01").enrolment(secret))
     (alert,) = fleet.services.overview.alerts(10)
     assert (alert.kind, alert.closed_ms) == ("enrolment", None)
     assert [action for _, action, _ in actions(fleet)].count("enrolment.refuse") == 1
-    enrolment.revoke_token(enrolment.tokens()[0].token, BY)
+    services.enrol_tokens.revoke(services.enrol_tokens.every()[0].token, BY)
     (alert,) = fleet.services.overview.alerts(10)
     assert alert.closed_ms is not None
 
 
-def test_a_token_ends_by_time_and_by_an_operator(fleet: SpokenFleet, enrolment: Enrolment) -> None:
-    short, other = token(enrolment, expires_ms=fleet.clock() + 1000), token(enrolment, "watch-02")
-    (second,) = [row.token for row in enrolment.tokens() if row.devices == "watch-02"]
+def test_a_token_ends_by_time_and_by_an_operator(fleet: SpokenFleet, services: Services) -> None:
+    short, other = token(services, expires_ms=fleet.clock() + 1000), token(services, "watch-02")
+    (second,) = [row.token for row in services.enrol_tokens.every() if row.devices == "watch-02"]
     fleet.clock.now += 1000
     with pytest.raises(NotAuthenticated, match="expired"):
-        enrolment.enrol(Applicant("watch-01").enrolment(short))
-    enrolment.revoke_token(second, BY)
+        services.enrolment.enrol(Applicant("watch-01").enrolment(short))
+    services.enrol_tokens.revoke(second, BY)
     with pytest.raises(NotAuthenticated, match="revoked"):
-        enrolment.enrol(Applicant("watch-02").enrolment(other))
+        services.enrolment.enrol(Applicant("watch-02").enrolment(other))
     with pytest.raises(NotAuthenticated, match="not known"):
-        enrolment.enrol(Applicant("watch-01").enrolment("enrol_x"))
+        services.enrolment.enrol(Applicant("watch-01").enrolment("enrol_x"))
     with pytest.raises(NotFound):
-        enrolment.revoke_token("nothing", BY)
+        services.enrol_tokens.revoke("nothing", BY)
 
 
-def test_two_devices_at_once_on_a_token_for_one(enrolment: Enrolment) -> None:
-    secret = token(enrolment, "watch-*")
+def test_two_devices_at_once_on_a_token_for_one(services: Services) -> None:
+    secret = token(services, "watch-*")
     begin, outcomes = threading.Barrier(2), []
 
     def ask(name: str) -> None:
         request = Applicant(name).enrolment(secret)
         begin.wait()
         try:
-            outcomes.append(enrolment.enrol(request).device)
+            outcomes.append(services.enrolment.enrol(request).device)
         except NotAuthenticated:
             outcomes.append("refused")
 
@@ -125,20 +127,20 @@ def test_two_devices_at_once_on_a_token_for_one(enrolment: Enrolment) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(outcomes) == ["refused", *(c.device for c in enrolment.certificates(10))]
+    assert sorted(outcomes) == ["refused", *(c.device for c in services.certificates.page(10))]
 
 
-def test_a_batch_enrols_so_many_of_a_pattern_and_no_others(enrolment: Enrolment) -> None:
-    secret = token(enrolment, "watch-*", uses=2)
+def test_a_batch_enrols_so_many_of_a_pattern_and_no_others(services: Services) -> None:
+    secret = token(services, "watch-*", uses=2)
     with pytest.raises(NotAllowed):
-        enrolment.enrol(Applicant("door-1").enrolment(secret))
+        services.enrolment.enrol(Applicant("door-1").enrolment(secret))
     for name in ("watch-1", "watch-2"):
-        enrolment.enrol(Applicant(name).enrolment(secret))
+        services.enrolment.enrol(Applicant(name).enrolment(secret))
     with pytest.raises(NotAuthenticated, match="used up"):
-        enrolment.enrol(Applicant("watch-3").enrolment(secret))
+        services.enrolment.enrol(Applicant("watch-3").enrolment(secret))
 
 
-def test_tokens_that_make_no_sense(enrolment: Enrolment) -> None:
+def test_tokens_that_make_no_sense(services: Services) -> None:
     late = 1_700_000_000_000 + 400 * DAY_MS
     for changes in (
         {"devices": "watch/1"},
@@ -149,140 +151,143 @@ def test_tokens_that_make_no_sense(enrolment: Enrolment) -> None:
         {"expires_ms": late},
     ):
         with pytest.raises(InvalidRequest):
-            token(enrolment, **changes)
+            token(services, **changes)
 
 
-def test_a_request_that_is_refused_costs_no_use(enrolment: Enrolment) -> None:
-    applicant, secret = Applicant("watch-01"), token(enrolment)
+def test_a_request_that_is_refused_costs_no_use(services: Services) -> None:
+    applicant, secret = Applicant("watch-01"), token(services)
     request = csr(applicant.key, "watch-02")
     with pytest.raises(InvalidRequest, match="CN=watch-01"):
-        enrolment.enrol(applicant.enrolment(secret, request))
-    assert enrolment.tokens()[0].uses_left == 1
+        services.enrolment.enrol(applicant.enrolment(secret, request))
+    assert services.enrol_tokens.every()[0].uses_left == 1
 
 
-def test_a_name_cannot_be_taken_by_another_key(fleet: SpokenFleet, enrolment: Enrolment) -> None:
-    first, before = enrolled(enrolment)
-    other, secret = Applicant("watch-01"), token(enrolment)
+def test_a_name_cannot_be_taken_by_another_key(fleet: SpokenFleet, services: Services) -> None:
+    first, before = enrolled(services)
+    other, secret = Applicant("watch-01"), token(services)
     with pytest.raises(Conflict, match="--reenrol"):
-        enrolment.enrol(other.enrolment(secret))
-    assert enrolment.enrol(first.enrolment(secret)).device == "watch-01"  # its own key may
-    allowed = token(enrolment, reenrol=True)
-    enrolment.changed.clear()
-    after = enrolment.enrol(other.enrolment(allowed))
-    assert enrolment.changed.is_set()
-    states = {c.serial: c.state for c in enrolment.certificates(10)}
+        services.enrolment.enrol(other.enrolment(secret))
+    assert services.enrolment.enrol(first.enrolment(secret)).device == "watch-01"  # its own key may
+    allowed = token(services, reenrol=True)
+    services.certificates.changed.clear()
+    after = services.enrolment.enrol(other.enrolment(allowed))
+    assert services.certificates.changed.is_set()
+    states = {c.serial: c.state for c in services.certificates.page(10)}
     assert states.pop(after.serial) == "valid"
     assert set(states.values()) == {"revoked"}
-    assert before.serial in {entry.serial for entry in enrolment.revoked()}
+    assert before.serial in {entry.serial for entry in services.certificates.revoked()}
     with pytest.raises(Conflict, match="revoked"):
-        enrolment.enrol(first.enrolment(token(enrolment, reenrol=True)))
+        services.enrolment.enrol(first.enrolment(token(services, reenrol=True)))
     fleet.clock.now += LIFE_MS * 2  # a name stays taken, however long its device was away
     with pytest.raises(Conflict, match="--reenrol"):
-        enrolment.enrol(Applicant("watch-01").enrolment(token(enrolment)))
+        services.enrolment.enrol(Applicant("watch-01").enrolment(token(services)))
 
 
-def test_one_key_has_one_name(enrolment: Enrolment) -> None:
-    first, _ = enrolled(enrolment)
+def test_one_key_has_one_name(services: Services) -> None:
+    first, _ = enrolled(services)
     second = Applicant("watch-02")
     second.key = first.key
     with pytest.raises(Conflict, match="another device"):
-        enrolment.enrol(second.enrolment(token(enrolment, "watch-02")))
+        services.enrolment.enrol(second.enrolment(token(services, "watch-02")))
 
 
-def test_a_certificate_is_renewed_by_its_own_key(fleet: SpokenFleet, enrolment: Enrolment) -> None:
-    applicant, got = enrolled(enrolment)
+def test_a_certificate_is_renewed_by_its_own_key(fleet: SpokenFleet, services: Services) -> None:
+    applicant, got = enrolled(services)
     fresh = new_key()
     with pytest.raises(Conflict, match="too young"):
-        enrolment.renew(applicant.renewal(got, fleet.clock(), key=fresh))
+        services.enrolment.renew(applicant.renewal(got, fleet.clock(), key=fresh))
     fleet.clock.now += LIFE_MS // 2
     request = applicant.renewal(got, fleet.clock(), key=fresh)
-    after = enrolment.renew(request)
+    after = services.enrolment.renew(request)
     assert after.serial != got.serial
     assert after.not_after_ms == fleet.clock() + LIFE_MS
-    assert enrolment.renew(request) == after  # the answer was lost
+    assert services.enrolment.renew(request) == after  # the answer was lost
     stranger = applicant.renewal(got, fleet.clock(), key=new_key(), signer=new_key())
     with pytest.raises(NotAuthenticated, match="not signed"):
-        enrolment.renew(stranger)
+        services.enrolment.renew(stranger)
     assert actions(fleet)[-1] == ("watch-01", "certificate.renew", "watch-01")
 
 
-def test_a_renewal_is_about_now(fleet: SpokenFleet, enrolment: Enrolment) -> None:
-    applicant, got = enrolled(enrolment)
+def test_a_renewal_is_about_now(fleet: SpokenFleet, services: Services) -> None:
+    applicant, got = enrolled(services)
     fleet.clock.now += LIFE_MS // 2
     for skew in (-CLOCK_SKEW_MS - 1, CLOCK_SKEW_MS + 1):
         with pytest.raises(NotAuthenticated, match="clock"):
-            enrolment.renew(applicant.renewal(got, fleet.clock() + skew, key=new_key()))
+            services.enrolment.renew(applicant.renewal(got, fleet.clock() + skew, key=new_key()))
 
 
-def test_what_has_ended_is_not_renewed(fleet: SpokenFleet, enrolment: Enrolment) -> None:
-    applicant, got = enrolled(enrolment)
-    other, lost = enrolled(enrolment, "watch-02")
+def test_what_has_ended_is_not_renewed(fleet: SpokenFleet, services: Services) -> None:
+    applicant, got = enrolled(services)
+    other, lost = enrolled(services, "watch-02")
     fleet.clock.now += LIFE_MS // 2
-    enrolment.revoke(serial=None, device="watch-02", reason="stolen", by=BY)
+    services.certificates.revoke(serial=None, device="watch-02", reason="stolen", by=BY)
     with pytest.raises(NotAuthenticated, match="revoked"):
-        enrolment.renew(other.renewal(lost, fleet.clock(), key=new_key()))
+        services.enrolment.renew(other.renewal(lost, fleet.clock(), key=new_key()))
     fleet.clock.now += LIFE_MS
     with pytest.raises(NotAuthenticated, match="expired"):
-        enrolment.renew(applicant.renewal(got, fleet.clock(), key=new_key()))
+        services.enrolment.renew(applicant.renewal(got, fleet.clock(), key=new_key()))
     unknown = msgspec.structs.replace(got, serial="ab")
     with pytest.raises(NotAuthenticated, match="no such"):
-        enrolment.renew(applicant.renewal(unknown, fleet.clock(), key=new_key()))
+        services.enrolment.renew(applicant.renewal(unknown, fleet.clock(), key=new_key()))
 
 
 def test_a_key_in_hardware_has_to_vouch_for_every_renewal(
-    fleet: SpokenFleet, enrolment: Enrolment
+    fleet: SpokenFleet, services: Services
 ) -> None:
     applicant = Applicant("watch-01", hardware=True)
-    got = enrolment.enrol(applicant.enrolment(token(enrolment)))
-    assert enrolment.certificates(1)[0].hardware
+    got = services.enrolment.enrol(applicant.enrolment(token(services)))
+    assert services.certificates.page(1)[0].hardware
     fleet.clock.now += LIFE_MS // 2
     copied = applicant.renewal(got, fleet.clock(), key=new_key(), signer=applicant.key)
     with pytest.raises(NotAuthenticated, match="not signed"):  # who stole the file has not that key
-        enrolment.renew(copied)
-    after = enrolment.renew(applicant.renewal(got, fleet.clock(), key=new_key()))
+        services.enrolment.renew(copied)
+    after = services.enrolment.renew(applicant.renewal(got, fleet.clock(), key=new_key()))
     fleet.clock.now += LIFE_MS // 2
-    enrolment.renew(applicant.renewal(after, fleet.clock(), key=new_key()))
-    forged = applicant.enrolment(token(enrolment))
+    services.enrolment.renew(applicant.renewal(after, fleet.clock(), key=new_key()))
+    forged = applicant.enrolment(token(services))
     assert forged.holder is not None
     forged = msgspec.structs.replace(
         forged, holder=msgspec.structs.replace(forged.holder, key=public(new_key()))
     )
     with pytest.raises(InvalidRequest, match="has not signed"):
-        enrolment.enrol(forged)
+        services.enrolment.enrol(forged)
 
 
-def test_a_device_cannot_fill_the_table(fleet: SpokenFleet, enrolment: Enrolment) -> None:
-    applicant, got = enrolled(enrolment)
+def test_a_device_cannot_fill_the_table(fleet: SpokenFleet, services: Services) -> None:
+    applicant, got = enrolled(services)
     fleet.clock.now += LIFE_MS // 2
     for _ in range(MOST_IN_HOUR):
-        enrolment.renew(applicant.renewal(got, fleet.clock(), key=new_key()))
+        services.enrolment.renew(applicant.renewal(got, fleet.clock(), key=new_key()))
     with pytest.raises(Conflict, match="within an hour"):
-        enrolment.renew(applicant.renewal(got, fleet.clock(), key=new_key()))
+        services.enrolment.renew(applicant.renewal(got, fleet.clock(), key=new_key()))
 
 
 def test_the_list_of_revocations_names_what_is_revoked_and_still_valid(
-    fleet: SpokenFleet, enrolment: Enrolment
+    fleet: SpokenFleet, services: Services
 ) -> None:
-    _, kept = enrolled(enrolment)
-    _, lost = enrolled(enrolment, "watch-02")
-    assert [c.serial for c in enrolment.revoke(serial=lost.serial, device=None, reason="x", by=BY)]
-    assert enrolment.revoke(serial=lost.serial, device=None, reason="x", by=BY) == []
-    found = x509.load_pem_x509_crl(enrolment.revocations())
+    certificates = services.certificates
+    _, kept = enrolled(services)
+    _, lost = enrolled(services, "watch-02")
+    assert [
+        c.serial for c in certificates.revoke(serial=lost.serial, device=None, reason="x", by=BY)
+    ]
+    assert certificates.revoke(serial=lost.serial, device=None, reason="x", by=BY) == []
+    found = x509.load_pem_x509_crl(certificates.revocations())
     assert {f"{entry.serial_number:x}" for entry in found} == {lost.serial}
     assert found.get_revoked_certificate_by_serial_number(int(kept.serial, 16)) is None
     now = fleet.clock()
-    assert enrolment.ended(now, now) == [Ended(device="watch-02", at_ms=now, replaced=False)]
-    assert enrolment.ended(now + 1, now + 1) == []
+    assert certificates.ended(now, now) == [Ended(device="watch-02", at_ms=now, replaced=False)]
+    assert certificates.ended(now + 1, now + 1) == []
     fleet.clock.now += LIFE_MS + 1
-    assert enrolment.revoked() == []
-    assert [entry.device for entry in enrolment.ended(now + 1, fleet.clock())] == [
+    assert certificates.revoked() == []
+    assert [entry.device for entry in certificates.ended(now + 1, fleet.clock())] == [
         "watch-01",
         "watch-02",
     ]
     with pytest.raises(NotFound):
-        enrolment.revoke(serial="ab", device=None, reason="", by=BY)
+        certificates.revoke(serial="ab", device=None, reason="", by=BY)
     with pytest.raises(InvalidRequest):
-        enrolment.revoke(serial=None, device=None, reason="", by=BY)
+        certificates.revoke(serial=None, device=None, reason="", by=BY)
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def people(fleet: SpokenFleet, old: ReleaseRef) -> None:
     services.commands.order(
         NAMES[:2], "fallback_on", model=MODEL, reason="", for_seconds=None, **BY
     )
-    secret = services.enrolment.create_token(
+    secret = services.enrol_tokens.create(
         "new-*", uses=MANY, reenrol=False, expires_ms=None, by=("olga", "operator")
     )
     for number in range(MANY):

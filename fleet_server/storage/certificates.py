@@ -1,4 +1,4 @@
-"""Queries on enrolment tokens and certificates; tokens are stored as hashes only."""
+"""Queries on the certificates of devices."""
 
 from typing import Any
 
@@ -8,21 +8,7 @@ import sqlalchemy as sa
 from fleet_server.storage import keyset
 from fleet_server.storage.keyset import Key
 from fleet_server.storage.rows import record
-from fleet_server.storage.tables import certificates, enrol_tokens
-
-
-class StoredEnrolToken(msgspec.Struct, frozen=True, kw_only=True):
-    """Who may be enrolled, how often, until when; ``hash`` is the sha256 of the secret."""
-
-    hash: str
-    devices: str
-    uses: int
-    uses_left: int
-    reenrol: bool
-    created_ms: int
-    created_by: str
-    expires_ms: int
-    revoked_ms: int | None = None
+from fleet_server.storage.tables import certificates
 
 
 class StoredCertificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,52 +32,12 @@ class StoredCertificate(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def add_token(connection: sa.Connection, token: StoredEnrolToken) -> None:
-    """Store a new token."""
-    connection.execute(enrol_tokens.insert().values(msgspec.structs.asdict(token)))
-
-
-def find_token(connection: sa.Connection, digest: str) -> StoredEnrolToken | None:
-    """The token with this hash."""
-    query = sa.select(enrol_tokens).where(enrol_tokens.c.hash == digest)
-    row = connection.execute(query).mappings().first()
-    return None if row is None else record(row, StoredEnrolToken)
-
-
-def every_token(connection: sa.Connection) -> list[StoredEnrolToken]:
-    """All tokens, oldest first."""
-    query = sa.select(enrol_tokens).order_by(enrol_tokens.c.created_ms, enrol_tokens.c.hash)
-    return [record(row, StoredEnrolToken) for row in connection.execute(query).mappings()]
-
-
-def use_token(connection: sa.Connection, digest: str) -> bool:
-    """Take one of a token's uses; false where none is left."""
-    done = connection.execute(
-        enrol_tokens.update()
-        .where(enrol_tokens.c.hash == digest, enrol_tokens.c.uses_left > 0)
-        .values(uses_left=enrol_tokens.c.uses_left - 1)
-    )
-    return bool(done.rowcount)
-
-
-def revoke_token(connection: sa.Connection, digest: str, now_ms: int) -> None:
-    """End a token."""
-    connection.execute(
-        enrol_tokens.update().where(enrol_tokens.c.hash == digest).values(revoked_ms=now_ms)
-    )
-
-
-def drop_tokens(connection: sa.Connection, before_ms: int) -> None:
-    """Forget tokens that ended before a moment."""
-    connection.execute(enrol_tokens.delete().where(enrol_tokens.c.expires_ms < before_ms))
-
-
-def add_certificate(connection: sa.Connection, certificate: StoredCertificate) -> None:
+def add(connection: sa.Connection, certificate: StoredCertificate) -> None:
     """Store a certificate that was made."""
     connection.execute(certificates.insert().values(msgspec.structs.asdict(certificate)))
 
 
-def find_certificate(connection: sa.Connection, serial: str) -> StoredCertificate | None:
+def find(connection: sa.Connection, serial: str) -> StoredCertificate | None:
     """The certificate of a serial number."""
     query = sa.select(certificates).where(certificates.c.serial == serial)
     row = connection.execute(query).mappings().first()
