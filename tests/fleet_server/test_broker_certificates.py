@@ -231,9 +231,7 @@ def test_a_revoked_device_is_thrown_off_and_others_stay(
 
 def test_a_list_that_somebody_broke_is_noticed_and_mended(stage: Stage) -> None:
     lost = stage.device("list-1")
-    stage.services.certificates.revoke(
-        serial=lost.enrolled.serial, device=None, reason="stolen", by=BY
-    )
+    stage.revoke(serial=lost.enrolled.serial)
     stage.guard.look()
     for broken in (b"", b"garbled"):
         (stage.broker.folder / CRL).write_bytes(broken)
@@ -249,9 +247,7 @@ def test_a_broker_that_lets_the_revoked_in_is_said_loudly(
     stage: Stage, capfd: pytest.CaptureFixture[str]
 ) -> None:
     lost = stage.device("loud-1")
-    stage.services.certificates.revoke(
-        serial=lost.enrolled.serial, device=None, reason="stolen", by=BY
-    )
+    stage.revoke(serial=lost.enrolled.serial)
     pid = int((stage.broker.folder / "broker.pid").read_text())
     os.kill(pid, signal.SIGSTOP)  # it hears no signal, as one that hangs
     try:
