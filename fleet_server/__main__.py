@@ -26,6 +26,7 @@ from fleet_server.domain.permissions import ROLES
 from fleet_server.leader import Leader
 from fleet_server.mqtt_gateway import MqttGateway
 from fleet_server.services import backups
+from fleet_server.services.authority_files import Secrecy
 from fleet_server.services.clock import wall_clock
 from fleet_server.services.suite import DATABASE, Services
 from fleet_server.storage import schema
@@ -47,13 +48,17 @@ def main() -> None:
         elif arguments.command == "migrate":
             print(migrate(config, check=arguments.check))
         elif arguments.command == "backup":
-            print(back_up(config, arguments.file))
+            secrecy = _secrecy(arguments.passphrase_file, plain=arguments.plain_keys)
+            print(back_up(config, arguments.file, secrecy))
         elif arguments.command == "restore":
-            print(restore(config, arguments.file, force=arguments.force))
+            passphrase = _secrecy(arguments.passphrase_file).passphrase
+            print(restore(config, arguments.file, passphrase, force=arguments.force))
         elif arguments.command == "certificate":
             print(make_certificate(config, arguments.names))
         elif arguments.command == "token":
-            print(make_token(config, arguments.name, arguments.role))
+            print(
+                make_token(config, arguments.name, arguments.role, arguments.model, arguments.days)
+            )
         else:
             print(f"settings are valid; data in {config.data}, page at {config.url}")
     except SerinusError as error:
@@ -63,6 +68,7 @@ def main() -> None:
         pass
 
 
+DAY_MS = 86_400_000
 SWITCH_SECONDS = 0.0005
 """How long one thread computes while others wait. A list call reads a hundred rows, and after each
 of them it may have to wait so long for the thread that stores windows; Python's own 5 ms add up."""
@@ -130,19 +136,33 @@ def _start_broker(
     return mqtt_handshake.pinned(tls.certificate, guard.identity)
 
 
-def back_up(config: ServerConfig, file: Path) -> str:
+def back_up(config: ServerConfig, file: Path, secrecy: Secrecy) -> str:
     """Write the server's state to a file; says what was written."""
-    made = backups.back_up(config, file, _tell)
+    made = backups.back_up(config, file, _tell, secrecy=secrecy)
     rows = sum(part.rows for part in made.parts)
     return f"{file}: {rows:,} rows of {len(made.parts)} tables, schema revision {made.revision}"
 
 
-def restore(config: ServerConfig, file: Path, *, force: bool) -> str:
+def restore(config: ServerConfig, file: Path, passphrase: bytes | None, *, force: bool) -> str:
     """Make the database what a backup says; says what was restored."""
     with _only_server(config.data):
-        made = backups.restore(config, file, _tell, force=force)
+        made = backups.restore(config, file, _tell, force=force, passphrase=passphrase)
     rows = sum(part.rows for part in made.parts)
     return f"restored {rows:,} rows of {len(made.parts)} tables from {file}"
+
+
+def _secrecy(passphrase_file: Path | None, *, plain: bool = False) -> Secrecy:
+    if passphrase_file is None:
+        return Secrecy(plain=plain)
+    try:
+        passphrase = passphrase_file.read_bytes().strip()
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"cannot read --passphrase-file {passphrase_file}: {error.strerror}"
+        ) from error
+    if not passphrase:
+        raise InvalidConfiguration(f"--passphrase-file {passphrase_file} is empty")
+    return Secrecy(passphrase=passphrase)
 
 
 def _tell(text: str) -> None:
@@ -198,12 +218,23 @@ def _watch(services: Services, gateway: MqttGateway) -> None:
     gauges.add("ingest_waiting_messages", lambda: gateway.waiting)
 
 
-def make_token(config: ServerConfig, name: str, role: str) -> str:
-    """Make an API token and return its secret; the server may be running."""
+def make_token(
+    config: ServerConfig, name: str, role: str, models: list[str], days: float | None
+) -> str:
+    """Make an API token and return its secret; the server may be running.
+
+    Args:
+        config: the server's settings.
+        name: whom it is for.
+        role: what it may do.
+        models: what it may change something of; empty: of all.
+        days: how long it lasts; none: until it is revoked.
+    """
     _require_data(config)
     services = Services.open(config)
     try:
-        return services.tokens.create(name, role)
+        ends = None if days is None else wall_clock() + round(days * DAY_MS)
+        return services.tokens.create(name, role, models=models, expires_ms=ends)
     finally:
         services.database.close()
 
@@ -243,6 +274,16 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--check", action="store_true", help="only say whether it is")
         if name in ("backup", "restore"):
             command.add_argument("file", type=Path, help="the backup (tar)")
+            command.add_argument(
+                "--passphrase-file",
+                type=Path,
+                metavar="FILE",
+                help="encrypts its keys",
+            )
+        if name == "backup":
+            command.add_argument(
+                "--plain-keys", action="store_true", help="write the keys in it as they are"
+            )
         if name == "restore":
             command.add_argument("--force", action="store_true", help="replace what is there")
         if name == "certificate":
@@ -252,6 +293,13 @@ def _parser() -> argparse.ArgumentParser:
         if name == "token":
             command.add_argument("name", help="whom it is for, as the log shows it")
             command.add_argument("--role", choices=ROLES, default="viewer")
+            command.add_argument(
+                "--model",
+                action="append",
+                default=[],
+                help="it may change something of this model only; may be given often",
+            )
+            command.add_argument("--days", type=float, help="it ends by itself after so many")
     return parser
 
 

@@ -1,55 +1,92 @@
 """The authority's files in a backup: without them every device would have to be enrolled anew."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from edge_core import durable
-from edge_core.errors import Unavailable
+from edge_core.errors import InvalidConfiguration, Unavailable
 from fleet_server.device_ca import CERTIFICATE, KEY, SERVER
 from fleet_server.services.errors import Conflict
 from fleet_server.storage.archive import Archive, InvalidBackup, Table
-from fleet_server.storage.transfer import AUTHORITY, Tell
+from fleet_server.storage.sealing import WrongPassphrase, seal, unseal
+from fleet_server.storage.transfer import AUTHORITY
 
-COLUMNS = ["content", "file"]
+COLUMNS, SEALED = ["content", "file"], ["sealed"]
 NAMES = (CERTIFICATE, SERVER, KEY)
 """In the order in which they are written: the key last, which makes an authority of the folder."""
 
 
-def outgoing(folder: Path, tell: Tell) -> Iterator[Table]:
+class Secrecy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backup does with keys."""
+
+    passphrase: bytes | None = None
+    """They are encrypted with it."""
+    plain: bool = False
+    """Without a passphrase: whether they may be written as they are."""
+
+
+def outgoing(folder: Path, secrecy: Secrecy) -> Iterator[Table]:
     """The files as a part of a backup; nothing where there is no authority yet.
 
     Raises:
+        InvalidConfiguration: nobody said how its keys are to be kept.
         Unavailable: one cannot be read.
     """
     if not (folder / KEY).exists():
         return
+    if secrecy.passphrase is None and not secrecy.plain:
+        raise InvalidConfiguration(
+            f"{folder} holds the key that certifies devices: encrypt it in the backup with "
+            "--passphrase-file FILE, or let it be written as it is with --plain-keys"
+        )
     try:
         rows = [
             [path.read_bytes(), path.name] for path in map(folder.joinpath, NAMES) if path.exists()
         ]
     except OSError as error:
         raise Unavailable(f"cannot read {error.filename}: {error.strerror}") from error
-    tell("the backup holds the key that certifies devices: keep it as secret as the server itself")
-    yield Table(name=AUTHORITY, columns=COLUMNS, rows=rows)
+    if secrecy.passphrase is None:
+        yield Table(name=AUTHORITY, columns=COLUMNS, rows=rows)
+    else:
+        sealed = seal(msgspec.msgpack.encode(rows), secrecy.passphrase)
+        yield Table(name=AUTHORITY, columns=SEALED, rows=[[sealed]])
 
 
-def incoming(archive: Archive) -> dict[str, bytes]:
+def incoming(archive: Archive, passphrase: bytes | None) -> dict[str, bytes]:
     """The files that a backup holds, by name.
 
     Raises:
         InvalidBackup: it holds others.
+        InvalidConfiguration: they are encrypted, and not with this passphrase.
     """
     found: dict[str, bytes] = {}
     for part in archive.manifest.parts:
         if part.table != AUTHORITY:
             continue
-        if part.columns != COLUMNS:
+        rows: Iterator[Sequence[Any]] = (row for frame in archive.rows(part) for row in frame)
+        if part.columns == SEALED:
+            rows = (row for (sealed,) in rows for row in _opened(sealed, passphrase))
+        elif part.columns != COLUMNS:
             raise InvalidBackup("the backup's authority is of an unknown form")
-        for content, name in (row for frame in archive.rows(part) for row in frame):
+        for content, name in rows:
             if name not in NAMES or not isinstance(content, bytes):
                 raise InvalidBackup(f"the backup holds an unknown file {str(name)[:64]!r}")
             found[name] = content
     return found
+
+
+def _opened(sealed: bytes, passphrase: bytes | None) -> list[tuple[bytes, str]]:
+    if passphrase is None:
+        raise InvalidConfiguration("the keys in this backup are encrypted: name --passphrase-file")
+    try:
+        return msgspec.msgpack.decode(unseal(sealed, passphrase), type=list[tuple[bytes, str]])
+    except WrongPassphrase as error:
+        raise InvalidConfiguration(
+            "the keys in this backup are encrypted with another passphrase, or were altered"
+        ) from error
 
 
 def check(folder: Path, files: dict[str, bytes], *, force: bool) -> None:

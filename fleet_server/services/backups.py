@@ -8,6 +8,7 @@ from edge_core import durable
 from edge_core.errors import InvalidConfiguration, Unavailable
 from fleet_server.config import ServerConfig
 from fleet_server.services import authority_files
+from fleet_server.services.authority_files import Secrecy
 from fleet_server.services.clock import Clock, wall_clock
 from fleet_server.services.errors import Conflict
 from fleet_server.services.suite import DATABASE
@@ -19,7 +20,13 @@ from fleet_server.storage.transfer import Tell
 FORCE = "name --force to replace it"
 
 
-def back_up(config: ServerConfig, file: Path, tell: Tell, clock: Clock = wall_clock) -> Manifest:
+def back_up(
+    config: ServerConfig,
+    file: Path,
+    tell: Tell,
+    clock: Clock = wall_clock,
+    secrecy: Secrecy = Secrecy(),  # noqa: B008  # immutable
+) -> Manifest:
     """Write one unchanging state of the database, and the authority's key, to a file (0600).
 
     A server may go on writing.
@@ -27,9 +34,10 @@ def back_up(config: ServerConfig, file: Path, tell: Tell, clock: Clock = wall_cl
     A database of an older schema is written as it is: this is what to do before an upgrade.
 
     Raises:
-        InvalidConfiguration: there is no database yet.
+        InvalidConfiguration: there is no database yet, or nobody said how keys are to be kept.
         Unavailable: the database or the file cannot be used.
     """
+    authority = list(authority_files.outgoing(config.ca_dir, secrecy))
     path = config.data / DATABASE
     if config.database.url is None and not path.exists():
         raise InvalidConfiguration(f"no database {path}: name the server's settings with --config")
@@ -39,27 +47,33 @@ def back_up(config: ServerConfig, file: Path, tell: Tell, clock: Clock = wall_cl
             revision = schema.present(connection)
             if revision is None:
                 raise InvalidConfiguration(f"the database {database.name} holds no server's state")
-            tables = chain(
-                transfer.outgoing(connection, tell), authority_files.outgoing(config.ca_dir, tell)
-            )
+            tables = chain(transfer.outgoing(connection, tell), authority)
             return archive.write(file, revision, clock(), tables)
     finally:
         database.close()
 
 
-def restore(config: ServerConfig, file: Path, tell: Tell, *, force: bool = False) -> Manifest:
+def restore(
+    config: ServerConfig,
+    file: Path,
+    tell: Tell,
+    *,
+    force: bool = False,
+    passphrase: bytes | None = None,
+) -> Manifest:
     """Make the database what a backup says: as a whole, or not at all.
 
     No server may run meanwhile.
 
     Raises:
         InvalidBackup: the file is no backup, damaged, or of a newer schema; nothing was touched.
+        InvalidConfiguration: its keys are encrypted, and not with this passphrase.
         Conflict: the database holds rows, and ``force`` is not given.
         Unavailable: the database or the file cannot be used.
     """
     source = Archive(file)
     try:
-        authority = authority_files.incoming(source)
+        authority = authority_files.incoming(source, passphrase)
         authority_files.check(config.ca_dir, authority, force=force)
         if config.database.url is None:
             _restore_file(config.data / DATABASE, source, tell, force=force)

@@ -1,11 +1,14 @@
 """Backups: one state while a server writes, back into either database, whole or not at all."""
 
+import contextlib
 import gzip
+import re
 import subprocess
 import sys
 import tarfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from fleet_server.app import create_app
 from fleet_server.config import DatabaseConfig, ServerConfig
 from fleet_server.device_ca import CERTIFICATE, KEY, DeviceCa
 from fleet_server.services import backups
+from fleet_server.services.authority_files import Secrecy
 from fleet_server.services.errors import Conflict
 from fleet_server.services.suite import DATABASE, Services
 from fleet_server.storage import archive, journal, schema, tables, transfer
@@ -356,22 +360,43 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "up to date" in run("migrate", "--check").stdout
 
 
+@pytest.mark.parametrize("passphrase", [None, b"correct horse"])
 def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
-    fleet: SpokenFleet, tmp_path: Path
+    fleet: SpokenFleet, tmp_path: Path, passphrase: bytes | None
 ) -> None:
     fleet.services.certificates.authority_certificate()
-    told: list[str] = []
+    key = (fleet.config.ca_dir / KEY).read_bytes()
     file, place = tmp_path / "backup.tar", tmp_path / "elsewhere"
-    backups.back_up(fleet.config, file, told.append)
-    assert any("as secret as the server" in text for text in told)
+    with pytest.raises(InvalidConfiguration, match="--passphrase-file FILE, or let it"):
+        backups.back_up(fleet.config, file, quiet)
+    assert not file.exists()
+    secrecy = Secrecy(passphrase=passphrase, plain=passphrase is None)
+    backups.back_up(fleet.config, file, quiet, secrecy=secrecy)
     assert file.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(file) as archive:
+        parts = [archive.extractfile(member) for member in archive.getmembers()]
+        held = b"".join(part.read() for part in parts if part is not None)
+    plain = b"".join(_unpacked(held))
+    assert (key in plain) == (passphrase is None)
     elsewhere = ServerConfig(data_dir=str(place))
     place.mkdir()
     DeviceCa(elsewhere.ca_dir).certificate(fleet.clock())
     with pytest.raises(Conflict, match="another authority"):
-        backups.restore(elsewhere, file, quiet)
-    backups.restore(elsewhere, file, quiet, force=True)
+        backups.restore(elsewhere, file, quiet, passphrase=passphrase)
+    if passphrase is not None:
+        for other in (None, b"wrong"):
+            with pytest.raises(InvalidConfiguration, match="encrypted"):
+                backups.restore(elsewhere, file, quiet, force=True, passphrase=other)
+    backups.restore(elsewhere, file, quiet, force=True, passphrase=passphrase)
     for name in (KEY, CERTIFICATE):
         was = (fleet.config.ca_dir / name).read_bytes()
         assert (elsewhere.ca_dir / name).read_bytes() == was
     assert (elsewhere.ca_dir / KEY).stat().st_mode & 0o777 == 0o600
+
+
+def _unpacked(held: bytes) -> Iterator[bytes]:
+    """Everything that lies in the tar, its parts decompressed."""
+    yield held
+    for start in (found.start() for found in re.finditer(rb"\x1f\x8b\x08", held)):
+        with contextlib.suppress(zlib.error):
+            yield zlib.decompressobj(wbits=31).decompress(held[start:])
