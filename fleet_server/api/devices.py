@@ -11,7 +11,7 @@ from fleet_server.api.schemas import Answer, OneCommand, SeveralCommands, items
 from fleet_server.services.suite import Services
 from fleet_server.services.views import DeviceView, FleetView
 from fleet_server.storage.commands import StoredCommand
-from fleet_server.storage.devices import StoredRefusal, refusal_place
+from fleet_server.storage.refusals import StoredRefusal, place
 from fleet_server.storage.tokens import StoredToken
 
 router = APIRouter(default_response_class=Answer)
@@ -94,4 +94,4 @@ def refusals(
 ) -> Response:
     """List releases that devices would not install, newest first."""
     found = services.overview.refusals(limit + 1, place_of(cursor, tuple[int, str, str]))
-    return page(request, found, limit, refusal_place)
+    return page(request, found, limit, place)

@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_core.messages.telemetry import ReportedState
-from fleet_server.storage import devices, journal, windows
+from fleet_server.storage import desired_states, devices, journal, windows
 
 ON_TRIAL = "probation"
 
@@ -16,7 +16,7 @@ ON_TRIAL = "probation"
 def consider(connection: sa.Connection, device: str, now_ms: int) -> None:
     """Confirm the trial of a device that was just heard of, if it passed and speaks."""
     known = devices.one(connection, device)
-    wish = devices.desired_one(connection, device)
+    wish = desired_states.one(connection, device)
     if known is None or wish is None or known.update_state != ON_TRIAL:
         return
     if known.desired_revision != wish.revision or known.active != wish.active or not wish.active:
@@ -29,6 +29,6 @@ def consider(connection: sa.Connection, device: str, now_ms: int) -> None:
     # A device that nobody asks anything has no windows to send.
     if answered and not windows.heard_of(connection, device, wish.active, wish.issued_ms):
         return
-    if devices.confirm(connection, device, wish.revision, now_ms):
+    if desired_states.confirm(connection, device, wish.revision, now_ms):
         text = f"trial confirmed: {trial.verdict}"
         journal.add_event(connection, now_ms, "device", device, text)

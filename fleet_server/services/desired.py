@@ -10,9 +10,9 @@ from edge_core.messages.deployment import DESIRED_VERSION, DesiredState, Desired
 from edge_core.messages.telemetry import Arm
 from edge_core.release import ReleaseRef
 from fleet_server.services.clock import Clock
-from fleet_server.storage import devices, journal, releases
+from fleet_server.storage import desired_states, devices, journal, refusals, releases
 from fleet_server.storage.database import Database
-from fleet_server.storage.devices import Desired
+from fleet_server.storage.desired_states import Desired
 
 RETRY_MS = 5000
 MOST_AT_ONCE = 10_000
@@ -46,7 +46,7 @@ def want(
 
     What is stored is read where it is not given.
     """
-    stored = devices.desired_of(connection) if stored is None else stored
+    stored = desired_states.every(connection) if stored is None else stored
     answered = {device.device: device.desired_revision for device in known}
     changed = []
     for device, wish in wanted.items():
@@ -67,7 +67,7 @@ def want(
             attempts=1,
         )
         changed.append(row)
-    devices.set_desired(connection, changed)
+    desired_states.put(connection, changed)
     return changed
 
 
@@ -103,7 +103,7 @@ def retry(
         asked.append(again)
         text = f"asked again, {again.attempts} of {most} times: {device.reason}"
         journal.add_event(connection, now_ms, "device", name, text)
-    devices.set_desired(connection, asked)
+    desired_states.put(connection, asked)
     return asked
 
 
@@ -125,7 +125,7 @@ def ask_again(
         asked.append(again)
         text = f"asked again, for the server was away: {device.reason}"
         journal.add_event(connection, now_ms, "device", device.device, text)
-    devices.set_desired(connection, asked)
+    desired_states.put(connection, asked)
     return asked
 
 
@@ -136,8 +136,8 @@ def _failed(
     failed = [device for device in known if device.update_state == "failed"]
     if not failed:
         return []
-    wanted = devices.desired_named(connection, [device.device for device in failed])
-    refused = {(row.device, row.digest) for row in devices.every_refusal(connection)}
+    wanted = desired_states.named(connection, [device.device for device in failed])
+    refused = {(row.device, row.digest) for row in refusals.every(connection)}
     answered = [
         (device, wanted[device.device])
         for device in failed
@@ -179,9 +179,11 @@ class DesiredStates:
         """Desired states that the broker does not hold, or that a device has not answered."""
         now = self._clock()
         with self._database.read() as connection:
-            due = devices.due(connection, now - RETRY_MS, now - self._republish_ms, MOST_AT_ONCE)
+            due = desired_states.due(
+                connection, now - RETRY_MS, now - self._republish_ms, MOST_AT_ONCE
+            )
             names = [row.device for row in due]
-            confirmed = devices.confirmed(connection, names)
+            confirmed = desired_states.confirmed(connection, names)
             refs = {ref.digest: ref for ref in releases.identities(connection)} if due else {}
             reports = devices.reports(connection, names)
         return [
@@ -220,17 +222,17 @@ class DesiredStates:
         now = self._clock()
         with self._database.write() as connection:
             pairs = [(message.device, message.revision) for message in outgoing]
-            devices.note_sent(connection, pairs, now)
+            desired_states.note_sent(connection, pairs, now)
 
     def delivered(self, confirmed: Sequence[tuple[str, int]]) -> None:
         """Note (device, revision) pairs that the broker confirmed."""
         with self._database.write() as connection:
-            devices.note_delivered(connection, confirmed)
+            desired_states.note_delivered(connection, confirmed)
 
     def broker_forgot(self) -> None:
         """Send everything again: the broker came up without what it held."""
         with self._database.write() as connection:
-            devices.forget_deliveries(connection)
+            desired_states.forget_deliveries(connection)
 
 
 class _Versioned(msgspec.Struct):

@@ -14,8 +14,10 @@ from fleet_server.domain.packed_cells import PackedCells
 from fleet_server.domain.plan import Plan, StageKind
 from fleet_server.domain.rollout import known
 from fleet_server.services.whole_fleet import WholeFleet
-from fleet_server.storage import devices, journal, windows
-from fleet_server.storage.devices import Desired, Device, StoredRefusal
+from fleet_server.storage import journal, refusals, windows
+from fleet_server.storage.desired_states import Desired
+from fleet_server.storage.devices import Device
+from fleet_server.storage.refusals import StoredRefusal
 from fleet_server.storage.rollouts import StoredRollout
 from fleet_server.storage.windows import CELL_COLUMNS
 
@@ -79,7 +81,7 @@ def members_of(
     """
     roles = whole.roles(connection, row.rollout, row.stage)
     wanted = whole.desired(connection)
-    refusals = devices.refusals_of(connection, row.digest)
+    refused = refusals.of_digest(connection, row.digest)
     latest_ms = now_ms - round(plan.device_timeout_seconds * 1000)
     return [
         Member(
@@ -90,7 +92,7 @@ def members_of(
                 device,
                 row,
                 wanted.get(device.device),
-                refusals.get(device.device),
+                refused.get(device.device),
                 plan.attempts,
             ),
             silent=max(device.last_seen_ms, heard_since_ms) < latest_ms,

@@ -22,10 +22,10 @@ from fleet_server.services.evaluators import Evaluators
 from fleet_server.services.folding import Fold
 from fleet_server.services.measures import Measures
 from fleet_server.services.screening import Rejection
-from fleet_server.storage import devices, journal, runs, windows
+from fleet_server.storage import devices, journal, refusals, runs, windows
 from fleet_server.storage.database import Database
-from fleet_server.storage.devices import StoredRefusal
 from fleet_server.storage.epochs import Outbox, Receipts
+from fleet_server.storage.refusals import StoredRefusal
 from fleet_server.storage.windows import StoredWindow, TotalsKey
 
 CLOCK = "clock"
@@ -371,7 +371,7 @@ class _Batch:
         """Refusals that the device has not told before, of the few that it may hold at once."""
         if not state.refusals:
             return []
-        told = devices.refusals_by(self._connection, state.device)
+        told = refusals.by_device(self._connection, state.device)
         return [
             StoredRefusal(
                 device=state.device,
@@ -386,10 +386,10 @@ class _Batch:
 
     def _note_refusals(self, device: str, refused: Sequence[StoredRefusal]) -> None:
         for row in refused:
-            devices.add_refusal(self._connection, row)
+            refusals.add(self._connection, row)
             self._tell_refusal(row)
         if refused:
-            devices.forget_refusals(self._connection, device, KEPT_REFUSALS)
+            refusals.forget(self._connection, device, KEPT_REFUSALS)
 
     def _tell_refusal(self, row: StoredRefusal) -> None:
         """Tell it, with one alert for each release that is known here and one for all others."""
@@ -397,7 +397,7 @@ class _Batch:
         detail = {"release": row.name, "digest": row.digest}
         journal.add_event(self._connection, self._now, "refusal", row.device, text, detail)
         release = self._catalog.get(self._connection, row.digest)
-        refusing = devices.refusing(self._connection, row.digest)
+        refusing = refusals.count(self._connection, row.digest)
         known = release is not None and release.ref.name == row.name
         journal.open_alert(
             self._connection,

@@ -23,10 +23,21 @@ from fleet_server.services.views import (
     device_view,
     release_view,
 )
-from fleet_server.storage import devices, journal, releases, rollouts, runs, windows
+from fleet_server.storage import (
+    desired_states,
+    devices,
+    journal,
+    parity_counts,
+    refusals,
+    releases,
+    rollouts,
+    runs,
+    windows,
+)
 from fleet_server.storage.database import Database
-from fleet_server.storage.devices import Device, StoredRefusal
+from fleet_server.storage.devices import Device
 from fleet_server.storage.journal import Alert, Event, RejectedMessages
+from fleet_server.storage.refusals import StoredRefusal
 from fleet_server.storage.releases import InProduction, WasInProduction
 
 FEATURES_SHOWN = 64
@@ -60,7 +71,7 @@ class Overview:
             found = devices.page(connection, wanted, after, limit)
             names = [device.device for device in found]
             known = releases.names(connection)
-            wishes = devices.desired_named(connection, names)
+            wishes = desired_states.named(connection, names)
             lost = windows.lost_windows(connection, names)
             return [
                 device_view(d, wishes.get(d.device), known, lost.get(d.device, 0)) for d in found
@@ -74,7 +85,7 @@ class Overview:
                 raise NotFound(f"no device {name[:64]!r} has reported yet; see: serinus devices")
             view = device_view(
                 found,
-                devices.desired_one(connection, name),
+                desired_states.one(connection, name),
                 releases.names(connection),
                 windows.lost_windows(connection, [name]).get(name, 0),
             )
@@ -161,7 +172,7 @@ class Overview:
         """Numbers of the whole fleet."""
         with self._database.read() as connection:
             every = devices.every(connection)
-            parity = devices.every_parity(connection)
+            parity = parity_counts.every(connection)
             sums = windows.served(connection)
             return FleetView(
                 devices=len(every),
@@ -172,7 +183,7 @@ class Overview:
                 parity_compared=sum(row.compared for row in parity),
                 parity_mismatches=sum(row.mismatches for row in parity),
                 rejected=journal.rejected_count(connection),
-                refusals=len(devices.every_refusal(connection)),
+                refusals=len(refusals.every(connection)),
                 open_alerts=journal.open_count(connection),
             )
 
@@ -181,7 +192,7 @@ class Overview:
     ) -> list[StoredRefusal]:
         """Releases that devices would not install, newest first."""
         with self._database.read() as connection:
-            return devices.latest_refusals(connection, limit, after)
+            return refusals.latest(connection, limit, after)
 
     def alerts(
         self, limit: int, after: tuple[int, int] | None = None, *, kind: str | None = None
@@ -244,11 +255,11 @@ def _past(
 
 def _parity(connection: sa.Connection, every: Sequence[Release]) -> dict[str, ParityView]:
     """Counts by release, over all devices."""
-    features = devices.mismatches(connection)
-    not_possible = devices.not_replayed(connection)
+    features = parity_counts.mismatches(connection)
+    not_possible = parity_counts.not_replayed(connection)
     compared: Counter[str] = Counter()
     differing: Counter[str] = Counter()
-    for row in devices.every_parity(connection):
+    for row in parity_counts.every(connection):
         compared[row.digest] += row.compared
         differing[row.digest] += row.mismatches
     return {

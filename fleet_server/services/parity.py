@@ -10,7 +10,7 @@ from edge_core.features.request_definition import RequestDefinition
 from edge_core.messages.telemetry import Sample
 from fleet_server.services.catalog import Release
 from fleet_server.services.evaluators import Evaluators
-from fleet_server.storage import devices, journal
+from fleet_server.storage import journal, parity_counts
 
 KEPT_SAMPLES = 1000
 """Of each device; a broker sends again what it had under way, some hundreds of all devices."""
@@ -69,17 +69,17 @@ def record(
     """
     digest = release.ref.digest
     place = (sample.device, sample.prediction_id, digest)
-    if not devices.new_sample(connection, *place, keep=KEPT_SAMPLES):
+    if not parity_counts.new_sample(connection, *place, keep=KEPT_SAMPLES):
         return
     if not possible(release):
-        devices.add_unreplayed(connection, sample.device, digest)
+        parity_counts.add_unreplayed(connection, sample.device, digest)
         return
     difference = compare(sample, release, evaluators)
     text = difference.text if difference else ""
-    devices.add_parity(connection, sample.device, digest, difference is not None, text)
+    parity_counts.add(connection, sample.device, digest, difference is not None, text)
     if difference is None:
         return
-    devices.add_mismatches(connection, digest, difference.features)
+    parity_counts.add_mismatches(connection, digest, difference.features)
     subject = f"{sample.device}/{release.ref.name}"
     title = (
         f"{sample.device} computes other features than the definition of {release.ref.name} "

@@ -8,7 +8,7 @@ from edge_core.messages.telemetry import StatsWindow
 from fleet_server.services import desired
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.desired import Wanted
-from fleet_server.storage import devices, releases, rollouts
+from fleet_server.storage import desired_states, devices, releases, rollouts
 from fleet_server.storage.windows import OUTSIDE
 
 ROLES_OF_ARM = {
@@ -51,7 +51,7 @@ def place_new_device(connection: sa.Connection, catalog: Catalog, device: str, n
     operator can know which one it is for.
     """
     known = devices.one(connection, device)
-    if known is None or devices.desired_one(connection, device) is not None:
+    if known is None or desired_states.one(connection, device) is not None:
         return
     target = known.target
     listed = releases.listing(connection)

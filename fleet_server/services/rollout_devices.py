@@ -6,8 +6,9 @@ import sqlalchemy as sa
 from fleet_server.domain.rollout import FINISHED
 from fleet_server.services import evidence, stages
 from fleet_server.services.stages import Course
-from fleet_server.storage import devices, rollouts
-from fleet_server.storage.devices import Desired, Device
+from fleet_server.storage import desired_states, devices, rollouts
+from fleet_server.storage.desired_states import Desired
+from fleet_server.storage.devices import Device
 
 
 class RolloutDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +33,7 @@ def of(connection: sa.Connection, course: Course, after: str, limit: int) -> lis
     held = {} if course.state in FINISHED else stages.waiting(connection, course, course.now_ms)
     names = sorted(name for name in roles if name > after)[:limit]
     known = {device.device: device for device in devices.named(connection, names)}
-    wanted = devices.desired_named(connection, names)
+    wanted = desired_states.named(connection, names)
     return [
         _view(course, known[name], roles[name], wanted.get(name), held.get(name, ""))
         for name in names

@@ -6,7 +6,8 @@ import msgspec
 
 from fleet_server.services.catalog import Release
 from fleet_server.services.cost import CostView
-from fleet_server.storage.devices import Desired, Device
+from fleet_server.storage.desired_states import Desired
+from fleet_server.storage.devices import Device
 from fleet_server.storage.windows import Totals
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 
-from fleet_server.storage import devices, rollouts
-from fleet_server.storage.devices import Desired, Device
+from fleet_server.storage import desired_states, devices, rollouts
+from fleet_server.storage.desired_states import Desired
+from fleet_server.storage.devices import Device
 
 
 class WholeFleet:
@@ -28,7 +29,7 @@ class WholeFleet:
     def desired(self, connection: sa.Connection) -> dict[str, Desired]:
         """Desired state of every device that has one; not to be changed."""
         if self._desired is None:
-            self._desired = devices.desired_of(connection)
+            self._desired = desired_states.every(connection)
         return self._desired
 
     def roles(self, connection: sa.Connection, rollout: str, stage: int) -> dict[str, str]:

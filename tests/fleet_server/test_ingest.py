@@ -25,7 +25,7 @@ from edge_core.release import ReleaseRef
 from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.catalog import Catalog
 from fleet_server.services.ingest import Inbound, Ingest
-from fleet_server.storage import devices, journal, tables, windows
+from fleet_server.storage import devices, journal, parity_counts, refusals, tables, windows
 from fleet_server.storage.database import Database
 from tests.simulators import first_windows
 from tests.simulators.tiny_bundle import DEFINITION, TARGET
@@ -253,8 +253,8 @@ def test_a_device_state_is_kept_and_a_new_refusal_is_told_once(
         device = devices.one(connection, "d1")
         assert device is not None
         assert (device.active, device.update_state) == (release.digest, "committed")
-        refusals = devices.every_refusal(connection)
-        assert [r.reason for r in refusals] == ["signature is not trusted"]
+        refused = refusals.every(connection)
+        assert [r.reason for r in refused] == ["signature is not trusted"]
         texts = [e.text for e in journal.events_after(connection, 0, 100)]
         assert sum("refuses" in text for text in texts) == 1
         assert [a.kind for a in journal.open_alerts(connection, "refusal")] == ["refusal"]
@@ -324,7 +324,7 @@ def test_samples_are_computed_again_bit_for_bit(
 ) -> None:
     ingest.take([sample(release, clock), sample(release, clock, change=1e-6, prediction="q")])
     with database.read() as connection:
-        (row,) = devices.every_parity(connection)
+        (row,) = parity_counts.every(connection)
         alerts = journal.open_alerts(connection, "parity")
     assert (row.compared, row.mismatches) == (2, 1)
     assert "ax_mean" in row.detail
@@ -337,7 +337,7 @@ def test_a_sample_is_compared_whatever_its_clock_says(
 ) -> None:
     ingest.take([sample(release, clock, ahead_ms=ahead_ms)])
     with database.read() as connection:
-        (row,) = devices.every_parity(connection)
+        (row,) = parity_counts.every(connection)
     assert (row.compared, row.mismatches) == (1, 0)
     assert reasons(database) == {}
 
@@ -347,7 +347,7 @@ def test_a_sample_is_compared_once_however_often_it_comes(
 ) -> None:
     def compared() -> int:
         with database.read() as connection:
-            (row,) = devices.every_parity(connection)
+            (row,) = parity_counts.every(connection)
         return row.compared
 
     ingest.take([sample(release, clock), sample(release, clock)])
@@ -363,9 +363,9 @@ def test_only_the_last_samples_of_a_device_are_remembered(database: Database) ->
     with database.write() as connection:
         for number in range(20):
             for device in ("d1", "d2"):
-                assert devices.new_sample(connection, device, f"p{number}", "0" * 64, keep=5)
-        assert not devices.new_sample(connection, "d1", "p15", "0" * 64, keep=5)
-        assert devices.new_sample(connection, "d1", "p15", "1" * 64, keep=5)
+                assert parity_counts.new_sample(connection, device, f"p{number}", "0" * 64, keep=5)
+        assert not parity_counts.new_sample(connection, "d1", "p15", "0" * 64, keep=5)
+        assert parity_counts.new_sample(connection, "d1", "p15", "1" * 64, keep=5)
         kept = connection.execute(sa.select(sa.func.count()).select_from(tables.samples))
         assert kept.scalar_one() == 10
 

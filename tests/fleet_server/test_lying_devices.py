@@ -22,7 +22,7 @@ from edge_core.release import ReleaseRef
 from fleet_server.domain.drifting.expectation import Settings
 from fleet_server.services import ingest
 from fleet_server.services.ingest import Inbound
-from fleet_server.storage import devices, rollouts, tables
+from fleet_server.storage import refusals, rollouts, tables
 from tests.fleet_server.conftest import Clock, Repository
 from tests.simulators import first_windows
 from tests.simulators.spoken_fleet import SpokenFleet
@@ -147,7 +147,7 @@ def test_made_up_refusals_are_few_and_one_alert(fleet: SpokenFleet, ref: Release
     assert found["events"] <= ingest.MOST_CHANGES * ingest.MOST_REFUSALS + 4
     assert rejected(fleet) == {("liar", "state", "too many changes"): 300 - ingest.MOST_CHANGES}
     with fleet.services.database.read() as connection:
-        assert devices.refusing(connection, ref.digest) == 1
+        assert refusals.count(connection, ref.digest) == 1
     assert sorted(title.split(":")[0] for title in fleet.alerts("refusal"))[1:] == [
         "1 device(s) refuse tiny-motion@1.0.0"
     ]

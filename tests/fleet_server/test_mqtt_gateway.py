@@ -25,7 +25,7 @@ from fleet_server.services.catalog import Catalog
 from fleet_server.services.desired import MOST_AT_ONCE, DesiredStates, Wanted, want
 from fleet_server.services.ingest import Ingest
 from fleet_server.services.listening import Listening
-from fleet_server.storage import devices, journal, windows
+from fleet_server.storage import desired_states, devices, journal, windows
 from fleet_server.storage.database import Database
 from tests.simulators.processes import free_port, wait_for
 from tests.simulators.tiny_bundle import TARGET
@@ -224,7 +224,7 @@ def test_a_desired_state_arrives_retained_and_is_noted_once_the_broker_has_it(
 
         def confirmed() -> bool:
             with database.read() as connection:
-                return devices.desired_of(connection)["d1"].confirmed_sent
+                return desired_states.every(connection)["d1"].confirmed_sent
 
         wait_for(confirmed, seconds=10, what="the broker's confirmation")
         assert desired.to_send() == []

@@ -31,7 +31,7 @@ from fleet_server.services.cost import Costs
 from fleet_server.services.ingest import Inbound, Ingest
 from fleet_server.services.overview import Overview
 from fleet_server.services.views import ParityView
-from fleet_server.storage import devices, journal
+from fleet_server.storage import journal, parity_counts
 from fleet_server.storage.database import Database
 from tests.simulators import faulty_features as faulty
 from tests.simulators.tiny_bundle import TARGET, tiny_rows
@@ -252,7 +252,7 @@ def test_untrue_samples_are_rejected_and_not_compared(
     assert set(found) == {reason}
     assert said in found[reason]
     with database.read() as connection:
-        assert devices.every_parity(connection) == []
+        assert parity_counts.every(connection) == []
 
 
 def requests(at: list[Any], **others: Any) -> bytes:
@@ -306,7 +306,7 @@ def test_many_requests_are_refused_before_they_are_computed(
     assert asked == []
     ingest.take(odd)
     with database.read() as connection:
-        (row,) = devices.every_parity(connection)
+        (row,) = parity_counts.every(connection)
     assert len(row.detail) < 400
 
 

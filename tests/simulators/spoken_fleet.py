@@ -26,8 +26,9 @@ from fleet_server.repository_watch import RepositoryWatch
 from fleet_server.services.ingest import Inbound
 from fleet_server.services.rollout_views import RolloutView
 from fleet_server.services.suite import Services
-from fleet_server.storage import devices, drift, releases, rollouts
-from fleet_server.storage.devices import Desired, Device
+from fleet_server.storage import desired_states, devices, drift, releases, rollouts
+from fleet_server.storage.desired_states import Desired
+from fleet_server.storage.devices import Device
 from fleet_server.storage.drift import PeriodCounts, PeriodKey
 from fleet_server.storage.releases import InProduction
 from tests.simulators.tiny_bundle import TARGET
@@ -179,7 +180,7 @@ class SpokenFleet:
     def wishes(self) -> dict[str, Desired]:
         """Desired state of every device."""
         with self.services.database.read() as connection:
-            return devices.desired_of(connection)
+            return desired_states.every(connection)
 
     def device(self, name: str) -> Device:
         """One device as the server knows it."""
