@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from fleet_server.console import logging_in, watching
+from fleet_server.console import enrolling, logging_in, watching
 from fleet_server.console.rendering import (
     FOLDER,
     PageRoute,
@@ -17,6 +17,7 @@ COMMANDS_SHOWN = 50
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 router.include_router(watching.router)
+router.include_router(enrolling.router)
 router.include_router(logging_in.router)
 
 

@@ -15,13 +15,15 @@ from fleet_server.services.errors import Conflict, InvalidRequest, NotFound
 from fleet_server.services.hashed_secrets import SHOWN
 from fleet_server.services.tokens import Person
 from fleet_server.storage import audit, certificates, journal
-from fleet_server.storage.certificates import Ended, StoredCertificate
+from fleet_server.storage.certificates import Ended, Standing, StoredCertificate
 from fleet_server.storage.database import Database
 
 BROKER_ALERT = "revocation"
 MOST_IN_HOUR = 20
 """Certificates that one device may have made within an hour."""
 HOUR_MS = 3_600_000
+SOON_MS = 7 * 86_400_000
+"""A certificate that ends so soon should have been renewed already, with usual settings."""
 KEPT_MS = 90 * 86_400_000
 """Certificates that have ended are shown for so long."""
 DEVICE = "device"
@@ -69,6 +71,12 @@ class Certificates:
         with self._database.read() as connection:
             found = certificates.page(connection, limit, after, device=device)
         return [_view(certificate, now) for certificate in found]
+
+    def standing(self) -> Standing:
+        """How many devices hold a certificate, and what kind of one."""
+        now = self._clock()
+        with self._database.read() as connection:
+            return certificates.standing(connection, now, now + SOON_MS)
 
     def revoke(
         self, *, serial: str | None, device: str | None, reason: str, by: Person

@@ -133,6 +133,35 @@ def _names(query: sa.Select[Any]) -> sa.Select[Any]:
     return sa.select(query.subquery().c.device)
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How many devices hold what."""
+
+    valid: int = 0
+    """With a certificate that lasts."""
+    ending: int = 0
+    """With one that ends soon."""
+    lapsed: int = 0
+    """Whose last certificate has expired."""
+    revoked: int = 0
+    """Whose certificates were all revoked."""
+
+
+def standing(connection: sa.Connection, now_ms: int, soon_ms: int) -> Standing:
+    """Count devices by what they hold; ``soon_ms`` is a moment."""
+    c = certificates.c
+    end = sa.func.max(c.not_after_ms).filter(c.revoked_ms.is_(None))
+    ends = sa.select(end.label("end_ms")).group_by(c.device).subquery().c.end_ms
+    state = sa.case(
+        (ends.is_(None), "revoked"),
+        (ends <= now_ms, "lapsed"),
+        (ends <= soon_ms, "ending"),
+        else_="valid",
+    )
+    states = sa.select(state.label("state")).subquery().c.state
+    rows = connection.execute(sa.select(states, sa.func.count()).group_by(states))
+    return Standing(**{row[0]: row[1] for row in rows})
+
+
 def forget(connection: sa.Connection, before_ms: int) -> None:
     """Drop certificates that ended before a moment, but each device's newest.
 

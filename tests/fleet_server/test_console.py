@@ -23,13 +23,23 @@ from tests.fleet_server.test_fairness_watch import labelled
 from tests.fleet_server.test_incidents import rolled_back
 from tests.fleet_server.test_labels import sample, send, told
 from tests.fleet_server.test_people_steer import NAMES
+from tests.simulators.enrolling import Applicant
 from tests.simulators.server import FleetServer
 from tests.simulators.spoken_fleet import SpokenFleet
 from tests.simulators.tiny_bundle import tiny_bundle
 
 BACKENDS = ("sqlite", "postgresql")
-PAGES = ("/alerts", "/incidents", "/incidents/1", "/labels", "/labels/tiny-motion", "/decisions")
+PAGES = (
+    "/alerts",
+    "/incidents",
+    "/incidents/1",
+    "/labels",
+    "/labels/tiny-motion",
+    "/certificates",
+    "/decisions",
+)
 HOUR = 3_600_000
+DAY = 24 * HOUR
 
 
 class Past:
@@ -106,10 +116,15 @@ def browser(server: FleetServer) -> Iterator[httpx.Client]:
 @pytest.fixture
 def read(fleet: SpokenFleet) -> Iterator[TestClient]:
     """Somebody who may only look."""
-    session = fleet.services.tokens.log_in(fleet.services.tokens.create("vera", "viewer"))
     with TestClient(create_app(fleet.config, fleet.services)) as found:
-        found.cookies.set(SESSION_COOKIE, session)
+        let_in(fleet, found, "viewer")
         yield found
+
+
+def let_in(fleet: SpokenFleet, browser: TestClient, role: str) -> None:
+    tokens = fleet.services.tokens
+    browser.cookies.clear()
+    browser.cookies.set(SESSION_COOKIE, tokens.log_in(tokens.create("vera", role)))
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -123,7 +138,7 @@ def test_every_page_is_for_people_with_a_token_and_runs_nothing(
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     for forbidden in ("<script", " style=", "<style", "javascript:"):
         assert forbidden not in answer.text
-    for place in ("alerts", "incidents", "labels", "decisions"):
+    for place in ("alerts", "incidents", "labels", "certificates", "decisions"):
         assert f'href="/{place}"' in answer.text
 
 
@@ -192,11 +207,49 @@ def test_empty_pages_say_what_would_be_there(read: TestClient) -> None:
         ("/alerts?kind=drift", "No alert of this kind"),
         ("/incidents", "None yet"),
         ("/labels", "No release is approved yet"),
+        ("/certificates", "No device is enrolled"),
+        ("/certificates?device=watch-01", "This device was never enrolled"),
         ("/decisions?kind=rollout", "Nothing was decided yet"),
     ):
         answer = read.get(path)
         assert answer.status_code == 200
         assert text in answer.text
+
+
+def test_certificates_say_who_is_in_for_how_long_and_who_is_not(
+    fleet: SpokenFleet, read: TestClient
+) -> None:
+    services = fleet.services
+    for name in ("lost", "lapsed", "ending", "valid"):
+        if name == "ending":
+            fleet.clock.now += 26 * DAY
+        elif name == "valid":
+            fleet.clock.now += 25 * DAY
+        secret = services.enrol_tokens.create(
+            name, uses=1, reenrol=False, expires_ms=None, by=("olga", "operator")
+        )
+        services.enrolment.enrol(Applicant(name).enrolment(secret))
+    services.certificates.revoke(
+        serial=None, device="lost", reason="<b>stolen", by=("olga", "operator")
+    )
+    let_in(fleet, read, "viewer")
+    shown = read.get("/certificates").text
+    for number, what in (
+        (1, "devices with a certificate that lasts"),
+        (1, "with one that ends within a week"),
+        (1, "whose certificate has expired"),
+        (1, "revoked"),
+    ):
+        assert f"<b>{number}</b>{what}" in shown
+    assert "by olga: &lt;b&gt;stolen" in shown
+    assert "Enrolment tokens" not in shown, "a viewer need not know them"
+    one = read.get("/certificates?device=ending").text
+    assert "Certificates of ending" in one
+    assert ">lapsed</a>" not in one
+    let_in(fleet, read, "operator")
+    told = read.get("/certificates").text
+    assert ">spent</span>" in told
+    assert "0 of 1" in told
 
 
 def test_a_broken_chain_is_named(fleet: SpokenFleet, read: TestClient) -> None:
