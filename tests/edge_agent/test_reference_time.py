@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -217,6 +218,25 @@ def test_a_file_that_cannot_be_read_is_as_none_and_said(
     assert "only the clock tells the time" in record.message
     again.keep(again.moment(), accepted=True)
     assert FloorFile(tmp_path).read() is not None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+FIELDS = st.dictionaries(st.sampled_from(["v", "at_ms", "boot", "since_boot_ms", "more"]), JSON)
+
+
+@given(st.binary(max_size=300) | FIELDS.map(msgspec.json.encode), st.booleans())
+def test_whatever_lies_there_is_a_time_or_none(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, sealed: bool
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    (folder / FILE).write_bytes(seal(data) if sealed else data)
+    found = ReferenceTime(folder, Machine(), BOOT)
+    assert found.at(found.moment()).timestamp() * 1000 >= NOW
+    assert len(found.trouble) <= 512  # as a message may hold
 
 
 def test_a_disk_that_takes_nothing_does_not_stop_the_time(
