@@ -159,6 +159,17 @@ class Attacked:
         if said.active != ref:
             raise Fault(f"it does not recover: {said.reason}")
 
+    def complains(self, pattern: str) -> None:
+        """See that it names a trouble of its own; none where the pattern is empty."""
+        device = self._device
+
+        def told() -> bool:
+            said = device.reported()
+            text = "; ".join(said.troubles) if said is not None else ""
+            return bool(re.search(pattern, text)) if pattern else not text
+
+        device.until(told, f"the trouble {pattern!r}")
+
     def _until_ended(self, order: list[str], what: str) -> None:
         """Ask for answers until the wish has ended: from these releases, in this order."""
         left = list(order)

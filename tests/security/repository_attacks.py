@@ -161,15 +161,23 @@ def _clock_back(site: Site) -> None:
 
     The state folder has seen a list that was fresh by the true time.
     """
+    repository, right = Repository(site), site.folder / "right"
 
-    def attack(repository: Repository) -> ReleaseRef:
-        repository.stamp(lambda signed: setattr(signed, "expires", _now() - timedelta(days=1)))
-        return site.stage.new
+    def expires(when: datetime) -> None:
+        repository.stamp(lambda signed: setattr(signed, "expires", when))
 
-    refuses(
-        site, attack, r"expired: timestamp.json has ended on .* at least",
-        prepare=lambda: clocks.replace(lambda: -BACK),
-    )  # fmt: skip
+    expires(_now() - timedelta(days=1))
+    with attacked(
+        site,
+        repository,
+        prepare=lambda: clocks.replace(lambda: 0.0 if right.exists() else -BACK),
+    ) as device:
+        device.refuses(site.stage.new, r"expired: timestamp.json has ended on .* at least")
+        device.complains("set the clock")
+        right.touch()
+        expires(_now() + timedelta(days=1))
+        device.takes(site.stage.new)
+        device.complains("")
 
 
 def _fast_forward(site: Site) -> None:
