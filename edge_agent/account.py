@@ -11,6 +11,7 @@ from edge_agent.inbox import Inbox
 from edge_agent.memory_keeper import MemoryKeeper
 from edge_agent.monitor import Monitor
 from edge_agent.outbox import Outbox
+from edge_agent.reference_time import ReferenceTime
 from edge_agent.sending import Sending
 from edge_agent.serving import standing
 from edge_agent.serving.engine import Engine
@@ -31,6 +32,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     outbox: Outbox
     inbox: Inbox
     sending: Sending
+    time: ReferenceTime
     renewal: Renewal | None = None
     """None where the device has no certificate."""
 
@@ -96,6 +98,7 @@ class Account:
         """What stands wrong with the device itself, whatever its releases do."""
         parts = self._parts
         found = [*parts.outbox.troubles, parts.updater.trouble, parts.keeper.trouble]
+        found.append(parts.time.trouble)
         if parts.renewal is not None:
             found.append(parts.renewal.trouble)
         return [trouble for trouble in found if trouble]

@@ -82,20 +82,21 @@ class Agent:
             now_ms=self._clock.now_ms,
         )
         self._outbox = Outbox(config.state_dir, max_bytes=config.telemetry.outbox_bytes)
+        repository = TufRepository(
+            url=config.repository.url,
+            trusted_root=_read_root(config.repository.trusted_root),
+            folder=config.state_dir / "tuf",
+            tls=opening.repository_context(config),
+            pace=Pace(
+                most=config.update.max_bytes_per_second,
+                least=config.update.min_bytes_per_second,
+                stall_seconds=config.update.stall_seconds,
+            ),
+        )
         self._updater = Updater(
             journal=Journal(config.state_dir),
             slots=Slots(config.state_dir),
-            repository=TufRepository(
-                url=config.repository.url,
-                trusted_root=_read_root(config.repository.trusted_root),
-                folder=config.state_dir / "tuf",
-                tls=opening.repository_context(config),
-                pace=Pace(
-                    most=config.update.max_bytes_per_second,
-                    least=config.update.min_bytes_per_second,
-                    stall_seconds=config.update.stall_seconds,
-                ),
-            ),
+            repository=repository,
             server=self._engine.lanes[0],
             behaviour=self._monitor,
             target=config.target,
@@ -128,6 +129,7 @@ class Agent:
                 outbox=self._outbox,
                 inbox=self._inbox,
                 sending=self._sending,
+                time=repository.time,
                 renewal=self._renewal,
             ),
             device=config.device,

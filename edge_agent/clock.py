@@ -2,6 +2,9 @@
 
 import time
 
+_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Linux tells sleep as well."""
+
 
 class SystemClock:
     """Wall-clock time for messages, monotonic time for durations."""
@@ -17,3 +20,7 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds that only go forward."""
         return time.monotonic()
+
+    def since_boot_ms(self) -> int:
+        """Milliseconds since the machine started, sleep included where the system counts it."""
+        return time.clock_gettime_ns(_SINCE_BOOT) // 1_000_000

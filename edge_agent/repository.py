@@ -10,7 +10,10 @@ from pathlib import Path
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root
 
+from edge_agent.boot import boot_id
+from edge_agent.clock import SystemClock
 from edge_agent.download import Pace
+from edge_agent.reference_time import ReferenceTime
 from edge_agent.timed_http import TimedHttp
 from edge_agent.tuf_client import TufClient
 from edge_core.bundle.digest import sha256_bytes
@@ -49,6 +52,8 @@ class TufRepository:
         self._targets = folder / "targets"
         for path in (self._metadata, self._targets):
             path.mkdir(parents=True, exist_ok=True)
+        self.time = ReferenceTime(folder, SystemClock(), boot_id())
+        """By which metadata end; another thread may ask it for its trouble."""
         self._http = TimedHttp(stall_seconds=pace.stall_seconds, tls=tls)
         self._client = TufClient(
             self._http,
@@ -57,6 +62,7 @@ class TufRepository:
             metadata_url=f"{url}/metadata",
             targets_url=f"{url}/targets",
             trusted_root=trusted_root,
+            time=self.time,
         )
 
     def manifest(self, ref: ReleaseRef) -> bytes:
@@ -128,7 +134,7 @@ def _translated(what: str) -> Iterator[None]:
         # Nothing new is trusted, but it is the clock's or the list's fault and may pass: the
         # release is not refused for it.
         today = time.strftime("%Y-%m-%d", time.gmtime(time.time()))
-        raise Unavailable(f"{what} has expired on {today}, by this clock: {error}") from error
+        raise Unavailable(f"{what} has expired: {error} (this device's clock: {today})") from error
     except tuf_errors.RepositoryError as error:
         raise UntrustedBundle(f"{what} cannot be trusted: {error}") from error
     except tuf_errors.DownloadError as error:

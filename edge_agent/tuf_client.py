@@ -5,21 +5,24 @@ goes on where it ended, and is checked as a whole against TUF's length and hashe
 get their name. Not thread-safe.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from tuf.api import exceptions as tuf_errors
-from tuf.api.metadata import Metadata, Root, TargetFile
+from tuf.api.metadata import Metadata, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edge_agent import download
 from edge_agent.download import Downloader, Pace
+from edge_agent.reference_time import Moment, ReferenceTime
 from edge_agent.timed_http import TimedHttp
 from edge_core.errors import Unavailable
 
 MAX_METADATA_BYTES = 5_000_000
 """What python-tuf takes of one file at most; for the time that it may need."""
 MAX_METADATA_SECONDS = 120.0
+TOP_LEVEL = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
 
 
 class _Fetcher(FetcherInterface):
@@ -56,6 +59,7 @@ class TufClient:
         metadata_url: str,
         targets_url: str,
         trusted_root: bytes | None,
+        time: ReferenceTime | None = None,
     ) -> None:
         """Take the parts.
 
@@ -66,6 +70,7 @@ class TufClient:
             metadata_url: where metadata are served.
             targets_url: where files are served.
             trusted_root: root metadata to begin with; none: what is in ``metadata`` already.
+            time: by which metadata end, beside the wall clock; none: by that alone.
         """
         self._fetcher = _Fetcher(http, pace)
         self._downloader = Downloader(http, pace)
@@ -73,7 +78,10 @@ class TufClient:
         self._metadata_url = f"{metadata_url.rstrip('/')}/"
         self._targets_url = targets_url.rstrip("/")
         self._root = trusted_root
+        self._time = time
         self._updater: Updater | None = None
+        self._fresh: set[str] = set()
+        """Delegated roles that have not ended, since the refresh."""
 
     def refresh(self) -> None:
         """Follow the roots, then take the newest timestamp, snapshot and targets."""
@@ -85,11 +93,52 @@ class TufClient:
             bootstrap=self._root,
         )
         self._updater.refresh()
+        self._fresh.clear()
+        if self._time is not None:
+            moment = self._time.moment()
+            ended = self._ended(TOP_LEVEL, self._time, moment)
+            self._time.keep(moment, accepted=not ended)
+            if ended:
+                raise tuf_errors.ExpiredMetadataError(ended)
 
     def info(self, path: str) -> TargetFile | None:
         """What the newest list says of a file, delegations included; none where it lists none."""
         assert self._updater is not None, "refresh() comes first"
-        return self._updater.get_targetinfo(path)
+        info = self._updater.get_targetinfo(path)
+        if self._time is not None:
+            roles = [role for role in self._asked(path) if role not in self._fresh]
+            ended = self._ended(roles, self._time, self._time.moment())
+            if ended:
+                raise tuf_errors.ExpiredMetadataError(ended)
+            self._fresh.update(roles)
+        return info
+
+    def _ended(self, roles: Iterable[str], time: ReferenceTime, moment: Moment) -> str:
+        """What is wrong with trusted metadata that have ended by the reference time.
+
+        python-tuf keeps what it trusts below ``metadata`` and has looked at the wall clock.
+        """
+        now = time.at(moment)
+        for role in roles:
+            signed = self._trusted(role)
+            if signed.is_expired(now):
+                return (
+                    f"{role}.json has ended on {signed.expires:%Y-%m-%d %H:%M}Z, and it is "
+                    f"{now:%Y-%m-%d %H:%M}Z at least by the time that passed here"
+                )
+        return ""
+
+    def _asked(self, path: str) -> list[str]:
+        """Delegated roles that were asked for a file."""
+        targets = self._trusted(Targets.type)
+        assert isinstance(targets, Targets)
+        if path in targets.targets or targets.delegations is None:
+            return []
+        return [role for role, _ in targets.delegations.get_roles_for_target(path)]
+
+    def _trusted(self, role: str) -> Signed:
+        signed: Signed = Metadata.from_file(str(self._metadata / f"{quote(role, '')}.json")).signed
+        return signed
 
     def fetch(self, info: TargetFile, destination: Path) -> None:
         """Bring a listed file to ``destination``, whose folder is there already."""

@@ -13,8 +13,6 @@ from fleet_server.device_ca import server_end_ms
 from fleet_server.services.clock import wall_clock
 from fleet_server.services.suite import Services
 
-WARN_MS = 30 * 86_400_000
-
 
 class ServerFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The server's own certificate with its chain, and its key; PEM."""
@@ -24,7 +22,7 @@ class ServerFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def server_files(config: ServerConfig, services: Services) -> ServerFiles | None:
-    """What HTTPS is spoken with; none where it is not. Readiness warns before it ends.
+    """What HTTPS is spoken with; none where it is not. A gauge tells how long it lasts.
 
     Raises:
         InvalidConfiguration: there is no such file, it is none, or it has expired.

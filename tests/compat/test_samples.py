@@ -17,6 +17,7 @@ import pytest
 from converters import attesting, checking
 from converters.data import snapshot_folder
 from edge_agent.commands import Commands
+from edge_agent.floor_file import FloorFile, StoredFloor
 from edge_agent.memory_file import MemoryFile
 from edge_agent.serving.policy import Order
 from edge_agent.serving.remembering import Stored
@@ -321,6 +322,14 @@ def test_what_features_remember_is_read_as_it_was(tmp_path: Path) -> None:
     stored = MemoryFile(tmp_path, max_bytes=4096, max_age_seconds=60).read(1_790_000_000_000)
     assert stored == Stored(
         definition="c" * 64, at_ms=1_790_000_000_000, parts={"wrist": b"one", "hip": b"two"}
+    )
+
+
+def test_the_time_that_was_reached_is_read_as_it_was() -> None:
+    assert FloorFile(V4).read() == StoredFloor(
+        at_ms=1_790_000_000_000,
+        boot="5e8f0c3a-0000-4000-8000-000000000001",
+        since_boot_ms=86_400_000,
     )
 
 
@@ -715,6 +724,7 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
         for name, version in re.findall(r"^(\w*VERSION) = (\d+)$", path.read_text(), re.MULTILINE)
     }
     assert found == {
+        ("edge_agent/floor_file.py", "FLOOR_VERSION"): 1,
         ("edge_agent/memory_file.py", "MEMORY_VERSION"): 1,
         ("edge_agent/update/journal.py", "JOURNAL_VERSION"): 2,
         ("edge_agent/update/slots.py", "POINTER_VERSION"): 2,

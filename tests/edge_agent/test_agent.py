@@ -12,6 +12,7 @@ from edge_agent.account import Account
 from edge_agent.agent import Agent
 from edge_agent.command_line import status_view
 from edge_agent.config import AgentConfig, Mqtt, Repository, Serving
+from edge_agent.floor_file import MAX_MS, FloorFile, StoredFloor
 from edge_agent.monitor import Monitor
 from edge_agent.mqtt import Connected
 from edge_agent.update.updater import Updater
@@ -181,6 +182,25 @@ def test_an_outbox_that_cannot_be_read_ends_neither_service_nor_status(tmp_path:
         agent._sending.store()
         assert [m.id for m in agent._outbox.oldest(10)] == [1]
         assert "began anew" in agent._account.reported(0).troubles[0]
+        await agent._engine.close()
+        agent._outbox.close()
+
+    asyncio.run(story())
+
+
+def test_a_clock_that_is_far_behind_is_among_the_troubles_and_told_once(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    (config.state_dir / "tuf").mkdir()
+    later = StoredFloor(at_ms=MAX_MS // 2, boot="", since_boot_ms=0)
+    FloorFile(config.state_dir / "tuf").write(later)
+
+    async def story() -> None:
+        agent = Agent(config)
+        (said,) = agent._account.reported(0).troubles
+        assert "set the clock" in said
+        assert agent._account.status()["troubles"] == said
+        assert agent._account.news()
+        assert not agent._account.news()
         await agent._engine.close()
         agent._outbox.close()
 

@@ -84,6 +84,9 @@ class Disk:
             return  # removed or replaced meanwhile
         if node in self.seen.folders:
             self.safe.folders[node] = dict(self.seen.folders[node])
+            for child in self.seen.folders[node].values():
+                if child in self.seen.folders:  # a folder whose own names were never flushed
+                    self.safe.folders.setdefault(child, {})
         else:
             self.safe.files[node] = self.seen.files[node]
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from edge_agent.identity.files import Certificate, IdentityFiles
 from fleet_server.device_ca import DeviceCa
@@ -139,6 +141,17 @@ def test_before_it_is_enrolled_it_says_what_to_do(server: FleetServer, device: D
     (device.folder / "wrong").write_text("enrol_x")
     code, said = agent(device, "enrol", "--token-file", device.folder / "wrong")
     assert (code, "not known" in said) == (2, True)
+
+
+def test_the_server_tells_how_long_its_certificate_lasts_and_that_revocations_are_heeded(
+    server: FleetServer,
+) -> None:
+    trust = ssl.create_default_context(cafile=server.ca_file)
+    text = httpx.get(f"{server.url}/metrics", verify=trust).text
+    families = text_string_to_metric_families(text)
+    told = {(s.name, s.labels.get("check", "")): s.value for f in families for s in f.samples}
+    assert told["serinus_check_ok", "revocation"] == 1
+    assert told["serinus_certificate_seconds_left", ""] > 30 * 86_400  # or a rule fires at once
 
 
 def test_a_man_in_the_middle_hears_no_token(

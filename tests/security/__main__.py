@@ -13,11 +13,10 @@ from rich.table import Table
 
 from tests.faults.running import Outcome, run_all
 from tests.security import archive_attacks, repository_attacks
+from tests.security.attacked import SILENT
 
 CASES = [*repository_attacks.CASES, *archive_attacks.CASES]
 REPORT = Path("build") / "security.json"
-SILENT = "NotServing"
-"""How a failure begins where the device answered nobody."""
 
 
 def main() -> int:

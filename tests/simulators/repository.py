@@ -83,14 +83,14 @@ class RepositorySimulator:
         self.refresh()
         return ref
 
-    def refresh(self) -> None:
+    def refresh(self, life: timedelta = timedelta(days=1)) -> None:
         """Sign snapshot and timestamp afresh, as the fleet server does."""
         Refresher(
             self.folder,
             self.keys / "online",
             self.root,
-            snapshot_life=timedelta(days=1),
-            timestamp_life=timedelta(days=1),
+            snapshot_life=life,
+            timestamp_life=life,
         ).refresh(datetime.now(UTC))
 
     def target(self, ref: ReleaseRef, name: str) -> Path:
