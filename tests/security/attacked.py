@@ -18,8 +18,15 @@ from tests.faults.servers import Server
 LATER = timedelta(days=30)
 
 
+SILENT = "not serving: "
+"""How a failure begins where somebody fell silent."""
+
+
 class NotServing(Fault):
     """The device answers nobody, or with what nobody approved."""
+
+    def __str__(self) -> str:
+        return f"{SILENT}{super().__str__()}"
 
 
 class Repository:
