@@ -280,6 +280,8 @@ def _cut_off(fleet: Fleet, head: bytes, part: bytes) -> None:
 
 def _audit(fleet: Fleet, tries: Tries) -> None:
     client = fleet.server.client
+    for number in range(6):
+        client.create_token(f"audit-{number}", "viewer")
     good = client.verify_audit()
     expect(good["holds"] and good["entries"] > 5, f"the log does not hold before: {good}")
     for what, change in (
