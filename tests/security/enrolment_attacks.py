@@ -131,6 +131,7 @@ def _requests(fleet: Fleet, tries: Tries) -> None:
             lambda: _plain(ed25519.Ed25519PrivateKey.generate(), None), "P-256"
         ),
         "a key that it has not": (lambda: _foreign(own.key), "not signed by the key"),
+        "another version": (lambda: _newer(own.key), "no request"),
         "nothing": (lambda: "-----BEGIN CERTIFICATE REQUEST-----\n", "no request"),
     }  # fmt: skip
     for what, (made, reason) in wanted.items():
@@ -168,7 +169,17 @@ def _foreign(key: Any) -> str:
     place = whole.rindex(mine.signature)
     forged = theirs.signature[: len(mine.signature)].ljust(len(mine.signature), b"\0")
     whole[place:] = forged
-    text = base64.encodebytes(bytes(whole)).decode()
+    return _pem(bytes(whole))
+
+
+def _newer(key: Any) -> str:
+    """A request of a version that there is not."""
+    der = x509.load_pem_x509_csr(csr(key, "csr-1").encode()).public_bytes(Encoding.DER)
+    return _pem(der.replace(b"\x02\x01\x00", b"\x02\x01\x01", 1))
+
+
+def _pem(der: bytes) -> str:
+    text = base64.encodebytes(der).decode()
     return f"-----BEGIN CERTIFICATE REQUEST-----\n{text}-----END CERTIFICATE REQUEST-----\n"
 
 
