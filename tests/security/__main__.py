@@ -42,7 +42,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--report", type=Path, default=REPORT)
     options = parser.parse_args()
-    known = {attack.name: attack.what for attack in (*CASES, *SCENARIOS)}
+    known = {case.name: case.what for case in CASES}
+    known |= {scenario.name: scenario.what for scenario in SCENARIOS}
     if options.list:
         for name, what in known.items():
             print(f"{name:24} {what}")

@@ -89,7 +89,7 @@ def _revoked(fleet: Fleet, tries: Tries) -> None:
 def _topics(fleet: Fleet, tries: Tries) -> None:
     victim, attacker = fleet.enrol("victim-1"), fleet.enrol("attacker-1")
     with fleet.mqtt(victim.file) as held, fleet.mqtt(attacker.file) as inside:
-        held.subscribe(topics.down(victim.name, "#"))
+        held.subscribe(_below(victim.name, "#"))
         held.publish(topics.up(victim.name, "online"), _online(victim.name))
         _known(fleet, victim.name)
         with tries("to speak as another device"):
@@ -98,7 +98,8 @@ def _topics(fleet: Fleet, tries: Tries) -> None:
             inside.publish(topics.up(attacker.name, "online"), _online(attacker.name))
             known = _known(fleet, attacker.name)
             expect(not {"ghost-1", "ghost-2"} & known, f"the server knows {known}")
-        for kind in ("command", "desired"):
+        kinds: tuple[topics.DownKind, ...] = ("command", "desired")
+        for kind in kinds:
             with tries(f"to leave another device a {kind} as if from the server"):
                 inside.publish(topics.down(victim.name, kind), b"forged", retain=True)
                 _nothing_forged(victim, held)
@@ -106,24 +107,29 @@ def _topics(fleet: Fleet, tries: Tries) -> None:
             _die_with_will(fleet, attacker, topics.down(victim.name, "command"))
             _nothing_forged(victim, held)
         filters = (
-            "#", "$SYS/#", topics.down(victim.name, "#"), f"{topics.PREFIX}/up/#", "+/+/+/+/+",
-            f"$share/g/{topics.down(victim.name, '#')}",
+            "#", "$SYS/#", _below(victim.name, "#"), f"{topics.PREFIX}/up/#", "+/+/+/+/+",
+            f"$share/g/{_below(victim.name, '#')}",
         )  # fmt: skip
         for one in filters:
             with tries(f"to hear {one}"), fleet.mqtt(attacker.file) as spying:
-                spying.subscribe(one, topics.down(attacker.name, "#"))
+                spying.subscribe(one, _below(attacker.name, "#"))
                 before = len(held.came)
                 _order(fleet, victim.name)
                 wait_for(lambda n=before: len(held.came) > n, seconds=SECONDS, what="an order")  # type: ignore[misc]
                 held.publish(topics.up(victim.name, "online"), _online(victim.name))
                 _order(fleet, attacker.name)
-                own = topics.down(attacker.name, "")
+                own = _below(attacker.name, "")
                 wait_for(
                     lambda s=spying, o=own: any(topic.startswith(o) for topic, _ in s.came),  # type: ignore[misc]
                     seconds=SECONDS, what="an order of its own",
                 )  # fmt: skip
                 others = [topic for topic, _ in spying.came if not topic.startswith(own)]
                 expect(others == [], f"it heard {others}")
+
+
+def _below(name: str, rest: str) -> str:
+    """A filter of topics on which the server speaks to a device."""
+    return f"{topics.PREFIX}/down/{name}/{rest}"
 
 
 def _online(name: str) -> bytes:
@@ -171,7 +177,7 @@ def _text(text: str) -> bytes:
 
 
 def _nothing_forged(victim: Stranger, held: MqttClient) -> None:
-    held.subscribe(topics.down(victim.name, "+"))  # what was left for it comes again now
+    held.subscribe(_below(victim.name, "+"))  # what was left for it comes again now
     expect(held.losses == 0, "it was thrown off")
     expect(all(payload != b"forged" for _, payload in held.came), "forged messages came")
 
@@ -179,7 +185,7 @@ def _nothing_forged(victim: Stranger, held: MqttClient) -> None:
 def _names(fleet: Fleet, tries: Tries) -> None:
     victim, attacker = fleet.enrol("held-1"), fleet.enrol("taker-1")
     with fleet.mqtt(victim.file, "serinus-held-1") as held:
-        held.subscribe(topics.down(victim.name, "#"))
+        held.subscribe(_below(victim.name, "#"))
         for name in (victim.name, "serinus-held-1", OWNER, NAME, "serinus-server"):
             with tries(f"the client id {name}"):
                 expect(fleet.knock(attacker.file, name) == "in", "it is not itself either")

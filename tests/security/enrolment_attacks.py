@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID
 
 from edge_core.messages.enrolment import CLOCK_SKEW_MS, MAX_CSR_BYTES, EnrolRequest, RenewRequest
 from fleet_client.transport import Refused
@@ -107,7 +107,7 @@ def _requests(fleet: Fleet, tries: Tries) -> None:
     token = fleet.server.client.create_enrol_token("csr-1")
     own = Applicant("csr-1")
     names = x509.SubjectAlternativeName([x509.DNSName("fleet.example")])
-    usage = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH])
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     authority = x509.BasicConstraints(ca=True, path_length=None)
     wanted: dict[str, tuple[Callable[[], str], str]] = {
         "to be an authority": (lambda: own.request(extension=authority), "extensions"),
@@ -143,7 +143,7 @@ def _requests(fleet: Fleet, tries: Tries) -> None:
         expect(_asked(fleet, own.enrolment(token)).status_code == CREATED, "it enrols nobody")
 
 
-def _plain(key: Any, digest: "hashes.HashAlgorithm | None") -> str:
+def _plain(key: Any, digest: hashes.SHA256 | None) -> str:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "csr-1")])
     builder = x509.CertificateSigningRequestBuilder().subject_name(name)
     return builder.sign(key, digest).public_bytes(Encoding.PEM).decode()
@@ -157,8 +157,7 @@ def _unnamed(key: Any) -> str:
 def _challenged(key: Any) -> str:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "csr-1")])
     builder = x509.CertificateSigningRequestBuilder().subject_name(name)
-    oid = x509.oid.AttributeOID.CHALLENGE_PASSWORD
-    builder = builder.add_attribute(oid, b"let me in")
+    builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, b"let me in")
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 

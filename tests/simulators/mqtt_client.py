@@ -27,7 +27,7 @@ class MqttClient:
         wait_for(self._client.is_connected, seconds=10, what="a connection")
 
     def _message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
-        self.came.append((message.topic, message.payload))
+        self.came.append((message.topic, bytes(message.payload)))
 
     def _lost(self, *_: Any) -> None:
         self.losses += 1

@@ -41,7 +41,7 @@ class _Proposals(Surface):
         publishing.init_repository(folder / "repository", folder / "keys", self._now)
         self._standing = ground.of_repository(folder / "repository", None)
         self._signers = [
-            CryptoSigner(load_pem_private_key(path.read_bytes(), password=None))  # type: ignore[arg-type]  # ours are Ed25519
+            CryptoSigner(load_pem_private_key(path.read_bytes(), password=None))
             for path in sorted((folder / "keys").rglob("*.pem"))
             if b"PRIVATE" in path.read_bytes()
         ]
@@ -75,7 +75,7 @@ class _Proposals(Surface):
             return content
         try:
             tree: Any = json.loads(content)
-            body = encode_canonical(tree["signed"]).encode()
+            body = str(encode_canonical(tree["signed"])).encode()
             signatures = [
                 signer.sign(body).to_dict()
                 for signer in self._signers
