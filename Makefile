@@ -27,7 +27,7 @@ help:
 	@echo "make faults  every fault at every point (FAULTS='--case NAME --point N' for one); build/faults.json"
 	@echo "make soak    1,000 updates and 10,000,000 predictions in one process; build/soak.json"
 	@echo "make fuzz    bad input for every surface: SECONDS=60 each, SURFACE=socket for one, REPLAY=file"
-	@echo "make security  attacks on a running device (ATTACKS='--attack NAME' for one); build/security.json"
+	@echo "make security  attacks on devices, server, broker and enrolment (ATTACKS='--attack NAME' for one); build/security.json"
 	@echo "make conformance SUITE=folder   the public tuf-conformance suite against the agent's client"
 	@echo "make sbom    bills of materials of every extra, CycloneDX 1.6; build/sbom/"
 	@echo "make clean   remove the environment and everything built"

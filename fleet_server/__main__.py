@@ -23,6 +23,7 @@ from fleet_server.broker_guard import BrokerGuard
 from fleet_server.config import ServerConfig
 from fleet_server.device_ca import DeviceCa
 from fleet_server.domain.permissions import ROLES
+from fleet_server.http_head import LimitedHead
 from fleet_server.leader import Leader
 from fleet_server.mqtt_gateway import MqttGateway
 from fleet_server.services import backups
@@ -96,7 +97,8 @@ def run(config: ServerConfig) -> None:
             _take_in(config, services, broker, stack)
         _greet(config, broker, services)
         app = create_app(config, services) if "api" in roles else create_watched(services)
-        _serve(app, listener, transport.server_files(config, services))
+        behind_proxy = config.tls.mode == "proxy"
+        _serve(app, listener, transport.server_files(config, services), behind_proxy)
 
 
 def _take_in(
@@ -369,9 +371,13 @@ def _greet(config: ServerConfig, broker: Broker, services: Services) -> None:
     )
 
 
-def _serve(app: FastAPI, listener: socket.socket, tls: ServerFiles | None) -> None:
+def _serve(
+    app: FastAPI, listener: socket.socket, tls: ServerFiles | None, behind_proxy: bool
+) -> None:
     settings = uvicorn.Config(
         app,
+        http=LimitedHead,
+        proxy_headers=behind_proxy,  # else anybody here could name himself another address
         log_level="warning",
         access_log=False,
         lifespan="off",

@@ -15,7 +15,7 @@ import msgspec
 from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 from securesystemslib.signer import Key, Signature
 from tuf.api.metadata import Metadata, Root, Targets
-from tuf.api.serialization import DeserializationError
+from tuf.api.serialization import DeserializationError, SerializationError
 
 from converters.ceremony import public_key
 from converters.refusal import CeremonyRefused
@@ -63,7 +63,8 @@ def read(path: Path, kind: type[S]) -> Metadata[S]:
         raise InvalidConfiguration(f"{path} has over {MAX_PROPOSAL_BYTES} bytes: it is no proposal")
     try:
         metadata: Metadata[S] = Metadata.from_bytes(data)
-    except (DeserializationError, RecursionError) as error:
+        _ = metadata.signed_bytes  # what people sign has to have a canonical form
+    except (DeserializationError, SerializationError, RecursionError) as error:
         raise InvalidConfiguration(f"{path} is not a proposal: {quoted(error)}") from error
     if not isinstance(metadata.signed, kind):
         raise InvalidConfiguration(

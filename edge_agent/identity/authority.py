@@ -73,6 +73,9 @@ class Authority:
     ) -> Certificate:
         """Have the next certificate made, for a new key; raises as :meth:`enrol`."""
         key = files.next_key()
+        if key.public_pem == present.public_pem:  # left by a power cut just after it was certified
+            files.forget_next()
+            key = files.next_key()
         csr, der = key.request(present.device)
         signature = _text(signer.sign(renew_statement(present.serial, now_ms, der)))
         request = RenewRequest(serial=present.serial, at_ms=now_ms, csr=csr, signature=signature)

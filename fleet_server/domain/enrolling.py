@@ -54,7 +54,9 @@ def checked_request(pem: str, device: str) -> Requested:
         names = [(entry.oid, entry.value) for entry in request.subject]
         plain = not list(request.extensions) and not list(request.attributes)
         proven = request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm, TypeError, x509.DuplicateExtension) as error:
+    except (
+        ValueError, UnsupportedAlgorithm, TypeError, x509.DuplicateExtension, x509.InvalidVersion,
+    ) as error:  # fmt: skip
         raise ValueError("this is no request for a certificate (PKCS#10, PEM)") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
         raise ValueError("the key has to be an elliptic curve key, P-256 or P-384")

@@ -5,13 +5,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
 
 from edge_agent.identity.authority import Authority, NotEnrolled
 from edge_agent.identity.files import Certificate, IdentityFiles
 from edge_agent.identity.keys import FileKey
 from edge_agent.identity.renewal import LONGEST_SECONDS, due, pause
 from edge_core.errors import InvalidConfiguration, InvalidMessage, NoDisk, Unavailable
-from edge_core.messages.enrolment import EnrolRequest
+from edge_core.messages.enrolment import EnrolRequest, RenewRequest
 from fleet_server.config import ServerConfig
 from fleet_server.services.enrolment import Enrolment
 from fleet_server.services.errors import NotAuthenticated
@@ -76,6 +77,32 @@ def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_key(
     assert len(services.certificates.page(10, device="lost-1")) == 1
     assert made.device == "lost-1"
     assert not (tmp_path / "identity" / "next.key").exists()
+
+
+def test_a_renewal_is_for_another_key_even_where_a_power_cut_left_the_last_one(
+    services: Services, wire: Wire, tmp_path: Path
+) -> None:
+    files = IdentityFiles(tmp_path)
+    authority = Authority("https://fleet.example", wire)  # type: ignore[arg-type]
+    authority.enrol(files, "cut-1", token(services, "cut-1"), None)
+    found = files.present()
+    assert found is not None
+    key, present = found
+    (tmp_path / "identity" / "next.key").write_bytes(key.pem)  # as before it was removed
+    asked: list[RenewRequest] = []
+
+    class Deaf:
+        def post(self, url: str, body: bytes, **_: Any) -> tuple[int, bytes]:
+            asked.append(msgspec.json.decode(body, type=RenewRequest))
+            raise Unavailable("the connection ended")
+
+    deaf = Authority("https://fleet.example", Deaf())  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            deaf.renew(files, present, key, 0)
+    keys = [x509.load_pem_x509_csr(request.csr.encode()).public_key() for request in asked]
+    assert keys[0] == keys[1], "the key that was sent is kept"
+    assert files.next_key().public_pem != present.public_pem
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])

@@ -8,11 +8,8 @@ import ssl
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import paho.mqtt.client as mqtt
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_core.errors import InvalidConfiguration
 from edge_core.messages.enrolment import Enrolled
@@ -26,6 +23,7 @@ from fleet_server.services.clock import wall_clock
 from fleet_server.services.suite import Services
 from tests.fleet_server.test_broker import HAS_MOSQUITTO
 from tests.simulators.enrolling import Applicant
+from tests.simulators.mqtt_client import MqttClient
 from tests.simulators.processes import free_port, wait_for
 
 pytestmark = pytest.mark.skipif(not HAS_MOSQUITTO, reason="mosquitto is absent")
@@ -77,8 +75,8 @@ class Stage:
     def knocks(self, own: Path, name: str = "x") -> str:
         return knock("127.0.0.1", self.config.port, pinned(self.tls.certificate, own), name)
 
-    def client(self, own: Path, name: str) -> "Client":
-        return Client(self, own, name)
+    def client(self, own: Path, name: str) -> MqttClient:
+        return MqttClient(pinned(self.tls.certificate, own), self.config.port, name)
 
 
 class Device:
@@ -90,48 +88,6 @@ class Device:
         self.file = stage.file(enrolled.serial, applicant.pem(enrolled))
 
 
-class Client:
-    """An MQTT client that notes what comes and when it is thrown off."""
-
-    def __init__(self, stage: Stage, own: Path, name: str) -> None:
-        self.came: list[tuple[str, bytes]] = []
-        self.losses = 0
-        self.granted: list[Any] = []
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name)
-        self._client.tls_set_context(pinned(stage.tls.certificate, own))
-        self._client.reconnect_delay_set(60, 60)
-        self._client.on_message = self._message
-        self._client.on_disconnect = self._lost
-        self._client.on_subscribe = self._subscribed
-        self._client.connect("127.0.0.1", stage.config.port)
-        self._client.loop_start()
-        wait_for(self._client.is_connected, seconds=10, what="a connection")
-
-    def _message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
-        self.came.append((message.topic, message.payload))
-
-    def _lost(self, *_: Any) -> None:
-        self.losses += 1
-
-    def _subscribed(self, _client: Any, _data: Any, _mid: int, codes: Any, _more: Any) -> None:
-        self.granted += codes
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
-
-    def subscribe(self, *filters: str) -> None:
-        before = len(self.granted)
-        for one in filters:
-            self._client.subscribe(one, qos=1)
-        wait_for(
-            lambda: len(self.granted) == before + len(filters), seconds=10, what="subscriptions"
-        )
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     found = Stage(tmp_path_factory.mktemp("broker"))
@@ -140,10 +96,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def connect(stage: Stage) -> Iterator[Callable[[Path, str], Client]]:
-    clients: list[Client] = []
+def connect(stage: Stage) -> Iterator[Callable[[Path, str], MqttClient]]:
+    clients: list[MqttClient] = []
 
-    def made(own: Path, name: str) -> Client:
+    def made(own: Path, name: str) -> MqttClient:
         clients.append(stage.client(own, name))
         return clients[-1]
 
@@ -153,7 +109,7 @@ def connect(stage: Stage) -> Iterator[Callable[[Path, str], Client]]:
 
 
 def test_a_device_speaks_and_hears_in_its_own_name_only(
-    stage: Stage, connect: Callable[[Path, str], Client]
+    stage: Stage, connect: Callable[[Path, str], MqttClient]
 ) -> None:
     server = connect(stage.guard.identity, "serinus-server")
     server.subscribe("serinus/v1/up/#")
@@ -177,7 +133,7 @@ def test_a_device_speaks_and_hears_in_its_own_name_only(
 
 
 def test_a_client_id_is_taken_by_nobody_else(
-    stage: Stage, connect: Callable[[Path, str], Client]
+    stage: Stage, connect: Callable[[Path, str], MqttClient]
 ) -> None:
     victim, attacker = stage.device("id-1"), stage.device("id-2")
     held = connect(victim.file, "serinus-id-1")
@@ -215,7 +171,7 @@ def test_who_is_let_in_by_nobody(stage: Stage, tmp_path: Path) -> None:
 
 
 def test_a_revoked_device_is_thrown_off_and_others_stay(
-    stage: Stage, connect: Callable[[Path, str], Client]
+    stage: Stage, connect: Callable[[Path, str], MqttClient]
 ) -> None:
     lost, kept = stage.device("rev-1"), stage.device("rev-2")
     inside, other = connect(lost.file, "a"), connect(kept.file, "b")
@@ -269,7 +225,7 @@ def test_a_broker_that_lets_the_revoked_in_is_said_loudly(
 
 
 def test_a_guard_thread_does_the_same_by_itself(
-    stage: Stage, connect: Callable[[Path, str], Client]
+    stage: Stage, connect: Callable[[Path, str], MqttClient]
 ) -> None:
     lost = stage.device("thread-1")
     inside = connect(lost.file, "a")

@@ -15,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_core.messages.telemetry import Cost
 from fleet_client.client import FleetClient, Refused
+from fleet_server.config import RequestsConfig
 from tests.simulators.device import SimulatedDevice
 from tests.simulators.processes import Process, command, free_port, wait_for
 from tests.simulators.server import FleetServer
@@ -287,3 +288,19 @@ def test_cost_and_consumers_are_told(server: FleetServer) -> None:
     assert (row["cpu_us_per_prediction"], row["bytes_per_device_hour"]) == (20, 50)
     (consumer,) = server.client.consumers()
     assert (consumer["model"], consumer["consumer"], consumer["rows"]) == (ref.model, "till", 10)
+
+
+def test_behind_a_proxy_callers_are_told_apart_by_what_it_says(tmp_path: Path) -> None:
+    server = FleetServer(tmp_path)
+    server.settings.write_text(server.settings.read_text() + '[tls]\nmode = "proxy"\n')
+
+    def guess(number: int, address: str) -> int:
+        headers = {"X-Forwarded-For": address}
+        form = {"token": f"guess{number}"}
+        return httpx.post(f"{server.url}/login", data=form, headers=headers).status_code
+
+    with server:
+        most = RequestsConfig().refused_per_minute
+        codes = [guess(number, "192.0.2.1") for number in range(most + 1)]
+        assert (codes[0], codes[-1]) == (401, 429)
+        assert guess(0, "192.0.2.2") == 401

@@ -1,7 +1,17 @@
 """Every surface by its name."""
 
 from tests.fuzz.surface import Surface
-from tests.fuzz.surfaces import bundles, frames, http, messages, shared, stored, tuf
+from tests.fuzz.surfaces import (
+    bundles,
+    ceremony,
+    enrolment,
+    frames,
+    http,
+    messages,
+    shared,
+    stored,
+    tuf,
+)
 
 SURFACES: dict[str, type[Surface]] = {
     surface.name: surface
@@ -35,5 +45,12 @@ SURFACES: dict[str, type[Surface]] = {
         tuf.Snapshot,
         tuf.Releases,
         tuf.Roots,
+        ceremony.RootProposals,
+        ceremony.DelegationProposals,
+        ceremony.PublicKeys,
+        enrolment.Enrolments,
+        enrolment.RenewalCalls,
+        enrolment.CertificateRequests,
+        enrolment.HolderKeys,
     )
 }

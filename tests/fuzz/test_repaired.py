@@ -1,5 +1,6 @@
 """Inputs that once did harm, each as a plain test."""
 
+import base64
 import io
 import struct
 import zipfile
@@ -9,18 +10,31 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from tuf.api.metadata import Metadata, Root
 
+from converters.ceremony import proposal
 from edge_agent.serving import frames, prediction_log
 from edge_agent.update.journal import FILE, Entry, Journal
 from edge_agent.update.slots import POINTER, Slots
 from edge_core import baseline
 from edge_core.bundle import golden
-from edge_core.errors import MAX_TEXT, InvalidBundle, InvalidInput, InvalidMessage, SerinusError
+from edge_core.errors import (
+    MAX_TEXT,
+    InvalidBundle,
+    InvalidConfiguration,
+    InvalidInput,
+    InvalidMessage,
+    SerinusError,
+)
 from edge_core.features import columns
 from edge_core.features.requests import Number
 from edge_core.messages import codec
 from edge_core.messages.deployment import DesiredState
 from edge_core.stats.histogram import Channel
+from fleet_server.domain import enrolling
+from tests.simulators.enrolling import csr, new_key
 from tests.simulators.tiny_requests import BEGIN, DEFINITION
 
 
@@ -46,6 +60,24 @@ def test_a_journal_that_nobody_wrote_asks_for_recovery(
 ) -> None:
     (tmp_path / FILE).write_bytes(msgspec.json.encode({"v": 1, "state": "committed", **change}))
     assert Journal(tmp_path).read().state == "unreadable"
+
+
+def test_a_request_for_a_certificate_of_another_version_is_refused() -> None:
+    request = x509.load_pem_x509_csr(csr(new_key(), "watch-01").encode())
+    whole = request.public_bytes(Encoding.DER).replace(b"\x02\x01\x00", b"\x02\x01\x01", 1)
+    text = base64.encodebytes(whole).decode()
+    pem = f"-----BEGIN CERTIFICATE REQUEST-----\n{text}-----END CERTIFICATE REQUEST-----\n"
+    with pytest.raises(ValueError, match="no request for a certificate"):
+        enrolling.checked_request(pem, "watch-01")
+
+
+def test_a_proposal_that_has_no_canonical_form_is_refused(tmp_path: Path) -> None:
+    proposed = Metadata(Root(version=1)).to_dict()
+    proposed["signed"]["x"] = 0.5
+    path = tmp_path / "proposal.json"
+    path.write_bytes(msgspec.json.encode(proposed))
+    with pytest.raises(InvalidConfiguration, match="is not a proposal"):
+        proposal.read(path, Root)
 
 
 @pytest.mark.parametrize("digest", ["../../etc", "/etc/passwd", "", "A" * 64])

@@ -1,14 +1,10 @@
 """A device with a certificate, end to end: enrolled, served over TLS, renewed, and thrown out."""
 
-import http.server
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
@@ -18,14 +14,15 @@ from edge_agent.identity.files import Certificate, IdentityFiles
 from fleet_server.device_ca import DeviceCa
 from fleet_server.services.clock import wall_clock
 from tests.fleet_server.test_broker import HAS_MOSQUITTO
+from tests.simulators.enrolled_device import NAME, agent, device_of, token_file
+from tests.simulators.impostor import Impostor
 from tests.simulators.lone_device import Device
-from tests.simulators.processes import Process, command, free_port, wait_for
+from tests.simulators.processes import Process, command, wait_for
 from tests.simulators.server import FleetServer
 from tests.simulators.softhsm import MODULE, NEEDS_SOFTHSM, new_token
 
 pytestmark = pytest.mark.skipif(not HAS_MOSQUITTO, reason="mosquitto is absent")
 
-NAME = "watch-1"
 LIFE_SECONDS = 15.0
 
 RENEW = """
@@ -47,12 +44,6 @@ pkcs11_token = "device"
 pkcs11_pin_file = "pin"
 """
 
-IDENTITY = """
-[identity]
-server = "{server}"
-ca_file = "{ca_file}"
-"""
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
@@ -65,71 +56,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
 def device(server: FleetServer, tmp_path_factory: pytest.TempPathFactory) -> Device:
     """A device that knows the fleet's authority, and has an order."""
     ref = server.publish("1.0.0")
-    root = (server.repository / "metadata" / "1.root.json").read_bytes()
-    source: Any = SimpleNamespace(url=f"{server.url}/repository", root=root)
-    found = Device(tmp_path_factory.mktemp("device"), source)
-    ca_file = found.folder / "fleet-ca.pem"
-    ca_file.write_bytes(server.client.authority())
-    text = found.config.read_text().replace("port = 9", f"port = {server.mqtt_port}")
-    text = text.replace("[mqtt]", f'ca_file = "{ca_file}"\n[mqtt]')
-    found.config.write_text(text + IDENTITY.format(server=server.url, ca_file=ca_file))
+    found = device_of(server, tmp_path_factory.mktemp("device"))
     found.order(ref, 0)
     return found
-
-
-def agent(device: Device, *arguments: str | Path) -> tuple[int, str]:
-    done = subprocess.run(
-        [*command("serinus-agent"), *map(str, arguments), "--config", str(device.config)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout + done.stderr
-
-
-def token_file(server: FleetServer, device: Device, **options: Any) -> Path:
-    path = device.folder / "token"
-    path.write_text(server.client.create_enrol_token(NAME, **options) + "\n")
-    return path
 
 
 def certificate(device: Device) -> Certificate:
     found = IdentityFiles(device.state).present()
     assert found is not None
     return found[1]
-
-
-class Impostor:
-    """An HTTPS server with a certificate that it made itself, in the place of the fleet's."""
-
-    def __init__(self, folder: Path) -> None:
-        own = DeviceCa(folder).certify_server(["127.0.0.1"], now_ms=wall_clock())
-        self.heard: list[bytes] = []
-        heard = self.heard
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                heard.append(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_error(500)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(own)
-        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self.server.server_address[1]}"
-        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-
-    def __enter__(self) -> "Impostor":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 def test_before_it_is_enrolled_it_says_what_to_do(server: FleetServer, device: Device) -> None:
@@ -159,7 +94,8 @@ def test_a_man_in_the_middle_hears_no_token(
 ) -> None:
     token = token_file(server, device)
     before = device.config.read_text()
-    with Impostor(tmp_path) as impostor:
+    own = DeviceCa(tmp_path).certify_server(["127.0.0.1"], now_ms=wall_clock())
+    with Impostor(own) as impostor:
         device.config.write_text(before.replace(f'"{server.url}"', f'"{impostor.url}"'))
         code, said = agent(device, "enrol", "--token-file", token)
         device.config.write_text(before)

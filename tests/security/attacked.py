@@ -22,11 +22,12 @@ from tests.simulators.ceremony import done, fingerprint
 LATER = timedelta(days=30)
 FAR = 900_000_000
 """A version that no honest list will reach."""
-SILENT = "it answers nobody"
+SILENT = "not serving"
+"""How a failure begins where somebody fell silent."""
 
 
 class NotServing(Fault):
-    """The device answers nobody."""
+    """The device answers nobody, or with what nobody approved."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{SILENT}: {what}")
