@@ -2,16 +2,12 @@
 
 import os
 import socket
-import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from converters.ceremony.options import PassphraseFile
-
-POLL_SECONDS = 5.0
 
 
 def worker(
@@ -50,28 +46,23 @@ def worker(
     A new release is built, judged, and published or refused. Appeals whose inputs were sampled are
     explained by the release that answered.
     """
-    from converters import progress, signing
-    from converters.appeals.answering import Shelf, answer_waiting
+    from converters import signing
+    from converters.appeals.answering import Shelf
     from converters.appeals.server import FleetAppeals
-    from converters.cli import console
+    from converters.console import console
     from converters.fleet_http import FleetHttp, read_token
     from converters.keys import access
     from converters.list_writer import ReleaseKey
-    from converters.retraining import material
-    from converters.retraining import worker as working
-    from converters.retraining.server import FleetRequests, LeaseLost
-    from edge_core.errors import Unavailable
+    from converters.retraining import material, worker
+    from converters.retraining.server import FleetRequests
+    from converters.retraining.turns import Turns
 
     http = FleetHttp(server, read_token(token_file))
-    source, appeals = FleetRequests(http), FleetAppeals(http)
-    shelf = Shelf(repository=repository, keys=keys, work=work)
-    known = sorted(material.recipes(recipes))
     secrets = access.of_person(passphrase_file)
-    # Before the work, not after it; nobody is there to be asked then.
-    approving = ReleaseKey(place=releases_key, access=secrets).open_in(keys)
-    place = working.Place(
+    place = worker.Place(
         statement_key=signing.open_key(statement_key or keys / signing.PRIVATE_KEY, secrets),
-        releases_key=approving,
+        # Before the work, not after it; nobody is there to be asked then.
+        releases_key=ReleaseKey(place=releases_key, access=secrets).open_in(keys),
         recipes=recipes,
         repository=repository,
         keys=keys,
@@ -81,37 +72,23 @@ def worker(
         fixed=_fixed(fixed or []),
         targets=tuple(part for part in (targets or "").split(",") if part),
     )
-    me = name or f"{socket.gethostname()}:{os.getpid()}"[:64]
-    console.print(f"worker {me} builds {', '.join(known)}", markup=False)
-    while True:
-        try:
-            answer_waiting(shelf, appeals, lambda text: console.print(text, markup=False))
-            claimed = source.claim(me, known)
-        except Unavailable as error:
-            if once:
-                raise
-            sys.stderr.write(f"serinus-convert: {error}\n")
-            claimed = None
-        if claimed is None:
-            if once:
-                console.print("no request is open", markup=False)
-                return
-            time.sleep(POLL_SECONDS)
-            continue
-        console.print(f"request {claimed.request}: {claimed.model}: {claimed.reason}", markup=False)
-        try:
-            with progress.shown(console) as report:
-                outcome = working.carry_out(place, source, claimed, report)
-        except (LeaseLost, Unavailable) as error:
-            if once:
-                raise
-            sys.stderr.write(f"serinus-convert: request {claimed.request}: {error}\n")
-            continue
-        if once:
-            _end(outcome.state, outcome.text)
-        console.print(f"request {claimed.request} {outcome.state}: {outcome.text}", markup=False)
-        if once:
-            return
+    turns = Turns(
+        console=console,
+        place=place,
+        requests=FleetRequests(http),
+        appeals=FleetAppeals(http),
+        shelf=Shelf(repository=repository, keys=keys, work=work),
+        name=name or f"{socket.gethostname()}:{os.getpid()}"[:64],
+        models=sorted(material.recipes(recipes)),
+    )
+    turns.greet()
+    if not once:
+        turns.go_on()
+    outcome = turns.take_one()
+    if outcome is None:
+        console.print("no request is open", markup=False)
+    else:
+        _end(outcome.state, outcome.text)
 
 
 def _end(state: str, text: str) -> None:
