@@ -4,13 +4,14 @@ import contextlib
 import socket
 import ssl
 import subprocess
-import time
 import warnings
 from pathlib import Path
 
 from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import Online
+from fleet_server.broker import Broker
 from fleet_server.broker_files import MAX_PACKET_BYTES
+from fleet_server.config import MqttConfig
 from fleet_server.device_ca import OWNER
 from fleet_server.mqtt_handshake import ACCEPTED, CONNACK, knock
 from tests.security.fleet import SECONDS, Fleet, Stranger
@@ -259,13 +260,10 @@ def _stalls(fleet: Fleet, tries: Tries) -> None:
 def _embedded(fleet: Fleet, tries: Tries) -> None:
     folder = fleet.server.folder / "embedded"
     folder.mkdir()
-    port = free_port()
-    good = _embedded_server(folder, f"port = {port}")
     refused = {
-        what: _embedded_server(folder, line)
-        for what, line in (
-            ("beyond loopback", 'host = "0.0.0.0"'),
-            ("with TLS that it has not", "tls = true"),
+        what: _embedded_server(folder / f"{number}.toml", line)
+        for number, (what, line) in enumerate(
+            (("beyond loopback", 'host = "0.0.0.0"'), ("with TLS that it has not", "tls = true"))
         )
     }
     try:
@@ -274,21 +272,24 @@ def _embedded(fleet: Fleet, tries: Tries) -> None:
                 _, said = process.communicate(timeout=SECONDS)
                 expect(process.returncode == 2, f"it starts: {said}")
                 expect("127.0.0.1" in said, f"it does not say where it stays: {said}")
-        wait_for(lambda: _listens("127.0.0.1", port), seconds=SECONDS, what="the embedded broker")
+    finally:
+        for process in refused.values():
+            process.kill()
+            process.communicate(timeout=SECONDS)
+    port = free_port()
+    broker = Broker(MqttConfig(broker="embedded", port=port), folder).start()
+    try:
+        expect(_listens("127.0.0.1", port), "it does not even listen on loopback")
         with tries("the embedded broker from another address"):
             expect(not _listens("127.0.0.2", port), "it listens on more than 127.0.0.1")
     finally:
-        for process in (good, *refused.values()):
-            process.kill()  # a broker ends with its server
-            process.communicate(timeout=SECONDS)
+        broker.stop()
 
 
-def _embedded_server(folder: Path, line: str) -> "subprocess.Popen[str]":
-    number = time.monotonic_ns()
-    settings = folder / f"{number}.toml"
+def _embedded_server(settings: Path, line: str) -> "subprocess.Popen[str]":
     settings.write_text(
-        f'data_dir = "{folder / str(number)}"\nport = {free_port()}\n'
-        f'[mqtt]\nbroker = "embedded"\n{line}\n'
+        f'data_dir = "{settings.with_suffix("")}"\nport = {free_port()}\n'
+        f'[mqtt]\nbroker = "embedded"\nport = {free_port()}\n{line}\n'
     )
     arguments = [*command("serinus-server"), "run", "--config", str(settings)]
     return subprocess.Popen(
