@@ -10,7 +10,7 @@ import pytest
 
 from fleet_server.broker import PLACES
 from tests.faults import catalogue
-from tests.faults.soak import Held, growth
+from tests.faults.soak import POOL_THREADS, Held, growth
 
 HAS_MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path=":".join(PLACES))
 needs_mosquitto = pytest.mark.skipif(not HAS_MOSQUITTO, reason="mosquitto is absent")
@@ -67,7 +67,8 @@ def test_a_short_soak_holds_no_more_than_after_its_warm_up(tmp_path: Path) -> No
 
 def test_growth_is_noticed() -> None:
     first = Held(updates=1, predictions=1, rss_bytes=100 * MEBIBYTE, descriptors=20, threads=7)
-    last = Held(updates=9, predictions=9, rss_bytes=106 * MEBIBYTE, descriptors=21, threads=8)
+    threads = 8 + POOL_THREADS
+    last = Held(updates=9, predictions=9, rss_bytes=106 * MEBIBYTE, descriptors=21, threads=threads)
     assert [line.split()[0] for line in growth([first, last], 0.05)] == [
         "memory",
         "descriptors",
