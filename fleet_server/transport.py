@@ -1,6 +1,8 @@
 """Which certificates the server speaks TLS with, to whom."""
 
 import ssl
+import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -22,6 +24,11 @@ class ServerFiles(msgspec.Struct, frozen=True, kw_only=True):
     certificate: Path
     key: Path
 
+    def written(self) -> list[tuple[int, int]]:
+        """What is another once one of them was replaced."""
+        found = [file.stat() for file in (self.certificate, self.key) if file.exists()]
+        return [(one.st_mtime_ns, one.st_ino) for one in found]
+
 
 def server_files(config: ServerConfig, services: Services) -> ServerFiles | None:
     """What HTTPS is spoken with; none where it is not. Readiness warns before it ends.
@@ -40,6 +47,25 @@ def server_files(config: ServerConfig, services: Services) -> ServerFiles | None
     return found
 
 
+def following(files: ServerFiles, context: ssl.SSLContext) -> Callable[[], Awaitable[None]]:
+    """Shows new connections the certificate as its file is now, whenever it is called."""
+    seen = files.written()
+
+    async def follow() -> None:
+        nonlocal seen
+        now = files.written()
+        if now == seen:
+            return
+        seen = now
+        try:
+            _usable(files)  # in a context of its own: one with half of both would serve nobody
+            context.load_cert_chain(files.certificate, files.key)
+        except (InvalidConfiguration, OSError) as error:
+            print(f"https: goes on with the certificate before: {error}", file=sys.stderr)
+
+    return follow
+
+
 def broker_tls(config: ServerConfig, services: Services) -> BrokerTls | None:
     """What the server's own broker knows its clients by; none where it does not.
 
@@ -50,7 +76,7 @@ def broker_tls(config: ServerConfig, services: Services) -> BrokerTls | None:
         return None
     own = _files(config)
     _usable(own)
-    services.certificates.authority_certificate()  # made where there is none yet
+    services.certificates.trusted()  # made where there is none yet
     authority = services.certificates.authority.certificate_file
     return BrokerTls(ca_file=authority, certificate=own.certificate, key=own.key)
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from edge_core import durable
 from edge_core.errors import Unavailable
-from fleet_server.device_ca import CERTIFICATE, KEY, SERVER
+from fleet_server.ca_folder import CERTIFICATE, KEY, NEXT_KEY, OLD_KEY
+from fleet_server.device_ca import SERVER
 from fleet_server.services.errors import Conflict
 from fleet_server.storage.archive import Archive, InvalidBackup, Table
 from fleet_server.storage.transfer import AUTHORITY, Tell
 
 COLUMNS = ["content", "file"]
-NAMES = (CERTIFICATE, SERVER, KEY)
+NAMES = (CERTIFICATE, SERVER, NEXT_KEY, OLD_KEY, KEY)
 """In the order in which they are written: the key last, which makes an authority of the folder."""
 
 

@@ -20,7 +20,8 @@ from edge_core.messages.telemetry import StatsWindow
 from edge_core.release import ReleaseRef
 from fleet_server.app import create_app
 from fleet_server.config import DatabaseConfig, ServerConfig
-from fleet_server.device_ca import CERTIFICATE, KEY, DeviceCa
+from fleet_server.ca_folder import CERTIFICATE, KEY
+from fleet_server.device_ca import DeviceCa
 from fleet_server.services import backups
 from fleet_server.services.errors import Conflict
 from fleet_server.services.suite import DATABASE, Services
@@ -359,7 +360,7 @@ def test_the_commands(tmp_path: Path) -> None:
 def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
     fleet: SpokenFleet, tmp_path: Path
 ) -> None:
-    fleet.services.certificates.authority_certificate()
+    fleet.services.certificates.trusted()
     told: list[str] = []
     file, place = tmp_path / "backup.tar", tmp_path / "elsewhere"
     backups.back_up(fleet.config, file, told.append)
@@ -367,7 +368,7 @@ def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
     assert file.stat().st_mode & 0o777 == 0o600
     elsewhere = ServerConfig(data_dir=str(place))
     place.mkdir()
-    DeviceCa(elsewhere.ca_dir).certificate(fleet.clock())
+    DeviceCa(elsewhere.ca_dir).trusted(fleet.clock())
     with pytest.raises(Conflict, match="another authority"):
         backups.restore(elsewhere, file, quiet)
     backups.restore(elsewhere, file, quiet, force=True)
