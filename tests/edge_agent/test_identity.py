@@ -10,6 +10,7 @@ from edge_agent.identity.authority import Authority, NotEnrolled
 from edge_agent.identity.files import Certificate, IdentityFiles
 from edge_agent.identity.keys import FileKey
 from edge_agent.identity.renewal import LONGEST_SECONDS, due, pause
+from edge_agent.identity.trust import Trust
 from edge_core.errors import InvalidConfiguration, InvalidMessage, NoDisk, Unavailable
 from edge_core.messages.enrolment import EnrolRequest
 from fleet_server.config import ServerConfig
@@ -52,6 +53,14 @@ def wire(services: Services) -> Wire:
     return Wire(services.enrolment)
 
 
+def asking(
+    services: Services, wire: Wire, files: IdentityFiles, server: str = "https://fleet.example"
+) -> Authority:
+    ca_file = services.certificates.authority.certificate_file
+    services.certificates.trusted()
+    return Authority(server, wire, Trust(files, ca_file))  # type: ignore[arg-type]
+
+
 def token(services: Services, device: str) -> str:
     return services.enrol_tokens.create(device, uses=1, reenrol=False, expires_ms=None, by=BY)
 
@@ -64,7 +73,7 @@ def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_key(
     services: Services, wire: Wire, tmp_path: Path
 ) -> None:
     secret, files = token(services, "lost-1"), IdentityFiles(tmp_path)
-    authority = Authority("https://fleet.example/", wire)  # type: ignore[arg-type]
+    authority = asking(services, wire, files, "https://fleet.example/")
     wire.change = lost
     with pytest.raises(Unavailable):
         authority.enrol(files, "lost-1", secret, None)
@@ -82,20 +91,21 @@ def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_key(
 def test_a_server_that_cannot_is_asked_again(
     services: Services, wire: Wire, tmp_path: Path, status: int
 ) -> None:
-    authority = Authority("https://fleet.example", wire)  # type: ignore[arg-type]
+    files = IdentityFiles(tmp_path)
+    authority = asking(services, wire, files)
     wire.change = lambda _status, _body: (status, b"<html>")
     with pytest.raises(Unavailable):
-        authority.enrol(IdentityFiles(tmp_path), f"busy-{status}", token(services, "busy-*"), None)
+        authority.enrol(files, f"busy-{status}", token(services, "busy-*"), None)
 
 
 def test_what_is_not_for_this_key_is_not_taken(
     services: Services, wire: Wire, tmp_path: Path
 ) -> None:
-    authority = Authority("https://fleet.example", wire)  # type: ignore[arg-type]
     other = IdentityFiles(tmp_path / "other")
-    authority.enrol(other, "other-1", token(services, "other-1"), None)
+    asking(services, wire, other).enrol(other, "other-1", token(services, "other-1"), None)
     foreign = msgspec.json.encode(services.enrolment.enrol(wire.asked[-1]))
     files = IdentityFiles(tmp_path)
+    authority = asking(services, wire, files)
     for answer in (foreign, b"{}", b"\xff", b"[]"):
         wire.change = lambda status, _body, answer=answer: (status, answer)
         with pytest.raises((InvalidMessage, InvalidConfiguration)):
