@@ -21,6 +21,7 @@ from edge_core.errors import InvalidConfiguration, InvalidMessage, Unavailable
 VERSION = 1
 MOST_AUTHORITIES = 8
 """Certificates of one answer; a succession needs two."""
+BEGIN = "-----BEGIN "
 
 
 class Learnt(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +98,8 @@ def _authorities(chain: str) -> str:
                 raise InvalidMessage("the server's chain holds a certificate of no authority")
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise InvalidMessage("the server's chain holds no certificates of authorities") from error
+    if chain.count(BEGIN) != len(found):  # one that is cut off is passed over when it is read
+        raise InvalidMessage("the server's chain of authorities is not whole")
     if len(found) > MOST_AUTHORITIES:
         raise InvalidMessage(f"the server's chain holds more than {MOST_AUTHORITIES} certificates")
     return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)

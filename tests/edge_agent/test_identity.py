@@ -115,6 +115,26 @@ def test_what_is_not_for_this_key_is_not_taken(
         authority.enrol(files, "mine-1", "enrol_x", None)
 
 
+def test_a_certificate_comes_with_what_is_trusted_from_then_on(
+    services: Services, wire: Wire, tmp_path: Path
+) -> None:
+    files = IdentityFiles(tmp_path)
+    authority = asking(services, wire, files)
+    secret = token(services, "chain-1")
+    wire.change = without_chain
+    with pytest.raises(InvalidMessage, match="chain"):
+        authority.enrol(files, "chain-1", secret, None)
+    assert (files.present(), files.learnt()) == (None, None)
+    wire.change = lambda status, body: (status, body)
+    authority.enrol(files, "chain-1", secret, None)
+    learnt = msgspec.json.decode(files.learnt() or b"")
+    assert learnt["certificates"] == services.certificates.trusted()
+
+
+def without_chain(status: int, body: bytes) -> tuple[int, bytes]:
+    return status, msgspec.json.encode(msgspec.json.decode(body) | {"chain": ""})
+
+
 def test_a_damaged_file_is_named_with_the_fix(tmp_path: Path) -> None:
     files = IdentityFiles(tmp_path)
     assert files.present() is None

@@ -19,7 +19,7 @@ from edge_core.errors import InvalidConfiguration, Unavailable
 from edge_core.messages.telemetry import StatsWindow
 from edge_core.release import ReleaseRef
 from fleet_server.app import create_app
-from fleet_server.ca_folder import CERTIFICATE, KEY
+from fleet_server.ca_folder import CERTIFICATE, KEY, NEXT_KEY
 from fleet_server.config import DatabaseConfig, ServerConfig
 from fleet_server.device_ca import DeviceCa
 from fleet_server.services import backups
@@ -360,7 +360,7 @@ def test_the_commands(tmp_path: Path) -> None:
 def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
     fleet: SpokenFleet, tmp_path: Path
 ) -> None:
-    fleet.services.certificates.trusted()
+    fleet.services.certificates.authority.prepare(fleet.clock)
     told: list[str] = []
     file, place = tmp_path / "backup.tar", tmp_path / "elsewhere"
     backups.back_up(fleet.config, file, told.append)
@@ -372,7 +372,7 @@ def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
     with pytest.raises(Conflict, match="another authority"):
         backups.restore(elsewhere, file, quiet)
     backups.restore(elsewhere, file, quiet, force=True)
-    for name in (KEY, CERTIFICATE):
+    for name in (KEY, NEXT_KEY, CERTIFICATE):
         was = (fleet.config.ca_dir / name).read_bytes()
         assert (elsewhere.ca_dir / name).read_bytes() == was
     assert (elsewhere.ca_dir / KEY).stat().st_mode & 0o777 == 0o600
