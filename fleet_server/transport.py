@@ -43,8 +43,16 @@ def server_files(config: ServerConfig, services: Services) -> ServerFiles | None
     if end_ms <= wall_clock():
         raise InvalidConfiguration(f"the server's certificate {found.certificate} has expired")
     _usable(found)
-    services.gauges.add("certificate_seconds_left", lambda: (end_ms - wall_clock()) / 1000)
+    services.gauges.add("certificate_seconds_left", lambda: _seconds_left(found.certificate))
     return found
+
+
+def _seconds_left(file: Path) -> float:
+    """How long the certificate of a file that may be replaced lasts; 0 where it is none."""
+    try:
+        return (server_end_ms(file) - wall_clock()) / 1000
+    except InvalidConfiguration:
+        return 0.0
 
 
 def following(files: ServerFiles, context: ssl.SSLContext) -> Callable[[], Awaitable[None]]:

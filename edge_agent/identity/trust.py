@@ -72,7 +72,8 @@ class Trust:
 
         Raises:
             InvalidMessage: they are none, or not all are of authorities; nothing changes.
-            Unavailable: connections cannot go over to them, or they cannot be kept; nothing changes.
+            Unavailable: connections cannot go over to them; nothing changes.
+            NoDisk: they cannot be kept; nothing changes.
         """
         text = _authorities(chain)
         if text == self._learnt:
