@@ -2,7 +2,7 @@
 
 import ssl
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,8 @@ from fleet_server.services.clock import wall_clock
 from fleet_server.services.suite import Services
 
 WARN_MS = 30 * 86_400_000
+
+Follow = Callable[[], Coroutine[None, None, None]]
 
 
 class ServerFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +57,7 @@ def _seconds_left(file: Path) -> float:
         return 0.0
 
 
-def following(files: ServerFiles, context: ssl.SSLContext) -> Callable[[], Awaitable[None]]:
+def following(files: ServerFiles, context: ssl.SSLContext) -> Follow:
     """Shows new connections the certificate as its file is now, whenever it is called."""
     seen = files.written()
 

@@ -18,7 +18,7 @@ from edge_agent.identity.files import IdentityFiles
 from edge_agent.tls import Followed
 from edge_core.errors import InvalidConfiguration, InvalidMessage, Unavailable
 
-VERSION = 1
+TRUSTED_VERSION = 1
 MOST_AUTHORITIES = 8
 """Certificates of one answer; a succession needs two."""
 BEGIN = "-----BEGIN "
@@ -48,6 +48,11 @@ class Trust:
         self._digest = hashlib.sha256(self._given).hexdigest()
         self._learnt = _learnt(files.learnt(), self._digest)
         self._following: list[tuple[Followed, Path | None]] = []
+
+    @property
+    def learnt(self) -> str | None:
+        """Certificates (PEM) that take the place of the file that was given; none where none do."""
+        return self._learnt
 
     def context(self, ca_file: Path, own: Path | None = None) -> ssl.SSLContext:
         """TLS that trusts what this file stands for, from one connection to the next.
@@ -82,7 +87,7 @@ class Trust:
             made = [(one, tls.trusting_these(text, own)) for one, own in self._following]
         except InvalidConfiguration as error:  # no setting is wrong: it may go another time
             raise Unavailable(str(error)) from error
-        learnt = Learnt(version=VERSION, instead_of=self._digest, certificates=text)
+        learnt = Learnt(version=TRUSTED_VERSION, instead_of=self._digest, certificates=text)
         self._files.keep_learnt(msgspec.json.encode(learnt))
         self._learnt = text
         for one, context in made:
@@ -115,7 +120,7 @@ def _learnt(data: bytes | None, digest: str) -> str | None:
         certificates = _authorities(found.certificates)
     except (msgspec.MsgspecError, InvalidMessage):
         return None  # what the operator gave stands
-    if found.version != VERSION or found.instead_of != digest:
+    if found.version != TRUSTED_VERSION or found.instead_of != digest:
         return None
     return certificates
 
