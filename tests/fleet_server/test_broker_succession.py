@@ -140,3 +140,7 @@ def test_the_gateway_s_connection_follows(stage: Succeeded) -> None:
     for step in STEPS:
         stage.step(step)
         assert knock("127.0.0.1", stage.config.port, context, "x") == "in"
+    stage.authority.certify_server(["localhost"], now_ms=wall_clock())
+    stage.guard.look()
+    assert stage.guard.problem == ""
+    assert knock("127.0.0.1", stage.config.port, context, "x") == "in"
