@@ -48,8 +48,9 @@ class Agent:
         self._config = config
         self._clock = SystemClock()
         self._state_dirty = asyncio.Event()
-        self._link = Link(config.mqtt, config.device, opening.broker_context(config))
-        self._renewal = opening.renewal(config, self._clock, self._link.show)
+        trust = opening.trust(config)
+        self._link = Link(config.mqtt, config.device, opening.broker_context(config, trust))
+        self._renewal = opening.renewal(config, trust, self._clock, self._link.show)
         self._monitor = Monitor(
             device=config.device,
             sample_every=config.telemetry.sample_every,
@@ -86,7 +87,7 @@ class Agent:
             url=config.repository.url,
             trusted_root=_read_root(config.repository.trusted_root),
             folder=config.state_dir / "tuf",
-            tls=opening.repository_context(config),
+            tls=opening.repository_context(config, trust),
             pace=Pace(
                 most=config.update.max_bytes_per_second,
                 least=config.update.min_bytes_per_second,

@@ -54,7 +54,8 @@ class Identity(_Section, frozen=True, kw_only=True):
     server: str
     """Address of the fleet's server, https://…"""
     ca_file: Path
-    """Whose certificate the server and the broker have to have (PEM)."""
+    """Whose certificate the server and the broker have to have (PEM), until the device has learnt
+    of others with its own certificate; another file makes that void."""
     pkcs11_module: Path | None = None
     """Library of a PKCS#11 module, such as libtpm2_pkcs11.so: a key in it vouches for the device.
     Needs the extra ``pkcs11``, pkcs11_token and pkcs11_pin_file."""

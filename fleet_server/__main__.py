@@ -15,8 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from edge_core.errors import InvalidConfiguration, SerinusError
+from fleet_server import authority_command, transport
 from fleet_server import config as configuration
-from fleet_server import mqtt_handshake, transport
 from fleet_server.app import create_app, create_watched
 from fleet_server.broker import Broker
 from fleet_server.broker_guard import BrokerGuard
@@ -56,6 +56,8 @@ def main() -> None:
             print(restore(config, arguments.file, passphrase, force=arguments.force))
         elif arguments.command == "certificate":
             print(make_certificate(config, arguments.names))
+        elif arguments.command == "authority":
+            print(follow(config, arguments.step, force=getattr(arguments, "force", False)))
         elif arguments.command == "token":
             print(
                 make_token(config, arguments.name, arguments.role, arguments.model, arguments.days)
@@ -73,6 +75,10 @@ DAY_MS = 86_400_000
 SWITCH_SECONDS = 0.0005
 """How long one thread computes while others wait. A list call reads a hundred rows, and after each
 of them it may have to wait so long for the thread that stores windows; Python's own 5 ms add up."""
+
+
+CERTIFICATE_SECONDS = 2
+"""How often HTTPS looks whether its certificate was replaced."""
 
 
 def run(config: ServerConfig) -> None:
@@ -135,7 +141,7 @@ def _start_broker(
     ended = "the thread that keeps revoked devices off has ended"
     services.health.watch("revocation", lambda: guard.problem, alive=False)
     services.health.watch("broker guard", lambda: "" if guard.alive else ended, alive=True)
-    return mqtt_handshake.pinned(tls.certificate, guard.identity)
+    return guard.context
 
 
 def back_up(config: ServerConfig, file: Path, secrecy: Secrecy) -> str:
@@ -251,6 +257,16 @@ def make_certificate(config: ServerConfig, names: list[str]) -> str:
     )
 
 
+def follow(config: ServerConfig, step: str, *, force: bool) -> str:
+    """Take a step from one certificate authority to the next; the server may be running."""
+    _require_data(config)
+    services = Services.open(config)
+    try:
+        return authority_command.carry_out(services.succession, step, force=force)
+    finally:
+        services.database.close()
+
+
 def _require_data(config: ServerConfig) -> None:
     if not config.data.is_dir():
         raise InvalidConfiguration(
@@ -271,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
         ("certificate", "make the server's certificate, signed by the fleet's own authority"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
+        _take_config(command)
         if name == "migrate":
             command.add_argument("--check", action="store_true", help="only say whether it is")
         if name in ("backup", "restore"):
@@ -302,7 +318,18 @@ def _parser() -> argparse.ArgumentParser:
                 help="it may change something of this model only; may be given often",
             )
             command.add_argument("--days", type=float, help="it ends by itself after so many")
+    authority = commands.add_parser("authority", help="let another certificate authority follow")
+    steps = authority.add_subparsers(dest="step", required=True)
+    for step, text in authority_command.STEPS.items():
+        command = steps.add_parser(step, help=text)
+        _take_config(command)
+        if step in authority_command.FORCED:
+            command.add_argument("--force", action="store_true", help="leave devices behind")
     return parser
+
+
+def _take_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -385,7 +412,12 @@ def _serve(
         ws="none",
         ssl_certfile=None if tls is None else tls.certificate,
         ssl_keyfile=None if tls is None else tls.key,
+        timeout_notify=CERTIFICATE_SECONDS,
     )
+    if tls is not None:
+        settings.load()
+        assert settings.ssl is not None, "it has a certificate"
+        settings.callback_notify = transport.following(tls, settings.ssl)
     uvicorn.Server(settings).run(sockets=[listener])
 
 

@@ -5,9 +5,13 @@ one for none: everybody would be let in. So a list is written whole and checked 
 and afterwards a certificate knocks that was made for this list and is on no other. Where it gets
 in, the broker is started again, which it refuses to do with a bad list. Devices that are connected
 are thrown off by a connection of the same name, for which the server certifies itself.
+
+While one authority follows another there is a list and a knock of each. When one is trusted no
+more, the broker is started again: it would not look again at those that are connected.
 """
 
 import contextlib
+import ssl
 import sys
 import tempfile
 import threading
@@ -15,6 +19,8 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+
+import msgspec
 
 from edge_core import durable
 from edge_core.errors import SerinusError, Unavailable
@@ -47,6 +53,15 @@ SAID: dict[Answer, str] = {
 }
 
 
+class _Trust(msgspec.Struct, frozen=True):
+    """What the broker and those who connect from here have to follow."""
+
+    authorities: tuple[bytes, ...]
+    """What names them, who signs first."""
+    server: bytes
+    """The broker's own certificate."""
+
+
 class BrokerGuard:
     """One thread beside one broker of the server's own."""
 
@@ -69,6 +84,9 @@ class BrokerGuard:
         self._probed_ms = 0
         self._since_ms = clock()
         self._thrown: set[Ended] = set()
+        self._probes: list[Path] = []
+        self._trust: _Trust | None = None
+        self._context: ssl.SSLContext | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="broker guard", daemon=True)
         self.problem = ""
@@ -79,21 +97,28 @@ class BrokerGuard:
         """The server's own key and certificate towards the broker."""
         return self._broker.folder / IDENTITY
 
+    @property
+    def context(self) -> ssl.SSLContext:
+        """How the server connects to the broker; it follows what changes."""
+        if self._context is None:
+            self._context = mqtt_handshake.pinned(self._tls.certificate, self.identity)
+        return self._context
+
     def prepare(self) -> None:
         """Write what the broker needs before it starts.
 
         Raises:
             SerinusError: the authority, the database or a file cannot be used.
         """
-        folder, now = self._broker.folder, self._clock()
+        folder = self._broker.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            authority = self._certificates.authority
-            _, own = authority.identity(OWNER, now_ms=now)
-            durable.write_bytes(self.identity, own, mode=0o600)
         except OSError as error:
             raise Unavailable(f"cannot write into {folder}: {error.strerror}") from error
-        self._write({entry.serial: entry for entry in self._certificates.revoked()})
+        trust = self._trusted()
+        self._identify()
+        self._write()
+        self._trust = trust
 
     def start(self) -> None:
         """Look once, then go on in a thread of its own."""
@@ -114,41 +139,90 @@ class BrokerGuard:
 
     def look(self) -> None:
         """Tell the broker what was revoked, see that it heeds it, and throw off who is inside."""
-        now = self._clock()
-        revoked = {entry.serial: entry for entry in self._certificates.revoked()}
-        if set(revoked) != self._listed or now - self._written_ms > RENEW_MS:
-            self._write(revoked)
+        now, trust = self._clock(), self._trusted()
+        if trust != self._trust:
+            self._follow(trust)
+        elif self._is_due(now):
+            self._write()
             self._broker.reload()
             self._check(self._settled())
         elif self.problem or now - self._probed_ms > PROBE_MS:
-            self._check(self._knock(self._probe_file, PROBE))
+            self._check(self._probed())
         self._throw_off(now)
 
-    def _write(self, revoked: dict[str, Revoked]) -> None:
-        """Write the list whole, and only one that has been read back."""
+    def _is_due(self, now: int) -> bool:
+        """Whether the lists have to be made anew."""
+        revoked = self._certificates.revoked_serials()
+        return revoked != self._listed or now - self._written_ms > RENEW_MS
+
+    def _follow(self, trust: _Trust) -> None:
+        """Let the broker and the server's own connections go over to other certificates."""
+        self._identify()
+        if self._context is not None:
+            mqtt_handshake.pin(self._context, self._tls.certificate, self.identity)
+        self._write()
+        before = () if self._trust is None else self._trust.authorities
+        if set(before) <= set(trust.authorities):
+            self._broker.reload()
+        else:
+            self._broker.restart()
+        self._check(self._settled())
+        self._trust = trust
+
+    def _trusted(self) -> _Trust:
+        found = self._certificates.authority.authorities(self._clock())
+        try:
+            server = self._tls.certificate.read_bytes()
+        except OSError as error:
+            raise Unavailable(f"cannot read {self._tls.certificate}: {error.strerror}") from error
+        return _Trust(tuple(one.key_id for one in found.every), server)
+
+    def _identify(self) -> None:
+        """Make the server's own certificate towards the broker."""
+        _, own = self._certificates.authority.identity(OWNER, now_ms=self._clock())
+        try:
+            durable.write_bytes(self.identity, own, mode=0o600)
+        except OSError as error:
+            raise Unavailable(f"cannot write {self.identity}: {error.strerror}") from error
+
+    def _write(self) -> None:
+        """Write the lists whole, and only those that have been read back."""
         now = self._clock()
         number = max(now // 1000, self._number + 1)
-        authority = self._certificates.authority
-        probe, pem = authority.identity(PROBE, now_ms=now)
-        entries = [*revoked.values(), Revoked(serial=probe.serial, at_ms=now)]
+        authority, revoked = self._certificates.authority, self._certificates.revoked()
+        probes, entries = self._new_probes(now)
+        entries += revoked
         data = authority.revocations(entries, number=number)
         path = self._broker.folder / CRL
         try:
-            durable.write_bytes(self._probe_file, pem, mode=0o600)
+            for file, pem in probes.items():
+                durable.write_bytes(file, pem, mode=0o600)
             durable.write_bytes(path, data)
             written = path.read_bytes()
         except OSError as error:
             raise Unavailable(f"cannot write {path}: {error.strerror}") from error
-        if not authority.is_list(written, {entry.serial for entry in entries}, now_ms=now):
+        if not authority.is_list(written, entries, now_ms=now):
             raise Unavailable(f"{path} is not what was written: the broker is not told of it")
-        self._listed, self._number, self._written_ms = set(revoked), number, now
+        self._listed, self._probes = {entry.serial for entry in revoked}, list(probes)
+        self._number, self._written_ms = number, now
+
+    def _new_probes(self, now: int) -> tuple[dict[Path, bytes], list[Revoked]]:
+        """A certificate with its key by each authority, and the entry that revokes it."""
+        files: dict[Path, bytes] = {}
+        entries: list[Revoked] = []
+        for one in self._certificates.authority.authorities(now).every:
+            if one.key is not None:
+                made, pem = self._certificates.authority.identity(PROBE, now_ms=now, by=one)
+                files[self._broker.folder / f"revoked-probe-{one.state}.pem"] = pem
+                entries.append(Revoked(serial=made.serial, at_ms=now, pem=made.pem))
+        return files, entries
 
     def _check(self, answer: Answer) -> None:
         """Start the broker again where it has let a revoked certificate in."""
         self._probed_ms = self._clock()
         if answer == "in":
             print("broker: a revoked certificate was let in: it is started again", file=sys.stderr)
-            self._write({entry.serial: entry for entry in self._certificates.revoked()})
+            self._write()
             self._broker.restart()
             answer = self._settled()
         self._say(SAID[answer])
@@ -157,10 +231,15 @@ class BrokerGuard:
         """What the broker answers once it has read its files, or after a while."""
         answer: Answer = "away"
         for _ in range(round(RELOAD_SECONDS / STEP_SECONDS)):
-            answer = self._knock(self._probe_file, PROBE)
+            answer = self._probed()
             if answer == "refused" or self._stop.wait(STEP_SECONDS):
                 break
         return answer
+
+    def _probed(self) -> Answer:
+        """What the broker answers to every probe; the worst of it."""
+        found = [self._knock(file, PROBE) for file in self._probes]
+        return "in" if "in" in found else "away" if "away" in found else "refused"
 
     def _say(self, problem: str) -> None:
         if problem and problem != self.problem:
@@ -193,10 +272,6 @@ class BrokerGuard:
         context = mqtt_handshake.pinned(self._tls.certificate, own)
         place = self._config.reached_at, self._config.port
         return mqtt_handshake.knock(*place, context, name, clean=clean)
-
-    @property
-    def _probe_file(self) -> Path:
-        return self._broker.folder / "revoked-probe.pem"
 
     def _run(self) -> None:
         changed = self._certificates.changed

@@ -35,7 +35,7 @@ def knock(
         clean: whether the broker forgets what it keeps for that name.
 
     Returns:
-        ``away`` where no answer came that says either.
+        ``away`` where no answer came that says either, or another server answered.
     """
     try:
         plain = socket.create_connection((host, port), timeout=SECONDS)
@@ -49,7 +49,7 @@ def knock(
                 secure.sendall(DISCONNECT)
                 return "in"
             return "refused"
-    except TimeoutError:
+    except (TimeoutError, ssl.SSLCertVerificationError):
         return "away"
     except (OSError, EOFError):
         return "refused"
@@ -67,6 +67,16 @@ def pinned(server_certificate: Path, own: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    pin(context, server_certificate, own)
+    return context
+
+
+def pin(context: ssl.SSLContext, server_certificate: Path, own: Path) -> None:
+    """Let a pinned context know the server by another certificate as well, and show another.
+
+    Raises:
+        InvalidConfiguration: a file cannot be used.
+    """
     try:
         leaf = x509.load_pem_x509_certificate(server_certificate.read_bytes())
         context.load_verify_locations(cadata=leaf.public_bytes(Encoding.PEM).decode())
@@ -75,7 +85,6 @@ def pinned(server_certificate: Path, own: Path) -> ssl.SSLContext:
         raise InvalidConfiguration(
             f"cannot use the certificates {server_certificate} and {own}: {error}"
         ) from error
-    return context
 
 
 def trusting(ca_file: Path, own: Path | None) -> ssl.SSLContext:

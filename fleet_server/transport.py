@@ -1,6 +1,8 @@
 """Which certificates the server speaks TLS with, to whom."""
 
 import ssl
+import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import msgspec
@@ -13,12 +15,19 @@ from fleet_server.device_ca import server_end_ms
 from fleet_server.services.clock import wall_clock
 from fleet_server.services.suite import Services
 
+Follow = Callable[[], Coroutine[None, None, None]]
+
 
 class ServerFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The server's own certificate with its chain, and its key; PEM."""
 
     certificate: Path
     key: Path
+
+    def written(self) -> list[tuple[int, int]]:
+        """What is another once one of them was replaced."""
+        found = [file.stat() for file in (self.certificate, self.key) if file.exists()]
+        return [(one.st_mtime_ns, one.st_ino) for one in found]
 
 
 def server_files(config: ServerConfig, services: Services) -> ServerFiles | None:
@@ -34,8 +43,35 @@ def server_files(config: ServerConfig, services: Services) -> ServerFiles | None
     if end_ms <= wall_clock():
         raise InvalidConfiguration(f"the server's certificate {found.certificate} has expired")
     _usable(found)
-    services.gauges.add("certificate_seconds_left", lambda: (end_ms - wall_clock()) / 1000)
+    services.gauges.add("certificate_seconds_left", lambda: _seconds_left(found.certificate))
     return found
+
+
+def _seconds_left(file: Path) -> float:
+    """How long the certificate of a file that may be replaced lasts; 0 where it is none."""
+    try:
+        return (server_end_ms(file) - wall_clock()) / 1000
+    except InvalidConfiguration:
+        return 0.0
+
+
+def following(files: ServerFiles, context: ssl.SSLContext) -> Follow:
+    """Shows new connections the certificate as its file is now, whenever it is called."""
+    seen = files.written()
+
+    async def follow() -> None:
+        nonlocal seen
+        now = files.written()
+        if now == seen:
+            return
+        seen = now
+        try:
+            _usable(files)  # in a context of its own: one with half of both would serve nobody
+            context.load_cert_chain(files.certificate, files.key)
+        except (InvalidConfiguration, OSError) as error:
+            print(f"https: goes on with the certificate before: {error}", file=sys.stderr)
+
+    return follow
 
 
 def broker_tls(config: ServerConfig, services: Services) -> BrokerTls | None:
@@ -48,7 +84,7 @@ def broker_tls(config: ServerConfig, services: Services) -> BrokerTls | None:
         return None
     own = _files(config)
     _usable(own)
-    services.certificates.authority_certificate()  # made where there is none yet
+    services.certificates.trusted()  # made where there is none yet
     authority = services.certificates.authority.certificate_file
     return BrokerTls(ca_file=authority, certificate=own.certificate, key=own.key)
 

@@ -7,6 +7,7 @@ import msgspec
 
 from edge_agent.identity.files import Certificate, IdentityFiles, certificate
 from edge_agent.identity.keys import FileKey
+from edge_agent.identity.trust import Trust
 from edge_agent.timed_http import TimedHttp
 from edge_core.errors import InvalidMessage, SerinusError, Unavailable, printable
 from edge_core.messages.enrolment import (
@@ -44,9 +45,11 @@ class HolderKey(Protocol):
 class Authority:
     """Asks one server. Blocking."""
 
-    def __init__(self, server: str, http: TimedHttp) -> None:
+    def __init__(self, server: str, http: TimedHttp, trust: Trust) -> None:
+        """Take parts; ``trust`` learns from every answer."""
         self._url = f"{server.rstrip('/')}/api/v1"
         self._http = http
+        self._trust = trust
 
     def enrol(
         self, files: IdentityFiles, device: str, token: str, hardware: HolderKey | None
@@ -96,6 +99,7 @@ class Authority:
         made = certificate(answer.certificate.encode())
         if made.device != device or made.public_pem != key.public_pem:
             raise InvalidMessage("the server answers with a certificate of another device or key")
+        self._trust.learn(answer.chain)  # first: who has a certificate is taken to have learnt
         files.take(key, answer.certificate)
         return made
 

@@ -15,7 +15,10 @@ OWN = "device.pem"
 """Key and certificate in one file, so that a power cut never leaves one without the other."""
 NEXT = "next.key"
 """A key that was sent for certification: asked again with it, the server answers the same."""
-MAX_BYTES = 64 * 1024
+LEARNT = "trusted.json"
+"""Whom the fleet trusts, as it said when the device was last certified."""
+MAX_BYTES = 128 * 1024
+"""Above what the largest answer of a server becomes."""
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +88,18 @@ class IdentityFiles:
         """
         self._write(OWN, key.pem + certificate_pem.encode())
         self.forget_next()
+
+    def learnt(self) -> bytes | None:
+        """What was learnt of the fleet's authorities; none where nothing was."""
+        return self._read(LEARNT)
+
+    def keep_learnt(self, data: bytes) -> None:
+        """Let this be what was learnt.
+
+        Raises:
+            NoDisk: it cannot be kept; what was there stays.
+        """
+        self._write(LEARNT, data)
 
     def forget_next(self) -> None:
         """Make another key next time: this one was refused, or is in use."""

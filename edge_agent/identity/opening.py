@@ -10,13 +10,25 @@ from edge_agent.identity.authority import Authority, HolderKey
 from edge_agent.identity.files import Certificate, IdentityFiles
 from edge_agent.identity.hardware import HardwareKey
 from edge_agent.identity.renewal import Renewal
+from edge_agent.identity.trust import Trust
 from edge_agent.ports import Clock
 from edge_agent.timed_http import TimedHttp
 from edge_core.errors import InvalidConfiguration
 from edge_core.messages.enrolment import MAX_TOKEN
 
 
-def broker_context(config: AgentConfig) -> ssl.SSLContext | None:
+def trust(config: AgentConfig) -> Trust | None:
+    """Whom the device trusts as its fleet, one for all its connections; none without [identity].
+
+    Raises:
+        InvalidConfiguration: a file cannot be read.
+    """
+    if config.identity is None:
+        return None
+    return Trust(IdentityFiles(config.state_dir), config.identity.ca_file)
+
+
+def broker_context(config: AgentConfig, trust: Trust | None) -> ssl.SSLContext | None:
     """TLS towards the broker; none where it is spoken to in clear.
 
     Raises:
@@ -24,35 +36,39 @@ def broker_context(config: AgentConfig) -> ssl.SSLContext | None:
     """
     if config.broker_ca is None:
         return None
-    own = None if config.identity is None else _enrolled(config)
-    return tls.trusting(config.broker_ca, own)
+    if trust is None:
+        return tls.trusting(config.broker_ca)
+    return trust.context(config.broker_ca, _enrolled(config))
 
 
-def repository_context(config: AgentConfig) -> ssl.SSLContext | None:
+def repository_context(config: AgentConfig, trust: Trust | None) -> ssl.SSLContext | None:
     """TLS towards the release repository; none: whom this machine trusts."""
     if config.repository is None or config.repository.ca_file is None:
         return None
-    return tls.trusting(config.repository.ca_file)
+    ca_file = config.repository.ca_file
+    return tls.trusting(ca_file) if trust is None else trust.context(ca_file)
 
 
-def renewal(config: AgentConfig, clock: Clock, renewed: Callable[[Path], None]) -> Renewal | None:
+def renewal(
+    config: AgentConfig, trust: Trust | None, clock: Clock, renewed: Callable[[Path], None]
+) -> Renewal | None:
     """What keeps the certificate valid; none where the device has none."""
-    if config.identity is None:
+    if config.identity is None or trust is None:
         return None
     files = IdentityFiles(config.state_dir)
     return Renewal(
         files=files,
-        authority=authority(config.identity),
+        authority=authority(config.identity, trust),
         hardware=hardware(config.identity),
         clock=clock,
         renewed=lambda: renewed(files.own),
     )
 
 
-def authority(identity: Identity) -> Authority:
+def authority(identity: Identity, trust: Trust) -> Authority:
     """The server that certifies this device."""
-    http = TimedHttp(stall_seconds=20.0, tls=tls.trusting(identity.ca_file))
-    return Authority(identity.server, http)
+    http = TimedHttp(stall_seconds=20.0, tls=trust.context(identity.ca_file))
+    return Authority(identity.server, http, trust)
 
 
 def hardware(identity: Identity) -> Callable[[], HolderKey] | None:
@@ -79,7 +95,8 @@ def enrol(config: AgentConfig, token_file: Path) -> Certificate:
     open_key = hardware(config.identity)
     key = None if open_key is None else open_key()
     files = IdentityFiles(config.state_dir)
-    return authority(config.identity).enrol(files, config.device, token, key)
+    known = Trust(files, config.identity.ca_file)
+    return authority(config.identity, known).enrol(files, config.device, token, key)
 
 
 def _token(file: Path) -> str:

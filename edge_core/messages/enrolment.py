@@ -57,7 +57,8 @@ class Enrolled(msgspec.Struct, frozen=True, kw_only=True):
     certificate: str
     """PEM."""
     chain: str
-    """Certificates of whoever signed it (PEM)."""
+    """Certificates of the authorities that are trusted from now on (PEM), that of who signs first:
+    it replaces what the device has learnt before."""
 
 
 def enrol_statement(device: str, csr_der: bytes) -> bytes:

@@ -172,12 +172,15 @@ def revoke_certificates(body: Revoke, services: ServicesOf, token: Operator) -> 
 @router.get("/certificates/crl")
 @answers.other(PEM)
 def crl(services: ServicesOf, _token: Viewer) -> Response:
-    """The revocation list as it is now (PEM, RFC 5280), for a broker of your own."""
+    """The revocation lists as they are now (PEM, RFC 5280), for a broker of your own.
+
+    One of each authority that is trusted.
+    """
     return Response(services.certificates.revocations(), media_type=PEM)
 
 
 @router.get("/certificates/authority")
 @answers.other(PEM)
 def authority(services: ServicesOf, _token: Viewer) -> Response:
-    """The certificate of the fleet's authority (PEM), which devices pin."""
-    return Response(services.certificates.authority_certificate(), media_type=PEM)
+    """Certificates of the fleet's authorities that are trusted (PEM), which devices pin."""
+    return Response(services.certificates.trusted(), media_type=PEM)

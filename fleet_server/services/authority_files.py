@@ -8,14 +8,15 @@ import msgspec
 
 from edge_core import durable
 from edge_core.errors import InvalidConfiguration, Unavailable
-from fleet_server.device_ca import CERTIFICATE, KEY, SERVER
+from fleet_server.ca_folder import CERTIFICATE, KEY, NEXT_KEY, OLD_KEY
+from fleet_server.device_ca import SERVER
 from fleet_server.services.errors import Conflict
 from fleet_server.storage.archive import Archive, InvalidBackup, Table
 from fleet_server.storage.sealing import WrongPassphrase, seal, unseal
 from fleet_server.storage.transfer import AUTHORITY
 
 COLUMNS, SEALED = ["content", "file"], ["sealed"]
-NAMES = (CERTIFICATE, SERVER, KEY)
+NAMES = (CERTIFICATE, SERVER, NEXT_KEY, OLD_KEY, KEY)
 """In the order in which they are written: the key last, which makes an authority of the folder."""
 
 

@@ -109,7 +109,12 @@ class Certificates:
         """What is revoked and would still be valid."""
         with self._database.read() as connection:
             rows = certificates.revoked(connection, self._clock())
-        return [Revoked(serial=serial, at_ms=at_ms) for serial, at_ms in rows]
+        return [Revoked(serial=serial, at_ms=at_ms, pem=pem) for serial, at_ms, pem in rows]
+
+    def revoked_serials(self) -> set[str]:
+        """Serials of the same."""
+        with self._database.read() as connection:
+            return certificates.revoked_serials(connection, self._clock())
 
     def ended(self, since_ms: int, now_ms: int) -> list[Ended]:
         """Devices of which a certificate was revoked since a moment, or the last one expired."""
@@ -126,12 +131,12 @@ class Certificates:
                 journal.add_event(connection, now, BROKER_ALERT, "broker", text)
 
     def revocations(self) -> bytes:
-        """The revocation list as it is now (PEM), for brokers that others run."""
+        """The revocation lists as they are now (PEM), for brokers that others run."""
         return self.authority.revocations(self.revoked(), number=self._clock() // 1000)
 
-    def authority_certificate(self) -> str:
-        """The authority's certificate (PEM), which devices pin."""
-        return self.authority.certificate(self._clock())
+    def trusted(self) -> str:
+        """Certificates of the authorities that are trusted (PEM), which devices pin."""
+        return self.authority.trusted(self._clock())
 
     def issue(
         self,
@@ -188,7 +193,7 @@ class Certificates:
             not_before_ms=row.not_before_ms,
             not_after_ms=row.not_after_ms,
             certificate=row.pem,
-            chain=self.authority_certificate(),
+            chain=self.trusted(),
         )
 
     def revoke_one(

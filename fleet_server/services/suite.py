@@ -42,6 +42,7 @@ from fleet_server.services.repository_expiry import RepositoryExpiry
 from fleet_server.services.retention import Retention
 from fleet_server.services.retraining import Retraining
 from fleet_server.services.rollouts import Rollouts
+from fleet_server.services.succession import Succession
 from fleet_server.services.tokens import Tokens
 from fleet_server.services.verdicts import Verdicts
 from fleet_server.services.webhooks import Webhooks
@@ -58,6 +59,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     enrol_tokens: EnrolTokens
     certificates: Certificates
     enrolment: Enrolment
+    succession: Succession
     catalog: Catalog
     ingest: Ingest
     listening: Listening
@@ -109,7 +111,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         measures = Measures()
         enrol_tokens = EnrolTokens(database, clock)
         life = timedelta(days=config.enrolment.certificate_days)
-        certificates = Certificates(database, clock, DeviceCa(config.ca_dir), life)
+        authority = DeviceCa(config.ca_dir)
+        certificates = Certificates(database, clock, authority, life)
         told = Labels(
             database,
             catalog,
@@ -123,6 +126,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             enrol_tokens=enrol_tokens,
             certificates=certificates,
             enrolment=Enrolment(database, clock, enrol_tokens, certificates),
+            succession=Succession(database, clock, authority),
             catalog=catalog,
             ingest=Ingest(
                 database,

@@ -89,14 +89,33 @@ def revoke(connection: sa.Connection, serial: str, now_ms: int, by: str, reason:
     )
 
 
-def revoked(connection: sa.Connection, now_ms: int) -> list[tuple[str, int]]:
-    """(serial, revoked_ms) of what is revoked and would still be valid, by serial."""
+def revoked_serials(connection: sa.Connection, now_ms: int) -> set[str]:
+    """Serials of what is revoked and would still be valid."""
+    query = sa.select(certificates.c.serial).where(_revoked(now_ms))
+    return set(connection.execute(query).scalars())
+
+
+def revoked(connection: sa.Connection, now_ms: int) -> list[tuple[str, int, str]]:
+    """(serial, revoked_ms, pem) of what is revoked and would still be valid, by serial."""
+    c = certificates.c
+    query = sa.select(c.serial, c.revoked_ms, c.pem).where(_revoked(now_ms)).order_by(c.serial)
+    return [(row.serial, row.revoked_ms, row.pem) for row in connection.execute(query)]
+
+
+def _revoked(now_ms: int) -> sa.ColumnElement[bool]:
+    c = certificates.c
+    return sa.and_(c.revoked_ms.is_not(None), c.not_after_ms >= now_ms)
+
+
+def valid(connection: sa.Connection, now_ms: int) -> list[tuple[str, int, str]]:
+    """(device, issued_ms, pem) of what is valid, by device, each one's newest first."""
+    c = certificates.c
     query = (
-        sa.select(certificates.c.serial, certificates.c.revoked_ms)
-        .where(certificates.c.revoked_ms.is_not(None), certificates.c.not_after_ms >= now_ms)
-        .order_by(certificates.c.serial)
+        sa.select(c.device, c.issued_ms, c.pem)
+        .where(c.revoked_ms.is_(None), c.not_after_ms > now_ms)
+        .order_by(c.device, c.issued_ms.desc(), c.serial)
     )
-    return [(row.serial, row.revoked_ms) for row in connection.execute(query)]
+    return [(row.device, row.issued_ms, row.pem) for row in connection.execute(query)]
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):

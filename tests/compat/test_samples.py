@@ -13,11 +13,14 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from cryptography.x509 import load_pem_x509_certificates
 
 from converters import attesting, checking
 from converters.data import snapshot_folder
 from edge_agent.commands import Commands
 from edge_agent.floor_file import FloorFile, StoredFloor
+from edge_agent.identity.files import IdentityFiles
+from edge_agent.identity.trust import Trust
 from edge_agent.memory_file import MemoryFile
 from edge_agent.serving.policy import Order
 from edge_agent.serving.remembering import Stored
@@ -315,6 +318,14 @@ def test_a_device_of_before_can_be_told_what_it_reads() -> None:
     assert "confirm_seconds" not in msgspec.msgpack.decode(told)
     back = codec.decode(DesiredState, told)
     assert (back.v, back.confirm_seconds, back.confirmed) == (2, None, False)
+
+
+def test_whom_a_device_has_learnt_to_trust_is_read_as_it_was(tmp_path: Path) -> None:
+    files = IdentityFiles(tmp_path)
+    files.keep_learnt((V1 / "trusted.json").read_bytes())
+    learnt = Trust(files, V1 / "fleet-ca.pem").learnt or ""
+    names = [one.subject.rfc4514_string() for one in load_pem_x509_certificates(learnt.encode())]
+    assert names == ["CN=Serinus device CA 5ca1ab1e", "CN=Serinus device CA 00ddba11"]
 
 
 def test_what_features_remember_is_read_as_it_was(tmp_path: Path) -> None:
@@ -725,6 +736,7 @@ def test_every_format_that_has_a_version_has_samples_here() -> None:
     }
     assert found == {
         ("edge_agent/floor_file.py", "FLOOR_VERSION"): 1,
+        ("edge_agent/identity/trust.py", "TRUSTED_VERSION"): 1,
         ("edge_agent/memory_file.py", "MEMORY_VERSION"): 1,
         ("edge_agent/update/journal.py", "JOURNAL_VERSION"): 2,
         ("edge_agent/update/slots.py", "POINTER_VERSION"): 2,

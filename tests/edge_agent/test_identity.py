@@ -11,6 +11,7 @@ from edge_agent.identity.authority import Authority, NotEnrolled
 from edge_agent.identity.files import Certificate, IdentityFiles
 from edge_agent.identity.keys import FileKey
 from edge_agent.identity.renewal import LONGEST_SECONDS, due, pause
+from edge_agent.identity.trust import Trust
 from edge_core.errors import InvalidConfiguration, InvalidMessage, NoDisk, Unavailable
 from edge_core.messages.enrolment import EnrolRequest, RenewRequest
 from fleet_server.config import ServerConfig
@@ -53,6 +54,14 @@ def wire(services: Services) -> Wire:
     return Wire(services.enrolment)
 
 
+def asking(
+    services: Services, wire: Wire, files: IdentityFiles, server: str = "https://fleet.example"
+) -> Authority:
+    ca_file = services.certificates.authority.certificate_file
+    services.certificates.trusted()
+    return Authority(server, wire, Trust(files, ca_file))  # type: ignore[arg-type]
+
+
 def token(services: Services, device: str) -> str:
     return services.enrol_tokens.create(device, uses=1, reenrol=False, expires_ms=None, by=BY)
 
@@ -65,7 +74,7 @@ def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_key(
     services: Services, wire: Wire, tmp_path: Path
 ) -> None:
     secret, files = token(services, "lost-1"), IdentityFiles(tmp_path)
-    authority = Authority("https://fleet.example/", wire)  # type: ignore[arg-type]
+    authority = asking(services, wire, files, "https://fleet.example/")
     wire.change = lost
     with pytest.raises(Unavailable):
         authority.enrol(files, "lost-1", secret, None)
@@ -109,20 +118,21 @@ def test_a_renewal_is_for_another_key_even_where_a_power_cut_left_the_last_one(
 def test_a_server_that_cannot_is_asked_again(
     services: Services, wire: Wire, tmp_path: Path, status: int
 ) -> None:
-    authority = Authority("https://fleet.example", wire)  # type: ignore[arg-type]
+    files = IdentityFiles(tmp_path)
+    authority = asking(services, wire, files)
     wire.change = lambda _status, _body: (status, b"<html>")
     with pytest.raises(Unavailable):
-        authority.enrol(IdentityFiles(tmp_path), f"busy-{status}", token(services, "busy-*"), None)
+        authority.enrol(files, f"busy-{status}", token(services, "busy-*"), None)
 
 
 def test_what_is_not_for_this_key_is_not_taken(
     services: Services, wire: Wire, tmp_path: Path
 ) -> None:
-    authority = Authority("https://fleet.example", wire)  # type: ignore[arg-type]
     other = IdentityFiles(tmp_path / "other")
-    authority.enrol(other, "other-1", token(services, "other-1"), None)
+    asking(services, wire, other).enrol(other, "other-1", token(services, "other-1"), None)
     foreign = msgspec.json.encode(services.enrolment.enrol(wire.asked[-1]))
     files = IdentityFiles(tmp_path)
+    authority = asking(services, wire, files)
     for answer in (foreign, b"{}", b"\xff", b"[]"):
         wire.change = lambda status, _body, answer=answer: (status, answer)
         with pytest.raises((InvalidMessage, InvalidConfiguration)):
@@ -130,6 +140,26 @@ def test_what_is_not_for_this_key_is_not_taken(
         assert files.present() is None
     with pytest.raises(NotEnrolled, match="not known"):
         authority.enrol(files, "mine-1", "enrol_x", None)
+
+
+def test_a_certificate_comes_with_what_is_trusted_from_then_on(
+    services: Services, wire: Wire, tmp_path: Path
+) -> None:
+    files = IdentityFiles(tmp_path)
+    authority = asking(services, wire, files)
+    secret = token(services, "chain-1")
+    wire.change = without_chain
+    with pytest.raises(InvalidMessage, match="chain"):
+        authority.enrol(files, "chain-1", secret, None)
+    assert (files.present(), files.learnt()) == (None, None)
+    wire.change = lambda status, body: (status, body)
+    authority.enrol(files, "chain-1", secret, None)
+    learnt = msgspec.json.decode(files.learnt() or b"")
+    assert learnt["certificates"] == services.certificates.trusted()
+
+
+def without_chain(status: int, body: bytes) -> tuple[int, bytes]:
+    return status, msgspec.json.encode(msgspec.json.decode(body) | {"chain": ""})
 
 
 def test_a_damaged_file_is_named_with_the_fix(tmp_path: Path) -> None:

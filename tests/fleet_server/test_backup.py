@@ -22,8 +22,9 @@ from edge_core.errors import InvalidConfiguration, Unavailable
 from edge_core.messages.telemetry import StatsWindow
 from edge_core.release import ReleaseRef
 from fleet_server.app import create_app
+from fleet_server.ca_folder import CERTIFICATE, KEY, NEXT_KEY
 from fleet_server.config import DatabaseConfig, ServerConfig
-from fleet_server.device_ca import CERTIFICATE, KEY, DeviceCa
+from fleet_server.device_ca import DeviceCa
 from fleet_server.services import backups
 from fleet_server.services.authority_files import Secrecy
 from fleet_server.services.errors import Conflict
@@ -364,7 +365,7 @@ def test_the_commands(tmp_path: Path) -> None:
 def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
     fleet: SpokenFleet, tmp_path: Path, passphrase: bytes | None
 ) -> None:
-    fleet.services.certificates.authority_certificate()
+    fleet.services.certificates.authority.prepare(fleet.clock)
     key = (fleet.config.ca_dir / KEY).read_bytes()
     file, place = tmp_path / "backup.tar", tmp_path / "elsewhere"
     with pytest.raises(InvalidConfiguration, match="--passphrase-file FILE, or let it"):
@@ -380,7 +381,7 @@ def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
     assert (key in plain) == (passphrase is None)
     elsewhere = ServerConfig(data_dir=str(place))
     place.mkdir()
-    DeviceCa(elsewhere.ca_dir).certificate(fleet.clock())
+    DeviceCa(elsewhere.ca_dir).trusted(fleet.clock())
     with pytest.raises(Conflict, match="another authority"):
         backups.restore(elsewhere, file, quiet, passphrase=passphrase)
     if passphrase is not None:
@@ -388,7 +389,7 @@ def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
             with pytest.raises(InvalidConfiguration, match="encrypted"):
                 backups.restore(elsewhere, file, quiet, force=True, passphrase=other)
     backups.restore(elsewhere, file, quiet, force=True, passphrase=passphrase)
-    for name in (KEY, CERTIFICATE):
+    for name in (KEY, NEXT_KEY, CERTIFICATE):
         was = (fleet.config.ca_dir / name).read_bytes()
         assert (elsewhere.ca_dir / name).read_bytes() == was
     assert (elsewhere.ca_dir / KEY).stat().st_mode & 0o777 == 0o600

@@ -19,7 +19,7 @@ from fleet_server.broker_guard import BrokerGuard
 from fleet_server.config import MqttConfig, ServerConfig
 from fleet_server.device_ca import DeviceCa
 from fleet_server.mqtt_handshake import knock, pinned
-from fleet_server.services.clock import wall_clock
+from fleet_server.services.clock import Clock, wall_clock
 from fleet_server.services.suite import Services
 from tests.fleet_server.test_broker import HAS_MOSQUITTO
 from tests.simulators.enrolling import Applicant
@@ -34,9 +34,9 @@ BY = ("olga", "operator")
 class Stage:
     """Services, an authority, mosquitto and the guard beside it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Clock = wall_clock) -> None:
         self.folder = folder
-        self.services = Services.open(ServerConfig(data_dir=str(folder)))
+        self.services = Services.open(ServerConfig(data_dir=str(folder)), clock)
         self.authority = self.services.certificates.authority
         server = self.authority.certify_server(["localhost", "127.0.0.1"], now_ms=wall_clock())
         self.tls = BrokerTls(

@@ -7,7 +7,8 @@ import pytest
 from cryptography import x509
 
 from edge_core.errors import InvalidConfiguration, SerinusError
-from fleet_server.device_ca import KEY, DeviceCa
+from fleet_server.ca_folder import KEY
+from fleet_server.device_ca import DeviceCa
 from tests.simulators.enrolling import new_key
 
 DAY_MS = 86_400_000
@@ -15,17 +16,17 @@ DAY_MS = 86_400_000
 
 def test_the_authority_s_key_is_kept_and_checked(tmp_path: Path) -> None:
     folder = tmp_path / "ca"
-    made = DeviceCa(folder).certificate(1_700_000_000_000)
+    made = DeviceCa(folder).trusted(1_700_000_000_000)
     assert (folder / KEY).stat().st_mode & 0o777 == 0o600
-    assert DeviceCa(folder).certificate(1_700_000_000_000) == made
+    assert DeviceCa(folder).trusted(1_700_000_000_000) == made
     (tmp_path / "other").mkdir()
-    DeviceCa(tmp_path / "other").certificate(1_700_000_000_000)
+    DeviceCa(tmp_path / "other").trusted(1_700_000_000_000)
     (folder / KEY).write_bytes((tmp_path / "other" / KEY).read_bytes())
     with pytest.raises(InvalidConfiguration, match="not the key of"):
-        DeviceCa(folder).certificate(1_700_000_000_000)
+        DeviceCa(folder).trusted(1_700_000_000_000)
     (folder / KEY).write_bytes(b"")
     with pytest.raises(InvalidConfiguration, match="backup"):
-        DeviceCa(folder).certificate(1_700_000_000_000)
+        DeviceCa(folder).trusted(1_700_000_000_000)
 
 
 def test_a_server_s_certificate_names_what_it_is_reached_by(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_a_server_s_certificate_names_what_it_is_reached_by(tmp_path: Path) -> N
 def test_no_certificate_outlives_its_authority(tmp_path: Path) -> None:
     authority, key = DeviceCa(tmp_path), new_key()
     late = 1_700_000_000_000 + 3640 * DAY_MS
-    authority.certificate(1_700_000_000_000)
+    authority.trusted(1_700_000_000_000)
     made = authority.certify_device(
         key.public_key(), "watch-01", now_ms=late, life=timedelta(days=30)
     )

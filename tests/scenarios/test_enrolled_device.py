@@ -36,7 +36,8 @@ files = IdentityFiles(config.state_dir)
 key, present = files.present()
 vouching = opening.hardware(config.identity)() if sys.argv[2] == "hardware" else key
 now = time.time_ns() // 1_000_000
-opening.authority(config.identity).renew(files, present, vouching, now)
+trust = opening.trust(config)
+opening.authority(config.identity, trust).renew(files, present, vouching, now)
 """
 
 HARDWARE = """pkcs11_module = "{module}"
@@ -109,7 +110,7 @@ def test_it_is_enrolled_and_serves_what_came_over_tls(
     own = IdentityFiles(device.state).own
     assert own.stat().st_mode & 0o777 == 0o600
     assert own.parent.stat().st_mode & 0o777 == 0o700
-    assert [path.name for path in own.parent.iterdir()] == ["device.pem"]
+    assert {path.name for path in own.parent.iterdir()} == {"device.pem", "trusted.json"}
     assert device.serves() == "1.0.0"
 
 

@@ -100,6 +100,12 @@ class FleetServer:
             self._client = FleetClient(self.url, token, ca_file=self.ca_file)
         return self._client
 
+    def reconnect(self) -> None:
+        """Let the client go by what the file of authorities says now."""
+        if self._client is not None:
+            self._client.close()
+        self._client = None
+
     def __enter__(self) -> Self:
         """Start the server and wait until it answers."""
         self.process.start()

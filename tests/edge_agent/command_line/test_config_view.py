@@ -71,7 +71,7 @@ def test_no_secret_is_shown(file: Path) -> None:
 
 
 def test_every_setting_is_shown(file: Path) -> None:
-    authority = DeviceCa(file.parent / "ca").certificate(1_700_000_000_000)
+    authority = DeviceCa(file.parent / "ca").trusted(1_700_000_000_000)
     (file.parent / "fleet-ca.pem").write_text(authority)
     with file.open("a") as stream:
         stream.write('[identity]\nserver = "https://fleet.example"\nca_file = "fleet-ca.pem"\n')
