@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 
 from edge_core.errors import InvalidConfiguration
-from fleet_server import mqtt_handshake
-from fleet_server.broker_files import BrokerTls
+from fleet_server.authority.device_ca import server_end_ms
+from fleet_server.broker import handshake
+from fleet_server.broker.files import BrokerTls
 from fleet_server.config import MqttConfig, ServerConfig
-from fleet_server.device_ca import server_end_ms
 from fleet_server.services.clock import wall_clock
 from fleet_server.services.suite import Services
 
@@ -94,7 +94,7 @@ def to_external(config: MqttConfig) -> ssl.SSLContext | None:
     if not config.tls or config.ca_file is None:
         return None
     own = Path(config.certificate) if config.certificate else None
-    return mqtt_handshake.trusting(Path(config.ca_file), own)
+    return handshake.trusting(Path(config.ca_file), own)
 
 
 def _files(config: ServerConfig) -> ServerFiles:

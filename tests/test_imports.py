@@ -30,8 +30,8 @@ PRIVATE_KEY_FILES = {
     "converters/publishing.py",
     "converters/signing.py",
     "fleet_server/repository_refresh.py",
-    "fleet_server/ca_folder.py",  # certifies devices, approves nothing
-    "fleet_server/device_ca.py",  # as well
+    "fleet_server/authority/ca_folder.py",  # certifies devices, approves nothing
+    "fleet_server/authority/device_ca.py",  # as well
     "edge_agent/identity/keys.py",  # the device's own key
 }
 PRIVATE_KEY_NAMES = {

@@ -8,8 +8,8 @@ import msgspec
 
 from edge_core import durable
 from edge_core.errors import InvalidConfiguration, Unavailable
-from fleet_server.ca_folder import CERTIFICATE, KEY, NEXT_KEY, OLD_KEY
-from fleet_server.device_ca import SERVER
+from fleet_server.authority.ca_folder import CERTIFICATE, KEY, NEXT_KEY, OLD_KEY
+from fleet_server.authority.device_ca import SERVER
 from fleet_server.services.errors import Conflict
 from fleet_server.storage.archive import Archive, InvalidBackup, Table
 from fleet_server.storage.sealing import WrongPassphrase, seal, unseal

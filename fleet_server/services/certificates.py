@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_core.messages.enrolment import Enrolled
-from fleet_server.device_ca import DeviceCa, Revoked
+from fleet_server.authority.device_ca import DeviceCa, Revoked
 from fleet_server.domain import enrolling as rules
 from fleet_server.domain.enrolling import Requested
 from fleet_server.services.clock import Clock

@@ -3,9 +3,9 @@
 import msgspec
 import sqlalchemy as sa
 
-from fleet_server import ca_folder, device_ca
-from fleet_server.ca_folder import Authorities
-from fleet_server.device_ca import DeviceCa
+from fleet_server.authority import ca_folder, device_ca
+from fleet_server.authority.ca_folder import Authorities
+from fleet_server.authority.device_ca import DeviceCa
 from fleet_server.domain import succession as rules
 from fleet_server.domain.succession import Newest, Phase, Step
 from fleet_server.services.clock import Clock

@@ -5,8 +5,8 @@ from typing import Self
 
 import msgspec
 
+from fleet_server.authority.device_ca import DeviceCa
 from fleet_server.config import ServerConfig
-from fleet_server.device_ca import DeviceCa
 from fleet_server.services.appeals import Appeals
 from fleet_server.services.audit_log import AuditLog
 from fleet_server.services.budgets import Budgets

@@ -10,7 +10,7 @@ import pytest
 from edge_agent.config import Mqtt
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, Received
 from edge_core.messages import topics
-from fleet_server.broker import Broker
+from fleet_server.broker.process import Broker
 from fleet_server.config import MqttConfig
 from tests.simulators.processes import free_port
 

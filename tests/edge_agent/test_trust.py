@@ -8,7 +8,7 @@ import pytest
 from edge_agent.identity.files import LEARNT, IdentityFiles
 from edge_agent.identity.trust import MOST_AUTHORITIES, Trust
 from edge_core.errors import InvalidConfiguration, InvalidMessage, NoDisk
-from fleet_server.device_ca import DeviceCa
+from fleet_server.authority.device_ca import DeviceCa
 from fleet_server.services.clock import wall_clock
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from converters.signing import PUBLIC_KEY
 from edge_core.release import ReleaseRef
-from fleet_server.broker import PLACES
+from fleet_server.broker.process import PLACES
 from tests.faults.forks import Fork
 from tests.simulators.processes import free_port, wait_for
 from tests.simulators.repository import RepositorySimulator

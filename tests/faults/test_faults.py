@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet_server.broker import PLACES
+from fleet_server.broker.process import PLACES
 from tests.faults import catalogue
 from tests.faults.soak import POOL_THREADS, Held, growth
 

@@ -22,9 +22,9 @@ from edge_core.errors import InvalidConfiguration, Unavailable
 from edge_core.messages.telemetry import StatsWindow
 from edge_core.release import ReleaseRef
 from fleet_server.app import create_app
-from fleet_server.ca_folder import CERTIFICATE, KEY, NEXT_KEY
+from fleet_server.authority.ca_folder import CERTIFICATE, KEY, NEXT_KEY
+from fleet_server.authority.device_ca import DeviceCa
 from fleet_server.config import DatabaseConfig, ServerConfig
-from fleet_server.device_ca import DeviceCa
 from fleet_server.services import backups
 from fleet_server.services.authority_files import Secrecy
 from fleet_server.services.errors import Conflict

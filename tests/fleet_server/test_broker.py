@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 
 from edge_core.errors import InvalidConfiguration
-from fleet_server.broker import PLACES, Broker
+from fleet_server.broker.process import PLACES, Broker
 from fleet_server.config import MqttConfig
 from tests.simulators.processes import free_port, wait_for
 
@@ -27,7 +27,7 @@ KINDS = [
 KEEP_A_BROKER = """
 import sys, time
 from pathlib import Path
-from fleet_server.broker import Broker
+from fleet_server.broker.process import Broker
 from fleet_server.config import MqttConfig
 Broker(MqttConfig(port=int(sys.argv[1]), broker=sys.argv[3]), Path(sys.argv[2])).start()
 print("up", flush=True)

@@ -13,12 +13,12 @@ import pytest
 
 from edge_core.errors import InvalidConfiguration
 from edge_core.messages.enrolment import Enrolled
-from fleet_server.broker import Broker
-from fleet_server.broker_files import CRL, BrokerTls
-from fleet_server.broker_guard import BrokerGuard
+from fleet_server.authority.device_ca import DeviceCa
+from fleet_server.broker.files import CRL, BrokerTls
+from fleet_server.broker.guard import BrokerGuard
+from fleet_server.broker.handshake import knock, pinned
+from fleet_server.broker.process import Broker
 from fleet_server.config import MqttConfig, ServerConfig
-from fleet_server.device_ca import DeviceCa
-from fleet_server.mqtt_handshake import knock, pinned
 from fleet_server.services.clock import Clock, wall_clock
 from fleet_server.services.suite import Services
 from tests.fleet_server.test_broker import HAS_MOSQUITTO
@@ -208,8 +208,8 @@ def test_a_broker_that_lets_the_revoked_in_is_said_loudly(
     os.kill(pid, signal.SIGSTOP)  # it hears no signal, as one that hangs
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("fleet_server.broker_guard.RELOAD_SECONDS", 0.2)
-            patch.setattr("fleet_server.mqtt_handshake.SECONDS", 0.2)
+            patch.setattr("fleet_server.broker.guard.RELOAD_SECONDS", 0.2)
+            patch.setattr("fleet_server.broker.handshake.SECONDS", 0.2)
             stage.guard._guarded(stage.guard.look)
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -243,6 +243,6 @@ def test_the_embedded_broker_refuses_all_but_loopback() -> None:
 
 def test_tls_without_mosquitto_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("fleet_server.broker.PLACES", ())
+    monkeypatch.setattr("fleet_server.broker.process.PLACES", ())
     with pytest.raises(InvalidConfiguration, match="needs mosquitto"):
         Broker(MqttConfig(tls=True), tmp_path)

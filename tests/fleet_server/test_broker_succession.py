@@ -7,8 +7,8 @@ import pytest
 
 from edge_agent import tls
 from edge_core.messages.enrolment import Enrolled
+from fleet_server.broker.handshake import knock
 from fleet_server.domain.succession import SETTLED_MS, Step
-from fleet_server.mqtt_handshake import knock
 from fleet_server.services.clock import wall_clock
 from fleet_server.services.errors import Conflict
 from fleet_server.services.tokens import SERVER

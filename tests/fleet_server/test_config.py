@@ -6,7 +6,7 @@ import pytest
 
 from edge_core.errors import InvalidConfiguration
 from fleet_server import config, transport
-from fleet_server.device_ca import DeviceCa
+from fleet_server.authority.device_ca import DeviceCa
 from fleet_server.services.suite import Services
 
 

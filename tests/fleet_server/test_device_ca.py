@@ -7,8 +7,8 @@ import pytest
 from cryptography import x509
 
 from edge_core.errors import InvalidConfiguration, SerinusError
-from fleet_server.ca_folder import KEY
-from fleet_server.device_ca import DeviceCa
+from fleet_server.authority.ca_folder import KEY
+from fleet_server.authority.device_ca import DeviceCa
 from tests.simulators.enrolling import new_key
 
 DAY_MS = 86_400_000

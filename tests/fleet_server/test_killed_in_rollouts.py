@@ -23,7 +23,7 @@ import pytest
 from edge_core.messages.deployment import DesiredState
 from edge_core.release import ReleaseRef
 from fleet_server import config as configuration
-from fleet_server.broker import Broker
+from fleet_server.broker.process import Broker
 from fleet_server.config import MqttConfig
 from fleet_server.domain.rollout import FINISHED, TABLE, Event
 from fleet_server.services.clock import wall_clock

@@ -17,7 +17,7 @@ from edge_core.messages import windows as messages
 from edge_core.messages.deployment import DesiredState
 from edge_core.messages.telemetry import ReportedState, StatsWindow
 from edge_core.release import ReleaseRef
-from fleet_server.broker import Broker
+from fleet_server.broker.process import Broker
 from fleet_server.config import MqttConfig
 from fleet_server.mqtt_gateway import MqttGateway
 from fleet_server.repository_watch import RepositoryWatch

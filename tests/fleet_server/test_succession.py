@@ -13,10 +13,11 @@ from cryptography import x509
 
 from edge_core import durable
 from edge_core.errors import Unavailable
-from fleet_server import authority_command, ca_folder
-from fleet_server.ca_folder import CERTIFICATE, KEY, NEXT_KEY, OLD_KEY
-from fleet_server.device_ca import SERVER as SERVER_FILE
-from fleet_server.device_ca import DeviceCa, Revoked, issuer_of
+from fleet_server.authority import ca_folder
+from fleet_server.authority import command as authority_command
+from fleet_server.authority.ca_folder import CERTIFICATE, KEY, NEXT_KEY, OLD_KEY
+from fleet_server.authority.device_ca import SERVER as SERVER_FILE
+from fleet_server.authority.device_ca import DeviceCa, Revoked, issuer_of
 from fleet_server.domain.succession import SETTLED_MS, Step
 from fleet_server.services.errors import Conflict
 from fleet_server.services.tokens import SERVER

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet_server.device_ca import DeviceCa
+from fleet_server.authority.device_ca import DeviceCa
 from fleet_server.services.clock import wall_clock
 from fleet_server.transport import ServerFiles, following
 

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_agent.identity.files import Certificate, IdentityFiles
-from fleet_server.device_ca import DeviceCa
+from fleet_server.authority.device_ca import DeviceCa
 from fleet_server.services.clock import wall_clock
 from tests.fleet_server.test_broker import HAS_MOSQUITTO
 from tests.simulators.enrolled_device import NAME, agent, device_of, token_file

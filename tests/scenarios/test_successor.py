@@ -11,8 +11,8 @@ import pytest
 from cryptography import x509
 
 from edge_agent.identity.files import IdentityFiles
-from fleet_server.ca_folder import fingerprint
-from fleet_server.device_ca import DeviceCa, issuer_of
+from fleet_server.authority.ca_folder import fingerprint
+from fleet_server.authority.device_ca import DeviceCa, issuer_of
 from fleet_server.services.clock import wall_clock
 from tests.fleet_server.test_broker import HAS_MOSQUITTO
 from tests.scenarios.test_enrolled_device import IDENTITY, agent, certificate, token_file

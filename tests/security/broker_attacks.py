@@ -9,11 +9,11 @@ from pathlib import Path
 
 from edge_core.messages import codec, topics
 from edge_core.messages.telemetry import Online
-from fleet_server.broker import Broker
-from fleet_server.broker_files import MAX_PACKET_BYTES
+from fleet_server.authority.device_ca import OWNER
+from fleet_server.broker.files import MAX_PACKET_BYTES
+from fleet_server.broker.handshake import ACCEPTED, CONNACK, knock
+from fleet_server.broker.process import Broker
 from fleet_server.config import MqttConfig
-from fleet_server.device_ca import OWNER
-from fleet_server.mqtt_handshake import ACCEPTED, CONNACK, knock
 from tests.security.fleet import SECONDS, Fleet, Stranger
 from tests.security.scenario import Scenario, Tries, expect
 from tests.simulators.enrolled_device import NAME, token_file

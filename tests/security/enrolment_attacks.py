@@ -15,8 +15,8 @@ from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID
 
 from edge_core.messages.enrolment import CLOCK_SKEW_MS, MAX_CSR_BYTES, EnrolRequest, RenewRequest
 from fleet_client.transport import Refused
+from fleet_server.authority.device_ca import OWNER
 from fleet_server.config import RequestsConfig
-from fleet_server.device_ca import OWNER
 from fleet_server.services.clock import wall_clock
 from tests.security.fleet import Fleet, Stranger
 from tests.security.scenario import Scenario, Tries, expect

@@ -13,8 +13,8 @@ import httpx
 import msgspec
 
 from edge_core.messages.enrolment import Enrolled
-from fleet_server.device_ca import DeviceCa
-from fleet_server.mqtt_handshake import knock, pinned
+from fleet_server.authority.device_ca import DeviceCa
+from fleet_server.broker.handshake import knock, pinned
 from fleet_server.services.clock import wall_clock
 from tests.simulators.enrolled_device import agent, device_of, token_file
 from tests.simulators.enrolling import Applicant

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet_server.broker import PLACES
+from fleet_server.broker.process import PLACES
 from tests.faults.case import Case, Site
 from tests.faults.running import Outcome, run_all
 from tests.security.__main__ import CASES, SCENARIOS, _row

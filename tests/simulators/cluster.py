@@ -9,7 +9,7 @@ from converters import publishing, signing
 from edge_core.errors import SerinusError
 from edge_core.release import ReleaseRef
 from fleet_client.client import FleetClient
-from fleet_server.broker import Broker
+from fleet_server.broker.process import Broker
 from fleet_server.config import MqttConfig
 from tests.simulators.processes import Process, command, free_port, wait_for
 from tests.simulators.tiny_bundle import tiny_bundle

@@ -8,7 +8,7 @@ import pytest
 from converters import signing
 from edge_agent import config
 from edge_agent.command_line import config_view, default_settings, settings
-from fleet_server.device_ca import DeviceCa
+from fleet_server.authority.device_ca import DeviceCa
 from tests.simulators.processes import command
 
 SETTINGS = """

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge_core.errors import InvalidConfiguration, Unavailable
-from fleet_server import ca_folder
-from fleet_server.ca_folder import BACKDATED, CA_LIFE, Authorities, Authority, CaFolder
+from fleet_server.authority import ca_folder
+from fleet_server.authority.ca_folder import BACKDATED, CA_LIFE, Authorities, Authority, CaFolder
 
 SERVER = "server.pem"
 """The server's certificate and its key, for HTTPS and the broker."""

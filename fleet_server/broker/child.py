@@ -1,6 +1,6 @@
 """Becomes the broker: run as a child of the server, and ended with it whatever ends the server.
 
-``python -m fleet_server.broker_child PARENT mosquitto PROGRAM CONFIG`` or
+``python -m fleet_server.broker.child PARENT mosquitto PROGRAM CONFIG`` or
 ``... PARENT embedded CONFIG``.
 """
 

@@ -9,8 +9,8 @@ import msgspec
 from edge_core import durable
 from edge_core.messages import topics
 from edge_core.messages.codec import MAX_MESSAGE_BYTES
+from fleet_server.authority.device_ca import OWNER
 from fleet_server.config import MqttConfig
-from fleet_server.device_ca import OWNER
 
 MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + 4096
 CRL = "crl.pem"

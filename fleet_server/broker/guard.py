@@ -24,12 +24,12 @@ import msgspec
 
 from edge_core import durable
 from edge_core.errors import SerinusError, Unavailable
-from fleet_server import mqtt_handshake
-from fleet_server.broker import Broker
-from fleet_server.broker_files import CRL, BrokerTls
+from fleet_server.authority.device_ca import OWNER, Revoked
+from fleet_server.broker import handshake
+from fleet_server.broker.files import CRL, BrokerTls
+from fleet_server.broker.handshake import Answer
+from fleet_server.broker.process import Broker
 from fleet_server.config import MqttConfig
-from fleet_server.device_ca import OWNER, Revoked
-from fleet_server.mqtt_handshake import Answer
 from fleet_server.services.certificates import Certificates
 from fleet_server.services.clock import Clock
 from fleet_server.storage.certificates import Ended
@@ -101,7 +101,7 @@ class BrokerGuard:
     def context(self) -> ssl.SSLContext:
         """How the server connects to the broker; it follows what changes."""
         if self._context is None:
-            self._context = mqtt_handshake.pinned(self._tls.certificate, self.identity)
+            self._context = handshake.pinned(self._tls.certificate, self.identity)
         return self._context
 
     def prepare(self) -> None:
@@ -159,7 +159,7 @@ class BrokerGuard:
         """Let the broker and the server's own connections go over to other certificates."""
         self._identify()
         if self._context is not None:
-            mqtt_handshake.pin(self._context, self._tls.certificate, self.identity)
+            handshake.pin(self._context, self._tls.certificate, self.identity)
         self._write()
         before = () if self._trust is None else self._trust.authorities
         if set(before) <= set(trust.authorities):
@@ -269,9 +269,9 @@ class BrokerGuard:
             return self._knock(Path(file.name), entry.device, clean=not entry.replaced)
 
     def _knock(self, own: Path, name: str, *, clean: bool = True) -> Answer:
-        context = mqtt_handshake.pinned(self._tls.certificate, own)
+        context = handshake.pinned(self._tls.certificate, own)
         place = self._config.reached_at, self._config.port
-        return mqtt_handshake.knock(*place, context, name, clean=clean)
+        return handshake.knock(*place, context, name, clean=clean)
 
     def _run(self) -> None:
         changed = self._certificates.changed

@@ -14,8 +14,8 @@ from typing import Literal, Self
 
 from edge_core import durable
 from edge_core.errors import InvalidConfiguration, Unavailable
-from fleet_server import broker_files
-from fleet_server.broker_files import BrokerTls
+from fleet_server.broker import files
+from fleet_server.broker.files import BrokerTls
 from fleet_server.config import MqttConfig
 
 PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
@@ -132,12 +132,12 @@ class Broker:
                 self._spawn()
 
     def _spawn(self) -> None:
-        command = [sys.executable, "-m", "fleet_server.broker_child", str(os.getpid())]
+        command = [sys.executable, "-m", "fleet_server.broker.child", str(os.getpid())]
         if self.kind == "mosquitto":
-            config = broker_files.write_mosquitto(self._folder, self._config, self.tls)
+            config = files.write_mosquitto(self._folder, self._config, self.tls)
             command += ["mosquitto", str(self._program), str(config)]
         else:
-            config = broker_files.write_embedded(self._folder, self._config)
+            config = files.write_embedded(self._folder, self._config)
             command += ["embedded", str(config)]
         with (self._folder / "output.log").open("ab") as output:
             self._child = subprocess.Popen(

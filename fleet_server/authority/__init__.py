@@ -1,0 +1,1 @@
+"""The authority that certifies devices: its keys, what it signs, and who follows it."""
