@@ -6,7 +6,7 @@ import pytest
 
 from edge_core.errors import Unavailable
 from edge_core.release import ReleaseRef
-from fleet_server import __main__ as program
+from fleet_server import running as program
 from fleet_server.config import MqttConfig, ServerConfig
 from fleet_server.mqtt_gateway import MqttGateway
 from fleet_server.services.suite import Services
