@@ -129,16 +129,20 @@ class TufClient:
         return ""
 
     def _asked(self, path: str) -> list[str]:
-        """Delegated roles that were asked for a file."""
+        """Delegated roles that were asked for a file: those up to the first that lists it."""
         targets = self._trusted(Targets.type)
         assert isinstance(targets, Targets)
         if path in targets.targets or targets.delegations is None:
             return []
-        return [role for role, _ in targets.delegations.get_roles_for_target(path)]
+        roles = [role for role, _ in targets.delegations.get_roles_for_target(path)]
+        return [role for role in roles if self._file(role).exists()]
 
     def _trusted(self, role: str) -> Signed:
-        signed: Signed = Metadata.from_file(str(self._metadata / f"{quote(role, '')}.json")).signed
+        signed: Signed = Metadata.from_file(str(self._file(role))).signed
         return signed
+
+    def _file(self, role: str) -> Path:
+        return self._metadata / f"{quote(role, '')}.json"
 
     def fetch(self, info: TargetFile, destination: Path) -> None:
         """Bring a listed file to ``destination``, whose folder is there already."""

@@ -20,6 +20,7 @@ from fleet_server.maintenance import (
 )
 from fleet_server.running import run
 
+MOST_DAYS = 36_500
 USAGE_EXIT = 1
 UNUSABLE_EXIT = 2
 
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
                 default=[],
                 help="it may change something of this model only; may be given often",
             )
-            command.add_argument("--days", type=float, help="it ends by itself after so many")
+            command.add_argument("--days", type=_days, help="it ends by itself after so many")
     authority = commands.add_parser("authority", help="let another certificate authority follow")
     steps = authority.add_subparsers(dest="step", required=True)
     for step, text in authority_command.STEPS.items():
@@ -109,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
         if step in authority_command.FORCED:
             command.add_argument("--force", action="store_true", help="leave devices behind")
     return parser
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 < days <= MOST_DAYS:
+        raise ValueError
+    return days
 
 
 def _take_config(command: argparse.ArgumentParser) -> None:

@@ -12,6 +12,8 @@ MAX_HEAD_BYTES = 64 * 1024
 """Of a request's line and header fields, trailers or chunk extensions; beyond one first packet."""
 HEAD_SECONDS = 20.0
 """In which a request's line and header fields have to be whole."""
+BODY_SECONDS = 60.0
+"""In which more of a body has to come."""
 TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0"
     b"\r\n\r\n"
@@ -29,7 +31,7 @@ class LimitedHead(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._wait()
+        self._wait(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -44,27 +46,35 @@ class LimitedHead(HttpToolsProtocol):
             if self._in_head:
                 self.transport.write(TOO_LARGE)
             self.transport.close()
+        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._wait(HEAD_SECONDS)  # a line's end alone begins no request, and ends the idle time
 
     def on_message_begin(self) -> None:
         """A head begins."""
         self._fed, self._in_head = 0, True
-        self._wait()
+        self._wait(HEAD_SECONDS)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """A head is whole."""
         self._fed, self._in_head = 0, False
-        self._wait_no_more()
+        self._wait(BODY_SECONDS)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of a body; whoever reads it limits it."""
         self._fed = 0
+        self._wait(BODY_SECONDS)
         super().on_body(body)
 
-    def _wait(self) -> None:
+    def on_message_complete(self) -> None:
+        """A request is whole; its answer takes as long as it takes."""
         self._wait_no_more()
-        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        super().on_message_complete()
+
+    def _wait(self, seconds: float) -> None:
+        self._wait_no_more()
+        self._timer = self.loop.call_later(seconds, self.transport.close)
 
     def _wait_no_more(self) -> None:
         if self._timer is not None:

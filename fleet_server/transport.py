@@ -25,8 +25,8 @@ class ServerFiles(msgspec.Struct, frozen=True, kw_only=True):
     key: Path
 
     def written(self) -> list[tuple[int, int]]:
-        """What is another once one of them was replaced."""
-        found = [file.stat() for file in (self.certificate, self.key) if file.exists()]
+        """What is another once one of them was replaced; raises ``OSError``."""
+        found = [file.stat() for file in (self.certificate, self.key)]
         return [(one.st_mtime_ns, one.st_ino) for one in found]
 
 
@@ -42,7 +42,7 @@ def server_files(config: ServerConfig, services: Services) -> ServerFiles | None
     end_ms = server_end_ms(found.certificate)
     if end_ms <= wall_clock():
         raise InvalidConfiguration(f"the server's certificate {found.certificate} has expired")
-    _usable(found)
+    handshake.check_pair(found.certificate, found.key)
     services.gauges.add("certificate_seconds_left", lambda: _seconds_left(found.certificate))
     return found
 
@@ -57,19 +57,21 @@ def _seconds_left(file: Path) -> float:
 
 def following(files: ServerFiles, context: ssl.SSLContext) -> Follow:
     """Shows new connections the certificate as its file is now, whenever it is called."""
-    seen = files.written()
+    seen, said = files.written(), ""
 
     async def follow() -> None:
-        nonlocal seen
-        now = files.written()
-        if now == seen:
-            return
-        seen = now
-        try:
-            _usable(files)  # in a context of its own: one with half of both would serve nobody
-            context.load_cert_chain(files.certificate, files.key)
+        nonlocal seen, said
+        try:  # nothing may leave here: it would end the server
+            now = files.written()
+            if now != seen:
+                # In a context of its own: one with half of both would serve nobody.
+                handshake.check_pair(files.certificate, files.key)
+                context.load_cert_chain(files.certificate, files.key)
+                seen, said = now, ""
         except (InvalidConfiguration, OSError) as error:
-            print(f"https: goes on with the certificate before: {error}", file=sys.stderr)
+            if str(error) != said:
+                said = str(error)
+                print(f"https: goes on with the certificate before: {said}", file=sys.stderr)
 
     return follow
 
@@ -83,7 +85,7 @@ def broker_tls(config: ServerConfig, services: Services) -> BrokerTls | None:
     if not config.mqtt.tls or config.mqtt.broker == "external":
         return None
     own = _files(config)
-    _usable(own)
+    handshake.check_pair(own.certificate, own.key)
     services.certificates.trusted()  # made where there is none yet
     authority = services.certificates.authority.certificate_file
     return BrokerTls(ca_file=authority, certificate=own.certificate, key=own.key)
@@ -107,12 +109,3 @@ def _files(config: ServerConfig) -> ServerFiles:
             "with the names that the server is reached by"
         )
     return ServerFiles(certificate=file, key=file)
-
-
-def _usable(files: ServerFiles) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.certificate, files.key)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidConfiguration(
-            f"cannot use {files.certificate} with the key {files.key}: {error}"
-        ) from error

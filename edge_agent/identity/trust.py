@@ -1,8 +1,9 @@
 """Whom the device trusts as its fleet: the certificates it was given, or those it has learnt.
 
 An authority may get a successor. What a device gets with each certificate names all that the
-fleet trusts from then on; that takes the place of ``identity.ca_file``, as long as the file stays
-the same.
+fleet trusts from then on; that takes the place of the fleet's authorities in
+``identity.ca_file``, as long as the file stays the same. Authorities of others in it, who certify
+the server or the broker, stay.
 """
 
 import hashlib
@@ -32,6 +33,8 @@ class Learnt(msgspec.Struct, frozen=True, kw_only=True):
     """sha256 of the ca_file whose place it takes, hex."""
     certificates: str
     """PEM."""
+    beside: str = ""
+    """Certificates (PEM) of the ca_file that are not the fleet's."""
 
 
 class Trust:
@@ -46,13 +49,13 @@ class Trust:
         self._files = files
         self._given = _read(ca_file)
         self._digest = hashlib.sha256(self._given).hexdigest()
-        self._learnt = _learnt(files.learnt(), self._digest)
+        self._kept = _kept(files.learnt(), self._digest)
         self._following: list[tuple[Followed, Path | None]] = []
 
     @property
     def learnt(self) -> str | None:
         """Certificates (PEM) that take the place of the file that was given; none where none do."""
-        return self._learnt
+        return None if self._kept is None else self._kept.certificates + self._kept.beside
 
     def context(self, ca_file: Path, own: Path | None = None) -> ssl.SSLContext:
         """TLS that trusts what this file stands for, from one connection to the next.
@@ -66,7 +69,7 @@ class Trust:
         """
         if _read(ca_file) != self._given:
             return tls.trusting(ca_file, own)
-        learnt = self._learnt
+        learnt = self.learnt
         found = tls.trusting(ca_file, own) if learnt is None else tls.trusting_these(learnt, own)
         context = Followed(found)
         self._following.append((context, own))
@@ -75,26 +78,51 @@ class Trust:
     def learn(self, chain: str) -> None:
         """Trust these certificates instead, which the fleet has answered with.
 
+        Nothing is learnt where the file that was given holds none of the fleet's authorities: then
+        others certify whom the device speaks with.
+
         Raises:
             InvalidMessage: they are none, or not all are of authorities; nothing changes.
             Unavailable: connections cannot go over to them; nothing changes.
             NoDisk: they cannot be kept; nothing changes.
         """
-        text = _authorities(chain)
-        if text == self._learnt:
+        answered = _authorities(chain)
+        if self._kept is None:
+            given = _certificates(self._given.decode(errors="replace"))
+            if not set(given) & set(answered):
+                return
+            beside = "".join(one for one in given if one not in answered)
+        else:
+            beside = self._kept.beside
+        kept = Learnt(
+            version=TRUSTED_VERSION,
+            instead_of=self._digest,
+            certificates="".join(answered),
+            beside=beside,
+        )
+        if kept == self._kept:
             return
         try:
+            text = kept.certificates + kept.beside
             made = [(one, tls.trusting_these(text, own)) for one, own in self._following]
         except InvalidConfiguration as error:  # no setting is wrong: it may go another time
             raise Unavailable(str(error)) from error
-        learnt = Learnt(version=TRUSTED_VERSION, instead_of=self._digest, certificates=text)
-        self._files.keep_learnt(msgspec.json.encode(learnt))
-        self._learnt = text
+        self._files.keep_learnt(msgspec.json.encode(kept))
+        self._kept = kept
         for one, context in made:
             one.follow(context)
 
 
-def _authorities(chain: str) -> str:
+def _certificates(text: str) -> list[str]:
+    """Certificates (PEM) in a file that was given, written anew; none where it holds none."""
+    try:
+        found = x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        return []
+    return [one.public_bytes(Encoding.PEM).decode() for one in found]
+
+
+def _authorities(chain: str) -> list[str]:
     """Certificates (PEM) and nothing beside them, all of authorities; else ``InvalidMessage``."""
     try:
         found = x509.load_pem_x509_certificates(chain.encode())
@@ -108,21 +136,23 @@ def _authorities(chain: str) -> str:
         raise InvalidMessage("the server's chain of authorities is not whole")
     if len(found) > MOST_AUTHORITIES:
         raise InvalidMessage(f"the server's chain holds more than {MOST_AUTHORITIES} certificates")
-    return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)
+    return [one.public_bytes(Encoding.PEM).decode() for one in found]
 
 
-def _learnt(data: bytes | None, digest: str) -> str | None:
+def _kept(data: bytes | None, digest: str) -> Learnt | None:
     """What was learnt instead of a file of this digest; none where that is void or damaged."""
     if data is None:
         return None
     try:
         found = msgspec.json.decode(data, type=Learnt)
-        certificates = _authorities(found.certificates)
+        _authorities(found.certificates)
+        if found.beside and len(_certificates(found.beside)) != found.beside.count(BEGIN):
+            return None
     except (msgspec.MsgspecError, InvalidMessage):
         return None  # what the operator gave stands
     if found.version != TRUSTED_VERSION or found.instead_of != digest:
         return None
-    return certificates
+    return found
 
 
 def _read(ca_file: Path) -> bytes:

@@ -35,6 +35,8 @@ CERTIFICATE = "ca.pem"
 KEY = "ca.key"
 NEXT_KEY = "next.key"
 OLD_KEY = "old.key"
+SERVER = "server.pem"
+"""The server's certificate and its key, for HTTPS and the broker."""
 CA_LIFE = timedelta(days=3650)
 BACKDATED = timedelta(hours=1)
 """Clocks of devices may be so late."""
@@ -55,6 +57,10 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
     def key_id(self) -> bytes:
         """What its certificates and lists name it by (RFC 5280, section 4.2.1.1)."""
         return key_id(self.certificate)
+
+    def ended(self, now_ms: int) -> bool:
+        """Whether its certificate is over, and with it all that it has signed."""
+        return self.certificate.not_valid_after_utc.timestamp() * 1000 <= now_ms
 
     @property
     def made_ms(self) -> int:
@@ -104,8 +110,9 @@ class CaFolder:
         """
         try:
             if self._known is None or self._known[0] != self._stamp():
-                with self._locked():
+                with self.locked():
                     if not (self.path / KEY).exists():
+                        self._check_new()
                         self._make(now_ms)
                     self._known = self._stamp(), self._load()
         except OSError as error:
@@ -164,7 +171,7 @@ class CaFolder:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         try:
-            with self._locked():
+            with self.locked():
                 yield
         except OSError as error:
             raise Unavailable(
@@ -173,7 +180,7 @@ class CaFolder:
             ) from error
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Let one process at a time read or change the files, so that they go together."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -186,6 +193,14 @@ class CaFolder:
     def _stamp(self) -> Stamp:
         """What is another once a file was replaced."""
         return tuple(_stat(self.path / name) for name in (CERTIFICATE, KEY, NEXT_KEY, OLD_KEY))
+
+    def _check_new(self) -> None:
+        """See that no authority was here: one whose key is away for a moment is not replaced."""
+        used = [name for name in (NEXT_KEY, OLD_KEY, SERVER) if (self.path / name).exists()]
+        if self._known is not None or used:
+            raise InvalidConfiguration(
+                f"{self.path / KEY} is missing: mount its folder, or restore it from a backup"
+            )
 
     def _make(self, now_ms: int) -> None:
         """Certificate first: one without its key, after a power cut, is replaced."""

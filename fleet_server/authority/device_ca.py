@@ -18,10 +18,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge_core.errors import InvalidConfiguration, Unavailable
 from fleet_server.authority import ca_folder
-from fleet_server.authority.ca_folder import BACKDATED, CA_LIFE, Authorities, Authority, CaFolder
+from fleet_server.authority.ca_folder import (
+    BACKDATED,
+    CA_LIFE,
+    SERVER,
+    Authorities,
+    Authority,
+    CaFolder,
+)
 
-SERVER = "server.pem"
-"""The server's certificate and its key, for HTTPS and the broker."""
 SERVER_LIFE = timedelta(days=397)
 CRL_LIFE = timedelta(days=7)
 OWNER = "@server"

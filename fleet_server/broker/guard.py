@@ -59,7 +59,7 @@ class _Trust(msgspec.Struct, frozen=True):
     authorities: tuple[bytes, ...]
     """What names them, who signs first."""
     server: bytes
-    """The broker's own certificate."""
+    """The broker's own certificate and key."""
 
 
 class BrokerGuard:
@@ -156,7 +156,12 @@ class BrokerGuard:
         return revoked != self._listed or now - self._written_ms > RENEW_MS
 
     def _follow(self, trust: _Trust) -> None:
-        """Let the broker and the server's own connections go over to other certificates."""
+        """Let the broker and the server's own connections go over to other certificates.
+
+        Raises:
+            InvalidConfiguration: key and certificate do not fit, as while both are replaced.
+        """
+        handshake.check_pair(self._tls.certificate, self._tls.key)
         self._identify()
         if self._context is not None:
             handshake.pin(self._context, self._tls.certificate, self.identity)
@@ -166,15 +171,15 @@ class BrokerGuard:
             self._broker.reload()
         else:
             self._broker.restart()
-        self._check(self._settled())
         self._trust = trust
+        self._check(self._settled())
 
     def _trusted(self) -> _Trust:
         found = self._certificates.authority.authorities(self._clock())
         try:
-            server = self._tls.certificate.read_bytes()
+            server = self._tls.certificate.read_bytes() + self._tls.key.read_bytes()
         except OSError as error:
-            raise Unavailable(f"cannot read {self._tls.certificate}: {error.strerror}") from error
+            raise Unavailable(f"cannot read {error.filename}: {error.strerror}") from error
         return _Trust(tuple(one.key_id for one in found.every), server)
 
     def _identify(self) -> None:
@@ -211,7 +216,7 @@ class BrokerGuard:
         files: dict[Path, bytes] = {}
         entries: list[Revoked] = []
         for one in self._certificates.authority.authorities(now).every:
-            if one.key is not None:
+            if one.key is not None and not one.ended(now):
                 made, pem = self._certificates.authority.identity(PROBE, now_ms=now, by=one)
                 files[self._broker.folder / f"revoked-probe-{one.state}.pem"] = pem
                 entries.append(Revoked(serial=made.serial, at_ms=now, pem=made.pem))

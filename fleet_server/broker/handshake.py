@@ -18,6 +18,8 @@ SECONDS = 5.0
 CONNACK = b"\x20\x02"
 DISCONNECT = b"\xe0\x00"
 ACCEPTED = 0
+NOT_ABOUT_US = ("HANDSHAKE_FAILURE", "INTERNAL_ERROR")
+"""Alerts of a server that cannot serve anybody, one whose key does not fit for example."""
 
 Answer = Literal["in", "refused", "away"]
 
@@ -51,8 +53,9 @@ def knock(
             return "refused"
     except (TimeoutError, ssl.SSLCertVerificationError):
         return "away"
-    except (OSError, EOFError):
-        return "refused"
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "reason", None) or ""
+        return "away" if reason.endswith(NOT_ABOUT_US) else "refused"
     finally:
         plain.close()
 
@@ -84,6 +87,20 @@ def pin(context: ssl.SSLContext, server_certificate: Path, own: Path) -> None:
     except (OSError, ValueError) as error:
         raise InvalidConfiguration(
             f"cannot use the certificates {server_certificate} and {own}: {error}"
+        ) from error
+
+
+def check_pair(certificate: Path, key: Path) -> None:
+    """See that a server could be one with these files.
+
+    Raises:
+        InvalidConfiguration: they cannot be read, or do not go together.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidConfiguration(
+            f"cannot use {certificate} with the key {key}: {error}"
         ) from error
 
 

@@ -22,7 +22,9 @@ PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 START_SECONDS = 10.0
 END_SECONDS = 5.0
 WATCH_SECONDS = 0.5
-MOST_RESTARTS = 20
+SETTLED_SECONDS = 600.0
+"""After which a broker that ends is started again at once."""
+MOST_PAUSE_SECONDS = 60.0
 
 
 class Broker:
@@ -118,16 +120,21 @@ class Broker:
             self._pid_file.unlink(missing_ok=True)
 
     def _watch(self) -> None:
-        """Start the broker again when it ends by itself, a bounded number of times."""
-        restarts = 0
+        """Start the broker again whenever it ends by itself, after ever longer pauses."""
+        ends, started = 0, time.monotonic()
         while not self._stop.wait(WATCH_SECONDS):
             if self._child is None or self._child.poll() is None:
                 continue
-            code, restarts = self._child.returncode, restarts + 1
-            if restarts > MOST_RESTARTS:
-                print(f"broker: ended {restarts} times, not started again", file=sys.stderr)
+            ends = 0 if time.monotonic() - started > SETTLED_SECONDS else ends + 1
+            pause = min(MOST_PAUSE_SECONDS, WATCH_SECONDS * 2**ends)
+            print(
+                f"broker: ended with {self._child.returncode}, starting it again in {pause:.3g} s",
+                file=sys.stderr,
+                flush=True,
+            )
+            if self._stop.wait(pause):
                 return
-            print(f"broker: ended with {code}, starting it again", file=sys.stderr, flush=True)
+            started = time.monotonic()
             with contextlib.suppress(OSError, Unavailable):
                 self._spawn()
 

@@ -8,8 +8,14 @@ import msgspec
 
 from edge_core import durable
 from edge_core.errors import InvalidConfiguration, Unavailable
-from fleet_server.authority.ca_folder import CERTIFICATE, KEY, NEXT_KEY, OLD_KEY
-from fleet_server.authority.device_ca import SERVER
+from fleet_server.authority.ca_folder import (
+    CERTIFICATE,
+    KEY,
+    NEXT_KEY,
+    OLD_KEY,
+    SERVER,
+    CaFolder,
+)
 from fleet_server.services.errors import Conflict
 from fleet_server.storage.archive import Archive, InvalidBackup, Table
 from fleet_server.storage.sealing import WrongPassphrase, seal, unseal
@@ -44,9 +50,11 @@ def outgoing(folder: Path, secrecy: Secrecy) -> Iterator[Table]:
             "--passphrase-file FILE, or let it be written as it is with --plain-keys"
         )
     try:
-        rows = [
-            [path.read_bytes(), path.name] for path in map(folder.joinpath, NAMES) if path.exists()
-        ]
+        with CaFolder(
+            folder
+        ).locked():  # keys change their names when one authority follows another
+            files = [path for path in map(folder.joinpath, NAMES) if path.exists()]
+            rows = [[path.read_bytes(), path.name] for path in files]
     except OSError as error:
         raise Unavailable(f"cannot read {error.filename}: {error.strerror}") from error
     if secrecy.passphrase is None:
@@ -69,7 +77,7 @@ def incoming(archive: Archive, passphrase: bytes | None) -> dict[str, bytes]:
             continue
         rows: Iterator[Sequence[Any]] = (row for frame in archive.rows(part) for row in frame)
         if part.columns == SEALED:
-            rows = (row for (sealed,) in rows for row in _opened(sealed, passphrase))
+            rows = (row for entry in rows for row in _opened(entry[0], passphrase))
         elif part.columns != COLUMNS:
             raise InvalidBackup("the backup's authority is of an unknown form")
         for content, name in rows:
@@ -79,11 +87,15 @@ def incoming(archive: Archive, passphrase: bytes | None) -> dict[str, bytes]:
     return found
 
 
-def _opened(sealed: bytes, passphrase: bytes | None) -> list[tuple[bytes, str]]:
+def _opened(sealed: object, passphrase: bytes | None) -> list[tuple[bytes, str]]:
     if passphrase is None:
         raise InvalidConfiguration("the keys in this backup are encrypted: name --passphrase-file")
+    if not isinstance(sealed, bytes):
+        raise InvalidBackup("the backup's authority is of an unknown form")
     try:
         return msgspec.msgpack.decode(unseal(sealed, passphrase), type=list[tuple[bytes, str]])
+    except msgspec.MsgspecError as error:
+        raise InvalidBackup("the backup's authority is of an unknown form") from error
     except WrongPassphrase as error:
         raise InvalidConfiguration(
             "the keys in this backup are encrypted with another passphrase, or were altered"
@@ -100,12 +112,20 @@ def check(folder: Path, files: dict[str, bytes], *, force: bool) -> None:
 
 
 def write(folder: Path, files: dict[str, bytes]) -> None:
-    """Put the files into their folder, readable by the server's user alone."""
+    """Put the files into their folder, readable by the server's user alone.
+
+    Keys of a succession that the backup does not know of are removed.
+    """
+    if KEY not in files:
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in NAMES:
-            if name in files:
-                mode = 0o644 if name == CERTIFICATE else 0o600
-                durable.write_bytes(folder / name, files[name], mode=mode)
+        with CaFolder(folder).locked():
+            for name in NAMES:
+                if name in files:
+                    mode = 0o644 if name == CERTIFICATE else 0o600
+                    durable.write_bytes(folder / name, files[name], mode=mode)
+            for name in {NEXT_KEY, OLD_KEY} - files.keys():
+                (folder / name).unlink(missing_ok=True)
+            durable.sync_folder(folder)
     except OSError as error:
         raise Unavailable(f"cannot write into {folder}: {error.strerror}") from error

@@ -79,10 +79,40 @@ def test_another_file_is_not_replaced_and_makes_void_what_was_learnt(
     trust, other = Trust(IdentityFiles(tmp_path), given), tmp_path / "other.pem"
     other.write_text("of another broker\n" + before.pem)
     context = trust.context(other)
+    trust.learn(before.pem + after.pem)
     trust.learn(after.pem)
     assert (before.knows(context), after.knows(context)) == (True, False)
     changed = Trust(IdentityFiles(tmp_path), other).context(other)
     assert (before.knows(changed), after.knows(changed)) == (True, False)
+
+
+def test_authorities_of_others_stay_beside_what_is_learnt(
+    before: Fleet, after: Fleet, tmp_path: Path
+) -> None:
+    company, given = Fleet(tmp_path / "company"), tmp_path / "ca.pem"
+    given.write_text(company.pem + before.pem)
+    files = IdentityFiles(tmp_path)
+    trust = Trust(files, given)
+    context = trust.context(given)
+    trust.learn(before.pem + after.pem)
+    trust.learn(after.pem)
+    for one in (context, Trust(files, given).context(given)):
+        known = (company.knows(one), before.knows(one), after.knows(one))
+        assert known == (True, False, True)
+
+
+def test_who_was_given_no_authority_of_the_fleet_learns_none(
+    before: Fleet, after: Fleet, tmp_path: Path
+) -> None:
+    """HTTPS and broker are certified by others: their authorities go on to be trusted."""
+    company, given = Fleet(tmp_path / "company"), tmp_path / "ca.pem"
+    given.write_text(company.pem)
+    files = IdentityFiles(tmp_path)
+    trust = Trust(files, given)
+    context = trust.context(given)
+    trust.learn(before.pem + after.pem)
+    assert company.knows(context)
+    assert files.learnt() is None
 
 
 def test_only_authorities_are_learnt(
@@ -90,6 +120,7 @@ def test_only_authorities_are_learnt(
 ) -> None:
     files = IdentityFiles(tmp_path)
     trust = Trust(files, given)
+    trust.learn(before.pem + after.pem)
     trust.learn(after.pem)
     context = trust.context(given)
     kept = files.learnt()
@@ -115,7 +146,7 @@ def test_what_cannot_be_kept_is_not_trusted(
     context = trust.context(given)
     (tmp_path / "identity").write_text("a file in its place")
     with pytest.raises(NoDisk):
-        trust.learn(after.pem)
+        trust.learn(before.pem + after.pem)
     assert (before.knows(context), after.knows(context)) == (True, False)
 
 
@@ -133,7 +164,7 @@ def test_what_is_damaged_is_void(
     before: Fleet, after: Fleet, given: Path, tmp_path: Path, damage: object
 ) -> None:
     files = IdentityFiles(tmp_path)
-    Trust(files, given).learn(after.pem)
+    Trust(files, given).learn(before.pem + after.pem)
     path = tmp_path / "identity" / LEARNT
     data = path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600

@@ -22,7 +22,7 @@ from edge_core.errors import InvalidConfiguration, Unavailable
 from edge_core.messages.telemetry import StatsWindow
 from edge_core.release import ReleaseRef
 from fleet_server.app import create_app
-from fleet_server.authority.ca_folder import CERTIFICATE, KEY, NEXT_KEY
+from fleet_server.authority.ca_folder import CERTIFICATE, KEY, NEXT_KEY, OLD_KEY
 from fleet_server.authority.device_ca import DeviceCa
 from fleet_server.config import DatabaseConfig, ServerConfig
 from fleet_server.services import backups
@@ -382,6 +382,7 @@ def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
     elsewhere = ServerConfig(data_dir=str(place))
     place.mkdir()
     DeviceCa(elsewhere.ca_dir).trusted(fleet.clock())
+    (elsewhere.ca_dir / OLD_KEY).write_bytes(key)
     with pytest.raises(Conflict, match="another authority"):
         backups.restore(elsewhere, file, quiet, passphrase=passphrase)
     if passphrase is not None:
@@ -389,6 +390,7 @@ def test_the_key_that_certifies_devices_is_in_the_backup_and_comes_back(
             with pytest.raises(InvalidConfiguration, match="encrypted"):
                 backups.restore(elsewhere, file, quiet, force=True, passphrase=other)
     backups.restore(elsewhere, file, quiet, force=True, passphrase=passphrase)
+    assert not (elsewhere.ca_dir / OLD_KEY).exists(), "what the backup does not know of is no key"
     for name in (KEY, NEXT_KEY, CERTIFICATE):
         was = (fleet.config.ca_dir / name).read_bytes()
         assert (elsewhere.ca_dir / name).read_bytes() == was

@@ -39,8 +39,9 @@ class Stage:
         self.services = Services.open(ServerConfig(data_dir=str(folder)), clock)
         self.authority = self.services.certificates.authority
         server = self.authority.certify_server(["localhost", "127.0.0.1"], now_ms=wall_clock())
+        certificate, key = self.placed(server)
         self.tls = BrokerTls(
-            ca_file=self.authority.certificate_file, certificate=server, key=server
+            ca_file=self.authority.certificate_file, certificate=certificate, key=key
         )
         self.config = MqttConfig(port=free_port(), broker="mosquitto", tls=True)
         self.broker = Broker(self.config, folder, self.tls)
@@ -50,6 +51,10 @@ class Stage:
         self.guard.prepare()
         self.broker.start()
         self.guard.look()
+
+    def placed(self, server: Path) -> tuple[Path, Path]:
+        """Where the server's certificate and its key are."""
+        return server, server
 
     def close(self) -> None:
         self.guard.stop()
@@ -197,6 +202,45 @@ def test_a_list_that_somebody_broke_is_noticed_and_mended(stage: Stage) -> None:
         stage.guard.look()
         assert stage.guard.problem == ""
         assert stage.knocks(lost.file) == "refused"
+
+
+class Apart(Stage):
+    """Certificate and key of the server are files of somebody else's, each by itself."""
+
+    def placed(self, server: Path) -> tuple[Path, Path]:
+        certificate, key = self.folder / "own.pem", self.folder / "own.key"
+        self.put(certificate, server)
+        self.put(key, server)
+        return certificate, key
+
+    def put(self, place: Path, server: Path) -> None:
+        place.write_bytes(server.read_bytes())
+
+
+def test_a_certificate_whose_key_comes_later_takes_nobody_off(tmp_path: Path) -> None:
+    stage = Apart(tmp_path)
+    try:
+        device = stage.device("pair-1")
+        renewed = stage.authority.certify_server(["localhost"], now_ms=wall_clock())
+        stage.put(stage.tls.certificate, renewed)
+        with pytest.raises(InvalidConfiguration, match=r"own\.pem with the key"):
+            stage.guard.look()
+        stage.put(stage.tls.key, renewed)
+        stage.guard.look()
+        assert stage.guard.problem == ""
+        assert stage.knocks(device.file) == "in"
+    finally:
+        stage.close()
+
+
+def test_a_broker_that_can_serve_nobody_does_not_pass_for_one_that_refuses(tmp_path: Path) -> None:
+    stage = Apart(tmp_path)
+    try:
+        stage.put(stage.tls.key, stage.authority.certify_server(["x"], now_ms=wall_clock()))
+        stage.broker.reload()
+        wait_for(lambda: stage.knocks(stage.guard.identity) == "away", seconds=10, what="no answer")
+    finally:
+        stage.close()
 
 
 def test_a_broker_that_lets_the_revoked_in_is_said_loudly(

@@ -13,8 +13,9 @@ from fleet_server.services.clock import wall_clock
 from fleet_server.services.errors import Conflict
 from fleet_server.services.tokens import SERVER
 from tests.fleet_server.test_broker import HAS_MOSQUITTO
-from tests.fleet_server.test_broker_certificates import BY, Client, Stage
+from tests.fleet_server.test_broker_certificates import BY, Stage
 from tests.simulators.enrolling import Applicant, new_key
+from tests.simulators.mqtt_client import MqttClient
 from tests.simulators.processes import wait_for
 
 pytestmark = pytest.mark.skipif(not HAS_MOSQUITTO, reason="mosquitto is absent")
@@ -36,8 +37,8 @@ class Shifted:
 class Succeeded(Stage):
     """The stage, whose authority gets a successor."""
 
-    def __init__(self, folder: Path) -> None:
-        self.clock = Shifted()
+    def __init__(self, folder: Path, clock: Shifted | None = None) -> None:
+        self.clock = clock or Shifted()
         super().__init__(folder, self.clock)
 
     def step(self, step: Step, *, force: bool = False) -> None:
@@ -84,10 +85,10 @@ def stage(tmp_path: Path) -> Iterator[Succeeded]:
 
 
 @pytest.fixture
-def connect(stage: Succeeded) -> Iterator[Callable[[Path, str], Client]]:
-    clients: list[Client] = []
+def connect(stage: Succeeded) -> Iterator[Callable[[Path, str], MqttClient]]:
+    clients: list[MqttClient] = []
 
-    def made(own: Path, name: str) -> Client:
+    def made(own: Path, name: str) -> MqttClient:
         clients.append(stage.client(own, name))
         return clients[-1]
 
@@ -97,7 +98,7 @@ def connect(stage: Succeeded) -> Iterator[Callable[[Path, str], Client]]:
 
 
 def test_devices_go_over_to_a_successor_and_none_is_thrown_off(
-    stage: Succeeded, connect: Callable[[Path, str], Client]
+    stage: Succeeded, connect: Callable[[Path, str], MqttClient]
 ) -> None:
     late, early, lost, still = (Renewing(stage, n) for n in ("late", "early", "lost", "still"))
     inside, server = connect(still.file, still.name), connect(stage.guard.identity, "server")
@@ -144,3 +145,20 @@ def test_the_gateway_s_connection_follows(stage: Succeeded) -> None:
     stage.guard.look()
     assert stage.guard.problem == ""
     assert knock("127.0.0.1", stage.config.port, context, "x") == "in"
+
+
+def test_an_authority_that_has_ended_keeps_no_other_from_listing(tmp_path: Path) -> None:
+    clock = Shifted()
+    clock.by_ms = -3649 * DAY_MS
+    stage = Succeeded(tmp_path, clock)
+    try:
+        clock.by_ms = 0
+        stage.step("prepare", force=True)
+        stage.step("switch", force=True)
+        clock.by_ms = 2 * DAY_MS
+        files, entries = stage.guard._new_probes(clock())
+        assert [file.name for file in files] == ["revoked-probe-signs.pem"]
+        data = stage.authority.revocations(entries, number=clock() // 1000)
+        assert stage.authority.is_list(data, entries, now_ms=clock())
+    finally:
+        stage.close()

@@ -7,11 +7,12 @@ import pytest
 from cryptography import x509
 
 from edge_core.errors import InvalidConfiguration, SerinusError
-from fleet_server.authority.ca_folder import KEY
+from fleet_server.authority.ca_folder import CERTIFICATE, KEY
 from fleet_server.authority.device_ca import DeviceCa
 from tests.simulators.enrolling import new_key
 
 DAY_MS = 86_400_000
+NOW_MS = 1_700_000_000_000
 
 
 def test_the_authority_s_key_is_kept_and_checked(tmp_path: Path) -> None:
@@ -27,6 +28,25 @@ def test_the_authority_s_key_is_kept_and_checked(tmp_path: Path) -> None:
     (folder / KEY).write_bytes(b"")
     with pytest.raises(InvalidConfiguration, match="backup"):
         DeviceCa(folder).trusted(1_700_000_000_000)
+
+
+def test_an_authority_whose_key_is_away_is_not_replaced(tmp_path: Path) -> None:
+    folder, away = tmp_path / "ca", tmp_path / "away"
+    authority = DeviceCa(folder)
+    before = authority.trusted(NOW_MS)
+    folder.rename(away)  # an unmounted disk
+    with pytest.raises(InvalidConfiguration, match=r"ca\.key is missing"):
+        authority.trusted(NOW_MS)
+    (folder / ".lock").unlink(missing_ok=True)
+    if folder.exists():
+        folder.rmdir()
+    away.rename(folder)
+    assert authority.trusted(NOW_MS) == before
+    authority.certify_server(["fleet.example"], now_ms=NOW_MS)
+    (folder / KEY).unlink()
+    with pytest.raises(InvalidConfiguration, match=r"ca\.key is missing"):
+        DeviceCa(folder).trusted(NOW_MS)
+    assert (folder / CERTIFICATE).read_text() == before
 
 
 def test_a_server_s_certificate_names_what_it_is_reached_by(tmp_path: Path) -> None:

@@ -93,6 +93,24 @@ def test_ordinary_requests_pass(port: int) -> None:
     assert found.endswith(b"%d bytes" % size)
 
 
+def test_a_line_s_end_after_a_request_holds_no_connection(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_head, "HEAD_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        line.sendall(HEAD + b"\r\n")
+        assert line.recv(65536).endswith(b"0 bytes")
+        line.sendall(b"\r\n")
+        assert line.recv(65536) == b""
+
+
+def test_a_body_that_does_not_come_is_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_head, "BODY_SECONDS", 0.2)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+    assert said(port, head) == b""
+    assert said(port, head, b"abc") == b""
+
+
 def test_a_head_that_crawls_is_given_up(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_head, "HEAD_SECONDS", 0.2)
     assert said(port) == b""

@@ -57,4 +57,10 @@ def test_a_certificate_that_was_replaced_is_shown_and_a_damaged_one_never(
     assert shown(context) == der(second)
     certificate.unlink()
     asyncio.run(follow())
+    asyncio.run(follow())
     assert shown(context) == der(second)
+    assert capsys.readouterr().err.count("goes on") == 1, "said once"
+    certificate.write_bytes(first)
+    key.write_bytes(first)
+    asyncio.run(follow())
+    assert shown(context) == der(first)

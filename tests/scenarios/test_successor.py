@@ -4,8 +4,6 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -15,7 +13,8 @@ from fleet_server.authority.ca_folder import fingerprint
 from fleet_server.authority.device_ca import DeviceCa, issuer_of
 from fleet_server.services.clock import wall_clock
 from tests.fleet_server.test_broker import HAS_MOSQUITTO
-from tests.scenarios.test_enrolled_device import IDENTITY, agent, certificate, token_file
+from tests.scenarios.test_enrolled_device import certificate
+from tests.simulators.enrolled_device import agent, device_of, token_file
 from tests.simulators.lone_device import Device
 from tests.simulators.processes import Process, command, wait_for
 from tests.simulators.server import FleetServer
@@ -36,14 +35,7 @@ def server(tmp_path: Path) -> Iterator[FleetServer]:
 @pytest.fixture
 def device(server: FleetServer, tmp_path: Path) -> Device:
     ref = server.publish("1.0.0")
-    root = (server.repository / "metadata" / "1.root.json").read_bytes()
-    source: Any = SimpleNamespace(url=f"{server.url}/repository", root=root)
-    found = Device(tmp_path / "device", source)
-    ca_file = found.folder / "fleet-ca.pem"
-    ca_file.write_bytes(server.client.authority())
-    text = found.config.read_text().replace("port = 9", f"port = {server.mqtt_port}")
-    text = text.replace("[mqtt]", f'ca_file = "{ca_file}"\n[mqtt]')
-    found.config.write_text(text + IDENTITY.format(server=server.url, ca_file=ca_file))
+    found = device_of(server, tmp_path / "device")
     found.order(ref, 0)
     code, said = agent(found, "enrol", "--token-file", token_file(server, found))
     assert code == 0, said
