@@ -7,10 +7,15 @@ import pytest
 
 from edge_agent import tls
 from edge_core.messages.enrolment import Enrolled
+from fleet_server.broker.files import BrokerTls
+from fleet_server.broker.guard import BrokerGuard
 from fleet_server.broker.handshake import knock
+from fleet_server.broker.process import Broker
+from fleet_server.config import MqttConfig, ServerConfig
 from fleet_server.domain.succession import SETTLED_MS, Step
 from fleet_server.services.clock import wall_clock
 from fleet_server.services.errors import Conflict
+from fleet_server.services.suite import Services
 from fleet_server.services.tokens import SERVER
 from tests.fleet_server.test_broker import HAS_MOSQUITTO
 from tests.fleet_server.test_broker_certificates import BY, Stage
@@ -37,8 +42,8 @@ class Shifted:
 class Succeeded(Stage):
     """The stage, whose authority gets a successor."""
 
-    def __init__(self, folder: Path, clock: Shifted | None = None) -> None:
-        self.clock = clock or Shifted()
+    def __init__(self, folder: Path) -> None:
+        self.clock = Shifted()
         super().__init__(folder, self.clock)
 
     def step(self, step: Step, *, force: bool = False) -> None:
@@ -150,15 +155,21 @@ def test_the_gateway_s_connection_follows(stage: Succeeded) -> None:
 def test_an_authority_that_has_ended_keeps_no_other_from_listing(tmp_path: Path) -> None:
     clock = Shifted()
     clock.by_ms = -3649 * DAY_MS
-    stage = Succeeded(tmp_path, clock)
-    try:
-        clock.by_ms = 0
-        stage.step("prepare", force=True)
-        stage.step("switch", force=True)
-        clock.by_ms = 2 * DAY_MS
-        files, entries = stage.guard._new_probes(clock())
-        assert [file.name for file in files] == ["revoked-probe-signs.pem"]
-        data = stage.authority.revocations(entries, number=clock() // 1000)
-        assert stage.authority.is_list(data, entries, now_ms=clock())
-    finally:
-        stage.close()
+    services = Services.open(ServerConfig(data_dir=str(tmp_path)), clock)
+    authority = services.certificates.authority
+    server = authority.certify_server(["localhost"], now_ms=clock())
+    clock.by_ms = 0
+    services.succession.step("prepare", SERVER, force=True)
+    services.succession.step("switch", SERVER, force=True)
+    tls = BrokerTls(ca_file=authority.certificate_file, certificate=server, key=server)
+    config = MqttConfig(broker="mosquitto", tls=True)
+    broker = Broker(config, tmp_path, tls)
+    guard = BrokerGuard(config, services.certificates, broker, tls, clock)
+    guard.prepare()
+    assert len(list(broker.folder.glob("revoked-probe-*"))) == 2
+    clock.by_ms = 2 * DAY_MS
+    files, entries = guard._new_probes(clock())
+    assert [file.name for file in files] == ["revoked-probe-signs.pem"]
+    data = authority.revocations(entries, number=clock() // 1000)
+    assert authority.is_list(data, entries, now_ms=clock())
+    services.database.close()
