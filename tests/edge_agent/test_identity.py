@@ -55,7 +55,7 @@ def wire(services: Services) -> Wire:
 
 
 def asking(
-    services: Services, wire: Wire, files: IdentityFiles, server: str = "https://fleet.example"
+    services: Services, wire: object, files: IdentityFiles, server: str = "https://fleet.example"
 ) -> Authority:
     ca_file = services.certificates.authority.certificate_file
     services.certificates.trusted()
@@ -92,7 +92,7 @@ def test_a_renewal_is_for_another_key_even_where_a_power_cut_left_the_last_one(
     services: Services, wire: Wire, tmp_path: Path
 ) -> None:
     files = IdentityFiles(tmp_path)
-    authority = Authority("https://fleet.example", wire)  # type: ignore[arg-type]
+    authority = asking(services, wire, files)
     authority.enrol(files, "cut-1", token(services, "cut-1"), None)
     found = files.present()
     assert found is not None
@@ -105,7 +105,7 @@ def test_a_renewal_is_for_another_key_even_where_a_power_cut_left_the_last_one(
             asked.append(msgspec.json.decode(body, type=RenewRequest))
             raise Unavailable("the connection ended")
 
-    deaf = Authority("https://fleet.example", Deaf())  # type: ignore[arg-type]
+    deaf = asking(services, Deaf(), files)
     for _ in range(2):
         with pytest.raises(Unavailable):
             deaf.renew(files, present, key, 0)

@@ -181,6 +181,13 @@ def before_step(step: Step, folder: Path) -> Path:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_power_cut_at_any_file_operation_leaves_an_authority(tmp_path: Path, step: Step) -> None:
+    """In a process without threads, for it forks."""
+    code = f"from {__name__} import cut_everywhere; cut_everywhere({str(tmp_path)!r}, {step!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def cut_everywhere(place: str, step: Step) -> None:
+    tmp_path = Path(place)
     before = before_step(step, tmp_path / "before")
     device, _ = DeviceCa(before).identity("watch-1", now_ms=NOW)
     number, lengths = 0, set()

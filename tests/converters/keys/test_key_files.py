@@ -1,6 +1,5 @@
 """Key files are encrypted, passphrases come from three places, URIs are read as RFC 7512 says."""
 
-import fcntl
 import os
 import pty
 import resource
@@ -8,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,14 +113,10 @@ def test_encrypted_keys_sign_and_publish(
 def asked_at_a_terminal(arguments: list[object], answers: list[str]) -> tuple[int, str]:
     """Run a command on a terminal of its own and type; returns exit code and all that was shown."""
     lead, follow = pty.openpty()
-
-    def take() -> None:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
+    # setsid takes the terminal, since a process with threads runs nothing safely after a fork.
     process = subprocess.Popen(
-        [*command("serinus-convert"), *map(str, arguments)],
-        stdin=follow, stdout=follow, stderr=follow, start_new_session=True,
-        preexec_fn=take,
+        ["setsid", "--ctty", "--wait", *command("serinus-convert"), *map(str, arguments)],
+        stdin=follow, stdout=follow, stderr=follow,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     os.close(follow)

@@ -43,7 +43,7 @@ class _Calls(Surface):
         self._services = Services.open(config, lambda: self._now)
         self._client = TestClient(create_app(config, self._services))
         self._enrolment = self._services.enrolment
-        self._token = self._enrolment.create_token(
+        self._token = self._services.enrol_tokens.create(
             "fuzz-*", uses=100, reenrol=False, expires_ms=None, by=("olga", "operator")
         )
         self._before = 0
@@ -55,7 +55,7 @@ class _Calls(Surface):
         raise NotImplementedError
 
     def _made(self) -> int:
-        return len(self._enrolment.certificates(1000))
+        return len(self._services.certificates.page(1000))
 
     def feed(self, case: Case) -> int:
         answer = self._client.post(
