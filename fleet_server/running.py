@@ -34,7 +34,7 @@ def run(config: ServerConfig) -> None:
     """Run the server until a signal ends it.
 
     Raises:
-        InvalidConfiguration: a port or the data folder is taken.
+        InvalidConfiguration: a port or the data folder is taken, or a file is missing.
         Unavailable: the broker or the database cannot be used.
     """
     roles = config.process.roles
@@ -46,6 +46,7 @@ def run(config: ServerConfig) -> None:
         stack.callback(services.database.close)
         if changed := migrated(services):
             print(changed, flush=True)
+        services.certificates.check_authority()
         services.tokens.ensure_operator(config.token_file)
         broker = Broker(config.mqtt, config.data, transport.broker_tls(config, services))
         if "ingest" in roles:

@@ -60,6 +60,11 @@ class DeviceCa:
         self._folder = CaFolder(folder)
 
     @property
+    def exists(self) -> bool:
+        """Whether there is one already."""
+        return (self._folder.path / ca_folder.KEY).exists()
+
+    @property
     def certificate_file(self) -> Path:
         """What devices and brokers trust."""
         return self._folder.path / ca_folder.CERTIFICATE

@@ -6,6 +6,7 @@ from datetime import timedelta
 import msgspec
 import sqlalchemy as sa
 
+from edge_core.errors import InvalidConfiguration
 from edge_core.messages.enrolment import Enrolled
 from fleet_server.authority.device_ca import DeviceCa, Revoked
 from fleet_server.domain import enrolling as rules
@@ -133,6 +134,19 @@ class Certificates:
     def revocations(self) -> bytes:
         """The revocation lists as they are now (PEM), for brokers that others run."""
         return self.authority.revocations(self.revoked(), number=self._clock() // 1000)
+
+    def check_authority(self) -> None:
+        """See that the authority of the fleet's devices is there: else another would be made.
+
+        Raises:
+            InvalidConfiguration: devices have certificates of one that is not.
+        """
+        standing = self.standing()
+        if not self.authority.exists and standing.valid + standing.ending:
+            raise InvalidConfiguration(
+                f"{self.authority.certificate_file.parent} holds no authority, but devices have "
+                "certificates: mount its folder, or restore it from a backup"
+            )
 
     def trusted(self) -> str:
         """Certificates of the authorities that are trusted (PEM), which devices pin."""

@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from fastapi.testclient import TestClient
 
+from edge_core.errors import InvalidConfiguration
 from edge_core.messages.enrolment import CLOCK_SKEW_MS, Enrolled
 from fleet_server.app import create_app
 from fleet_server.services.certificates import MOST_IN_HOUR
@@ -288,6 +289,20 @@ def test_the_list_of_revocations_names_what_is_revoked_and_still_valid(
         certificates.revoke(serial="ab", device=None, reason="", by=BY)
     with pytest.raises(InvalidRequest):
         certificates.revoke(serial=None, device=None, reason="", by=BY)
+
+
+def test_no_other_authority_is_made_for_devices_that_have_one(
+    fleet: SpokenFleet, services: Services
+) -> None:
+    services.certificates.check_authority()  # nobody is enrolled yet
+    enrolled(services)
+    services.certificates.check_authority()
+    folder = fleet.config.ca_dir
+    folder.rename(folder.with_name("away"))
+    with pytest.raises(InvalidConfiguration, match="restore it from a backup"):
+        services.certificates.check_authority()
+    services.certificates.revoke(serial=None, device="watch-01", reason="anew", by=BY)
+    services.certificates.check_authority()
 
 
 @pytest.fixture
