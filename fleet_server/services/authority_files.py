@@ -18,10 +18,10 @@ from fleet_server.authority.ca_folder import (
 )
 from fleet_server.services.errors import Conflict
 from fleet_server.storage.archive import Archive, InvalidBackup, Table
-from fleet_server.storage.sealing import WrongPassphrase, seal, unseal
+from fleet_server.storage.encryption import WrongPassphrase, decrypt, encrypt
 from fleet_server.storage.transfer import AUTHORITY
 
-COLUMNS, SEALED = ["content", "file"], ["sealed"]
+COLUMNS, ENCRYPTED = ["content", "file"], ["encrypted"]
 NAMES = (CERTIFICATE, SERVER, NEXT_KEY, OLD_KEY, KEY)
 """In the order in which they are written: the key last, which makes an authority of the folder."""
 
@@ -60,8 +60,8 @@ def outgoing(folder: Path, secrecy: Secrecy) -> Iterator[Table]:
     if secrecy.passphrase is None:
         yield Table(name=AUTHORITY, columns=COLUMNS, rows=rows)
     else:
-        sealed = seal(msgspec.msgpack.encode(rows), secrecy.passphrase)
-        yield Table(name=AUTHORITY, columns=SEALED, rows=[[sealed]])
+        encrypted = encrypt(msgspec.msgpack.encode(rows), secrecy.passphrase)
+        yield Table(name=AUTHORITY, columns=ENCRYPTED, rows=[[encrypted]])
 
 
 def incoming(archive: Archive, passphrase: bytes | None) -> dict[str, bytes]:
@@ -76,7 +76,7 @@ def incoming(archive: Archive, passphrase: bytes | None) -> dict[str, bytes]:
         if part.table != AUTHORITY:
             continue
         rows: Iterator[Sequence[Any]] = (row for frame in archive.rows(part) for row in frame)
-        if part.columns == SEALED:
+        if part.columns == ENCRYPTED:
             rows = (row for entry in rows for row in _opened(entry[0], passphrase))
         elif part.columns != COLUMNS:
             raise InvalidBackup("the backup's authority is of an unknown form")
@@ -87,13 +87,13 @@ def incoming(archive: Archive, passphrase: bytes | None) -> dict[str, bytes]:
     return found
 
 
-def _opened(sealed: object, passphrase: bytes | None) -> list[tuple[bytes, str]]:
+def _opened(encrypted: object, passphrase: bytes | None) -> list[tuple[bytes, str]]:
     if passphrase is None:
         raise InvalidConfiguration("the keys in this backup are encrypted: name --passphrase-file")
-    if not isinstance(sealed, bytes):
+    if not isinstance(encrypted, bytes):
         raise InvalidBackup("the backup's authority is of an unknown form")
     try:
-        return msgspec.msgpack.decode(unseal(sealed, passphrase), type=list[tuple[bytes, str]])
+        return msgspec.msgpack.decode(decrypt(encrypted, passphrase), type=list[tuple[bytes, str]])
     except msgspec.MsgspecError as error:
         raise InvalidBackup("the backup's authority is of an unknown form") from error
     except WrongPassphrase as error:

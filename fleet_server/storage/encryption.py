@@ -18,15 +18,15 @@ class WrongPassphrase(ValueError):
     """The passphrase is another one, or the bytes were altered."""
 
 
-def seal(data: bytes, passphrase: bytes) -> bytes:
+def encrypt(data: bytes, passphrase: bytes) -> bytes:
     """Encrypt; other bytes every time."""
     salt = os.urandom(SALT_BYTES)
     return salt + _cipher(salt, passphrase).encrypt(data)
 
 
-def unseal(sealed: bytes, passphrase: bytes) -> bytes:
+def decrypt(encrypted: bytes, passphrase: bytes) -> bytes:
     """Decrypt; raise :class:`WrongPassphrase` where it is not the one, or bytes were altered."""
-    salt, token = sealed[:SALT_BYTES], sealed[SALT_BYTES:]
+    salt, token = encrypted[:SALT_BYTES], encrypted[SALT_BYTES:]
     try:
         return _cipher(salt, passphrase).decrypt(token)
     except InvalidToken as error:
