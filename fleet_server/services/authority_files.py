@@ -77,7 +77,7 @@ def incoming(archive: Archive, passphrase: bytes | None) -> dict[str, bytes]:
             continue
         rows: Iterator[Sequence[Any]] = (row for frame in archive.rows(part) for row in frame)
         if part.columns == ENCRYPTED:
-            rows = (row for entry in rows for row in _opened(entry[0], passphrase))
+            rows = (row for entry in rows for row in _opened(next(iter(entry), None), passphrase))
         elif part.columns != COLUMNS:
             raise InvalidBackup("the backup's authority is of an unknown form")
         for content, name in rows:
