@@ -23,7 +23,7 @@ from tests.simulators.softhsm import MODULE, NEEDS_SOFTHSM, new_token
 
 pytestmark = pytest.mark.skipif(not HAS_MOSQUITTO, reason="mosquitto is absent")
 
-LIFE_SECONDS = 15.0
+LIFE_SECONDS = 20.0
 
 RENEW = """
 import sys, time

@@ -23,7 +23,7 @@ from tests.simulators.server import FleetServer
 
 pytestmark = pytest.mark.skipif(not HAS_MOSQUITTO, reason="mosquitto is absent")
 
-LIFE_SECONDS = 12.0
+LIFE_SECONDS = 16.0
 USES = 100
 
 

@@ -21,7 +21,7 @@ from tests.simulators.server import FleetServer
 
 pytestmark = pytest.mark.skipif(not HAS_MOSQUITTO, reason="mosquitto is absent")
 
-LIFE_SECONDS = 15.0
+LIFE_SECONDS = 20.0
 
 
 @pytest.fixture
