@@ -102,15 +102,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture
 def connect(stage: Stage) -> Iterator[Callable[[Path, str], MqttClient]]:
-    clients: list[MqttClient] = []
-
-    def made(own: Path, name: str) -> MqttClient:
-        clients.append(stage.client(own, name))
-        return clients[-1]
-
-    yield made
-    for client in clients:
-        client.close()
+    with contextlib.ExitStack() as clients:
+        yield lambda own, name: clients.enter_context(stage.client(own, name))
 
 
 def test_a_device_speaks_and_hears_in_its_own_name_only(

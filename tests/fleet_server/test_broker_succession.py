@@ -1,5 +1,6 @@
 """A real mosquitto while one authority follows another: who stays, who gets in, who no more."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,15 +92,8 @@ def stage(tmp_path: Path) -> Iterator[Succeeded]:
 
 @pytest.fixture
 def connect(stage: Succeeded) -> Iterator[Callable[[Path, str], MqttClient]]:
-    clients: list[MqttClient] = []
-
-    def made(own: Path, name: str) -> MqttClient:
-        clients.append(stage.client(own, name))
-        return clients[-1]
-
-    yield made
-    for client in clients:
-        client.close()
+    with contextlib.ExitStack() as clients:
+        yield lambda own, name: clients.enter_context(stage.client(own, name))
 
 
 def test_devices_go_over_to_a_successor_and_none_is_thrown_off(
